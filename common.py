@@ -1,0 +1,115 @@
+"""What every script shares: the error a user is meant to read, the command line, atomic writes, thread counts.
+
+No torch here, and nothing of ours: this file stands at the bottom of the import order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+ROOT = Path(__file__).resolve().parent
+SAVED_MODELS = ROOT / "saved_models"
+DEFAULT_CHECKPOINT = SAVED_MODELS / "reader.safetensors"
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one sentence that names the file or sample and says what to do."""
+
+
+def parse_config(
+    config_class: type[Config],
+    description: str,
+    argv: Sequence[str] | None = None,
+    positional: str | None = None,
+) -> Config:
+    """Read the command line, and the YAML file named by `--config`, into `config_class`.
+
+    Every dataclass field becomes a flag, explained by the docstring under the field. Flags override the YAML file,
+    an unknown flag or key is an error (exit code 2). Dashes and underscores in flag names mean the same.
+
+    Args:
+        config_class: a dataclass of `config.py`.
+        description: what the script does, shown by `--help`.
+        argv: arguments without the program's name; `sys.argv[1:]` by default.
+        positional: name of a `list[str]` field that takes the bare arguments, one or more.
+
+    Returns:
+        An instance of `config_class`.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(description=description, exit_on_error=True)
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below; flags override it")
+    if positional:
+        parser.add_argument(positional, nargs="+", type=str, help=_field_help(config_class, positional))
+    parser.add_class_arguments(config_class, skip={positional} if positional else set())
+    arguments = parser.parse_args([_underscored(a) for a in (sys.argv[1:] if argv is None else argv)])
+    values = arguments.as_dict()
+    names = {field.name for field in dataclasses.fields(config_class)}
+    return config_class(**{name: value for name, value in values.items() if name in names})
+
+
+def _underscored(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    flag, equals, value = argument.partition("=")
+    return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def _field_help(config_class: type, name: str) -> str:
+    from docstring_parser import parse_from_object
+
+    return next((p.description or "" for p in parse_from_object(config_class).params if p.arg_name == name), "")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and leave the process with its exit code.
+
+    A `UserError` is printed as one sentence (exit code 1), Ctrl-C ends with exit code 130; neither shows a traceback.
+    """
+    try:
+        code = main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output, `head` for instance, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Let `write(temporary_path)` make a file, then move it to `path`: a kill at any moment leaves the old file whole.
+
+    The temporary file keeps the suffix of `path`, since some writers choose their format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 text atomically."""
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def available_cores() -> int:
+    """Processor cores this process may use (fewer than the machine's in a container or under `taskset`)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,259 @@
+"""Every setting and its default. Each script turns one of these dataclasses into its flags and YAML keys.
+
+The docstring under a field is what `--help` prints. `None` means "decide from the data or the checkpoint".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ModelName = Literal["efficientnet", "crnn", "resnet", "lacc"]
+HeadName = Literal["ctc", "slots"]
+ResizeName = Literal["pad", "stretch", "square"]
+
+ALPHANUMERIC = "0-9A-Za-z"
+
+
+@dataclass
+class ModelConfig:
+    """What a checkpoint says of its network; everything needed to build it again and to prepare its input."""
+
+    name: ModelName
+    """Architecture."""
+    alphabet: str
+    """The characters it reads, in the order of their class ids (1, 2, ...; 0 is blank or padding)."""
+    max_length: int
+    """Longest text it can write, in characters."""
+    image_size: tuple[int, int]
+    """(height, width) in pixels of the network's input."""
+    channels: int = 1
+    """1: grey, 3: colour."""
+    resize: ResizeName = "pad"
+    """How a picture comes to `image_size`: keep its shape and pad, stretch, or pad to a square first."""
+    head: HeadName = "ctc"
+    """`ctc`: one class per step along the width; `slots`: one class per character position."""
+    backbone: str = "residual"
+    """Feature extractor: `residual`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
+    hidden: int = 128
+    """Width of the head's hidden layer (of each LSTM direction for the CRNN)."""
+    dropout: float = 0.1
+    """Dropout probability before the classifier."""
+
+
+@dataclass
+class TrainConfig:
+    """Settings of `main.py`."""
+
+    data: list[str] | str = "data"
+    """A folder made by make_dataset.py, or any source that make_dataset.py takes. Without data there, a synthetic set
+    is generated."""
+    out: str | None = None
+    """Run folder; saved_models/<model>-<date>-<time> by default."""
+    model: ModelName = "crnn"
+    """Architecture."""
+    init: str = "auto"
+    """Starting weights: `auto` (the shipped weights where they fit the model, else scratch), `scratch`, `imagenet`
+    (backbone only), or the path of a checkpoint."""
+    resume: bool = False
+    """Go on with the run in `out` exactly where it was stopped, with the configuration saved there."""
+
+    alphabet: str | None = None
+    """Characters to read, ranges allowed (`0-9a-z`); all characters of the training labels by default."""
+    max_length: int | None = None
+    """Longest text; the longest training label by default (slot heads only)."""
+    image_size: tuple[int, int] | None = None
+    """[height, width] of the network's input; chosen from the pictures' shapes by default."""
+    channels: Literal[1, 3] | None = None
+    """1: grey, 3: colour. Default: the model's own."""
+    resize: ResizeName | None = None
+    """`pad` keeps the picture's shape, `stretch` does not, `square` pads to a square first. Default: the model's own."""
+    backbone: str | None = None
+    """EfficientNet variant for `efficientnet` and `lacc` (`efficientnet-b0` to `-b7`). Default: b0."""
+    hidden: int | None = None
+    """Width of the head's hidden layer."""
+    dropout: float = 0.1
+    """Dropout probability before the classifier."""
+
+    synthetic_count: int = 6000
+    """Synthetic captchas to generate where there is no data."""
+    synthetic_style: str = "classic,line"
+    """Styles of the synthetic captchas, comma-separated."""
+    mix_synthetic: float = 0.0
+    """Synthetic pictures added to each epoch, as a share of the training set (0.5: one for every two real ones)."""
+    split: str = "80/10/10"
+    """Train/validation/test percentages, where `data` is not split yet."""
+    limit: int | None = None
+    """Train on at most this many labelled pictures (a seeded choice)."""
+    augment: float = 1.0
+    """Strength of the training augmentation: 0 is none, 1 the default."""
+
+    frozen_epochs: int = 3
+    """Epochs with the backbone frozen; skipped where its weights are not pretrained."""
+    epochs: int = 30
+    """Epochs of the whole network."""
+    batch_size: int = 64
+    """Pictures per optimizer step, over all processes together."""
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    """Optimizer of both phases."""
+    frozen_learning_rate: float = 2e-3
+    """Peak learning rate while the backbone is frozen."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of the whole network."""
+    weight_decay: float = 1e-2
+    """Weight decay (AdamW) or L2 penalty (Adam)."""
+    schedule: Literal["onecycle", "cosine", "plateau", "constant"] = "onecycle"
+    """Learning-rate schedule of each phase; `plateau` is ReduceLROnPlateau on the validation CER."""
+    warmup: float = 0.1
+    """Share of a phase in which OneCycle and cosine warm up."""
+    clip_norm: float = 5.0
+    """Gradient norm is clipped to this; 0 switches clipping off."""
+    label_smoothing: float = 0.0
+    """Label smoothing of the slot heads."""
+    patience: int = 0
+    """Stop after this many epochs without a better validation CER; 0: never."""
+    seed: int = 0
+    """Seed of split, weights, order and augmentation."""
+
+    threads: int | None = None
+    """CPU threads; all available cores by default."""
+    workers: int = 0
+    """Processes that load pictures; 0 loads in the main process."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Arithmetic of the forward pass."""
+    cpu: bool = False
+    """Use the CPU even where there is a GPU."""
+    save_every: int = 1
+    """Epochs between saves of the training state; the last epoch is always saved."""
+    tracker: Literal["none", "mlflow", "tensorboard", "trackio"] = "none"
+    """Experiment tracker (install it first)."""
+    evaluate: bool = True
+    """Evaluate on the test split at the end and draw the pictures."""
+
+
+@dataclass
+class GeneratorConfig:
+    """Settings of `captcha_generator.py`."""
+
+    out: str = "data/synthetic"
+    """Folder for the parquet shards."""
+    count: int = 10_000
+    """Number of captchas."""
+    style: str = "classic"
+    """Style, or several, comma-separated: they take turns."""
+    alphabet: str = ALPHANUMERIC
+    """Characters to draw from; ranges allowed (`0-9a-z`)."""
+    length: str = "4-8"
+    """Number of characters, one number or a range."""
+    fonts: str | None = None
+    """Folder of .ttf/.otf fonts used beside matplotlib's."""
+    seed: int = 0
+    """Image i of a seed is the same bytes for any number of workers."""
+    workers: int | None = None
+    """Processes; all available cores by default."""
+    shard_size: int = 10_000
+    """Captchas per parquet shard."""
+    grid: str | None = None
+    """Also draw the first 100 captchas as a 10x10 grid into this file."""
+
+
+@dataclass
+class DatasetConfig:
+    """Settings of `make_dataset.py`."""
+
+    sources: list[str]
+    """Parquet files, folders of shards, image folders, or hub:OWNER/NAME."""
+    out: str = "data/dataset"
+    """Folder for the dataset."""
+    split: str = "80/10/10"
+    """Train/validation/test percentages."""
+    seed: int = 0
+    """Seed of the split."""
+    alphabet: str | None = None
+    """Characters a label may have (ranges allowed); every printable character by default."""
+    max_length: int = 32
+    """Longest label kept."""
+    limit: int | None = None
+    """Read at most this many samples from each source."""
+    shard_size: int = 50_000
+    """Rows per parquet shard."""
+    workers: int | None = None
+    """Threads that check pictures; all available cores by default."""
+    merge: bool = False
+    """Merge the shards into the single parquet file `out`, unsplit and unchecked."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Settings of `accuracy_calculator.py`."""
+
+    data: list[str] | str = "data"
+    """A folder made by make_dataset.py, or any source that it takes."""
+    checkpoint: str | None = None
+    """A .safetensors or .onnx file; the shipped weights by default."""
+    split: Literal["train", "validation", "test", "all"] | None = None
+    """Which split to measure: `test` where the data is split, else all of it."""
+    limit: int | None = None
+    """Measure on at most this many pictures."""
+    batch_size: int = 64
+    """Pictures per forward pass."""
+    threads: int | None = None
+    """CPU threads; all available cores by default."""
+    device: str | None = None
+    """`cpu`, `cuda`, ...; the best available by default."""
+    json: str | None = None
+    """Write the report to this JSON file."""
+    plots: str | None = None
+    """Draw the pictures into this folder."""
+
+
+@dataclass
+class PredictConfig:
+    """Settings of `predict.py`."""
+
+    images: list[str]
+    """Image files and folders of them."""
+    checkpoint: str | None = None
+    """A .safetensors or .onnx file; the shipped weights by default."""
+    json: bool = False
+    """Print JSON lines."""
+    csv: str | None = None
+    """Write the readings to this CSV file."""
+    grid: str | None = None
+    """Draw pictures and readings into this PNG file."""
+    batch_size: int = 64
+    """Pictures per forward pass."""
+    threads: int | None = None
+    """CPU threads; all available cores by default."""
+    device: str | None = None
+    """`cpu`, `cuda`, ...; the best available by default."""
+
+
+@dataclass
+class ExportConfig:
+    """Settings of `export_model.py`."""
+
+    checkpoint: str | None = None
+    """A .safetensors file; the shipped weights by default."""
+    out: str | None = None
+    """File to write; the checkpoint's name with the format's suffix by default."""
+    format: Literal["onnx"] = "onnx"
+    """Format to write."""
+    data: str | None = None
+    """Pictures for the parity check, any source that make_dataset.py takes; the examples/ by default."""
+    tolerance: float = 1e-3
+    """Largest difference allowed between the two runtimes' log-probabilities, where these are above -10."""
+
+
+@dataclass
+class InterfaceConfig:
+    """Settings of `interface.py`."""
+
+    checkpoint: str | None = None
+    """The model shown first; the shipped weights by default."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 7860
+    """Port to listen on."""
+    threads: int | None = None
+    """CPU threads; all available cores by default."""
