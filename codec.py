@@ -11,6 +11,7 @@ import heapq
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -132,7 +133,7 @@ class CTCCodec:
     @staticmethod
     def steps_needed(text: str) -> int:
         """Least number of steps that can write `text`: a blank must part equal neighbours."""
-        return len(text) + sum(a == b for a, b in zip(text, text[1:], strict=False))
+        return len(text) + sum(a == b for a, b in pairwise(text))
 
     def encode(self, text: str, sample: str = "") -> list[int]:
         """Class ids of `text`; see `Alphabet.encode`."""
@@ -184,11 +185,12 @@ class CTCCodec:
             symbols = np.flatnonzero(row > -12.0)  # probability above 6e-6; a rarer symbol changes no third place
             extended: dict[tuple[int, ...], list[float]] = {}
             for prefix, (blank, symbol) in beams.items():
+                either = float(np.logaddexp(blank, symbol))
                 for k in symbols.tolist():
                     p = float(row[k])
                     if k == BLANK_ID:
                         entry = extended.setdefault(prefix, [NEGATIVE_INFINITY, NEGATIVE_INFINITY])
-                        entry[0] = float(np.logaddexp(entry[0], max(blank, symbol) + p + _log1p_ratio(blank, symbol)))
+                        entry[0] = float(np.logaddexp(entry[0], either + p))
                     elif prefix and prefix[-1] == k:
                         entry = extended.setdefault(prefix, [NEGATIVE_INFINITY, NEGATIVE_INFINITY])
                         entry[1] = float(np.logaddexp(entry[1], symbol + p))
@@ -196,7 +198,7 @@ class CTCCodec:
                         entry[1] = float(np.logaddexp(entry[1], blank + p))
                     else:
                         entry = extended.setdefault((*prefix, k), [NEGATIVE_INFINITY, NEGATIVE_INFINITY])
-                        entry[1] = float(np.logaddexp(entry[1], max(blank, symbol) + p + _log1p_ratio(blank, symbol)))
+                        entry[1] = float(np.logaddexp(entry[1], either + p))
             best = heapq.nlargest(beam, extended.items(), key=lambda item: np.logaddexp(*item[1]))
             beams = {prefix: (b, s) for prefix, (b, s) in best}
         ids = [list(prefix) for prefix in beams]
@@ -333,8 +335,3 @@ def _runs(path: Sequence[int]) -> list[tuple[int, int, int]]:
                 runs.append((path[start], start, t))
             start = t
     return runs
-
-
-def _log1p_ratio(a: float, b: float) -> float:
-    """logaddexp(a, b) - max(a, b)."""
-    return float(np.log1p(np.exp(-abs(a - b))))

@@ -99,7 +99,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         write(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -67,7 +67,7 @@ class TrainConfig:
     channels: Literal[1, 3] | None = None
     """1: grey, 3: colour. Default: the model's own."""
     resize: ResizeName | None = None
-    """`pad` keeps the picture's shape, `stretch` does not, `square` pads to a square first. Default: the model's own."""
+    """`pad` keeps the picture's shape, `stretch` does not, `square` pads to a square. Default: the model's own."""
     backbone: str | None = None
     """EfficientNet variant for `efficientnet` and `lacc` (`efficientnet-b0` to `-b7`). Default: b0."""
     hidden: int | None = None
