@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ModelName = Literal["efficientnet", "crnn", "resnet", "lacc"]
-HeadName = Literal["ctc", "slots"]
+HeadName = Literal["ctc", "slots", "positions", "combination"]
 ResizeName = Literal["pad", "stretch", "square"]
 
 ALPHANUMERIC = "0-9A-Za-z"
@@ -32,7 +32,8 @@ class ModelConfig:
     resize: ResizeName = "pad"
     """How a picture comes to `image_size`: keep its shape and pad, stretch, or pad to a square first."""
     head: HeadName = "ctc"
-    """`ctc`: one class per step along the width; `slots`: one class per character position."""
+    """`ctc`: one class per step along the width. One class per character position: `slots` (attention), `positions`
+    (a classifier for each) or `combination` (symbols to positions)."""
     backbone: str = "residual"
     """Feature extractor: `residual`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
     hidden: int = 128
@@ -68,6 +69,8 @@ class TrainConfig:
     """1: grey, 3: colour. Default: the model's own."""
     resize: ResizeName | None = None
     """`pad` keeps the picture's shape, `stretch` does not, `square` pads to a square. Default: the model's own."""
+    head: HeadName | None = None
+    """`ctc`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None
     """EfficientNet variant for `efficientnet` and `lacc` (`efficientnet-b0` to `-b7`). Default: b0."""
     hidden: int | None = None

@@ -1,0 +1,383 @@
+"""From pictures to the network's input: the one transform, the datasets, the batches.
+
+`build_transform` is the only preprocessing of the project. Training, evaluation, prediction, export and the demo all
+call it, so a picture gives the same array everywhere. It needs no torch: serving with ONNX starts without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from common import UserError
+from config import ModelConfig
+from image_io import open_image
+
+if TYPE_CHECKING:
+    import torch
+
+CACHE_BYTES = 512 * 2**20  # prepared pictures kept in memory by one dataset
+SPLITS = ("train", "validation", "test")
+
+Resizer = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The transform
+
+
+def border_colour(pixels: np.ndarray) -> tuple[int, ...]:
+    """Median colour of the border of a picture (H, W, C): what padding and warps fill in, so that no edge appears."""
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return tuple(int(v) for v in np.median(border, axis=0))
+
+
+def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    shrinks = height * width < pixels.shape[0] * pixels.shape[1]
+    # Area averaging is the only cv2 filter that does not alias when shrinking.
+    resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized.reshape(height, width, pixels.shape[2])  # cv2 drops a single channel's axis
+
+
+def pad_and_resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, C) into `size` (height, width) with its shape kept; the rest is filled with the border's colour."""
+    height, width = size
+    scale = min(height / pixels.shape[0], width / pixels.shape[1])
+    inner_height = max(1, min(height, round(pixels.shape[0] * scale)))
+    inner_width = max(1, min(width, round(pixels.shape[1] * scale)))
+    inner = _resize(pixels, inner_height, inner_width)
+    if (inner_height, inner_width) == (height, width):
+        return inner
+    canvas = np.empty((height, width, pixels.shape[2]), dtype=np.uint8)
+    canvas[:] = border_colour(pixels)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    canvas[top : top + inner_height, left : left + inner_width] = inner
+    return canvas
+
+
+def stretch(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, C) to `size` (height, width) whatever its shape."""
+    return _resize(pixels, *size)
+
+
+class SquarePadAndResize:
+    """Pad a picture to a square, then resize it: for backbones that were trained on squares.
+
+    It wastes pixels: a captcha of 200x50 shrunk to 100x100 keeps 100x25 of them.
+
+    Args:
+        size: side of the square in pixels, or (height, width).
+    """
+
+    def __init__(self, size: int | tuple[int, int]) -> None:
+        self.size = (size, size) if isinstance(size, int) else size
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, C) uint8 to (height, width, C) uint8."""
+        height, width, channels = pixels.shape
+        side = max(height, width)
+        canvas = np.empty((side, side, channels), dtype=np.uint8)
+        canvas[:] = border_colour(pixels)
+        top, left = (side - height) // 2, (side - width) // 2
+        canvas[top : top + height, left : left + width] = pixels
+        return _resize(canvas, *self.size)
+
+
+RESIZERS: dict[str, Resizer] = {
+    "pad": pad_and_resize,
+    "stretch": stretch,
+    "square": lambda pixels, size: SquarePadAndResize(size)(pixels),
+}
+
+
+class CaptchaTransform:
+    """RGB picture to the network's input, a uint8 array (C, H, W); the network itself normalises.
+
+    `prepare` (resize) and `augment` are apart so that a dataset can keep the prepared picture.
+    """
+
+    def __init__(self, config: ModelConfig, train: bool = False, strength: float = 1.0) -> None:
+        self.size = config.image_size
+        self.channels = config.channels
+        self.resize = RESIZERS[config.resize]
+        self.strength = strength if train else 0.0
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """RGB picture to (H, W, C) uint8."""
+        pixels = np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
+        return self.resize(pixels, self.size)
+
+    def augment(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A small affine warp, then brightness, contrast, and now and then blur, noise or inversion; (H, W, C) uint8.
+
+        Letters stay whole: shifts and zooms are a few percent, so that the label stays true.
+        """
+        s = self.strength
+        height, width, channels = pixels.shape
+        draw = rng.uniform(-1.0, 1.0, size=10)
+        angle, shear = np.deg2rad(3.0 * s * draw[0]), 0.1 * s * draw[1]
+        zoom_x, zoom_y = 1 + 0.08 * s * draw[2], 1 + 0.08 * s * draw[3]
+        shift_x, shift_y = 0.02 * s * width * draw[4], 0.04 * s * height * draw[5]
+        cos, sin = np.cos(angle), np.sin(angle)
+        linear = np.array([[zoom_x * cos, -sin + shear], [sin, zoom_y * cos]])
+        centre = np.array([width / 2, height / 2])
+        offset = centre - linear @ centre + (shift_x, shift_y)
+        warped = cv2.warpAffine(
+            pixels, np.column_stack([linear, offset]), (width, height), borderValue=border_colour(pixels)
+        ).reshape(height, width, channels)
+        if abs(draw[6]) < 0.15 * s:
+            warped = cv2.GaussianBlur(warped, (3, 3), 0).reshape(height, width, channels)
+        contrast, brightness = 1 + 0.25 * s * draw[7], 25 * s * draw[8]
+        values = (warped.astype(np.float32) - 128) * contrast + (128 + brightness)
+        if draw[9] > 1 - 0.3 * s:
+            values += rng.normal(0, 8 * s, size=values.shape).astype(np.float32)
+        return np.clip(values, 0, 255).astype(np.uint8)
+
+    def finish(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, C) to (C, H, W), contiguous."""
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
+        """RGB picture to (C, H, W) uint8; augmented where the transform is for training and `rng` is given."""
+        pixels = self.prepare(image)
+        return self.finish(self.augment(pixels, rng) if self.strength and rng is not None else pixels)
+
+
+def build_transform(config: ModelConfig, train: bool = False, strength: float = 1.0) -> CaptchaTransform:
+    """The one preprocessing of the project.
+
+    Args:
+        config: says the input size, the channels and the way of resizing.
+        train: augment (needs a random generator at each call).
+        strength: of the augmentation; 0 switches it off.
+    """
+    return CaptchaTransform(config, train, strength)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Datasets
+
+
+class CaptchaDataset:
+    """Labelled pictures as (C, H, W) uint8 arrays, a map-style torch dataset.
+
+    Args:
+        images: encoded pictures, anything with `len()` whose items are bytes.
+        texts: their labels.
+        transform: from `build_transform`.
+        seed: of the augmentation, which depends on (seed, epoch, index) alone: neither the order of access nor the
+            number of workers changes it.
+        names: what to call a sample in a message.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[bytes],
+        texts: Sequence[str],
+        transform: CaptchaTransform,
+        seed: int = 0,
+        names: Callable[[int], str] = lambda index: f"sample {index}",
+    ) -> None:
+        self.images, self.texts, self.transform, self.seed, self.names = images, texts, transform, seed, names
+        height, width = transform.size
+        shape = (len(texts), height, width, transform.channels)
+        # Decoding costs more than augmenting: keep the prepared pictures where they fit.
+        self._cache = np.zeros(shape, dtype=np.uint8) if np.prod(shape, dtype=np.int64) <= CACHE_BYTES else None
+        self._cached = np.zeros(len(texts), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def image(self, index: int) -> Image.Image:
+        """The picture itself, RGB."""
+        return open_image(self.images[index], self.names(index))
+
+    def _prepared(self, index: int) -> np.ndarray:
+        if self._cached[index]:
+            return self._cache[index]  # type: ignore[index]
+        pixels = self.transform.prepare(self.image(index))
+        if self._cache is not None:
+            self._cache[index] = pixels
+            self._cached[index] = True
+        return pixels
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[np.ndarray, str, int]:
+        """(pixels (C, H, W) uint8, label, index) for an index, or for (epoch, index) with that epoch's augmentation."""
+        epoch, index = key if isinstance(key, tuple) else (None, key)
+        pixels = self._prepared(index)
+        if epoch is not None and self.transform.strength:
+            pixels = self.transform.augment(pixels, np.random.default_rng((self.seed, epoch, index)))
+        return self.transform.finish(pixels), self.texts[index], index
+
+
+class MixedDataset:
+    """A dataset followed by synthetic captchas, new ones in each epoch.
+
+    Args:
+        real: the labelled pictures.
+        render: gives (encoded picture, label) number i of an endless series.
+        count: synthetic captchas per epoch.
+    """
+
+    def __init__(self, real: CaptchaDataset, render: Callable[[int], tuple[bytes, str]], count: int) -> None:
+        self.real, self.render, self.count = real, render, count
+
+    def __len__(self) -> int:
+        return len(self.real) + self.count
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, str, int]:
+        """As `CaptchaDataset`, for (epoch, index)."""
+        epoch, index = key
+        if index < len(self.real):
+            return self.real[key]
+        number = epoch * self.count + index - len(self.real)
+        encoded, text = self.render(number)
+        rng = np.random.default_rng((self.real.seed, epoch, index))
+        return self.real.transform(open_image(encoded, f"synthetic captcha {number}"), rng), text, index
+
+
+class _Column:
+    """Bytes of a parquet image column through `datasets`' memory map: random access without loading the file."""
+
+    def __init__(self, dataset: Any) -> None:
+        import pyarrow.compute
+
+        self._bytes = pyarrow.compute.struct_field(dataset.data.column("image"), "bytes")
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._bytes[index].as_py()
+
+
+class _Subset:
+    """Items of a sequence at chosen positions."""
+
+    def __init__(self, items: Sequence[Any], chosen: np.ndarray) -> None:
+        self._items, self._chosen = items, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._items[int(self._chosen[index])]
+
+
+def load_split(folder: str | Path, split: str) -> tuple[Sequence[bytes], list[str]]:
+    """Encoded pictures and labels of one split of a dataset folder that make_dataset.py made.
+
+    Returns:
+        Memory-mapped pictures, and the labels; both empty where the split has no rows.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    import datasets
+    from datasets.utils.logging import disable_progress_bar
+
+    files = sorted(str(path) for path in Path(folder).glob(f"{split}-*.parquet"))
+    if not files:
+        return [], []
+    disable_progress_bar()  # ours shows the work that takes long
+    try:
+        rows = datasets.load_dataset("parquet", data_files={split: files}, split=split)
+    except Exception as error:
+        raise UserError(f"{folder} cannot be read ({error}): make it again with make_dataset.py") from error
+    return _Column(rows), list(rows["text"])
+
+
+def load_data(
+    folder: str | Path,
+    config: ModelConfig,
+    *,
+    seed: int = 0,
+    augment: float = 1.0,
+    limit: int | None = None,
+    splits: Sequence[str] = SPLITS,
+) -> dict[str, CaptchaDataset]:
+    """The splits of a dataset folder, ready for training.
+
+    Args:
+        folder: made by make_dataset.py.
+        config: of the model that will see the pictures.
+        seed: of augmentation and of the choice that `limit` makes.
+        augment: strength of the augmentation of the training split.
+        limit: keep at most this many training pictures.
+        splits: which ones to load.
+
+    Returns:
+        A dataset per split; a split without pictures has length 0.
+    """
+    loaded = {}
+    for split in splits:
+        images, texts = load_split(folder, split)
+        if split == "train" and limit is not None and limit < len(texts):
+            chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:limit])
+            images, texts = _Subset(images, chosen), [texts[i] for i in chosen]
+        transform = build_transform(config, train=split == "train", strength=augment)
+        names = _namer(Path(folder), split)
+        loaded[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
+    return loaded
+
+
+def _namer(folder: Path, split: str) -> Callable[[int], str]:
+    return lambda index: f"{split} sample {index} of {folder}"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Batches
+
+
+class EpochBatches:
+    """Keys (epoch, index) of one epoch's batches: a seeded shuffle that every process and every resumed run repeats.
+
+    Each process takes its share of every global batch, so that the number of processes changes no batch.
+
+    Args:
+        size: samples in the dataset.
+        batch_size: of the global batch. The last, incomplete batch is dropped, unless it is the only one.
+        seed, epoch: of the shuffle.
+        start: number of batches to skip, to resume within an epoch.
+        rank, world: this process, and how many there are.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, seed: int, epoch: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.batch_size = min(batch_size, size)
+        if self.batch_size < world:
+            raise UserError(f"a batch of {self.batch_size} cannot be shared by {world} processes: use fewer")
+        self.total = size // self.batch_size
+        self.size, self.seed, self.epoch, self.start, self.rank, self.world = size, seed, epoch, start, rank, world
+
+    def __len__(self) -> int:
+        return self.total - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
+        for step in range(self.start, self.total):
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world]
+            yield [(self.epoch, int(index)) for index in batch]
+
+
+def collate(samples: Sequence[tuple[np.ndarray, str, int]]) -> tuple[torch.Tensor, list[str], list[int]]:
+    """Stack samples: pixels (N, C, H, W) uint8, labels, indices."""
+    import torch
+
+    pixels, texts, indices = zip(*samples, strict=True)
+    return torch.from_numpy(np.stack(pixels)), list(texts), list(indices)
+
+
+def build_loader(dataset: Any, batches: Any, workers: int = 0) -> Any:
+    """A torch DataLoader over `batches` (a batch sampler, or any iterable of key lists)."""
+    from torch.utils.data import DataLoader
+
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)

@@ -1,0 +1,612 @@
+"""Backbones, heads, and the checkpoint file.
+
+A model is a backbone, pictures to a feature map (N, D, h, w), and a head, feature map to logits (N, T, C). Any head
+goes with any backbone; `MODELS` names the four usual pairs:
+
+| name | backbone | head |
+|---|---|---|
+| `crnn` | small residual network, width stride 4 | BiLSTM over the width, CTC |
+| `efficientnet` | EfficientNet (efficientnet-pytorch) | one attention slot per character position |
+| `resnet` | ResNet-18 (torchvision) | one classifier per character position |
+| `lacc` | EfficientNet | label-combination classifier |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec import Alphabet, build_codec
+from common import UserError, write_atomically
+from config import HeadName, ModelConfig
+
+CHECKPOINT_FORMAT = "captcha-reader/1"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Defaults:
+    """What a model name stands for where the user does not say."""
+
+    backbone: str
+    head: HeadName
+    channels: int
+    height: int
+    hidden: int
+
+
+MODELS: dict[str, Defaults] = {
+    "crnn": Defaults("residual", "ctc", channels=1, height=48, hidden=128),
+    "efficientnet": Defaults("efficientnet-b0", "slots", channels=3, height=64, hidden=256),
+    "resnet": Defaults("resnet18", "positions", channels=3, height=64, hidden=256),
+    "lacc": Defaults("efficientnet-b0", "combination", channels=3, height=64, hidden=256),
+}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Backbones: (N, channels, H, W) in [-1, 1] or normalised, to (N, out_channels, h, w)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (He et al., 2016), stride (vertical, horizontal)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs or stride != (1, 1):
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResidualBackbone(nn.Module):
+    """Small residual network that keeps the width: height stride 16, width stride 4."""
+
+    mean, std = (0.5,), (0.5,)
+    width_stride = 4
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.out_channels = 192
+        self.layers = nn.Sequential(
+            nn.Conv2d(config.channels, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            ResidualBlock(32, 64, (2, 2)),
+            ResidualBlock(64, 128, (2, 1)),
+            ResidualBlock(128, self.out_channels, (2, 1)),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class EfficientNetBackbone(nn.Module):
+    """EfficientNet's convolutions (Tan and Le, 2019) from efficientnet-pytorch.
+
+    The later downsampling steps keep the width (strides are not weights, so ImageNet's weights still fit), for at
+    stride 32 a captcha of 200 pixels has only six columns left for its characters.
+    """
+
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+
+    def __init__(self, config: ModelConfig) -> None:
+        from efficientnet_pytorch import VALID_MODELS, EfficientNet
+
+        super().__init__()
+        if config.backbone not in VALID_MODELS:
+            raise UserError(f"no backbone {config.backbone!r}: choose one of {', '.join(VALID_MODELS[:8])}")
+        self.name = config.backbone
+        # Static padding is computed for one input size, and square ones alone are what the package expects.
+        network = EfficientNet.from_name(config.backbone, image_size=list(config.image_size), include_top=False)
+        network.set_swish(memory_efficient=False)  # the memory-efficient one cannot be exported
+        self.width_stride = _keep_width(
+            [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride[1] == 2],
+            width_stride=8 if config.head == "ctc" else 16,
+        )
+        self.network = network
+        self.out_channels = network._conv_head.out_channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.extract_features(images.expand(-1, 3, -1, -1))
+
+    def load_imagenet(self) -> None:
+        """Download and load ImageNet weights."""
+        from efficientnet_pytorch import EfficientNet
+
+        self.network.load_state_dict(EfficientNet.from_pretrained(self.name, include_top=False).state_dict())
+
+
+class ResNetBackbone(nn.Module):
+    """torchvision's ResNet-18 (He et al., 2016) without its classifier; the last steps keep the width."""
+
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+
+    def __init__(self, config: ModelConfig) -> None:
+        from torchvision.models import resnet18
+
+        super().__init__()
+        network = resnet18(weights=None)
+        network.fc = nn.Identity()
+        halving = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride[1] == 2]
+        # A block's first convolution and its shortcut halve together: pair them, or they would no longer fit.
+        self.width_stride = _keep_width(
+            [halving[0], network.maxpool, *halving[1:]], width_stride=8 if config.head == "ctc" else 16, together=2
+        )
+        self.network = network
+        self.out_channels = 512
+
+    def forward(self, images: Tensor) -> Tensor:
+        net = self.network
+        x = net.maxpool(net.relu(net.bn1(net.conv1(images.expand(-1, 3, -1, -1)))))
+        return net.layer4(net.layer3(net.layer2(net.layer1(x))))
+
+    def load_imagenet(self) -> None:
+        """Download and load ImageNet weights."""
+        from torchvision.models import ResNet18_Weights, resnet18
+
+        weights = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1).state_dict()
+        self.network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("fc.")})
+
+
+def _keep_width(halving: list[nn.Module], width_stride: int, together: int = 1) -> int:
+    """Let the last of five halving steps shrink the height only, until the width stride is `width_stride`.
+
+    Args:
+        halving: convolutions and pools of stride 2 in order.
+        width_stride: 8, 16 or 32.
+        together: modules per step from the third step on.
+    """
+    steps = {8: 2, 16: 1, 32: 0}[width_stride]
+    for module in halving[len(halving) - steps * together :] if steps else []:
+        module.stride = (2, 1)
+        padding = getattr(module, "static_padding", None)
+        if padding is not None:  # "same" padding of a stride of 1: kernel - 1 columns in all
+            left, right, top, bottom = padding.padding if isinstance(padding, nn.ZeroPad2d) else (0, 0, 0, 0)
+            extra = cast(nn.Conv2d, module).kernel_size[1] - 1
+            left, right = extra // 2, extra - extra // 2
+            module.static_padding = nn.ZeroPad2d((left, right, top, bottom))
+    return width_stride
+
+
+BACKBONES: dict[str, type[nn.Module]] = {"residual": ResidualBackbone, "resnet18": ResNetBackbone}
+
+
+def build_backbone(config: ModelConfig) -> nn.Module:
+    """The backbone that `config.backbone` names.
+
+    Raises:
+        UserError: no such backbone.
+    """
+    if config.backbone.startswith("efficientnet"):
+        return EfficientNetBackbone(config)
+    if config.backbone not in BACKBONES:
+        raise UserError(f"no backbone {config.backbone!r}: choose residual, resnet18 or efficientnet-b0 to -b7")
+    return BACKBONES[config.backbone](config)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Heads: feature map (N, D, h, w) to logits (N, T, C). `class_axes` names the parameters that have a row per class,
+# and the axis it lies on, so that weights can move to another alphabet.
+
+
+class CTCHead(nn.Module):
+    """Columns of the feature map through a bidirectional LSTM, one class per column (Shi et al., 2015)."""
+
+    class_axes: ClassVar[dict[str, int]] = {"classifier.weight": 0, "classifier.bias": 0}
+
+    def __init__(self, features: tuple[int, int, int], config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        depth, height, width = features
+        self.steps = width
+        self.reduce = nn.Linear(depth * height, config.hidden)
+        self.lstm = nn.LSTM(config.hidden, config.hidden, bidirectional=True, batch_first=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(2 * config.hidden, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        columns = features.flatten(1, 2).transpose(1, 2)  # (N, w, D*h)
+        sequence, _ = self.lstm(F.relu(self.reduce(columns)))  # (N, w, 2*hidden)
+        return self.classifier(self.dropout(sequence))
+
+
+class SlotHead(nn.Module):
+    """One learned query per character position attends over the feature map; the positions share one classifier.
+
+    Sharing lets every character of every label teach the same classifier, whatever its position.
+    """
+
+    class_axes: ClassVar[dict[str, int]] = {"classifier.weight": 0, "classifier.bias": 0}
+
+    def __init__(self, features: tuple[int, int, int], config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        depth, height, width = features
+        self.steps = config.max_length
+        self.reduce = nn.Linear(depth, config.hidden)
+        self.places = nn.Parameter(0.02 * torch.randn(height * width, config.hidden))
+        self.queries = nn.Parameter(torch.randn(config.max_length, config.hidden))
+        self.keys = nn.Linear(config.hidden, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.hidden, num_classes)
+        self.scale = config.hidden**-0.5
+
+    def forward(self, features: Tensor) -> Tensor:
+        cells = self.reduce(features.flatten(2).transpose(1, 2)) + self.places  # (N, P, hidden)
+        attention = (self.queries @ self.keys(cells).transpose(1, 2) * self.scale).softmax(-1)  # (N, L, P)
+        return self.classifier(self.dropout(F.gelu(attention @ cells)))
+
+
+class PositionHead(nn.Module):
+    """One classifier per character position over the whole feature map, the classical multi-head captcha network."""
+
+    class_axes: ClassVar[dict[str, int]] = {"classifiers": 2, "biases": 1}
+
+    def __init__(self, features: tuple[int, int, int], config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        depth, height, width = features
+        self.steps = config.max_length
+        self.reduce = nn.Linear(depth * height * width, config.hidden)
+        self.norm = nn.LayerNorm(config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifiers = nn.Parameter(torch.randn(config.max_length, config.hidden, num_classes) * 0.02)
+        self.biases = nn.Parameter(torch.zeros(config.max_length, num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        shared = self.dropout(F.relu(self.norm(self.reduce(features.flatten(1)))))  # (N, hidden)
+        return torch.einsum("nd,ldc->nlc", shared, self.classifiers) + self.biases
+
+
+class CombinationHead(nn.Module):
+    """Label-combination classifier: image places to symbols, then symbols to character positions, all at once.
+
+    A learned (places x classes) matrix gathers for every symbol the features of the places that may show it; a small
+    network then tells at which positions that symbol stands. The result, read the other way round, is one
+    distribution over the symbols for every position.
+    """
+
+    class_axes: ClassVar[dict[str, int]] = {"places_to_symbols": 1, "symbol_bias": 0}
+
+    def __init__(self, features: tuple[int, int, int], config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        depth, height, width = features
+        self.steps = config.max_length
+        places = height * width
+        self.reduce = nn.Linear(depth, config.hidden)
+        self.places = nn.Parameter(0.02 * torch.randn(places, config.hidden))
+        self.places_to_symbols = nn.Parameter(torch.randn(places, num_classes) * places**-0.5)
+        self.symbol_bias = nn.Parameter(torch.zeros(num_classes, config.hidden))
+        self.mix = nn.Sequential(nn.LayerNorm(config.hidden), nn.Linear(config.hidden, config.hidden), nn.SiLU())
+        self.dropout = nn.Dropout(config.dropout)
+        self.symbols_to_positions = nn.Linear(config.hidden, config.max_length)
+
+    def forward(self, features: Tensor) -> Tensor:
+        cells = F.silu(self.reduce(features.flatten(2).transpose(1, 2)) + self.places)  # (N, P, hidden)
+        symbols = self.places_to_symbols.t() @ cells + self.symbol_bias  # (N, C, hidden)
+        return self.symbols_to_positions(self.dropout(self.mix(symbols))).transpose(1, 2)  # (N, L, C)
+
+
+HEADS: dict[str, type[nn.Module]] = {
+    "ctc": CTCHead,
+    "slots": SlotHead,
+    "positions": PositionHead,
+    "combination": CombinationHead,
+}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Models
+
+
+class CaptchaModel(nn.Module):
+    """Backbone and head behind one interface.
+
+    Attributes:
+        config: what a checkpoint needs to build the model again.
+        alphabet: the characters it reads.
+        codec: turns labels into targets and log-probabilities into readings.
+        steps: T, columns (CTC) or character positions (the other heads).
+
+    Raises:
+        UserError: the configuration names no known part.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.head not in HEADS:
+            raise UserError(f"no head {config.head!r}: choose one of {', '.join(HEADS)}")
+        self.config = config
+        self.alphabet = Alphabet(config.alphabet)
+        self.codec = build_codec(config.head, self.alphabet)
+        self.backbone = build_backbone(config)
+        shape = self._feature_shape()
+        self.head = HEADS[config.head](shape, config, self.alphabet.num_classes)
+        self.steps: int = self.head.steps
+        mean, std = torch.tensor(self.backbone.mean), torch.tensor(self.backbone.std)
+        self.register_buffer("mean", 255 * mean.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * std.view(1, -1, 1, 1), persistent=False)
+
+    def _feature_shape(self) -> tuple[int, int, int]:
+        training = self.backbone.training
+        with torch.no_grad():
+            features = self.backbone.eval()(torch.zeros(1, self.config.channels, *self.config.image_size))
+        self.backbone.train(training)
+        return cast(tuple[int, int, int], tuple(features.shape[1:]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pixels (N, channels, H, W), 0 to 255, of any number type, to logits (N, T, C)."""
+        return self.head(self.backbone((images.float() - self.mean) / self.std))
+
+    def log_probs(self, images: Tensor) -> Tensor:
+        """As `forward`, normalised over C, float32."""
+        return self(images).float().log_softmax(-1)
+
+    def losses(self, logits: Tensor, texts: Iterable[str], label_smoothing: float = 0.0) -> Tensor:
+        """Loss of each sample, (N,).
+
+        CTC: negative log-likelihood over the label's length. Other heads: mean cross-entropy over the positions.
+
+        Args:
+            logits: (N, T, C).
+            texts: N labels, all of which T can write.
+            label_smoothing: of the cross-entropy.
+        """
+        ids = [self.codec.encode(text) for text in texts]
+        logits = logits.float()
+        if self.codec.head == "ctc":
+            lengths = torch.tensor([len(sequence) for sequence in ids])
+            targets = torch.tensor([i for sequence in ids for i in sequence])
+            steps = torch.full((len(ids),), logits.shape[1])
+            # The CPU kernel takes int64 lengths on the CPU; on a GPU the targets have to be there.
+            likelihood = F.ctc_loss(
+                logits.log_softmax(-1).transpose(0, 1), targets.to(logits.device), steps, lengths, reduction="none"
+            )
+            return likelihood / lengths.to(logits.device)
+        targets = torch.zeros(logits.shape[:2], dtype=torch.long)
+        for row, sequence in zip(targets, ids, strict=True):
+            row[: len(sequence)] = torch.tensor(sequence)
+        return F.cross_entropy(
+            logits.transpose(1, 2), targets.to(logits.device), reduction="none", label_smoothing=label_smoothing
+        ).mean(1)
+
+
+class CNNModel(CaptchaModel):
+    """EfficientNet features; all characters' classes in one forward pass, padded to the maximum length."""
+
+
+class CRNN(CaptchaModel):
+    """Convolutions, a bidirectional LSTM over the width, CTC (Shi et al., 2015, arXiv:1507.05717)."""
+
+
+class ResNetModel(CaptchaModel):
+    """ResNet-18 with one classifier per character position."""
+
+
+class LACC(CaptchaModel):
+    """EfficientNet features and the label-combination classifier."""
+
+
+MODEL_CLASSES: dict[str, type[CaptchaModel]] = {
+    "crnn": CRNN,
+    "efficientnet": CNNModel,
+    "resnet": ResNetModel,
+    "lacc": LACC,
+}
+
+
+def build_model(config: ModelConfig) -> CaptchaModel:
+    """A new model with random weights.
+
+    Raises:
+        UserError: the configuration names no known model or part.
+    """
+    if config.name not in MODEL_CLASSES:
+        raise UserError(f"no model {config.name!r}: choose one of {', '.join(MODEL_CLASSES)}")
+    return MODEL_CLASSES[config.name](config)
+
+
+def set_requires_grad(module: nn.Module, requires_grad: bool) -> None:
+    """Freeze (False) or release (True) all parameters of a module. See `train_mode` for its BatchNorm statistics."""
+    for parameter in module.parameters():
+        parameter.requires_grad = requires_grad
+
+
+def train_mode(model: CaptchaModel) -> None:
+    """Training mode for whatever is trained: a frozen backbone stays in evaluation mode, for BatchNorm would
+    otherwise go on changing its running statistics."""
+    model.train()
+    if not any(parameter.requires_grad for parameter in model.backbone.parameters()):
+        model.backbone.eval()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of weights."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+
+
+def save_checkpoint(
+    model: CaptchaModel,
+    path: str | Path,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> Path:
+    """Write weights and what is needed to use them to a .safetensors file, atomically.
+
+    Args:
+        path: ends in .safetensors.
+        metrics: measured figures, with their n.
+        provenance: configuration, data fingerprint, versions, time.
+        half: store floats in 16 bits; they are widened again when loaded.
+    """
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if half:
+        state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    config = model.config
+    metadata = {
+        "format": CHECKPOINT_FORMAT,
+        "model": json.dumps(dataclasses.asdict(config)),
+        "preprocess": json.dumps(
+            {"image_size": config.image_size, "channels": config.channels, "resize": config.resize, "range": [0, 255]}
+        ),
+        "metrics": json.dumps(metrics or {}),
+        "provenance": json.dumps(provenance or {}, default=str),
+    }
+    return write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The parsed metadata of a checkpoint: `format`, `model`, `preprocess`, `metrics`, `provenance`.
+
+    Raises:
+        UserError: there is no such file, or it is no checkpoint of this project.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: train one with main.py or name another")
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path} is not a .safetensors file: pickled weights are never loaded, convert them first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            raw = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}): copy it again") from error
+    if raw.get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{path} was not written by this project (its format is {raw.get('format')!r})")
+    return {key: value if key == "format" else json.loads(value) for key, value in raw.items()}
+
+
+def parse_model_config(values: Mapping[str, Any]) -> ModelConfig:
+    """A `ModelConfig` from JSON, where tuples come back as lists; keys this version does not know are left out."""
+    names = {field.name for field in dataclasses.fields(ModelConfig)}
+    known = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
+    return ModelConfig(**known)
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, floats widened to 32 bits."""
+    from safetensors.torch import load_file
+
+    return {k: t.float() if t.is_floating_point() else t for k, t in load_file(str(path)).items()}
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> CaptchaModel:
+    """The model of a checkpoint, in evaluation mode.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a checkpoint of this project.
+    """
+    model = build_model(parse_model_config(read_metadata(path)["model"]))
+    try:
+        model.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        raise UserError(f"the weights in {path} do not fit the model it describes: copy it again") from error
+    return model.to(device).eval()
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """What `load_into` did.
+
+    Attributes:
+        shared: characters whose rows were kept.
+        new: characters that start from random rows.
+        fresh: names of parameters that start anew, since the checkpoint has none of their shape.
+    """
+
+    shared: str
+    new: str
+    fresh: tuple[str, ...]
+
+
+def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
+    """Start `model` from a checkpoint, also one with another alphabet, length or input size.
+
+    The rows of the characters that both alphabets hold are kept, other class rows stay random. Parameters whose shape
+    depends on the input size or the length stay random where these differ. A first convolution is adapted between
+    grey and colour.
+
+    Raises:
+        UserError: the file cannot be used, or its backbone is another.
+    """
+    source = parse_model_config(read_metadata(path)["model"])
+    target = model.config
+    if source.backbone != target.backbone:
+        raise UserError(
+            f"{path} has the backbone {source.backbone!r} and cannot start a model with {target.backbone!r}: "
+            f"use --model {source.name}"
+        )
+    old, new = load_weights(path), model.state_dict()
+    old_alphabet, new_alphabet = Alphabet(source.alphabet), model.alphabet
+    shared = [c for c in new_alphabet.characters if c in old_alphabet]
+    pairs = [(0, 0), *((new_alphabet.encode(c)[0], old_alphabet.encode(c)[0]) for c in shared)]  # the blank is shared
+    to, origin = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    fresh = []
+    for name, tensor in new.items():
+        axis = model.head.class_axes.get(name.removeprefix("head.")) if source.head == target.head else None
+        weights = old.get(name)
+        if weights is None:
+            fresh.append(name)
+        elif axis is not None and _same_but(tensor, weights, axis):
+            tensor.index_copy_(axis, to, weights.index_select(axis, origin))
+        elif tensor.shape == weights.shape:
+            tensor.copy_(weights)
+        elif tensor.dim() == 4 and weights.dim() == 4 and _same_but(tensor, weights, 1):
+            tensor.copy_(_adapt_channels(weights, tensor.shape[1]))
+        else:
+            fresh.append(name)
+    characters = "".join(c for c in new_alphabet.characters if c not in old_alphabet)
+    return Transfer(shared="".join(shared), new=characters, fresh=tuple(fresh))
+
+
+def _same_but(a: Tensor, b: Tensor, axis: int) -> bool:
+    shapes = [tuple(s for i, s in enumerate(t.shape) if i != axis) for t in (a, b)]
+    return a.dim() == b.dim() and shapes[0] == shapes[1]
+
+
+def _adapt_channels(weights: Tensor, channels: int) -> Tensor:
+    """First convolution between grey and colour: a grey picture gives the same response as its RGB copy."""
+    grey = weights.sum(1, keepdim=True)
+    return grey.expand(-1, channels, -1, -1) / channels
+
+
+def load_imagenet(model: CaptchaModel) -> None:
+    """Load ImageNet weights into the backbone, from the network.
+
+    Raises:
+        UserError: the backbone has none, or they cannot be fetched.
+    """
+    load = getattr(model.backbone, "load_imagenet", None)
+    if load is None:
+        raise UserError(
+            f"the backbone {model.config.backbone!r} has no ImageNet weights: use --model efficientnet, resnet or "
+            "lacc, or --init scratch"
+        )
+    try:
+        load()
+    except Exception as error:  # urllib, ssl, hub and file errors alike: no weights
+        raise UserError(
+            f"ImageNet weights could not be fetched ({type(error).__name__}: {error}): check the network, or use "
+            "--init scratch or --init PATH"
+        ) from error
