@@ -5,8 +5,9 @@ The docstring under a field is what `--help` prints. `None` means "decide from t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 ModelName = Literal["efficientnet", "crnn", "resnet", "lacc"]
 HeadName = Literal["ctc", "slots", "positions", "combination"]
@@ -40,6 +41,12 @@ class ModelConfig:
     """Width of the head's hidden layer (of each LSTM direction for the CRNN)."""
     dropout: float = 0.1
     """Dropout probability before the classifier."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """From a checkpoint's JSON, where tuples are lists; keys that this version does not know are left out."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names})
 
 
 @dataclass

@@ -497,13 +497,6 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return {key: value if key == "format" else json.loads(value) for key, value in raw.items()}
 
 
-def parse_model_config(values: Mapping[str, Any]) -> ModelConfig:
-    """A `ModelConfig` from JSON, where tuples come back as lists; keys this version does not know are left out."""
-    names = {field.name for field in dataclasses.fields(ModelConfig)}
-    known = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
-    return ModelConfig(**known)
-
-
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint, floats widened to 32 bits."""
     from safetensors.torch import load_file
@@ -517,7 +510,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> CaptchaM
     Raises:
         UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
-    model = build_model(parse_model_config(read_metadata(path)["model"]))
+    model = build_model(ModelConfig.from_json(read_metadata(path)["model"]))
     try:
         model.load_state_dict(load_weights(path))
     except RuntimeError as error:
@@ -550,7 +543,7 @@ def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
     Raises:
         UserError: the file cannot be used, or its backbone is another.
     """
-    source = parse_model_config(read_metadata(path)["model"])
+    source = ModelConfig.from_json(read_metadata(path)["model"])
     target = model.config
     if source.backbone != target.backbone:
         raise UserError(

@@ -1,0 +1,261 @@
+"""Measure a reader on labelled captchas.
+
+    python accuracy_calculator.py --data FOLDER                                    # the shipped weights
+    python accuracy_calculator.py --checkpoint RUN/best.safetensors --data FOLDER --json report.json --plots pictures
+
+`sequence_accuracy` is the share of captchas read exactly right, character for character; CER is the character error
+rate (edits over characters of the labels); `character_accuracy` is 1 - CER.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common import UserError, parse_config, run, write_text
+from config import EvaluateConfig
+from predict import CaptchaPredictor, ImageLike, Prediction
+
+if TYPE_CHECKING:
+    from jiwer import CharacterOutput
+
+CALIBRATION_BINS = 10
+
+
+def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson, 1927), 95 % for the default z; (0, 1) for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
+def _align(truths: Sequence[str], readings: Sequence[str]) -> CharacterOutput:
+    """jiwer's alignment, character by character; nothing is normalised away."""
+    import jiwer
+
+    return jiwer.process_characters(
+        list(truths),
+        list(readings),
+        jiwer.Compose([jiwer.ReduceToListOfListOfChars()]),
+        jiwer.Compose([jiwer.ReduceToListOfListOfChars()]),
+    )
+
+
+def text_metrics(truths: Sequence[str], readings: Sequence[str]) -> dict[str, Any]:
+    """The headline figures of n readings.
+
+    Returns:
+        `n`, `sequence_accuracy`, `sequence_accuracy_ignore_case`, `character_accuracy`, `cer`, `wilson_95` (of the
+        sequence accuracy).
+
+    Raises:
+        UserError: there is nothing to measure.
+    """
+    if not truths:
+        raise UserError("there is nothing to measure: the split has no pictures")
+    n = len(truths)
+    right = sum(a == b for a, b in zip(truths, readings, strict=True))
+    folded = sum(a.casefold() == b.casefold() for a, b in zip(truths, readings, strict=True))
+    cer = float(_align(truths, readings).cer)
+    return {
+        "n": n,
+        "sequence_accuracy": right / n,
+        "sequence_accuracy_ignore_case": folded / n,
+        "character_accuracy": 1 - cer,
+        "cer": cer,
+        "wilson_95": list(wilson_interval(right, n)),
+    }
+
+
+def detailed_metrics(truths: Sequence[str], readings: Sequence[str], confidences: Sequence[float]) -> dict[str, Any]:
+    """`text_metrics` and where the errors are.
+
+    Args:
+        confidences: of the whole readings, 0 to 1.
+
+    Returns:
+        In addition: `by_length` and `by_position` (accuracy and n for each), `confusions` (truth, reading, count; an
+        empty string stands for a missing or a surplus character), `calibration` (bins of confidence with their mean
+        confidence, accuracy and n) and `expected_calibration_error` (Guo et al., 2017).
+    """
+    by_length: dict[int, list[bool]] = defaultdict(list)
+    by_position: dict[int, list[bool]] = defaultdict(list)
+    confusions: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
+    alignments = _align(truths, readings).alignments
+    for truth, reading, chunks in zip(truths, readings, alignments, strict=True):
+        by_length[len(truth)].append(truth == reading)
+        for chunk in chunks:
+            for i in range(max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)):
+                a = truth[chunk.ref_start_idx + i] if chunk.ref_start_idx + i < chunk.ref_end_idx else ""
+                b = reading[chunk.hyp_start_idx + i] if chunk.hyp_start_idx + i < chunk.hyp_end_idx else ""
+                counts[a, b] += 1
+                if a != b:
+                    confusions[a, b] += 1
+                if a:
+                    by_position[chunk.ref_start_idx + i].append(a == b)
+    right = np.array([a == b for a, b in zip(truths, readings, strict=True)], dtype=float)
+    bins, error = calibration(np.asarray(confidences, dtype=float), right)
+    return {
+        **text_metrics(truths, readings),
+        "by_length": {str(k): _share(v) for k, v in sorted(by_length.items())},
+        "by_position": {str(k + 1): _share(v) for k, v in sorted(by_position.items())},
+        "confusions": [{"truth": a, "reading": b, "count": n} for (a, b), n in confusions.most_common(50)],
+        "character_counts": [{"truth": a, "reading": b, "count": n} for (a, b), n in sorted(counts.items())],
+        "calibration": bins,
+        "expected_calibration_error": error,
+    }
+
+
+def _share(outcomes: Sequence[bool]) -> dict[str, float]:
+    return {"accuracy": sum(outcomes) / len(outcomes), "n": len(outcomes)}
+
+
+def calibration(confidences: np.ndarray, right: np.ndarray) -> tuple[list[dict[str, float]], float]:
+    """Does 0.9 mean 90 %? Bins of equal width with their mean confidence, accuracy and n, and the expected error.
+
+    Args:
+        confidences: (n,), 0 to 1.
+        right: (n,), 0 or 1.
+    """
+    places = np.minimum((confidences * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = []
+    for place in range(CALIBRATION_BINS):
+        inside = places == place
+        if inside.any():
+            bins.append(
+                {
+                    "from": place / CALIBRATION_BINS,
+                    "to": (place + 1) / CALIBRATION_BINS,
+                    "confidence": float(confidences[inside].mean()),
+                    "accuracy": float(right[inside].mean()),
+                    "n": int(inside.sum()),
+                }
+            )
+    error = sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / max(len(confidences), 1)
+    return bins, float(error)
+
+
+def evaluate(
+    predictor: CaptchaPredictor,
+    images: Sequence[ImageLike],
+    truths: Sequence[str],
+    batch_size: int = 64,
+    progress: bool = True,
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Read all pictures and compare with their labels.
+
+    Returns:
+        The report (`detailed_metrics` and `images_per_second`, decoding of the files included), and the predictions.
+    """
+    from tqdm import tqdm
+
+    predictions: list[Prediction] = []
+    started = time.perf_counter()
+    bar = tqdm(total=len(truths), desc="reading", unit="image", disable=not progress, leave=False)
+    with bar:
+        for start in range(0, len(truths), batch_size):
+            batch = [images[i] for i in range(start, min(start + batch_size, len(truths)))]
+            predictions += predictor.predict(batch, batch_size=batch_size)
+            bar.update(len(batch))
+    seconds = time.perf_counter() - started
+    report = detailed_metrics(truths, [p.text for p in predictions], [p.confidence for p in predictions])
+    report["images_per_second"] = len(truths) / seconds
+    report["checkpoint"] = str(predictor.path)
+    return report, predictions
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The metrics table."""
+    low, high = report["wilson_95"]
+    rows = [
+        ("pictures (n)", f"{report['n']:,}"),
+        ("sequence accuracy", f"{report['sequence_accuracy']:.2%}  (95 % interval {low:.2%} to {high:.2%})"),
+        ("  ignoring case", f"{report['sequence_accuracy_ignore_case']:.2%}"),
+        ("character accuracy", f"{report['character_accuracy']:.2%}"),
+        ("CER", f"{report['cer']:.2%}"),
+        ("calibration error", f"{report['expected_calibration_error']:.3f}"),
+        ("images per second", f"{report['images_per_second']:.0f}"),
+    ]
+    for name, value in rows:
+        print(f"{name:<22}{value}")
+    print("by length             " + _shares(report["by_length"]))
+    print("by position           " + _shares(report["by_position"]))
+    if report["confusions"]:
+        pairs = ", ".join(f"{c['truth'] or '∅'}→{c['reading'] or '∅'} {c['count']}x" for c in report["confusions"][:8])
+        print("most confused         " + pairs)
+
+
+def _shares(groups: dict[str, dict[str, float]]) -> str:
+    return "  ".join(f"{key}: {group['accuracy']:.1%} (n={group['n']:,})" for key, group in groups.items())
+
+
+def load_labelled(
+    data: str | Sequence[str], split: str | None = None, limit: int | None = None
+) -> tuple[Sequence[bytes], list[str], str]:
+    """Encoded pictures and labels to measure on.
+
+    Args:
+        data: dataset folders that make_dataset.py made, or any sources that it takes.
+        split: `train`, `validation`, `test` or `all`; by default `test` of a dataset, and all of other sources.
+        limit: read at most this many.
+
+    Raises:
+        UserError: there is no such split, or nothing in it.
+    """
+    from data_loader import SPLITS, load_split
+    from make_dataset import is_dataset, iter_source
+
+    sources = [data] if isinstance(data, str) else list(data)
+    images: list[bytes] = []
+    texts: list[str] = []
+    chosen = split or ("test" if all(is_dataset(s) for s in sources) else "all")
+    for source in sources:
+        if is_dataset(source):
+            for name in SPLITS if chosen == "all" else (chosen,):
+                pictures, labels = load_split(source, name)
+                images += [pictures[i] for i in range(len(labels))]
+                texts += labels
+        elif chosen == "all":
+            for sample in iter_source(source, limit):
+                images.append(sample.image)
+                texts.append(sample.text)
+        else:
+            raise UserError(f"{source} is not split: make a dataset of it with make_dataset.py, or leave --split out")
+    if not texts:
+        raise UserError(f"{', '.join(sources)} holds no labelled pictures in its {chosen} split: name another --split")
+    return images[:limit], texts[:limit], chosen
+
+
+def main() -> int:
+    """Command line."""
+    config = parse_config(EvaluateConfig, "Measure a reader on labelled captchas.")
+    images, texts, split = load_labelled(config.data, config.split, config.limit)
+    predictor = CaptchaPredictor(config.checkpoint, device=config.device, threads=config.threads)
+    outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))
+    if outside:
+        print(f"note: the labels have {''.join(outside)!r}, which {predictor.path} cannot read: counted as errors")
+    report, predictions = evaluate(predictor, images, texts, config.batch_size)
+    report |= {"data": config.data, "split": split}
+    print_report(report)
+    if config.json:
+        write_text(config.json, json.dumps(report, indent=1))
+    if config.plots:
+        from visualize import draw_report
+
+        draw_report(predictor, images, texts, predictions, report, Path(config.plots))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,271 @@
+"""Read captchas from image files.
+
+    python predict.py examples                                     # the shipped weights, a folder of pictures
+    python predict.py --checkpoint RUN/best.safetensors a.png --json
+
+`CaptchaPredictor` is preprocessing, network and decoding in one; the evaluation and the demo use it too, so the
+accuracy reported is the accuracy a user gets. With an .onnx file neither this module nor the ones it needs import
+torch, which makes for a quick start.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from codec import Alphabet, Codec, build_codec
+from common import DEFAULT_CHECKPOINT, UserError, available_cores, parse_config, run, write_text
+from config import ModelConfig, PredictConfig
+from data_loader import CaptchaTransform, build_transform
+from image_io import IMAGE_SUFFIXES, open_image
+
+ImageLike = Image.Image | str | Path | bytes | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model reads in one picture.
+
+    Attributes:
+        text: the reading.
+        confidence: probability, 0 to 1, of the whole text.
+        char_confidences: one per character, 0 to 1.
+        spans: for each character the steps [start, stop) of T it was read from.
+        log_probs: (T, C) float32, class 0 is blank or padding.
+        codec: knows the alphabet.
+    """
+
+    text: str
+    confidence: float
+    char_confidences: tuple[float, ...]
+    spans: tuple[tuple[int, int], ...]
+    log_probs: np.ndarray = dataclasses.field(repr=False, compare=False)
+    codec: Codec = dataclasses.field(repr=False, compare=False)
+
+    @cached_property
+    def alternatives(self) -> list[tuple[str, float]]:
+        """The three likeliest readings with their probabilities, best first; computed when first asked for."""
+        return self.codec.alternatives(self.log_probs, count=3)
+
+    def as_dict(self) -> dict[str, Any]:
+        """`text`, `confidence` and `characters`, ready for JSON."""
+        characters = zip(self.text, self.char_confidences, strict=True)
+        return {
+            "text": self.text,
+            "confidence": round(self.confidence, 6),
+            "characters": [{"char": c, "confidence": round(p, 6)} for c, p in characters],
+        }
+
+
+class CaptchaPredictor:
+    """Images in, readings out.
+
+    Args:
+        checkpoint: a .safetensors file (torch) or an .onnx file (ONNX Runtime); the shipped weights by default.
+        device: a torch device, for .safetensors; a GPU where there is one by default.
+        threads: CPU threads; all available cores by default.
+
+    Attributes:
+        path: of the checkpoint.
+        config: of the model.
+        metadata: all that the checkpoint says of itself.
+
+    Raises:
+        UserError: the checkpoint is missing or cannot be used.
+    """
+
+    def __init__(
+        self, checkpoint: str | Path | None = None, device: str | None = None, threads: int | None = None
+    ) -> None:
+        self.path = Path(checkpoint) if checkpoint is not None else DEFAULT_CHECKPOINT
+        self.threads = threads or available_cores()
+        backend = OnnxBackend if self.path.suffix == ".onnx" else TorchBackend
+        self.backend = backend(self.path, device, self.threads)
+        self.metadata: dict[str, Any] = self.backend.metadata
+        self.config: ModelConfig = self.backend.config
+        self.alphabet = Alphabet(self.config.alphabet)
+        self.codec = build_codec(self.config.head, self.alphabet)
+        self.transform: CaptchaTransform = build_transform(self.config)
+
+    def preprocess_image(self, image: ImageLike, name: str = "") -> np.ndarray:
+        """One picture as the network sees it, uint8 (C, H, W).
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return preprocess_image(image, self.transform, name)
+
+    def log_probs(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (N, C, H, W) uint8 to log-probabilities (N, T, classes) float32."""
+        return self.backend.log_probs(pixels)
+
+    def predict(self, images: Sequence[ImageLike], batch_size: int = 64) -> list[Prediction]:
+        """Read pictures, in order; an empty list gives an empty list.
+
+        Args:
+            images: PIL images, paths, encoded bytes, or arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+            batch_size: pictures per forward pass.
+
+        Raises:
+            UserError: a picture cannot be read; the message names it by its path or its place in the list.
+        """
+        if batch_size < 1:
+            raise UserError(f"the batch size is {batch_size}: it must be 1 or more")
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), batch_size):
+            pixels = np.stack(
+                [
+                    self.preprocess_image(images[i], "" if isinstance(images[i], str | Path) else f"image {i}")
+                    for i in range(start, min(start + batch_size, len(images)))
+                ]
+            )
+            predictions += self.read(pixels)
+        return predictions
+
+    def read(self, pixels: np.ndarray) -> list[Prediction]:
+        """Readings of a batch that is already preprocessed, (N, C, H, W) uint8."""
+        log_probs = self.log_probs(pixels)
+        return [
+            Prediction(r.text, r.confidence, r.char_confidences, r.spans, rows, self.codec)
+            for r, rows in zip(self.codec.decode(log_probs), log_probs, strict=True)
+        ]
+
+
+class TorchBackend:
+    """A .safetensors checkpoint on torch."""
+
+    def __init__(self, path: Path, device: str | None, threads: int) -> None:
+        import torch
+
+        from model import load_model, read_metadata
+
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.metadata = read_metadata(path)
+        try:
+            self.model = load_model(path, self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"the device {device!r} cannot be used ({error}): try --device cpu") from error
+        self.config = self.model.config
+        torch.set_num_threads(threads)
+
+    def log_probs(self, pixels: np.ndarray) -> np.ndarray:
+        """As `CaptchaPredictor.log_probs`."""
+        import torch
+
+        with torch.inference_mode():
+            return self.model.log_probs(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
+
+
+class OnnxBackend:
+    """An .onnx file that export_model.py wrote, on ONNX Runtime."""
+
+    def __init__(self, path: Path, device: str | None, threads: int) -> None:
+        import onnxruntime
+
+        if not path.is_file():
+            raise UserError(f"there is no checkpoint {path}: export one with export_model.py or name another")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no public base class
+            raise UserError(f"{path} is damaged or no ONNX model: export it again") from error
+        raw = self.session.get_modelmeta().custom_metadata_map
+        if "model" not in raw:
+            raise UserError(f"{path} was not written by export_model.py: it lacks the model's description")
+        self.metadata = {key: value if key == "format" else json.loads(value) for key, value in raw.items()}
+        self.config = ModelConfig.from_json(self.metadata["model"])
+
+    def log_probs(self, pixels: np.ndarray) -> np.ndarray:
+        """As `CaptchaPredictor.log_probs`."""
+        return self.session.run(None, {"images": pixels})[0]
+
+
+def preprocess_image(image: ImageLike, transform: CaptchaTransform, name: str = "") -> np.ndarray:
+    """One picture, of any kind that `open_image` takes, as the network sees it, uint8 (C, H, W)."""
+    return transform(open_image(image, name))
+
+
+def predict_captcha(image: ImageLike, predictor: CaptchaPredictor) -> Prediction:
+    """Read one picture."""
+    return predictor.predict([image])[0]
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """The files named, and every image below the folders named, sorted.
+
+    Raises:
+        UserError: a path does not exist, or there is no image at all.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path} does not exist: check the name")
+    if not found:
+        raise UserError(f"there is no image in {', '.join(map(str, paths))}: PNG, JPEG, GIF, BMP and WebP are read")
+    return found
+
+
+def main() -> int:
+    """Command line. Exit code 1 where some picture could not be read; the readings of the others are printed."""
+    config = parse_config(PredictConfig, "Read captchas from image files.", positional="images")
+    files = find_images(config.images)
+    predictor = CaptchaPredictor(config.checkpoint, device=config.device, threads=config.threads)
+    readings: list[tuple[Path, Prediction]] = []
+    failures: list[str] = []
+    for start in range(0, len(files), config.batch_size):
+        batch: list[tuple[Path, np.ndarray]] = []
+        for path in files[start : start + config.batch_size]:
+            try:
+                batch.append((path, predictor.preprocess_image(path)))
+            except UserError as error:
+                failures.append(str(error))
+        if not batch:
+            continue
+        for (path, _), prediction in zip(batch, predictor.read(np.stack([p for _, p in batch])), strict=True):
+            readings.append((path, prediction))
+            if config.json:
+                print(json.dumps({"file": str(path), **prediction.as_dict()}, ensure_ascii=False), flush=True)
+            else:
+                print(f"{path}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
+    if config.csv:
+        write_csv(config.csv, readings)
+    if config.grid:
+        from visualize import show_all_images_with_predictions
+
+        show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
+    for failure in failures:
+        print(f"skipped: {failure}", file=sys.stderr)
+    if failures:
+        print(f"{len(failures)} of {len(files)} files could not be read", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def write_csv(path: str | Path, readings: Iterable[tuple[Path, Prediction]]) -> None:
+    """Columns file, text, confidence, and the characters' confidences joined by spaces."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(["file", "text", "confidence", "character_confidences"])
+    for file, prediction in readings:
+        characters = " ".join(f"{p:.4f}" for p in prediction.char_confidences)
+        writer.writerow([file, prediction.text, f"{prediction.confidence:.6f}", characters])
+    write_text(path, buffer.getvalue())
+
+
+if __name__ == "__main__":
+    run(main)
