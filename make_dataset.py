@@ -1,0 +1,1045 @@
+"""Bring captchas from anywhere into one clean, split dataset.
+
+    python make_dataset.py my_captchas/ --out data/dataset                # pictures named by their labels
+    python make_dataset.py shards/ more.parquet --split 70/0/30 --seed 1  # parquet shards
+    python make_dataset.py hub:hammer888/captcha-data:train --limit 50000 # streamed from the Hugging Face Hub
+    python make_dataset.py shards/ --merge --out all.parquet              # only put shards together
+
+Sources, each documented with an example in data/README.md:
+
+- a parquet file, or a folder of shards: a column `image` (struct of `bytes` and `path`, or plain binary) and a column
+  `text`, `label` or `caption` of strings. Pictures that lie beside shards in the same folder are not read.
+- a folder of PNG, JPEG, GIF, BMP or WebP pictures and its sub-folders. The label comes from `labels.csv` or
+  `labels.txt` where one stands in the folder or above, else from the file name: up to the first `_`, and without a
+  trailing `-12` or ` (1)`. Kaggle's sets work by these rules:
+  `large-captcha-dataset` (`Large_Captcha_Dataset/4q2wA.png`), `captcha-dataset` (`00Tkc.jpg` in one folder),
+  `captcha-images` (`captcha_images/aZ81k.png`), `captcha-version-2-images` (`samples/2b827.png`, some `.jpg`, and
+  `samples/samples/` with all of them once more, dropped as duplicates) and `comprasnet-captchas`
+  (`comprasnet_imagensacerto/a1b2c3.png`, also with `_<time or hash>` behind the label).
+- `hub:OWNER/NAME` or `hub:OWNER/NAME:SPLIT`: streamed from the Hugging Face Hub, nothing is stored but the result.
+- a folder that this script made: all its splits, to split them anew.
+
+Captions such as `a low resolution captcha image with the text HhJ4` (hammer888/captcha-data) give `HhJ4`.
+
+What comes out is a folder of parquet shards that `datasets.load_dataset(DIR)` reads, `dataset.json`, which says what
+was kept and what was left out and why, and `rejects.jsonl` with every reject, one a line (dataset.json holds the first
+1,000). Two pictures with the same pixels are one picture, whatever the format of their files: the first is kept, and
+the split is decided by the pixels and the seed alone. Pictures are never re-encoded.
+
+How: the first pass checks and hashes the samples and writes the good ones to a temporary file; 32 bytes per picture
+stay in memory. Sorting these hashes finds the duplicates and decides the split; the second pass sorts the rows into the
+shards. Everything is built in a hidden folder beside `out`, which then takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from tqdm import tqdm
+
+from codec import Alphabet
+from common import UserError, available_cores, parse_config, run, write_atomically
+from config import DatasetConfig
+from image_io import IMAGE_SUFFIXES, open_image
+
+SPLITS = ("train", "validation", "test")
+INFO_NAME = "dataset.json"
+REJECTS_NAME = "rejects.jsonl"
+FORMAT = "captcha-dataset-1"
+TEXT_COLUMNS = ("text", "label", "caption")
+LISTED_REJECTS = 1000
+
+FEATURES = {"image": {"_type": "Image"}, "text": {"dtype": "string", "_type": "Value"}}
+SCHEMA = pa.schema(
+    {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "text": pa.string()},
+    metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
+)
+
+CHUNK_ROWS = 256
+CHUNK_BYTES = 8 << 20
+ROW_GROUP_ROWS = 1000  # small enough for random access by the Hub's viewer and for flat memory
+ROW_GROUP_BYTES = 32 << 20
+ROWS_BEFORE_POOL = 4096  # below this, starting processes takes longer than checking the pictures right here
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled picture of a source, unchecked.
+
+    Attributes:
+        image: the picture file's bytes.
+        text: the label as the source has it; `parse_label` cleans it.
+        source: where it stands: a file's path, or a shard's path and the row, counted from 0.
+    """
+
+    image: bytes
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A sample left out: where it stands, the reason (one of a few, countable), and what exactly is wrong with it."""
+
+    source: str
+    reason: str
+    detail: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------------- sources
+
+
+def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
+    """Yield the samples of a source of any kind in a fixed order, reading as it goes.
+
+    Args:
+        source: path of a parquet file, of a folder of shards or pictures, of a picture, or `hub:OWNER/NAME[:SPLIT]`.
+        limit: stop after this many.
+
+    Yields:
+        Samples with raw labels and unchecked pictures. Pictures that a labels.csv or labels.txt does not name, and
+        names in there without a picture, are passed over.
+
+    Raises:
+        UserError: no such source, an unreadable parquet or label file, missing columns, or the Hub out of reach.
+    """
+    return (item for item in _iter_items(source, limit) if isinstance(item, Sample))
+
+
+def parse_label(text: str) -> str:
+    """The label in a raw text: white space around it goes, and a caption gives what stands behind `with the text`.
+
+    Returns:
+        The label; empty where there is none, such as for a caption that ends too early.
+    """
+    text = text.strip()
+    if caption := CAPTION.match(text):
+        text = caption["label"].strip()
+        for opening, closing in ('""', "''", "``", "“”", "‘’"):
+            if len(text) >= 2 and text[0] == opening and text[-1] == closing:
+                return text[1:-1].strip()
+    return text
+
+
+CAPTION = re.compile(r"[\"']?an?\b.{0,80}\bcaptcha\b.{0,80}\bwith the text\b:?(?P<label>.*)", re.IGNORECASE | re.DOTALL)
+
+
+def label_from_name(name: str) -> str:
+    """The label in a picture's file name: `aB3x_0.png`, `aB3x-12.png`, `aB3x (1).png` and `aB3x.png` give `aB3x`."""
+    stem = Path(name).stem
+    if "_" in stem:
+        return stem.partition("_")[0]
+    return re.sub(r"(-\d+| \(\d+\))$", "", stem)
+
+
+def _iter_items(source: str, limit: int | None = None, skip: Path | None = None) -> Iterator[Sample | Reject]:
+    """Samples, at most `limit`, and the rejects that are known before looking at the picture."""
+    if source.startswith("hub:"):
+        items = _iter_hub(source)
+    elif (path := Path(source)).is_dir():
+        items = _iter_folder(path, None, skip)
+    elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        items = _iter_pictures([path], None)
+    elif path.suffix.lower() == ".parquet" and path.is_file():
+        items = _iter_parquet(path)
+    elif path.exists():
+        raise UserError(f"the source {source} is neither a folder nor a parquet file nor a picture: name one of these")
+    else:
+        raise UserError(f"there is no {source}: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
+    seen = 0
+    empty = True
+    for item in items:
+        empty = False
+        if isinstance(item, Sample):
+            if limit is not None and seen >= limit:
+                return
+            seen += 1
+        yield item
+    if empty:
+        raise UserError(
+            f"the source {source} holds no samples: it needs .parquet shards or PNG/JPEG/GIF/BMP/WebP files"
+        )
+
+
+def _list(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Sub-folders, shards and pictures that stand in `folder`, each sorted by name; hidden ones are left out."""
+    folders, shards, pictures = [], [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path per entry costs as much as the scan
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                folders.append(folder / entry.name)
+            elif suffix == ".parquet":
+                shards.append(folder / entry.name)
+            elif suffix in IMAGE_SUFFIXES:
+                pictures.append(folder / entry.name)
+    return sorted(folders), sorted(shards), sorted(pictures)
+
+
+def _iter_folder(folder: Path, labels: _LabelFile | None, skip: Path | None) -> Iterator[Sample | Reject]:
+    if skip is not None and folder.resolve() == skip:
+        return
+    folders, shards, pictures = _list(folder)
+    own = _LabelFile.find(folder)
+    labels = own or labels
+    if shards:
+        for shard in shards:
+            yield from _iter_parquet(shard)
+    else:
+        yield from _iter_pictures(pictures, labels)
+    for sub_folder in folders:
+        yield from _iter_folder(sub_folder, labels, skip)
+    if own:
+        yield from own.missing()
+
+
+def _iter_pictures(paths: Sequence[Path], labels: _LabelFile | None) -> Iterator[Sample | Reject]:
+    for path in paths:
+        text = labels.take(path) if labels else label_from_name(path.name)
+        if text is None:
+            yield Reject(str(path), "not in the label file", f"{labels.path} does not name it")
+            continue
+        try:
+            image = path.read_bytes()
+        except OSError as error:
+            yield Reject(str(path), "unreadable image", error.strerror or str(error))
+            continue
+        yield Sample(image, text, str(path))
+
+
+class _LabelFile:
+    """labels.csv or labels.txt: names of pictures, relative to its folder and with or without suffix, and labels."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.labels: dict[str, str] = {}
+        self.unused: set[str] = set()
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read as UTF-8 text ({error}): save it as UTF-8") from None
+        rows = self._csv(text) if path.suffix == ".csv" else self._txt(text)
+        for line, name, label in rows:
+            name = name.strip().replace("\\", "/").removeprefix("./")
+            if self.labels.setdefault(name, label) != label:
+                raise UserError(
+                    f"line {line} of {path} gives {name} the label {label!r}, which had {self.labels[name]!r} before: "
+                    "keep one of the two"
+                )
+        self.unused = set(self.labels)
+
+    @classmethod
+    def find(cls, folder: Path) -> _LabelFile | None:
+        """The label file that stands in `folder`."""
+        found = [folder / name for name in ("labels.csv", "labels.txt") if (folder / name).is_file()]
+        if len(found) > 1:
+            raise UserError(f"{folder} has both labels.csv and labels.txt: remove one of them")
+        return cls(found[0]) if found else None
+
+    def take(self, picture: Path) -> str | None:
+        """The label of a picture below this file's folder, or None."""
+        name = picture.relative_to(self.path.parent).as_posix()
+        for key in (name, name.removesuffix(picture.suffix)):
+            if key in self.labels:
+                self.unused.discard(key)
+                return self.labels[key]
+        return None
+
+    def missing(self) -> Iterator[Reject]:
+        """The entries that no picture has asked for."""
+        for name in sorted(self.unused):
+            yield Reject(f"{self.path}: {name}", "missing image file", f"no such picture in {self.path.parent}")
+
+    def _csv(self, text: str) -> Iterator[tuple[int, str, str]]:
+        first = text.partition("\n")[0]
+        delimiter = next((d for d in ",;\t" if d in first), ",")
+        names, label_at = 0, 1
+        try:
+            reader = csv.reader(text.splitlines(), delimiter=delimiter)
+            for row in reader:
+                if not any(cell.strip() for cell in row):
+                    continue
+                if reader.line_num == 1 and (columns := _header(row)):
+                    names, label_at = columns
+                    continue
+                if len(row) <= max(names, label_at) or (len(row) > 2 and (names, label_at) == (0, 1)):
+                    raise UserError(
+                        f"line {reader.line_num} of {self.path} has {len(row)} columns: give it the header "
+                        "filename,label or exactly two columns"
+                    )
+                yield reader.line_num, row[names], row[label_at]
+        except csv.Error as error:
+            raise UserError(f"{self.path} is not proper CSV ({error}): correct line {reader.line_num}") from None
+
+    def _txt(self, text: str) -> Iterator[tuple[int, str, str]]:
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            # A name may hold spaces, so its suffix ends it where there is one.
+            match = re.match(r"\s*(.+?\.(?:png|jpe?g|gif|bmp|webp))(?:[\s,]+(.*))?$", line, re.IGNORECASE) or re.match(
+                r"\s*([^\s,]+)(?:[\s,]+(.*))?$", line
+            )
+            if not match:
+                raise UserError(f"line {number} of {self.path} is not `name label`: {line[:80]!r}")
+            yield number, match[1], match[2] or ""
+
+
+def _header(row: Sequence[str]) -> tuple[int, int] | None:
+    """Positions of the name and label columns where `row` is a header."""
+    cells = [cell.strip().lower() for cell in row]
+    name = next((i for n in ("filename", "file_name", "file", "image", "path", "name") for i in _at(cells, n)), None)
+    label = next((i for n in (*TEXT_COLUMNS, "labels") for i in _at(cells, n)), None)
+    return None if name is None or label is None else (name, label)
+
+
+def _at(cells: Sequence[str], name: str) -> list[int]:
+    return [cells.index(name)] if name in cells else []
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        # A buffer and no pre-buffering: else a row group, which may be the whole file, would be read at once.
+        return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a readable parquet file ({_first_line(error)}): replace or remove it") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+
+
+def _columns(names: Sequence[str], where: str) -> tuple[str, str]:
+    """Names of the image and the label column."""
+    text = next((name for name in TEXT_COLUMNS if name in names), None)
+    if "image" not in names or text is None:
+        raise UserError(
+            f"{where} has the columns {', '.join(names) or '(none)'}: name the pictures' column `image` and the "
+            "labels' column `text`, `label` or `caption`"
+        )
+    return "image", text
+
+
+def _check_parquet(path: Path) -> tuple[pq.ParquetFile, str, str, bool]:
+    """Open a shard; also its label column and whether the pictures stand in a struct."""
+    file = _open_parquet(path)
+    schema = file.schema_arrow
+    image, text = _columns(schema.names, str(path))
+    image_type, text_type = schema.field(image).type, schema.field(text).type
+    in_struct = pa.types.is_struct(image_type)
+    if in_struct and "bytes" in [field.name for field in image_type]:
+        binary = image_type.field("bytes").type
+    else:
+        binary = image_type
+    if not (pa.types.is_binary(binary) or pa.types.is_large_binary(binary)):
+        raise UserError(f"the column {image} of {path} holds {image_type}: it must hold the bytes of picture files")
+    if pa.types.is_dictionary(text_type):
+        text_type = text_type.value_type
+    if not (pa.types.is_string(text_type) or pa.types.is_large_string(text_type) or pa.types.is_null(text_type)):
+        raise UserError(f"the column {text} of {path} holds {text_type}: store labels as strings (numbers lose zeros)")
+    return file, image, text, in_struct
+
+
+def _iter_parquet(path: Path) -> Iterator[Sample]:
+    file, image, text, in_struct = _check_parquet(path)
+    row = 0
+    with file:
+        batches = file.iter_batches(CHUNK_ROWS, columns=[f"{image}.bytes" if in_struct else image, text])
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(
+                    f"{path} is broken after row {row} ({_first_line(error)}): replace or remove it"
+                ) from None
+            if batch is None:
+                return
+            images = batch.column(batch.schema.get_field_index(image))
+            if in_struct:
+                images = images.field("bytes")
+            texts = batch.column(batch.schema.get_field_index(text))
+            for data, label in zip(images.to_pylist(), texts.to_pylist(), strict=True):
+                yield Sample(data or b"", label or "", f"{path} row {row}")
+                row += 1
+
+
+def _iter_hub(source: str) -> Iterator[Sample]:
+    """Stream `hub:OWNER/NAME[:SPLIT]`, or `hub:FOLDER` through the same library; all splits where none is named."""
+    name, _, split = source.removeprefix("hub:").partition(":")
+    import datasets
+
+    try:
+        if not Path(name).is_dir():
+            from huggingface_hub import HfApi
+
+            HfApi().dataset_info(name, timeout=10)  # load_dataset would try for minutes
+        streams = datasets.load_dataset(name, streaming=True)
+        if split and split not in streams:
+            raise UserError(f"{source}: there is no split {split}, only {', '.join(streams)}: name one of these")
+        for split_name in [split] if split else list(streams):
+            stream = streams[split_name]
+            names = list(stream.features or next(iter(stream), {}))
+            image, text = _columns(names, f"{source} ({split_name})")
+            stream = stream.select_columns([image, text]).cast_column(image, datasets.Image(decode=False))
+            for row, record in enumerate(stream):
+                picture = record[image]
+                data = picture["bytes"]
+                if data is None and picture["path"]:
+                    import fsspec
+
+                    with fsspec.open(picture["path"]) as file:
+                        data = file.read()
+                yield Sample(data or b"", str(record[text] or ""), f"{source} {split_name} row {row}")
+    except (UserError, GeneratorExit):
+        raise
+    except Exception as error:  # the libraries below raise from httpx, fsspec, huggingface_hub and datasets
+        raise UserError(
+            f"{source} cannot be streamed from the Hugging Face Hub ({type(error).__name__}: {_first_line(error)}): "
+            "check the name and the network"
+        ) from None
+
+
+# -------------------------------------------------------------------------------------------------- checks and hashes
+
+
+def content_hash(image: Image.Image) -> bytes:
+    """16 bytes that stand for the width, the height and the pixels of an RGB image."""
+    digest = blake2b(f"{image.width}x{image.height}:".encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return digest.digest()
+
+
+def _hash_images(images: Sequence[bytes]) -> list[bytes | str]:
+    """The content hash of each picture, or what is wrong with it."""
+    results: list[bytes | str] = []
+    for data in images:
+        try:
+            results.append(content_hash(open_image(data)))
+        except UserError as error:
+            results.append(str(error))
+    return results
+
+
+def _start_worker() -> None:
+    """Let Ctrl-C be the main process's business, and end when that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _hashed(chunks: Iterable[list[Sample]], workers: int) -> Iterator[tuple[list[Sample], list[bytes | str]]]:
+    """Pair each chunk with the hashes of its pictures, in order, with a bounded number of chunks in flight."""
+    chunks = iter(chunks)
+    rows = 0
+    for chunk in chunks:
+        yield chunk, _hash_images([sample.image for sample in chunk])
+        rows += len(chunk)
+        if workers > 1 and rows >= ROWS_BEFORE_POOL:
+            break
+    else:
+        return
+    # Processes, since Pillow holds the GIL for half of the time that a small picture takes. Spawned, since a fork of a
+    # process with threads (pyarrow's, torch's) may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pending: deque[tuple[list[Sample], Future[list[bytes | str]]]] = deque()
+    try:
+        for chunk in chunks:
+            pending.append((chunk, pool.submit(_hash_images, [sample.image for sample in chunk])))
+            if len(pending) > 2 * workers:
+                chunk, future = pending.popleft()
+                yield chunk, future.result()
+        while pending:
+            chunk, future = pending.popleft()
+            yield chunk, future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that checks pictures has died: use --workers 1, and call make_dataset from a script only under "
+            '`if __name__ == "__main__":`'
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Rejects:
+    """Writes every reject to rejects.jsonl, counts them by reason and remembers the first 1,000."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.counts: Counter[str] = Counter()
+        self.listed: list[dict[str, str]] = []
+        self._file = file
+
+    def add(self, reject: Reject) -> None:
+        entry = {"source": reject.source, "reason": reject.reason, "detail": reject.detail}
+        self.counts[reject.reason] += 1
+        if len(self.listed) < LISTED_REJECTS:
+            self.listed.append(entry)
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def summary(self) -> str:
+        return ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common()) or "none"
+
+
+def _label_fault(raw: str, label: str, alphabet: Alphabet | None, max_length: int) -> tuple[str, str] | None:
+    """Reason and detail where a label cannot be used."""
+    if not label:
+        return ("caption without a label", f"the text is {raw[:200]!r}") if raw.strip() else ("empty label", "")
+    if len(label) > max_length:
+        return "label too long", f"{label[:200]!r} has {len(label)} characters, more than {max_length}"
+    for character in label:
+        if not (character in alphabet if alphabet else character.isprintable() and not character.isspace()):
+            return "character outside the alphabet", f"{character!r} in {label!r}"
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------------- split
+
+
+def parse_split(split: str) -> tuple[tuple[float, float, float], bool]:
+    """Read `80/10/10` (train/validation/test) or `70/30` (train/test).
+
+    Returns:
+        Three numbers, and whether they are percentages: they are if they sum to 100, and counts of pictures otherwise.
+
+    Raises:
+        UserError: not two or three numbers from 0 on, or counts that are not whole.
+    """
+    try:
+        numbers = [float(part) for part in split.split("/")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 2:
+        numbers.insert(1, 0.0)
+    if len(numbers) != 3 or not all(0 <= number < 1e15 for number in numbers) or not sum(numbers):
+        raise UserError(f"the split {split!r} is not like 80/10/10 (train/validation/test) or 70/30 (train/test)")
+    percent = abs(sum(numbers) - 100) < 1e-6
+    if not percent and not all(number.is_integer() for number in numbers):
+        raise UserError(f"the split {split!r} does not sum to 100, and counts of pictures must be whole numbers")
+    return (numbers[0], numbers[1], numbers[2]), percent
+
+
+def _split_counts(split: str, total: int) -> tuple[int, int, int]:
+    """Pictures for training, validation and test of `total`."""
+    (train, validation, test), percent = parse_split(split)
+    if percent:
+        tested = int(total * test / 100 + 0.5)
+        validated = min(int(total * validation / 100 + 0.5), total - tested)
+        return total - tested - validated, validated, tested
+    if train + validation + test > total:
+        raise UserError(
+            f"the split {split} asks for {int(train + validation + test):,} pictures and there are {total:,}: "
+            "lower the counts or give percentages"
+        )
+    return int(train), int(validation), int(test)
+
+
+def _first_rows(keys: np.ndarray) -> np.ndarray:
+    """For each row of `keys` (N, 2) the first row that equals it, (N,) int64."""
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal keys stay in the order of the rows
+    ordered = keys[order]
+    starts = np.ones(len(keys), dtype=bool)
+    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = np.empty(len(keys), dtype=np.int64)
+    first[order] = order[starts][np.cumsum(starts) - 1]
+    return first
+
+
+def _assign(keys: np.ndarray, split: str, seed: int) -> np.ndarray:
+    """The split of each of N different pictures, an index into SPLITS or -1 (unused), (N,) int8.
+
+    Pictures are ranked by a hash of their content hash, keyed by the seed; the lowest are the test split. So a picture
+    keeps its split whatever the order of the rows, and changing the share of validation does not touch the test split.
+    """
+    train, validation, test = _split_counts(split, len(keys))
+    secret = blake2b(str(seed).encode()).digest()
+    content = keys.tobytes()
+    ranks = bytearray()
+    for start in range(0, len(content), 16):
+        ranks += blake2b(content[start : start + 16], digest_size=16, key=secret).digest()
+    rank = np.frombuffer(ranks, dtype=">u8").reshape(-1, 2)
+    order = np.lexsort((rank[:, 1], rank[:, 0]))
+    assigned = np.full(len(keys), -1, dtype=np.int8)
+    assigned[order[:test]] = 2
+    assigned[order[test : test + validation]] = 1
+    assigned[order[test + validation : test + validation + train]] = 0
+    return assigned
+
+
+# ------------------------------------------------------------------------------------------------------------- output
+
+
+class _ShardWriter:
+    """Writes one split's rows as shards `train-00000-of-00002.parquet` of `shard_size` rows, the last one smaller."""
+
+    def __init__(self, folder: Path, split: str, total: int, shard_size: int) -> None:
+        self._folder, self._split, self._left, self._shard_size = folder, split, total, shard_size
+        self._shards = -(-total // shard_size)
+        self._number = 0
+        self._room = 0
+        self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.RecordBatch] = []
+        self._rows = self._bytes = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        while batch.num_rows:
+            if self._writer is None:
+                name = f"{self._split}-{self._number:05d}-of-{self._shards:05d}.parquet"
+                self._writer = _parquet_writer(self._folder / name, SCHEMA)
+                self._number += 1
+                self._room = min(self._shard_size, self._left)
+            part, batch = batch.slice(0, self._room), batch.slice(self._room)
+            self._room -= part.num_rows
+            self._left -= part.num_rows
+            self._pending.append(part)
+            self._rows += part.num_rows
+            self._bytes += part.nbytes
+            if self._rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES or not self._room:
+                self._writer.write_table(pa.Table.from_batches(self._pending, SCHEMA))
+                self._pending, self._rows, self._bytes = [], 0, 0
+            if not self._room:
+                self.close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    # Picture files are compressed already: compressing, dictionaries and statistics would only cost time.
+    return pq.ParquetWriter(path, schema, compression="none", use_dictionary=False, write_statistics=False)
+
+
+def _to_batch(rows: Sequence[Sample]) -> pa.RecordBatch:
+    images = pa.StructArray.from_arrays(
+        [
+            pa.array([row.image for row in rows], pa.binary()),
+            pa.array([Path(row.source).name for row in rows], pa.string()),
+        ],
+        ["bytes", "path"],
+    )
+    return pa.record_batch([images, pa.array([row.text for row in rows], pa.string())], schema=SCHEMA)
+
+
+def is_dataset(folder: str | Path) -> bool:
+    """Whether `make_dataset` made this folder."""
+    try:
+        load_info(folder)
+    except UserError:
+        return False
+    return True
+
+
+def load_info(folder: str | Path) -> dict[str, Any]:
+    """What the `dataset.json` of a folder made by `make_dataset` holds.
+
+    Raises:
+        UserError: `folder` is no such folder.
+    """
+    path = Path(folder) / INFO_NAME
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        if info["format"] != FORMAT:
+            raise ValueError(info["format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} is not a dataset (no valid {INFO_NAME}): make one with make_dataset.py") from None
+    return info
+
+
+def make_dataset(config: DatasetConfig) -> dict[str, Any]:
+    """Check, deduplicate, split and write the samples of all sources into the folder `config.out`.
+
+    Args:
+        config: see `DatasetConfig`; `merge` is not looked at.
+
+    Returns:
+        What `dataset.json` holds: `format`, `sources`, `split`, `seed`, `counts` (pictures per split), `unused`
+        (pictures beyond the counts of an absolute split), `alphabet` (sorted characters of the labels kept),
+        `max_length` (longest label kept), `lengths` (length -> number of labels), `read` (samples looked at),
+        `settings` (`alphabet`, `max_length` and `limit` as configured), `rejects` (`total`, `counts` by reason,
+        `listed`: the first 1,000 as source, reason and detail) and `fingerprint` (32 hex digits over pictures, labels,
+        split and seed, whatever their order).
+
+    Raises:
+        UserError: a source cannot be read, nothing is left of it, the settings make no sense, or `out` holds something
+            that is no dataset.
+    """
+    for name, least in (("max_length", 1), ("limit", 1), ("shard_size", 1), ("workers", 1)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} is {value}: it must be {least} or more")
+    parse_split(config.split)
+    if not config.sources:
+        raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
+    out = Path(config.out).absolute()
+    try:
+        with _replacing(out) as building:
+            return _build(config, building, out.resolve())
+    except OSError as error:
+        where = error.filename or out
+        raise UserError(f"{where} cannot be read or written ({error.strerror or _first_line(error)})") from error
+
+
+@contextlib.contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out` to build in, which takes the place of `out` if all goes well."""
+    building, old = out.with_name(f".{out.name}.building"), out.with_name(f".{out.name}.old")
+    if old.exists() and not out.exists():  # a kill between the two renames below
+        old.rename(out)
+    _refuse_foreign(out)
+    building.parent.mkdir(parents=True, exist_ok=True)
+    lock_path = out.with_name(f".{out.name}.lock")
+    with lock_path.open("w") as lock:
+        _lock(lock, out)
+        try:
+            shutil.rmtree(building, ignore_errors=True)  # left by a kill
+            building.mkdir()
+            yield building
+            _refuse_foreign(out)
+            shutil.rmtree(old, ignore_errors=True)
+            if out.exists():
+                out.rename(old)
+            building.rename(out)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+            lock_path.unlink(missing_ok=True)
+
+
+def _lock(file: IO[str], out: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs at a time are the user's own doing
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(f"another make_dataset.py is writing {out}: wait for it or choose another --out") from None
+
+
+OUR_FILES = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.parquet|{INFO_NAME}|{REJECTS_NAME}")
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Only a folder that holds nothing but what this script writes may be replaced."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: choose another --out")
+    names = sorted(path.name for path in out.iterdir())
+    foreign = [name for name in names if not OUR_FILES.fullmatch(name)]
+    if foreign or (names and not is_dataset(out)):
+        what = f"holds {foreign[0]}" if foreign else f"has no valid {INFO_NAME}"
+        raise UserError(f"{out} {what}, so it is not a dataset to replace: choose another --out or empty the folder")
+
+
+def _build(config: DatasetConfig, building: Path, out: Path) -> dict[str, Any]:
+    alphabet = None if config.alphabet is None else Alphabet.parse(config.alphabet)
+    workers = available_cores() if config.workers is None else config.workers
+    unsplit = building / "unsplit.arrow"
+    read = 0
+    keys = bytearray()  # 16 bytes per picture: its content hash
+    marks = bytearray()  # 16 bytes per picture: the hash of content hash and label
+    with (building / REJECTS_NAME).open("w", encoding="utf-8") as rejects_file:
+        rejects = _Rejects(rejects_file)
+
+        def labelled() -> Iterator[Sample]:
+            nonlocal read
+            for source in config.sources:
+                skip = None if Path(source).resolve() == out else out
+                for item in _iter_items(source, config.limit, skip):
+                    read += 1
+                    if isinstance(item, Reject):
+                        rejects.add(item)
+                        continue
+                    label = parse_label(item.text)
+                    if fault := _label_fault(item.text, label, alphabet, config.max_length):
+                        rejects.add(Reject(item.source, *fault))
+                        continue
+                    yield item if label == item.text else Sample(item.image, label, item.source)
+
+        total = _count_rows(config.sources, config.limit)
+        with (
+            pa.OSFile(str(unsplit), "wb") as sink,
+            pa.ipc.new_stream(sink, SCHEMA) as writer,
+            tqdm(total=total, unit=" pictures", desc="checking", disable=None) as bar,
+        ):
+            for chunk, hashes in _hashed(_chunks(labelled()), workers):
+                good = []
+                for sample, key in zip(chunk, hashes, strict=True):
+                    if isinstance(key, str):
+                        rejects.add(Reject(sample.source, "unreadable image", key))
+                        continue
+                    good.append(sample)
+                    keys += key
+                    marks += blake2b(key + sample.text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+                if good:
+                    writer.write_batch(_to_batch(good))
+                bar.update(read - bar.n)
+
+        if not keys:
+            raise UserError(f"no usable sample in {', '.join(config.sources)}; left out: {rejects.summary()}")
+        key_array = np.frombuffer(keys, dtype=">u8").reshape(-1, 2)
+        first = _first_rows(key_array)
+        unique = np.flatnonzero(first == np.arange(len(first)))
+        assigned = np.full(len(first), -2, dtype=np.int8)  # -2: duplicate, -1: unused
+        assigned[unique] = _assign(key_array[unique], config.split, config.seed)
+        counts = [int((assigned == i).sum()) for i in range(len(SPLITS))]
+        lengths, characters = _route(unsplit, building, assigned, first, counts, config.shard_size, rejects)
+        unsplit.unlink()
+    if not rejects.counts:
+        (building / REJECTS_NAME).unlink()
+
+    mark_array = np.frombuffer(marks, dtype=">u8").reshape(-1, 2)[assigned >= 0]
+    mark_array = mark_array[np.lexsort((mark_array[:, 1], mark_array[:, 0]))]
+    numbers, percent = parse_split(config.split)
+    recipe = json.dumps([FORMAT, numbers, percent, config.seed]).encode()
+    info = {
+        "format": FORMAT,
+        "sources": list(config.sources),
+        "split": config.split,
+        "seed": config.seed,
+        "counts": dict(zip(SPLITS, counts, strict=True)),
+        "unused": int((assigned == -1).sum()),
+        "alphabet": "".join(sorted(characters)),
+        "max_length": max(lengths, default=0),
+        "lengths": {str(length): lengths[length] for length in sorted(lengths)},
+        "read": read,
+        "settings": {"alphabet": config.alphabet, "max_length": config.max_length, "limit": config.limit},
+        "rejects": {
+            "total": rejects.counts.total(),
+            "counts": dict(rejects.counts.most_common()),
+            "listed": rejects.listed,
+        },
+        "fingerprint": blake2b(mark_array.tobytes() + recipe, digest_size=16).hexdigest(),
+    }
+    text = json.dumps(info, indent=2, ensure_ascii=False)
+    (building / INFO_NAME).write_text(text + "\n", encoding="utf-8")
+    return info
+
+
+def _count_rows(sources: Sequence[str], limit: int | None) -> int | None:
+    """Rows to come, for the progress bar, where all sources are shards; looks at every shard before the work begins."""
+    total: int | None = 0
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            listed = _list(path)
+            shards = listed[1]
+            if listed[0] or not shards:
+                total = None
+        elif path.is_file() and path.suffix.lower() == ".parquet":
+            shards = [path]
+        else:
+            shards, total = [], None
+        rows = 0
+        for shard in shards:
+            with _check_parquet(shard)[0] as file:
+                rows += file.metadata.num_rows
+        if total is not None:
+            total += rows if limit is None else min(rows, limit)
+    return total
+
+
+def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    chunk: list[Sample] = []
+    size = 0
+    for sample in samples:
+        chunk.append(sample)
+        size += len(sample.image)
+        if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _route(
+    unsplit: Path,
+    folder: Path,
+    assigned: np.ndarray,
+    first: np.ndarray,
+    counts: Sequence[int],
+    shard_size: int,
+    rejects: _Rejects,
+) -> tuple[Counter[int], set[str]]:
+    """Second pass: copy the rows to the shards of their splits.
+
+    Returns:
+        How many labels there are of each length, and all their characters.
+    """
+    originals = set(first[assigned == -2].tolist())  # rows whose label a duplicate's entry will name
+    kept: dict[int, tuple[str, str]] = {}
+    lengths: Counter[int] = Counter()
+    characters: set[str] = set()
+    writers = [_ShardWriter(folder, split, count, shard_size) for split, count in zip(SPLITS, counts, strict=True)]
+    start = 0
+    try:
+        with (
+            pa.OSFile(str(unsplit), "rb") as file,
+            pa.ipc.open_stream(file) as reader,
+            tqdm(total=len(assigned), unit=" pictures", desc="writing", disable=None) as bar,
+        ):
+            for batch in reader:
+                part = assigned[start : start + batch.num_rows]
+                for i, writer in enumerate(writers):
+                    mask = part == i
+                    if mask.any():
+                        writer.add(batch if mask.all() else batch.filter(pa.array(mask)))
+                texts = batch.column("text").to_pylist()
+                for offset, text in enumerate(texts):
+                    if part[offset] >= 0:
+                        lengths[len(text)] += 1
+                        characters.update(text)
+                    row = start + offset
+                    if row in originals or part[offset] == -2:
+                        source = batch.column("image").field("path")[offset].as_py()
+                        if row in originals:
+                            kept[row] = (source, text)
+                        else:
+                            rejects.add(_duplicate(source, text, *kept[int(first[row])]))
+                start += batch.num_rows
+                bar.update(batch.num_rows)
+    finally:
+        for writer in writers:
+            writer.close()
+    return lengths, characters
+
+
+def _duplicate(source: str, text: str, first_source: str, first_text: str) -> Reject:
+    if text == first_text:
+        return Reject(source, "duplicate image", f"same pixels and label as {first_source}")
+    return Reject(
+        source, "duplicate image, other label", f"labelled {text!r} here and {first_text!r} in {first_source}"
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- merge
+
+
+def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path) -> int:
+    """Put parquet files together into one, in the order given (folders: sorted by name), row group by row group.
+
+    Args:
+        sources: parquet files and folders of them.
+        out_file: the file to write, atomically.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: a file cannot be read, the columns differ, there is none, or `out_file` is one of them.
+    """
+    out_file = Path(out_file)
+    if out_file.suffix.lower() != ".parquet" or out_file.is_dir():
+        raise UserError(f"{out_file} is no name for a parquet file: give --out a name that ends in .parquet")
+    files: list[Path] = []
+    for source in map(Path, [sources] if isinstance(sources, (str, Path)) else sources):
+        if not source.exists():
+            raise UserError(f"there is no {source}: name parquet files or folders of them")
+        found = _list_shards(source) if source.is_dir() else [source]
+        if not found:
+            raise UserError(f"the folder {source} holds no .parquet file: name one that does")
+        files += found
+    if not files:
+        raise UserError("there is nothing to merge: name parquet files or folders of them")
+    if out_file.resolve() in [file.resolve() for file in files]:
+        raise UserError(f"{out_file} is one of the sources: choose another --out or move it away")
+    schema = _open_parquet(files[0]).schema_arrow
+    rows = 0
+    for file in files:
+        with _open_parquet(file) as shard:
+            if not shard.schema_arrow.equals(schema):
+                raise UserError(
+                    f"{file} has the columns {_describe(shard.schema_arrow)}, but {files[0]} has {_describe(schema)}: "
+                    "merge only files with the same columns"
+                )
+            rows += shard.metadata.num_rows
+
+    def write(path: Path) -> None:
+        with (
+            _parquet_writer(path, schema) as writer,
+            tqdm(total=rows, unit=" rows", desc="merging", disable=None) as bar,
+        ):
+            for file in files:
+                with _open_parquet(file) as shard:
+                    pending: list[pa.RecordBatch] = []
+                    try:
+                        for batch in itertools.chain(shard.iter_batches(CHUNK_ROWS), [None]):
+                            if batch is not None:
+                                pending.append(batch)
+                            held = sum(b.num_rows for b in pending)
+                            if pending and (
+                                batch is None
+                                or held >= ROW_GROUP_ROWS
+                                or sum(b.nbytes for b in pending) >= ROW_GROUP_BYTES
+                            ):
+                                writer.write_table(pa.Table.from_batches(pending, schema))
+                                pending = []
+                                bar.update(held)
+                    except pa.ArrowException as error:
+                        raise UserError(f"{file} is broken ({_first_line(error)}): replace or remove it") from None
+
+    try:
+        write_atomically(out_file, write)
+    except OSError as error:
+        raise UserError(f"{out_file} cannot be written ({error.strerror or _first_line(error)})") from error
+    return rows
+
+
+def _list_shards(folder: Path) -> list[Path]:
+    folders, shards, _ = _list(folder)
+    return shards + [shard for sub_folder in folders for shard in _list_shards(sub_folder)]
+
+
+def _describe(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    config = parse_config(DatasetConfig, "Make one clean, split dataset of captchas.", argv, positional="sources")
+    if config.merge:
+        rows = parquet_to_parquet(config.sources, config.out)
+        print(f"{config.out}: {rows:,} rows")
+        return 0
+    info = make_dataset(config)
+    counts = " / ".join(f"{info['counts'][split]:,} {split}" for split in SPLITS if info["counts"][split])
+    print(f"{config.out}: {counts}; labels of {info['alphabet']!r}, up to {info['max_length']} characters")
+    if info["unused"]:
+        print(f"{info['unused']:,} pictures are in no split, since {info['split']} asks for fewer")
+    if info["rejects"]["total"]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in info["rejects"]["counts"].items())
+        print(f"left out: {reasons} (see {Path(config.out) / REJECTS_NAME})")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
