@@ -641,7 +641,7 @@ def _to_batch(rows: Sequence[Sample]) -> pa.RecordBatch:
     images = pa.StructArray.from_arrays(
         [
             pa.array([row.image for row in rows], pa.binary()),
-            pa.array([Path(row.source).name for row in rows], pa.string()),
+            pa.array([row.source for row in rows], pa.string()),
         ],
         ["bytes", "path"],
     )
@@ -711,14 +711,14 @@ def make_dataset(config: DatasetConfig) -> dict[str, Any]:
 def _replacing(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out` to build in, which takes the place of `out` if all goes well."""
     building, old = out.with_name(f".{out.name}.building"), out.with_name(f".{out.name}.old")
-    if old.exists() and not out.exists():  # a kill between the two renames below
-        old.rename(out)
     _refuse_foreign(out)
     building.parent.mkdir(parents=True, exist_ok=True)
     lock_path = out.with_name(f".{out.name}.lock")
     with lock_path.open("w") as lock:
         _lock(lock, out)
         try:
+            if old.exists() and not out.exists():  # a kill between the two renames below
+                old.rename(out)
             shutil.rmtree(building, ignore_errors=True)  # left by a kill
             building.mkdir()
             yield building
@@ -909,6 +909,7 @@ def _route(
         ):
             for batch in reader:
                 part = assigned[start : start + batch.num_rows]
+                sources, batch = _shorten_paths(batch)
                 for i, writer in enumerate(writers):
                     mask = part == i
                     if mask.any():
@@ -920,17 +921,25 @@ def _route(
                         characters.update(text)
                     row = start + offset
                     if row in originals or part[offset] == -2:
-                        source = batch.column("image").field("path")[offset].as_py()
                         if row in originals:
-                            kept[row] = (source, text)
+                            kept[row] = (sources[offset], text)
                         else:
-                            rejects.add(_duplicate(source, text, *kept[int(first[row])]))
+                            rejects.add(_duplicate(sources[offset], text, *kept[int(first[row])]))
                 start += batch.num_rows
                 bar.update(batch.num_rows)
     finally:
         for writer in writers:
             writer.close()
     return lengths, characters
+
+
+def _shorten_paths(batch: pa.RecordBatch) -> tuple[list[str], pa.RecordBatch]:
+    """Take the folders off the paths: a dataset that is published should not tell how its maker's disk is laid out."""
+    images = batch.column("image")
+    sources = images.field("path").to_pylist()
+    names = pa.array([os.path.basename(source) for source in sources], pa.string())  # noqa: PTH119 - a Path is slow
+    images = pa.StructArray.from_arrays([images.field("bytes"), names], ["bytes", "path"])
+    return sources, pa.record_batch([images, batch.column("text")], schema=SCHEMA)
 
 
 def _duplicate(source: str, text: str, first_source: str, first_text: str) -> Reject:

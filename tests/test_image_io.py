@@ -1,0 +1,225 @@
+"""`open_image` against pixels computed by hand, for every kind of picture a user may bring."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+import image_io
+from common import UserError
+from image_io import IMAGE_SUFFIXES, MAX_PIXELS, open_image
+
+ROOT = Path(image_io.__file__).parent
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
+
+
+def encode(image: Image.Image, image_format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def pixels(source, name: str = "") -> np.ndarray:
+    image = open_image(source, name)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def test_rgb_is_the_same_from_every_lossless_source(rgb, tmp_path):
+    image = Image.fromarray(rgb)
+    for image_format, options in (("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})):
+        data = encode(image, image_format, **options)
+        path = tmp_path / f"x.{image_format.lower()}"
+        path.write_bytes(data)
+        assert path.suffix in IMAGE_SUFFIXES
+        for source in (data, path, str(path), image, rgb):
+            np.testing.assert_array_equal(pixels(source), rgb)
+
+
+def test_jpeg_is_what_pillow_decodes(rgb):
+    data = encode(Image.fromarray(rgb), "JPEG", quality=80)
+    np.testing.assert_array_equal(pixels(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_grey_and_one_bit(rgb):
+    grey = rgb[:, :, 0]
+    for source in (encode(Image.fromarray(grey), "PNG"), Image.fromarray(grey), grey, grey[:, :, None]):
+        np.testing.assert_array_equal(pixels(source), np.repeat(grey[:, :, None], 3, axis=2))
+    bits = Image.fromarray(grey > 127)
+    assert bits.mode == "1"
+    for source in (encode(bits, "PNG"), grey > 127):
+        np.testing.assert_array_equal(pixels(source)[:, :, 0], np.where(grey > 127, 255, 0))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_lies_on_white(rgb, mode):
+    alpha = np.random.default_rng(1).integers(0, 256, rgb.shape[:2], dtype=np.uint8)
+    alpha[0, :2] = 0, 255
+    colour = rgb if mode == "RGBA" else np.repeat(rgb[:, :, :1], 3, axis=2)
+    image = Image.fromarray(np.dstack([colour if mode == "RGBA" else colour[:, :, :1], alpha]), mode=None)
+    assert image.mode == mode
+    weight = alpha[:, :, None] / 255
+    expected = colour * weight + 255 * (1 - weight)
+    for source in (image, encode(image, "PNG")):
+        assert np.abs(pixels(source) - expected).max() <= 1
+    assert pixels(image)[0, 0].tolist() == [255, 255, 255]
+    np.testing.assert_array_equal(pixels(image)[alpha == 255], colour[alpha == 255])
+
+
+def test_palette_with_and_without_transparency():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert pixels(encode(image, "PNG")).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    for image_format in ("PNG", "GIF"):
+        data = encode(image, image_format, transparency=0)
+        assert pixels(data).tolist() == [[[255, 255, 255], [200, 100, 50]]]
+
+
+def test_colour_key_transparency(rgb):
+    rgb[0, 0] = (1, 2, 3)
+    got = pixels(encode(Image.fromarray(rgb), "PNG", transparency=(1, 2, 3)))
+    assert got[0, 0].tolist() == [255, 255, 255]
+    np.testing.assert_array_equal(got[1:], rgb[1:])
+
+
+def test_sixteen_bit_float_and_integer_grey():
+    values = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
+    expected = [0, 0, 1, 128, 255]
+    for source in (Image.fromarray(values), encode(Image.fromarray(values), "PNG"), values):
+        assert pixels(source)[0, :, 1].tolist() == expected
+    assert pixels(Image.fromarray(values.astype(np.int32)))[0, :, 0].tolist() == expected
+    assert pixels(Image.fromarray(np.array([[0, 128, 255]], dtype=np.int32)))[0, :, 0].tolist() == [0, 128, 255]
+    unit = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
+    for source in (Image.fromarray(unit), unit, unit.astype(np.float64)):
+        assert pixels(source)[0, :, 0].tolist() == [0, 128, 255]
+    assert pixels(Image.fromarray(unit * 255))[0, :, 0].tolist() == [0, 128, 255]
+    wide = np.array([[-200.0, -120.0, 200.0]], dtype=np.float32)  # of no known range: stretched
+    assert pixels(Image.fromarray(wide))[0, :, 0].tolist() == [0, 51, 255]
+    assert pixels(np.dstack([unit] * 3))[0, 1].tolist() == [128, 128, 128]
+
+
+def test_cmyk():
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    assert pixels(image)[0, 0].tolist() == [255, 0, 0]
+    red = pixels(encode(image, "JPEG"))[4, 4].astype(int)
+    assert np.abs(red - [255, 0, 0]).max() < 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(rgb, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = {
+        1: rgb,
+        2: rgb[:, ::-1],
+        3: rgb[::-1, ::-1],
+        4: rgb[::-1],
+        5: rgb.transpose(1, 0, 2),
+        6: np.rot90(rgb, -1),
+        7: rgb[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(rgb, 1),
+    }
+    got = open_image(encode(Image.fromarray(rgb), "PNG", exif=exif))
+    np.testing.assert_array_equal(np.asarray(got), upright[orientation])
+    np.testing.assert_array_equal(pixels(got), upright[orientation])  # not applied twice
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP"])
+def test_animations_give_the_first_frame(image_format):
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    data = encode(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50, **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert (pixels(data) == [255, 0, 0]).all()
+
+
+def test_the_source_is_not_changed_nor_shared(rgb):
+    image = Image.fromarray(rgb)
+    result = open_image(image)
+    result.putpixel((0, 0), (9, 9, 9))
+    np.testing.assert_array_equal(np.asarray(image), rgb)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG file that claims a size and holds a single byte of pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [6400, 12000, 60000])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_huge_pictures_are_refused_by_their_header(side):
+    assert side * side > MAX_PIXELS
+    with pytest.raises(UserError, match=r"bomb\.png has more than 40 million pixels"):
+        open_image(png_header(side, side), "bomb.png")
+
+
+def test_memory_is_bounded_for_a_bomb(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png_header(13000, 13000))  # 507 MB, were it decoded
+    code = (
+        "import resource, sys, warnings; warnings.simplefilter('ignore')\n"
+        "from image_io import open_image\nfrom common import UserError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: open_image(sys.argv[1])\nexcept UserError: pass\nelse: raise SystemExit('not refused')\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "bomb.png")], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert int(result.stdout) < 50_000  # kB
+
+
+def broken_pictures(rgb: np.ndarray) -> dict[str, bytes]:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    whole = {f: encode(Image.fromarray(noise), f) for f in ("PNG", "JPEG", "BMP", "GIF", "WEBP")}
+    cut = {f"cut.{f}": data[: len(data) // 2] for f, data in whole.items()}
+    damaged = bytearray(whole["PNG"])
+    damaged[len(damaged) // 2] ^= 0xFF
+    return cut | {"damaged.PNG": bytes(damaged), "text.txt": b"hello", "empty.png": b"", "page.svg": b"<svg/>"}
+
+
+def test_broken_pictures_are_named(rgb, tmp_path):
+    for name, data in broken_pictures(rgb).items():
+        with pytest.raises(UserError, match=f"^sample {name} "):
+            open_image(data, f"sample {name}")
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(UserError) as caught:
+            open_image(path)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_what_is_no_picture_at_all(tmp_path):
+    for source, words in (
+        (tmp_path / "missing.png", "cannot be read"),
+        (tmp_path, "cannot be read"),
+        (Image.new("RGB", (0, 5)), "no pixels"),
+        (np.zeros((0, 5), np.uint8), "no pixels"),
+        (np.zeros((5, 5, 2), np.uint8), "shape"),
+        (np.zeros(5, np.uint8), "shape"),
+        (np.full((5, 5), np.nan), "values from"),
+        (np.full((5, 5), -1.0), "values from"),
+        (np.full((5, 5), "a"), "values"),
+        (None, "NoneType"),
+    ):
+        with pytest.raises(UserError, match=words):
+            open_image(source, "" if isinstance(source, Path) else "sample 7")
