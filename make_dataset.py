@@ -3,7 +3,7 @@
     python make_dataset.py my_captchas/ --out data/dataset                # pictures named by their labels
     python make_dataset.py shards/ more.parquet --split 70/0/30 --seed 1  # parquet shards
     python make_dataset.py hub:hammer888/captcha-data:train --limit 50000 # streamed from the Hugging Face Hub
-    python make_dataset.py shards/ --merge --out all.parquet              # only put shards together
+    python make_dataset.py shards/ --merge true --out all.parquet              # only put shards together
 
 Sources, each documented with an example in data/README.md:
 
@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import itertools
 import json
 import multiprocessing
 import os
@@ -362,20 +361,26 @@ def _check_parquet(path: Path) -> tuple[pq.ParquetFile, str, str, bool]:
     return file, image, text, in_struct
 
 
+def _read_batches(file: pq.ParquetFile, path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a shard, a few at a time."""
+    batches = file.iter_batches(CHUNK_ROWS, columns=columns)
+    row = 0
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path} is broken after row {row} ({_first_line(error)}): replace or remove it") from None
+        if batch is None:
+            return
+        yield batch
+        row += batch.num_rows
+
+
 def _iter_parquet(path: Path) -> Iterator[Sample]:
     file, image, text, in_struct = _check_parquet(path)
     row = 0
     with file:
-        batches = file.iter_batches(CHUNK_ROWS, columns=[f"{image}.bytes" if in_struct else image, text])
-        while True:
-            try:
-                batch = next(batches, None)
-            except (pa.ArrowException, OSError) as error:
-                raise UserError(
-                    f"{path} is broken after row {row} ({_first_line(error)}): replace or remove it"
-                ) from None
-            if batch is None:
-                return
+        for batch in _read_batches(file, path, [f"{image}.bytes" if in_struct else image, text]):
             images = batch.column(batch.schema.get_field_index(image))
             if in_struct:
                 images = images.field("bytes")
@@ -999,28 +1004,30 @@ def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path) -> i
         ):
             for file in files:
                 with _open_parquet(file) as shard:
-                    pending: list[pa.RecordBatch] = []
-                    try:
-                        for batch in itertools.chain(shard.iter_batches(CHUNK_ROWS), [None]):
-                            if batch is not None:
-                                pending.append(batch)
-                            held = sum(b.num_rows for b in pending)
-                            if pending and (
-                                batch is None
-                                or held >= ROW_GROUP_ROWS
-                                or sum(b.nbytes for b in pending) >= ROW_GROUP_BYTES
-                            ):
-                                writer.write_table(pa.Table.from_batches(pending, schema))
-                                pending = []
-                                bar.update(held)
-                    except pa.ArrowException as error:
-                        raise UserError(f"{file} is broken ({_first_line(error)}): replace or remove it") from None
+                    for group in _row_groups(_read_batches(shard, file)):
+                        writer.write_table(pa.Table.from_batches(group, schema))
+                        bar.update(sum(batch.num_rows for batch in group))
 
     try:
         write_atomically(out_file, write)
     except OSError as error:
         raise UserError(f"{out_file} cannot be written ({error.strerror or _first_line(error)})") from error
     return rows
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Gather batches until they are enough for a row group."""
+    group: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        group.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+            yield group
+            group, rows, size = [], 0, 0
+    if group:
+        yield group
 
 
 def _list_shards(folder: Path) -> list[Path]:
