@@ -119,8 +119,7 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
         info = make_dataset(
             DatasetConfig(sources=sources, out=str(out), split=config.split, seed=config.seed, alphabet=config.alphabet)
         )
-        rejected = sum(info["rejects"].values()) if info.get("rejects") else 0
-        if rejected:
+        if rejected := info["rejects"]["total"]:
             say(f"{rejected:,} samples were left out, each with its reason in {out / 'dataset.json'}")
     return out
 

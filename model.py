@@ -80,14 +80,14 @@ class ResidualBackbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.out_channels = 192
+        self.out_channels = 112
         self.layers = nn.Sequential(
-            nn.Conv2d(config.channels, 32, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(32),
+            nn.Conv2d(config.channels, 24, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(24),
             nn.ReLU(),
-            ResidualBlock(32, 64, (2, 2)),
-            ResidualBlock(64, 128, (2, 1)),
-            ResidualBlock(128, self.out_channels, (2, 1)),
+            ResidualBlock(24, 40, (2, 2)),
+            ResidualBlock(40, 64, (2, 1)),
+            ResidualBlock(64, self.out_channels, (2, 1)),
         )
 
     def forward(self, images: Tensor) -> Tensor:
