@@ -74,8 +74,8 @@ class Style:
     mode: Literal["L", "RGB", "RGBA"] = "RGB"
     """Grey, colour, or colour on a transparent background."""
     background: tuple[str, ...] = ("plain",)
-    """One is drawn: `plain`, `gradient` (between two colours), `texture` (soft clouds), `kaptcha` (the fixed gradient of
-    that library, whatever `background_level`). Ignored for RGBA."""
+    """One is drawn: `plain`, `gradient` (between two colours), `texture` (soft clouds), `kaptcha` (that library's
+    gradient, whatever `background_level`). Ignored for RGBA."""
     background_level: Range = (215, 255)
     """Brightness of the background."""
     background_tint: float = 0.25
@@ -165,9 +165,9 @@ STYLES: dict[str, Style] = {
     "classic": Style(
         background=("plain", "gradient"),
         spots=(15, 40),
-        lines=(1, 3.5),
+        lines=(1, 3),
         line_kinds=("straight", "arc"),
-        line_width=(1, 1.7),
+        line_width=(1, 1.6),
         elastic=(1, 2.5),
     ),
     # The look of the public "captcha version 2" set, which the Kaptcha library drew with its default settings.
@@ -210,7 +210,7 @@ STYLES: dict[str, Style] = {
         spacing=(0.1, 0.95),
         bounce=0.05,
         margin=45,
-        weight=(-0.04, 0.01),
+        weight=(-0.01, 0.02),
         hollow=0.3,
         antialias=False,
         lines=(0, 7),
@@ -412,7 +412,8 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
         print(f"warning: {len(broken)} font file(s) cannot be read and are left out: {names}", file=sys.stderr)
     if own and not usable_own:
         raise UserError(
-            f"no font in the folder {folder} can be read and has a character of the alphabet: give other .ttf or .otf files"
+            f"no font in the folder {folder} can be read and has a character of the alphabet: "
+            "give other .ttf or .otf files, or drop --fonts"
         )
     missing = [c for c in alphabet if not any(c in has for has in drawable)]
     if missing:

@@ -1,0 +1,480 @@
+"""The generator, through its command line and on the files it writes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import string
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import captcha_generator as generator
+from captcha_generator import MIXED, STYLES, CaptchaSettings, Style, generate_captcha, render_captcha
+from codec import Alphabet
+from common import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "captcha_generator.py"
+ALPHANUMERIC = string.digits + string.ascii_letters
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(SCRIPT), *map(str, arguments)]
+
+
+def generate(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60)
+
+
+def succeed(*arguments: object) -> str:
+    result = generate(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def refuse(*arguments: object) -> str:
+    """The message of a run that must end with an error a person can read."""
+    result = generate(*arguments)
+    assert result.returncode not in (0, None)
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def rows(folder: Path) -> list[dict]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 captchas by one process, in shards of 120, with a grid."""
+    out = tmp_path_factory.mktemp("small")
+    options = ("--style", "classic,mixed", "--alphabet", "0-9a-f", "--length", "3-5", "--seed", 5, "--workers", 1)
+    succeed("--count", 300, *options, "--shard_size", 120, "--out", out, "--grid", out / "grid.png")
+    return out
+
+
+def test_the_same_bytes_for_any_workers_and_shard_size(small_set: Path, tmp_path: Path) -> None:
+    options = ("--style", "classic,mixed", "--alphabet", "0-9a-f", "--length", "3-5", "--seed", 5, "--workers", 2)
+    succeed("--count", 300, *options, "--shard-size", 77, "--out", tmp_path)
+    assert len(list(tmp_path.glob("*.parquet"))) == 4
+    assert rows(tmp_path) == rows(small_set)
+    settings = CaptchaSettings(("classic", "mixed"), "0123456789abcdef", (3, 5), 5)
+    assert [(row["image"]["bytes"], row["text"]) for row in rows(small_set)[:40]] == [
+        render_captcha(i, settings) for i in range(40)
+    ]
+
+
+def test_shards_are_named_counted_and_labelled(small_set: Path) -> None:
+    names = [path.name for path in sorted(small_set.glob("*.parquet"))]
+    assert names == [f"train-0000{i}-of-00003.parquet" for i in range(3)]
+    assert [pq.read_metadata(small_set / name).num_rows for name in names] == [120, 120, 60]
+    assert [p.name for p in small_set.iterdir() if p.name.startswith(".")] == []  # no temporary files stay
+    texts = [row["text"] for row in rows(small_set)]
+    assert {len(text) for text in texts} == {3, 4, 5}
+    assert set("".join(texts)) == set("0123456789abcdef")
+    assert len(set(texts)) > 270  # texts differ from picture to picture
+
+
+def test_datasets_loads_pictures(small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    data_files = [str(path) for path in sorted(small_set.glob("*.parquet"))]
+    loaded = datasets.load_dataset("parquet", data_files=data_files, split="train", cache_dir=str(tmp_path))
+    assert isinstance(loaded.features["image"], datasets.Image)
+    assert loaded.features["text"].dtype == "string"
+    expected = rows(small_set)
+    assert len(loaded) == 300
+    for i in (0, 150, 299):
+        assert loaded[i]["text"] == expected[i]["text"]
+        assert np.array_equal(np.asarray(loaded[i]["image"]), pixels(expected[i]["image"]["bytes"]))
+
+
+def test_seeds_and_indices_differ() -> None:
+    settings = CaptchaSettings(seed=1)
+    drawn = {render_captcha(i, settings) for i in range(20)}
+    assert len(drawn) == 20
+    assert not drawn & {render_captcha(i, CaptchaSettings(seed=2)) for i in range(20)}
+
+
+def test_global_random_state_plays_no_part() -> None:
+    random.seed(1)
+    np.random.seed(1)
+    before = (random.getstate(), np.random.get_state()[1].tolist())
+    first = render_captcha(3, CaptchaSettings(styles=(MIXED,)))
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    random.seed(2)
+    np.random.seed(2)
+    assert render_captcha(3, CaptchaSettings(styles=(MIXED,))) == first
+
+
+def test_the_grid_is_ten_by_ten(small_set: Path) -> None:
+    pictures = [Image.open(io.BytesIO(row["image"]["bytes"])) for row in rows(small_set)[:100]]
+    width, height = max(p.width for p in pictures), max(p.height for p in pictures)
+    with Image.open(small_set / "grid.png") as grid:
+        grid.load()
+        assert grid.size == (10 * (width + 4) + 4, 10 * (height + 4) + 4)
+        # the eleventh picture opens the second row
+        x, y = 4 + (width - pictures[10].width) // 2, 4 + (height + 4) + (height - pictures[10].height) // 2
+        cell = grid.crop((x, y, x + pictures[10].width, y + pictures[10].height))
+        white = Image.new("RGBA", pictures[10].size, "white")
+        white.alpha_composite(pictures[10].convert("RGBA"))
+        assert np.abs(np.asarray(cell).astype(int) - np.asarray(white.convert("RGB"))).max() <= 1
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", [*STYLES, MIXED])
+def test_every_style_draws_any_text(style: str) -> None:
+    """Every character of the alphabet, lengths 1 to 10: the picture is of the style's size and the text leaves ink."""
+    texts = [ALPHANUMERIC[i : i + length] for length in range(1, 11) for i in range(0, 62, length)]
+    assert set("".join(texts)) == set(ALPHANUMERIC)
+    for i, text in enumerate([*texts[::3], "W" * 10, "i", "j" * 10]):
+        picture, label = generate_captcha(text, style, seed=9, index=i)
+        assert label == text
+        if style != MIXED:
+            kind = STYLES[style]
+            assert picture.mode == kind.mode
+            assert kind.height[0] <= picture.height <= kind.height[1]
+            assert kind.width is None or kind.width[0] <= picture.width <= kind.width[1]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_text_shows_and_stays_inside(style: str) -> None:
+    """Without clutter, ink lies where the word should be, and a longer word covers more columns."""
+    from dataclasses import replace
+
+    bare = replace(
+        STYLES[style], spots=(0, 0), lines=(0, 0), noise=(0, 0), salt=(0, 0), blur=(0, 0), jpeg=None, invert=0,
+        background=("plain",), water=False, elastic=(0, 0), wave=(0, 0), hollow=0, text_level=(0, 100),
+    )  # fmt: skip
+    covered = []
+    for text in ("H", "HHHH", "HHHHHHHH"):
+        picture, _ = generate_captcha(text, bare, seed=3)
+        array = np.asarray(picture).astype(int)
+        if picture.mode == "RGBA":
+            ink = array[..., 3] > 128
+        else:
+            array = array.reshape(*array.shape[:2], -1)
+            ink = np.abs(array - array[0, 0]).max(axis=2) > 40
+        columns = np.flatnonzero(ink.any(axis=0))
+        assert columns[0] > 0 and columns[-1] < picture.width - 1  # neither edge is touched
+        covered.append(len(columns))
+    assert covered[0] >= 4
+    assert covered[0] < covered[1] < covered[2]
+
+
+def test_thin_is_transparent_and_grows_with_the_text() -> None:
+    short, _ = generate_captcha("abc", "thin", index=1)
+    long, _ = generate_captcha("abcabcabc", "thin", index=1)
+    assert long.width > 1.5 * short.width
+    alpha = np.asarray(long)[..., 3]
+    assert set(np.unique(alpha)) == {0, 255}  # hard edges
+    assert 0.5 < (alpha == 0).mean() < 0.995
+
+
+def test_line_looks_like_the_real_set_in_numbers() -> None:
+    """Facts of the public set: 200x50 grey, corner brightnesses, black ink from 0 to 255, about a fifth of it dark."""
+    arrays = [
+        np.asarray(generate_captcha(None, "line", seed=1, index=i, alphabet="2345678bcdefgmnpwxy", length="5")[0])
+        for i in range(100)
+    ]
+    stack = np.stack(arrays).astype(float)
+    assert stack.shape[1:] == (50, 200)
+    assert abs(np.median(stack[:, 0, 0]) - 192) <= 2
+    assert stack[:, 2, 195].mean() == pytest.approx(250, abs=2)
+    assert stack.mean() == pytest.approx(182.4, abs=4)
+    assert (stack < 150).mean() == pytest.approx(0.216, abs=0.02)
+    ends = [np.flatnonzero((picture < 150).sum(axis=0) >= 6)[-1] for picture in stack]
+    assert np.median(ends) == pytest.approx(137, abs=5)  # where words of five characters end
+
+
+def test_a_style_of_ones_own_draws() -> None:
+    style = Style(height=(30, 30), width=(90, 90), mode="L", lines=(2, 2), line_kinds=("wave",))
+    picture, text = generate_captcha(style=style, alphabet="a-c", length=(4, 4))
+    assert picture.size == (90, 30) and picture.mode == "L"
+    assert len(text) == 4 and set(text) <= set("abc")
+
+
+def test_elastic_transform_shifts_but_keeps_shape_and_flat_ground() -> None:
+    image = np.zeros((60, 160, 3), np.uint8)
+    image[:, 70:90] = 255
+    bent = generator.elastic_transform(image, random.Random(1), amplitude=3)
+    assert bent.shape == image.shape and bent.dtype == np.uint8
+    assert not np.array_equal(bent, image)
+    assert (
+        not bent[:, :60].any() and not bent[:, 100:].any()
+    )  # nothing moves further than the amplitude (and cubic's rim)
+    assert np.array_equal(bent, generator.elastic_transform(image, random.Random(1), amplitude=3))
+    assert np.array_equal(generator.elastic_transform(image, random.Random(1), amplitude=0), image)
+
+
+def test_each_primitive_changes_the_canvas_as_told() -> None:
+    plain = Style(antialias=False)
+    canvas = np.full((60, 160, 3), 255, np.uint8)
+    generator.draw_spots(canvas, random.Random(0), plain)
+    generator.draw_lines(canvas, random.Random(0), plain)
+    assert (canvas == 255).all()  # counts of zero
+    generator.draw_lines(canvas, random.Random(0), Style(lines=(1, 1), line_level=(0, 0), line_tint=0))
+    assert 20 < (canvas < 128).any(axis=2).sum() < 2000
+    canvas[:] = 255
+    generator.draw_spots(canvas, random.Random(0), Style(spots=(5, 5), spot_radius=(1, 1), line_level=(0, 100)))
+    assert 5 <= (canvas < 200).any(axis=2).sum() <= 5 * 9
+    canvas[:] = 255
+    generator.draw_text(canvas, "Ab3", random.Random(0), plain)
+    assert 100 < (canvas < 200).any(axis=2).sum() < 4000
+    with pytest.raises(ValueError, match="zigzag"):
+        generator.draw_lines(canvas, random.Random(0), Style(lines=(1, 1), line_kinds=("zigzag",)))
+
+
+def test_random_strings_are_even() -> None:
+    rng = random.Random(4)
+    texts = [generator.generate_random_string("abcd", (2, 4), rng) for _ in range(4000)]
+    lengths = [sum(len(t) == n for t in texts) for n in (2, 3, 4)]
+    assert sum(lengths) == 4000 and min(lengths) > 1200
+    letters = "".join(texts)
+    assert all(0.23 < letters.count(c) / len(letters) < 0.27 for c in "abcd")
+    assert generator.generate_random_string(Alphabet("x"), (3, 3), rng) == "xxx"
+
+
+def test_png_keeps_every_pixel() -> None:
+    for channels in (1, 3, 4):
+        canvas = np.random.default_rng(0).integers(0, 256, (20, 30, channels), np.uint8)
+        assert np.array_equal(pixels(generator.encode_png(canvas)).reshape(20, 30, channels), canvas)
+
+
+def test_examples_are_small_pictures_named_by_their_label() -> None:
+    files = sorted((ROOT / "examples").glob("*.png"))
+    assert len(files) >= 6
+    assert sum(p.stat().st_size for p in files) < 60_000
+    for path in files:
+        with Image.open(path) as picture:
+            picture.load()
+        assert 4 <= len(path.stem) <= 8 and set(path.stem) <= set(ALPHANUMERIC)
+
+
+# --- interruptions and reuse -----------------------------------------------------------------------------------------
+
+
+def test_killed_midway_then_run_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    options = ("--count", 1200, "--style", "clean,wave", "--shard_size", 150, "--seed", 3, "--workers", 2)
+    succeed(*options, "--out", calm)
+    with subprocess.Popen(command(*options, "--out", killed), stderr=subprocess.DEVNULL) as process:
+        children: list[psutil.Process] = []
+        deadline = time.monotonic() + 40
+        while len(list(killed.glob("train-*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+    whole = sorted(killed.glob("train-*"))
+    assert 2 <= len(whole) < 8, "the kill came too late or too early to test anything"
+    assert psutil.wait_procs(children, timeout=10)[1] == []  # workers follow their parent
+    (killed / ".train-00007-of-00008.99999.tmp.parquet").write_bytes(b"half")  # what a kill may leave
+    times = {path: path.stat().st_mtime_ns for path in whole}
+    assert f"({len(whole)} were there already)" in succeed(*options, "--out", killed)
+    assert {path: path.stat().st_mtime_ns for path in whole} == times  # kept, not drawn again
+    assert sorted(p.name for p in killed.iterdir()) == sorted(p.name for p in calm.iterdir())
+    for path in calm.iterdir():
+        assert path.read_bytes() == (killed / path.name).read_bytes()
+
+
+def test_a_missing_shard_is_drawn_again(small_set: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(small_set, again)
+    lost = again / "train-00001-of-00003.parquet"
+    lost.unlink()
+    options = ("--style", "classic,mixed", "--alphabet", "0-9a-f", "--length", "3-5", "--seed", 5, "--workers", 2)
+    succeed("--count", 300, *options, "--shard_size", 120, "--out", again)
+    assert lost.read_bytes() == (small_set / lost.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("--seed", 6), "seed"),
+        (("--count", 301), "count"),
+        (("--style", "classic"), "style"),
+        (("--alphabet", "0-9a-e"), "alphabet"),
+        (("--length", "3-6"), "length"),
+        (("--shard_size", 150), "shard_size"),
+    ],
+)
+def test_other_settings_are_refused(small_set: Path, change: tuple, named: str) -> None:
+    from config import GeneratorConfig
+
+    values = {
+        "count": 300, "style": "classic,mixed", "alphabet": "0-9a-f", "length": "3-5", "seed": 5, "shard_size": 120,
+    }  # fmt: skip
+    values[change[0][2:]] = change[1]
+    before = {path: path.read_bytes() for path in small_set.iterdir()}
+    with pytest.raises(UserError, match=rf"other settings \(--{named} .* choose another --out"):
+        generator.generate_captcha_data(GeneratorConfig(out=str(small_set), workers=1, **values))
+    assert {path: path.read_bytes() for path in small_set.iterdir()} == before
+
+
+def test_foreign_and_broken_parquet_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.parquet").write_bytes(b"not parquet")
+    message = refuse("--count", 3, "--workers", 1, "--out", tmp_path)
+    assert "other.parquet was made by something else" in message and "another --out" in message
+
+
+def test_a_changed_style_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from config import GeneratorConfig
+
+    config = GeneratorConfig(out=str(tmp_path), count=3, style="clean", workers=1)
+    generator.generate_captcha_data(config)
+    generator.generate_captcha_data(config)  # the same again is welcome
+    monkeypatch.setitem(STYLES, "clean", Style(height=(33, 33)))
+    with pytest.raises(UserError, match="styles have changed"):
+        generator.generate_captcha_data(config)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command("--count", 100_000, "--shard_size", 200, "--workers", 2, "--out", out),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 40
+    while not list(out.glob("train-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "interrupted" in errors and "Traceback" not in errors
+    assert [p.name for p in out.iterdir() if p.name.startswith(".")] == []
+    assert all(pq.read_metadata(path).num_rows == 200 for path in out.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the resource module")
+def test_memory_does_not_grow_with_the_count(tmp_path: Path) -> None:
+    """Peak memory of the writing process, for sets of 5 and 50 MB."""
+
+    def peak(count: int) -> float:
+        code = (
+            "import resource, sys, runpy\n"
+            "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            "except SystemExit as end:\n    assert not end.code, end.code\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        )
+        code = f"import sys; sys.argv = sys.argv[1:]\n{code}"
+        arguments = ("--count", count, "--style", "noise", "--workers", 1, "--out", tmp_path / str(count))
+        result = subprocess.run(
+            [sys.executable, "-c", code, str(SCRIPT), *map(str, arguments)],
+            capture_output=True, text=True, timeout=60, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return float(result.stdout.splitlines()[-1])
+
+    few, many = peak(200), peak(2000)
+    size = sum(p.stat().st_size for p in (tmp_path / "2000").iterdir()) / 2**20
+    assert size > 40  # MB: what would show if it were held
+    assert many - few < 20, f"{few:.0f} MB for 200, {many:.0f} MB for 2000"
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--style", "clasic"), ["'clasic'", *STYLES, MIXED]),
+        (("--length", "8-4"), ["8-4", "4-8"]),
+        (("--alphabet", "ab\U0001d11e"), ["\U0001d11e", "--fonts"]),
+        (("--count", 0), ["--count", "1 or more"]),
+        (("--fonts", "/nowhere"), ["/nowhere", "does not exist"]),
+        (("--sytle", "classic"), ["sytle"]),
+    ],
+)
+def test_bad_input_is_explained(tmp_path: Path, arguments: tuple, words: list[str]) -> None:
+    message = refuse("--out", tmp_path / "out", "--workers", 1, *arguments)
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["0", "", "x", "4-", "-4", "5-4", "1-33", "4-8-9", "3.5"])
+def test_bad_lengths_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="write 5 or 4-8"):
+        generator.parse_length(text)
+
+
+def test_good_lengths() -> None:
+    assert generator.parse_length("5") == (5, 5)
+    assert generator.parse_length("4-8") == (4, 8)
+
+
+def test_bad_calls_are_refused() -> None:
+    with pytest.raises(UserError, match="classic, line"):
+        generate_captcha("abc", "nope")
+    with pytest.raises(UserError, match="0 characters"):
+        generate_captcha("")
+    with pytest.raises(UserError, match="at least one"):
+        generator.save_grid_image([], "x.png")
+    with pytest.raises(UserError, match="cannot be written"):
+        generator.save_grid_image([Image.new("L", (2, 2))], "/proc/grid.png")
+
+
+def test_fonts_draw_what_they_claim() -> None:
+    """Symbol faces are out, and no two characters of a face look alike but for those that do to a person."""
+    fonts = generator.find_fonts(ALPHANUMERIC)
+    assert len(fonts.paths) >= 15 and fonts.own == 0
+    for path in fonts.paths:
+        shapes = {generator.load_glyph(path, c, 40).mask.tobytes() for c in ALPHANUMERIC}
+        assert len(shapes) == 62, path
+
+
+def test_a_fonts_folder(tmp_path: Path) -> None:
+    """Its fonts are drawn with, its broken file is named once, and a folder of broken files is refused."""
+    import matplotlib
+
+    folder = tmp_path / "fonts"
+    folder.mkdir()
+    (folder / "broken.ttf").write_bytes(b"no font at all")
+    message = refuse("--count", 2, "--workers", 1, "--out", tmp_path / "a", "--fonts", folder)
+    assert str(folder) in message and "broken.ttf" in message
+    shutil.copy(Path(matplotlib.get_data_path(), "fonts/ttf/cmtt10.ttf"), folder / "mine.ttf")
+    result = generate("--count", 100, "--style", "line", "--workers", 2, "--out", tmp_path / "b", "--fonts", folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("broken.ttf") == 1 and "1 font file(s)" in result.stderr
+    succeed("--count", 100, "--style", "line", "--workers", 1, "--out", tmp_path / "c")
+    with_mine, without = rows(tmp_path / "b"), rows(tmp_path / "c")
+    assert [row["text"] for row in with_mine] == [row["text"] for row in without]
+    assert [row["image"] for row in with_mine] != [row["image"] for row in without]
+    fonts = generator.find_fonts("ab", str(folder))
+    assert fonts.own == 1 and fonts.paths[-1].endswith("mine.ttf")
+
+
+def test_import_is_light_and_silent() -> None:
+    code = "import sys, captcha_generator; print([m for m in ('torch', 'matplotlib.pyplot') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
+def test_the_settings_stand_in_each_shard(small_set: Path) -> None:
+    for path in small_set.glob("*.parquet"):
+        stamp = json.loads(pq.read_schema(path).metadata[b"captcha_generator"])
+        assert (stamp["seed"], stamp["count"], stamp["length"], stamp["style"]) == (5, 300, "3-5", "classic,mixed")
