@@ -214,7 +214,7 @@ def load_labelled(
         UserError: there is no such split, or nothing in it.
     """
     from data_loader import SPLITS, load_split
-    from make_dataset import is_dataset, iter_source
+    from make_dataset import is_dataset, iter_source, parse_label
 
     sources = [data] if isinstance(data, str) else list(data)
     images: list[bytes] = []
@@ -229,7 +229,7 @@ def load_labelled(
         elif chosen == "all":
             for sample in iter_source(source, limit):
                 images.append(sample.image)
-                texts.append(sample.text)
+                texts.append(parse_label(sample.text))
         else:
             raise UserError(f"{source} is not split: make a dataset of it with make_dataset.py, or leave --split out")
     if not texts:

@@ -32,7 +32,8 @@ def parse_config(
     """Read the command line, and the YAML file named by `--config`, into `config_class`.
 
     Every dataclass field becomes a flag, explained by the docstring under the field. Flags override the YAML file,
-    an unknown flag or key is an error (exit code 2). Dashes and underscores in flag names mean the same.
+    an unknown flag or key is an error (exit code 2). Dashes and underscores in flag names mean the same, and a switch
+    may stand alone: `--resume` is `--resume true`.
 
     Args:
         config_class: a dataclass of `config.py`.
@@ -50,17 +51,23 @@ def parse_config(
     if positional:
         parser.add_argument(positional, nargs="+", type=str, help=_field_help(config_class, positional))
     parser.add_class_arguments(config_class, skip={positional} if positional else set())
-    arguments = parser.parse_args([_underscored(a) for a in (sys.argv[1:] if argv is None else argv)])
+    switches = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type in ("bool", bool)}
+    arguments = parser.parse_args(_normalised(sys.argv[1:] if argv is None else argv, switches))
     values = arguments.as_dict()
     names = {field.name for field in dataclasses.fields(config_class)}
     return config_class(**{name: value for name, value in values.items() if name in names})
 
 
-def _underscored(argument: str) -> str:
-    if not argument.startswith("--"):
-        return argument
-    flag, equals, value = argument.partition("=")
-    return "--" + flag[2:].replace("-", "_") + equals + value
+def _normalised(argv: Sequence[str], switches: set[str]) -> list[str]:
+    """Dashes in flag names to underscores, and a bare switch to `switch=true`, which jsonargparse asks for."""
+    normalised = []
+    for argument, following in zip(argv, [*argv[1:], "--"], strict=True):
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--"):
+            flag = "--" + flag[2:].replace("-", "_")
+        bare = flag in switches and not equals and following.lower() not in ("true", "false")
+        normalised.append(f"{flag}=true" if bare else flag + equals + value)
+    return normalised
 
 
 def _field_help(config_class: type, name: str) -> str:

@@ -92,7 +92,7 @@ class TrainConfig:
     mix_synthetic: float = 0.0
     """Synthetic pictures added to each epoch, as a share of the training set (0.5: one for every two real ones)."""
     split: str = "80/10/10"
-    """Train/validation/test percentages, where `data` is not split yet."""
+    """Train/validation/test percentages or numbers of pictures, where `data` is not split yet."""
     limit: int | None = None
     """Train on at most this many labelled pictures (a seeded choice)."""
     augment: float = 1.0
@@ -176,7 +176,7 @@ class DatasetConfig:
     out: str = "data/dataset"
     """Folder for the dataset."""
     split: str = "80/10/10"
-    """Train/validation/test percentages."""
+    """Train/validation/test percentages (`70/30`: no validation), or numbers of pictures (`550/120/400`)."""
     seed: int = 0
     """Seed of the split."""
     alphabet: str | None = None
@@ -188,7 +188,7 @@ class DatasetConfig:
     shard_size: int = 50_000
     """Rows per parquet shard."""
     workers: int | None = None
-    """Threads that check pictures; all available cores by default."""
+    """Processes that check pictures; all available cores by default."""
     merge: bool = False
     """Merge the shards into the single parquet file `out`, unsplit and unchecked."""
 

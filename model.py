@@ -44,9 +44,9 @@ class Defaults:
 
 MODELS: dict[str, Defaults] = {
     "crnn": Defaults("residual", "ctc", channels=1, height=48, hidden=128),
-    "efficientnet": Defaults("efficientnet-b0", "slots", channels=3, height=64, hidden=256),
-    "resnet": Defaults("resnet18", "positions", channels=3, height=64, hidden=256),
-    "lacc": Defaults("efficientnet-b0", "combination", channels=3, height=64, hidden=256),
+    "efficientnet": Defaults("efficientnet-b0", "slots", channels=3, height=48, hidden=256),
+    "resnet": Defaults("resnet18", "positions", channels=3, height=48, hidden=256),
+    "lacc": Defaults("efficientnet-b0", "combination", channels=3, height=48, hidden=256),
 }
 
 
@@ -212,15 +212,18 @@ class CTCHead(nn.Module):
         super().__init__()
         depth, height, width = features
         self.steps = width
-        self.reduce = nn.Linear(depth * height, config.hidden)
+        # Full-height kernels: each column of the map becomes one vector.
+        self.reduce = nn.Conv2d(depth, config.hidden, (height, 1), bias=False)
+        self.norm = nn.BatchNorm2d(config.hidden)
         self.lstm = nn.LSTM(config.hidden, config.hidden, bidirectional=True, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(2 * config.hidden, num_classes)
+        self.classifier = nn.Linear(3 * config.hidden, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        columns = features.flatten(1, 2).transpose(1, 2)  # (N, w, D*h)
-        sequence, _ = self.lstm(F.relu(self.reduce(columns)))  # (N, w, 2*hidden)
-        return self.classifier(self.dropout(sequence))
+        columns = F.relu(self.norm(self.reduce(features))).squeeze(2).transpose(1, 2)  # (N, w, hidden)
+        sequence, _ = self.lstm(columns)  # (N, w, 2*hidden)
+        # The columns also go past the LSTM: through it alone, CTC takes many times as long to leave "all blank".
+        return self.classifier(self.dropout(torch.cat([columns, sequence], dim=2)))
 
 
 class SlotHead(nn.Module):

@@ -1,0 +1,127 @@
+"""Export a checkpoint to ONNX, and check that both give the same readings.
+
+    python export_model.py                                                   # the shipped weights
+    python export_model.py --checkpoint RUN/best.safetensors --out reader.onnx --data FOLDER
+
+The .onnx file takes uint8 pixels (batch, C, H, W), gives log-probabilities (batch, T, classes), and carries the
+checkpoint's description, so that predict.py, accuracy_calculator.py and the demo take it in place of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from accuracy_calculator import load_labelled
+from common import DEFAULT_CHECKPOINT, ROOT, UserError, parse_config, run, write_atomically
+from config import ExportConfig
+from model import CaptchaModel, load_model, read_metadata
+from predict import CaptchaPredictor, ImageLike, find_images
+
+PARITY_PICTURES = 256
+LIKELY = -10.0  # log-probabilities below this differ without any reading being different
+BATCH = 64
+
+
+class _LogProbs(nn.Module):
+    """What is exported: normalised pixels in, log-probabilities out."""
+
+    def __init__(self, model: CaptchaModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.log_probs(images)
+
+
+def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
+    """Write `checkpoint` as an ONNX model of dynamic batch size, with the checkpoint's metadata inside.
+
+    Raises:
+        UserError: the checkpoint cannot be used.
+    """
+    import onnx
+
+    metadata = read_metadata(checkpoint)
+    model = load_model(checkpoint)
+    # Two pictures: a batch of one would be taken for a constant.
+    example = torch.zeros(2, model.config.channels, *model.config.image_size, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's notes on its own internals
+        program = torch.onnx.export(
+            _LogProbs(model).eval(),
+            (example,),
+            input_names=["images"],
+            output_names=["log_probs"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
+    proto = program.model_proto
+    for key, value in metadata.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+    return write_atomically(out, lambda temporary: onnx.save(proto, str(temporary)))
+
+
+def check_parity(
+    checkpoint: str | Path, exported: str | Path, images: Sequence[ImageLike], tolerance: float
+) -> tuple[float, int]:
+    """Compare both runtimes on real pictures.
+
+    Returns:
+        The largest difference between their log-probabilities where either is likely, and how many of the readings
+        differ.
+
+    Raises:
+        UserError: the difference is above `tolerance`, or a reading differs.
+    """
+    ours, theirs = CaptchaPredictor(checkpoint, device="cpu"), CaptchaPredictor(exported)
+    worst, different = 0.0, 0
+    for start in range(0, len(images), BATCH):
+        pixels = np.stack([ours.preprocess_image(image) for image in images[start : start + BATCH]])
+        a, b = ours.log_probs(pixels), theirs.log_probs(pixels)
+        likely = np.maximum(a, b) > LIKELY
+        worst = max(worst, float(np.abs(a - b)[likely].max()))
+        texts = [[r.text for r in ours.codec.decode(log_probs)] for log_probs in (a, b)]
+        different += sum(x != y for x, y in zip(*texts, strict=True))
+    if worst > tolerance or different:
+        raise UserError(
+            f"{exported} disagrees with {checkpoint}: log-probabilities differ by up to {worst:.2g}, {different} of "
+            f"{len(images)} readings differ; do not use it, and report this with both files"
+        )
+    return worst, different
+
+
+def main() -> int:
+    """Command line."""
+    config = parse_config(ExportConfig, "Export a checkpoint to ONNX, checked against torch.")
+    checkpoint = Path(config.checkpoint) if config.checkpoint else DEFAULT_CHECKPOINT
+    out = Path(config.out) if config.out else checkpoint.with_suffix(f".{config.format}")
+    images: Sequence[ImageLike]
+    if config.data:
+        images, _, _ = load_labelled(config.data, limit=PARITY_PICTURES)
+    else:
+        images = list(find_images([ROOT / "examples"]))
+    checked = out.with_name(f".{out.stem}.unchecked{out.suffix}")
+    try:
+        export_onnx(checkpoint, checked)
+        worst, _ = check_parity(checkpoint, checked, images, config.tolerance)
+        checked.replace(out)  # a file that failed the check never takes the name that was asked for
+    finally:
+        checked.unlink(missing_ok=True)
+    print(
+        f"{out}: {out.stat().st_size / 2**20:.1f} MiB, same readings as {checkpoint} on {len(images)} pictures, "
+        f"log-probabilities within {worst:.1e}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
