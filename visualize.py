@@ -107,7 +107,7 @@ def _style(axes: Axes, title: str = "", x: str = "", y: str = "", grid: str | No
         axes.set_title(title, loc="left", fontsize=11, color=INK, family=family, fontweight="bold", pad=9)
     axes.set_xlabel(x, fontsize=9, color=MUTED, family=family)
     axes.set_ylabel(y, fontsize=9, color=MUTED, family=family)
-    axes.tick_params(labelsize=8.5, colors=MUTED, length=0)
+    axes.tick_params(which="both", labelsize=8.5, colors=MUTED, length=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     if grid:
@@ -162,15 +162,15 @@ def draw_grid(
     pictures = [_thumbnail(image, f"image {i}") for i, image in enumerate(images)]
     shapes = [picture.height / picture.width for picture in pictures]
     picture_height = cell_width * min(max(float(np.quantile(shapes, 0.9)) if shapes else 0.4, 0.25), 0.9)
-    caption = 0.62 + (0.2 if truths is not None else 0.0) + (0.2 if names is not None else 0.0)
-    cell_height = picture_height + caption + 0.16
+    caption = 0.6 + (0.2 if truths is not None else 0.0) + (0.2 if names is not None else 0.0)
+    cell_height = picture_height + caption
     if columns is None:
         columns = min(
             5, max(1, round(math.sqrt(1.5 * len(pictures) * cell_height / cell_width))), max(len(pictures), 1)
         )
     rows = math.ceil(len(pictures) / columns)
     gap, margin = 0.16, 0.22
-    width = max(2 * margin + columns * cell_width + (columns - 1) * gap, 4.6)
+    width = max(2 * margin + columns * cell_width + (columns - 1) * gap, 4.6, 2 * margin + 0.12 * len(title))
     lines = _wrap(note, int(width * 13))
     head = margin + (0.32 if title else 0.0) + 0.2 * len(lines)
     legend = 0.3
@@ -209,17 +209,13 @@ def _thumbnail(image: ImageLike, name: str) -> Image.Image:
 
 
 def _legend(page: Axes, x: float, y: float) -> None:
-    ranges = {
-        "high": f"{HIGH_CONFIDENCE:.0%} and more",
-        "medium": f"{MEDIUM_CONFIDENCE:.0%} and more",
-        "low": "less",
-    }
-    _write(page, x, y, "confidence:", 8, color=MUTED)
-    x += 0.78
-    for name, colour in CONFIDENCE_COLOURS.items():
-        page.add_patch(Rectangle((x, y - 0.05), 0.1, 0.1, color=colour))
-        _write(page, x + 0.15, y, f"{name} ({ranges[name]})", 8, color=MUTED)
-        x += 0.4 + 0.061 * len(f"{name} ({ranges[name]})")
+    high, medium = f"{HIGH_CONFIDENCE:.0%}", f"{MEDIUM_CONFIDENCE:.0%}"
+    _write(page, x, y, "confidence in %:", 8, color=MUTED)
+    x += 1.05
+    for name, limit in (("high", f"≥ {high}"), ("medium", f"≥ {medium}"), ("low", f"< {medium}")):
+        page.add_patch(Rectangle((x, y - 0.05), 0.1, 0.1, color=CONFIDENCE_COLOURS[name]))
+        _write(page, x + 0.15, y, f"{name} {limit}", 8, color=MUTED)
+        x += 0.45 + 0.065 * len(f"{name} {limit}")
 
 
 def _cell(
@@ -244,7 +240,7 @@ def _cell(
     if truth is not None:
         _write(page, start, line, "✓" if prediction.text == truth else "✗", 13, color=colour, fontweight="bold")
         start += 0.26
-    _write(page, x + width - pad, line, f"{prediction.confidence:.0%}", 9, color=MUTED, ha="right")
+    _write(page, x + width - pad, line, f"{_percent(prediction.confidence)}%", 9, color=MUTED, ha="right")
     _characters(page, start, line, x + width - pad - 0.42 - start, prediction)
     line += 0.24
     for label, text in (("truth", truth), ("file", name)):
@@ -254,10 +250,10 @@ def _cell(
         _write(page, x + pad, line, label, 8, color=MUTED)
         room = width - 2 * pad - 0.4
         if label == "truth":
-            size = min(10.0, room * 72 / 0.61 / max(len(text), 1))
+            size = min(10.0, room * 72 / 0.68 / max(len(text), 1))  # Agg rounds advances up
             _write(page, x + pad + 0.4, line, text or NOTHING, size, mono=True)
         else:
-            fits = int(room * 72 / (8 * 0.61))
+            fits = int(room * 72 / (8 * 0.68))
             shown = text if len(text) <= fits else "…" + text[len(text) - fits + 1 :]
             _write(page, x + pad + 0.4, line, shown, 8, mono=True, color=MUTED)
 
@@ -275,6 +271,7 @@ def _place(page: Axes, picture: Image.Image, box: tuple[float, float, float, flo
         extent=(left, left + w, top + h, top),
         aspect="auto",
         interpolation="antialiased",
+        zorder=2,  # patches, the frame among them, have 1
     )
 
 
@@ -569,14 +566,12 @@ def _steps(axes: Axes, prediction: Prediction) -> None:
         prediction.codec.encode(prediction.text), prediction.spans, prediction.char_confidences, strict=True
     ):
         colour = CONFIDENCE_COLOURS[confidence_class(p)]
-        # One step to either side shows how the character gives way to its neighbours.
-        near = slice(max(start - 1, 0), min(stop + 1, len(x)))
-        axes.bar(x[near], probabilities[near, k], width=0.9, color=colour, linewidth=0)
+        axes.bar(x[start:stop], probabilities[start:stop, k], width=0.9, color=colour, linewidth=0)
         peak = start + int(probabilities[start:stop, k].argmax())
         character = prediction.codec.alphabet.decode([k])
         _write(axes, x[peak], 1.1, character, 10, mono=True, color=colour, ha="center", fontweight="bold")
     axes.set(xlim=(0.4, len(x) + 0.6), ylim=(0, 1.22))
-    axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    axes.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _write(axes, 1.0, -0.29, "grey: no character", 8, color=MUTED, ha="right", transform=axes.transAxes)
 
@@ -620,6 +615,8 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path
         loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
         loss.set_ylim(bottom=0)
+    low, high = loss.get_ylim()  # room at the top for the phases' names
+    loss.set_ylim(low, high * 1.12 if loss.get_yscale() == "linear" else high * (high / low) ** 0.12)
     if checked:
         accuracies = [row["validation"]["sequence_accuracy"] for row in checked]
         rates = [min(row["validation"]["cer"], 1.0) for row in checked]
@@ -627,9 +624,8 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path
         score.plot(checked_epochs, rates, color=WRONG, label="CER", linestyle="--", **style)
         best = max(range(len(checked)), key=lambda i: (accuracies[i], -checked[i]["validation"]["loss"]))
         score.plot(checked_epochs[best], accuracies[best], "*", color=RIGHT, markersize=13, zorder=5)
-        title = f"Validation: best sequence accuracy {accuracies[best]:.1%} (epoch {checked_epochs[best]}"
         n = checked[best]["validation"].get("n")
-        _style(score, title + (f", n = {n:,})" if n else ")"))
+        _style(score, f"Validation{f', n = {n:,}' if n else ''}: best ★ {accuracies[best]:.1%}")
         score.set_ylim(-0.03, 1.05)
         score.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     else:
@@ -640,7 +636,7 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}" if value else "0")
     for panel in panels:
         panel.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
         _mark_phases(panel, history, named=panel is loss)
         if len(panel.get_lines()) > 1 and panel.axison:
             legend = panel.legend(
@@ -666,7 +662,7 @@ def _mark_phases(axes: Axes, history: Sequence[Mapping[str, Any]], named: bool) 
             axes.axvspan(first - 0.5, last + 0.5, color=FAINT, alpha=0.45, linewidth=0, zorder=0)
         if named:
             where = axes.get_xaxis_transform()
-            _write(axes, (first + last) / 2, 0.95, name, 8, color=MUTED, ha="center", transform=where)
+            _write(axes, (first + last) / 2, 0.94, name, 8, color=MUTED, ha="center", transform=where)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -725,7 +721,9 @@ def plot_confusion(report: Mapping[str, Any], path: str | Path) -> Path:
     _write(figure, 0.2 / width, 1 - 0.54 / height, said, 9, color=MUTED)
     axes = figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height))
     _matrix(axes, matrix, shares, [c or NOTHING for c in classes])
-    chart = figure.add_axes(((left + side + gap) / width, 1 - (top + body) / height, bars / width, body / height))
+    chart_height = 0.21 * max(len(top_mistakes), 6)
+    bounds = (left + side + gap, height - top - chart_height, bars, chart_height)
+    chart = figure.add_axes((bounds[0] / width, bounds[1] / height, bounds[2] / width, bounds[3] / height))
     _mistakes(chart, top_mistakes, row_totals, places, counts)
     return _save(figure, path)
 
@@ -798,7 +796,7 @@ def plot_calibration(report: Mapping[str, Any], path: str | Path) -> Path:
     widths = [(b["to"] - b["from"]) * 0.9 for b in bins]
     error = report.get("expected_calibration_error")
     title = "Calibration" + (f": expected error {error:.3f}" if error is not None else "")
-    _style(main, title, x="confidence of the reading", y="sequence accuracy")
+    _style(main, title, x="", y="sequence accuracy")
     main.bar(centres, [b["accuracy"] for b in bins], widths, color=ACCENT, alpha=0.85, label="measured", linewidth=0)
     main.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2, label="perfect")
     for b in bins:  # the gap between what was said and what came true
@@ -809,9 +807,10 @@ def plot_calibration(report: Mapping[str, Any], path: str | Path) -> Path:
         "o",
         color=WRONG,
         markersize=4.5,
-        label="gap at the mean confidence",
+        label="gap",
     )
-    main.legend(fontsize=8.5, frameon=False, labelcolor=INK, loc="upper left")
+    main.legend(fontsize=8.5, frameon=False, labelcolor=INK, loc="lower left", bbox_to_anchor=(-0.02, 0.985), ncols=3)
+    main.set_title(main.get_title(loc="left"), loc="left", fontsize=11, color=INK, fontweight="bold", pad=26)
     _style(below, x="confidence of the reading", y="readings")
     bars = below.bar(centres, [b["n"] for b in bins], widths, color=MUTED, alpha=0.6, linewidth=0)
     below.bar_label(bars, [f"{b['n']:,}" for b in bins], fontsize=7.5, color=MUTED, padding=1)
@@ -841,11 +840,11 @@ def plot_breakdown(report: Mapping[str, Any], path: str | Path) -> Path:
     ]
     figure = _figure(9.5, 3.6)
     most = [max(len(values), 3) for _, _, values in groups]
-    # Bars of the same width in both panels.
+    # Bars of about the same width in both panels.
     room, left = 0.82, 0.07
     for (title, x, values), count in zip(groups, most, strict=True):
         across = room * min(max(count / sum(most), 0.35), 0.65)
-        axes = figure.add_axes((left, 0.16, across, 0.68))
+        axes = figure.add_axes((left, 0.2, across, 0.64))
         left += across + 0.08
         if not values:
             _empty(axes, f"{title}: nothing to show")
@@ -853,16 +852,15 @@ def plot_breakdown(report: Mapping[str, Any], path: str | Path) -> Path:
         _style(axes, title, x=x)
         shares = [float(v["accuracy"]) for v in values.values()]
         axes.bar(range(len(values)), shares, color=ACCENT, width=0.62, linewidth=0)
-        axes.set_xticks(range(len(values)), list(values))
-        axes.set(xlim=(-0.7, max(len(values), 3) - 0.3), ylim=(0, 1.16))
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        ticks = [f"{name}\nn={v['n']:,}" if len(values) <= 12 else name for name, v in values.items()]
+        axes.set_xticks(range(len(values)), ticks, fontsize=7.5)
+        spare = max(3 - len(values), 0) / 2
+        axes.set(xlim=(-0.7 - spare, len(values) - 0.3 + spare), ylim=(0, 1.16))
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0%", "25%", "50%", "75%", "100%"])
         if len(values) > 12:
             continue  # no room for the figures
-        for i, (share, v) in enumerate(zip(shares, values.values(), strict=True)):
+        for i, share in enumerate(shares):
             _write(axes, i, share + 0.04, f"{share:.1%}", 7.5, ha="center")
-            inside = share > 0.12
-            place = 0.045 if inside else share + 0.1
-            _write(axes, i, place, f"n={v['n']:,}", 6.5, ha="center", color=PAPER if inside else MUTED)
     return _save(figure, path)
 
 
@@ -888,13 +886,16 @@ def draw_report(
     first = list(range(min(25, len(texts))))
     overall = _headline(predictions, texts)
     wrong = sum(p.text != t for p, t in zip(predictions, texts, strict=True))
-    shown = f"{min(wrong, len(worst)):,} of {wrong:,} errors" if wrong else "No errors: the least sure readings"
+    title, note = "No errors: the least sure readings", overall + "."
+    if wrong:
+        title = f"Worst errors: {min(wrong, len(worst)):,} of {wrong:,}"
+        note += " The surest wrong readings come first, then the least sure right ones."
     figure = draw_grid(
         [images[i] for i in worst],
         [predictions[i] for i in worst],
         [texts[i] for i in worst],
-        title=f"Worst errors: {shown}" if wrong else shown,
-        note=f"{overall}. The surest wrong readings come first, then the least sure right ones.",
+        title=title,
+        note=note,
     )
     return [
         plot_confusion(report, folder / "confusion.png"),
