@@ -351,7 +351,8 @@ def test_a_changed_style_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["workers start", "a shard is written"])
+def test_ctrl_c_ends_cleanly(tmp_path: Path, moment: str) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
         command("--count", 100_000, "--shard_size", 200, "--workers", 2, "--out", out),
@@ -360,8 +361,17 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
         start_new_session=True,
     )
     deadline = time.monotonic() + 40
-    while not list(out.glob("train-*")) and time.monotonic() < deadline:
+    generator_process = psutil.Process(process.pid)
+
+    def reached() -> bool:
+        if moment == "workers start":
+            return len(generator_process.children()) >= 3  # two workers and Python's resource tracker
+        return bool(list(out.glob("train-*")))
+
+    while not reached() and time.monotonic() < deadline:
         time.sleep(0.01)
+    if moment == "workers start":
+        time.sleep(0.2)  # in the middle of their imports
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
