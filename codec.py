@@ -50,12 +50,14 @@ class Alphabet:
     @classmethod
     def parse(cls, text: str) -> Alphabet:
         """Build from characters and ranges: `0-9a-f` is `0123456789abcdef`. A dash at either end is a dash."""
-        expanded = re.sub(
-            r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), text, flags=re.DOTALL
-        )
-        if re.search(r"(.)-(.)", text) and len(expanded) < len(text):
-            raise UserError(f"the alphabet {text!r} has a range that runs backwards: write it as in 0-9a-z")
-        return cls(expanded)
+
+        def expand(match: re.Match[str]) -> str:
+            first, last = ord(match[1]), ord(match[2])
+            if first > last:
+                raise UserError(f"the alphabet {text!r} has a range that runs backwards: write it as in 0-9a-z")
+            return "".join(map(chr, range(first, last + 1)))
+
+        return cls(re.sub(r"(.)-(.)", expand, text, flags=re.DOTALL))
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> Alphabet:
@@ -204,7 +206,7 @@ class CTCCodec:
         ids = [list(prefix) for prefix in beams]
         scores = np.exp(ctc_log_likelihood(np.repeat(log_probs[None], len(ids), axis=0), ids))
         ranked = sorted(zip(scores.tolist(), map(self.alphabet.decode, ids), strict=True), reverse=True)
-        return [(text, min(score, 1.0)) for score, text in ranked[:count]]
+        return [(text, min(score, 1.0)) for score, text in ranked[:count] if score > 0]
 
 
 class SlotCodec:
