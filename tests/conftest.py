@@ -1,0 +1,209 @@
+"""What several test files share: a small generated set, tiny models, and scripts run as real processes.
+
+Everything is generated once per session. A script that imports torch takes seconds to start, so most runs are forked
+from a server that has imported it already: they are processes of their own, which signals and kills reach.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Before anything imports torch: these pictures are too small to share out among threads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ALPHABET = "abcd"
+SIZE = (16, 48)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Data and models
+
+
+@pytest.fixture(scope="session")
+def captchas() -> list[tuple[bytes, str]]:
+    """40 captchas of two or three letters of `abcd`: (PNG file, text)."""
+    from captcha_generator import CaptchaSettings, render_captcha
+
+    settings = CaptchaSettings(("line", "classic"), ALPHABET, (2, 3), seed=3)
+    return [render_captcha(i, settings) for i in range(40)]
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one raw parquet shard of 90 captchas."""
+    from captcha_generator import generate_captcha_data
+    from config import GeneratorConfig
+
+    folder = tmp_path_factory.mktemp("shards")
+    generate_captcha_data(
+        GeneratorConfig(out=str(folder), count=90, style="line", alphabet=ALPHABET, length="2-3", workers=1)
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shard as a dataset: 60 pictures for training, 15 for validation, 15 for the test."""
+    from config import DatasetConfig
+    from make_dataset import make_dataset
+
+    folder = tmp_path_factory.mktemp("data") / "dataset"
+    make_dataset(DatasetConfig(sources=[str(shards)], out=str(folder), split="60/15/15", workers=1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable:
+    """Make the `ModelConfig` of a tiny model, for changes to it by keyword."""
+    from config import ModelConfig
+
+    def make(name: str = "crnn", **changes: object) -> ModelConfig:
+        from model import MODELS
+
+        defaults = MODELS[name]
+        values = {
+            "name": name,
+            "alphabet": ALPHABET,
+            "max_length": 3,
+            "image_size": SIZE,
+            "channels": defaults.channels,
+            "head": defaults.head,
+            "backbone": defaults.backbone,
+            "hidden": 8,
+        }
+        return ModelConfig(**(values | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reader(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that reads something else in almost every picture, at no cost of training."""
+    import torch
+
+    from image_io import open_image
+    from model import build_model, save_checkpoint
+
+    torch.manual_seed(5)
+    model = build_model(tiny()).eval()
+    pixels = np.stack([_pixels(model, open_image(png)) for png, _ in captchas])
+    with torch.no_grad():
+        # Random weights answer alike to every picture: take away what is common, and widen what is left.
+        logits = model(torch.from_numpy(pixels))
+        model.head.classifier.weight *= 40
+        model.head.classifier.bias.copy_(-40 * (logits.mean((0, 1)) - model.head.classifier.bias))
+        texts = {r.text for r in model.codec.decode(model.log_probs(torch.from_numpy(pixels)).numpy())}
+    assert len(texts) > 20, f"this reader is of no use to a test: {texts}"
+    return save_checkpoint(
+        model,
+        tmp_path_factory.mktemp("reader") / "reader.safetensors",
+        metrics={"validation": {"n": 15, "cer": 0.5}},
+        provenance={"config": {"seed": 5}},
+    )
+
+
+def _pixels(model, image) -> np.ndarray:
+    from data_loader import build_transform
+
+    return build_transform(model.config)(image)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Processes
+
+
+class Job:
+    """A script that runs, or has run, in a process of its own."""
+
+    def __init__(self, script: str, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.files = [folder / "stdout", folder / "stderr"]
+        for file in self.files:
+            file.write_text("")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["main", "visualize"])
+        os.environ["PYTHONPATH"] = str(ROOT)  # of the server, which would not find the modules otherwise
+        self.process = context.Process(
+            target=_run_script, args=(script, arguments, str(folder), environment, *map(str, self.files)), daemon=True
+        )
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        return int(self.process.pid or 0)
+
+    @property
+    def stdout(self) -> str:
+        return self.files[0].read_text(encoding="utf-8")
+
+    @property
+    def stderr(self) -> str:
+        return self.files[1].read_text(encoding="utf-8")
+
+    def wait(self, timeout: float = 100) -> int:
+        """Its exit code, negative for a signal."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"still running:\n{self.stdout}\n{self.stderr}"
+        return self.process.exitcode
+
+    def until(self, condition: Callable[[], object], timeout: float = 100) -> bool:
+        """Wait for the condition; False if the process ended before it held."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if not self.process.is_alive():
+                return False
+            assert time.monotonic() < deadline, f"waited in vain:\n{self.stdout}\n{self.stderr}"
+            time.sleep(0.001)
+        return True
+
+
+def _run_script(script: str, arguments: list[str], folder: str, environment: dict[str, str], *files: str) -> None:
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8") for number in (1, 2))
+    sys.argv = [script, *arguments]
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Callable[..., Job]:
+    """Start a script: `launch("main.py", "--epochs", 3)`. Keywords are environment variables."""
+    jobs: list[Job] = []
+
+    def start(script: str, *arguments: object, **environment: str) -> Job:
+        jobs.append(Job(script, [*map(str, arguments)], tmp_path / f"process-{len(jobs)}", environment))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        if job.process.is_alive():
+            job.process.kill()
+        job.process.join()
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a script's command line in this process: `call(predict, "a.png")` gives (exit code, stdout, stderr)."""
+    import common
+
+    def run(module: object, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            common.run(module.main)
+        output = capsys.readouterr()
+        return int(end.value.code or 0), output.out, output.err
+
+    return run
