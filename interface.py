@@ -35,17 +35,19 @@ EXAMPLE_COUNT = 12  # on the page; a folder may hold more
 KEPT_MODELS = 3  # in memory at a time
 UPLOAD_LIMIT = "20mb"
 CACHE_SECONDS = 3600  # then uploads and drawn pictures are deleted
-TABLE_HEADERS = ["position", "character", "confidence", "class"]
+TABLE_HEADERS = ["position", "character", "confidence, %"]
 
 # Fonts that a browser has anyway: the page loads none.
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 CSS = """
-.gradio-container { max-width: 1120px !important; margin: 0 auto !important; }
 #reading textarea, #reading input { font: 700 clamp(1.8rem, 6vw, 2.8rem)/1.25 ui-monospace, Menlo, Consolas,
     "DejaVu Sans Mono", monospace; letter-spacing: .12em; text-align: center; }
 #characters .textspan, #characters .text { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
-    font-size: 1.25rem; }
+    font-size: 1.25rem; color: var(--body-text-color) !important; }
+#characters .legend-item { color: var(--body-text-color) !important; }
+@media (max-width: 600px) { .app { padding: 12px !important; } }
+#table { contain: inline-size; }
 #responsible { text-align: center; opacity: .8; font-size: .9rem; }
 """
 
@@ -132,7 +134,7 @@ def detect_captcha(image: ImageLike | None, checkpoint: str | None = None, model
 
     Returns:
         The text; the confidence of the whole text in percent; the characters with their class of confidence (high,
-        medium, low); a row of position, character, confidence in percent and class for each; the three likeliest
+        medium, low); a row of position, character and confidence in percent for each; the three likeliest
         readings with their probabilities, 0 to 1; the confidence grid; milliseconds from picture to text.
 
     Raises:
@@ -153,7 +155,7 @@ def detect_captcha(image: ImageLike | None, checkpoint: str | None = None, model
         prediction.text,
         round(prediction.confidence * 100, 2),
         [(c, name) for c, _, name in characters],
-        [[i, c, round(p * 100, 2), name] for i, (c, p, name) in enumerate(characters, start=1)],
+        [[i, c, round(p * 100, 2)] for i, (c, p, _) in enumerate(characters, start=1)],
         {text or NOTHING: probability for text, probability in prediction.alternatives},
         figure_image(confidence_grid(prediction)),
         round(milliseconds, 1),
@@ -192,7 +194,7 @@ def _read_panel(gr: Any, models: Models, examples: Sequence[Path]) -> gradio.Dro
 
     names = list(models.paths())
     with gr.Row():
-        with gr.Column(scale=4, min_width=300):
+        with gr.Column(scale=4, min_width=260):
             picture = gr.Image(
                 label="Captcha",
                 type="filepath",
@@ -209,13 +211,13 @@ def _read_panel(gr: Any, models: Models, examples: Sequence[Path]) -> gradio.Dro
             button = gr.Button("Read", variant="primary", elem_id="read")
             if examples:
                 gr.Examples([[str(path)] for path in examples], [picture], cache_examples=False, label="Examples")
-        with gr.Column(scale=5, min_width=300):
+        with gr.Column(scale=5, min_width=260):
             text = gr.Textbox(
                 label="Reading", lines=1, interactive=False, buttons=["copy"], elem_id="reading", placeholder="–"
             )
             with gr.Row():
-                confidence = gr.Number(label="Confidence of the whole text, %", interactive=False, elem_id="confidence")
-                milliseconds = gr.Number(label="Time, ms", interactive=False, elem_id="milliseconds")
+                confidence = gr.Number(label="Confidence, %", interactive=False, min_width=90, elem_id="confidence")
+                milliseconds = gr.Number(label="Time, ms", interactive=False, min_width=90, elem_id="milliseconds")
             characters = gr.HighlightedText(
                 label="Confidence of each character",
                 color_map=CONFIDENCE_COLOURS,
@@ -225,7 +227,7 @@ def _read_panel(gr: Any, models: Models, examples: Sequence[Path]) -> gradio.Dro
             )
             table = gr.Dataframe(
                 headers=TABLE_HEADERS,
-                datatype=["number", "str", "number", "str"],
+                datatype=["number", "str", "number"],
                 label="In numbers",
                 show_label=True,
                 interactive=False,
@@ -236,6 +238,7 @@ def _read_panel(gr: Any, models: Models, examples: Sequence[Path]) -> gradio.Dro
             )
     grid = gr.Image(
         label="Confidence grid",
+        show_label=False,  # it would lie on the picture, whose titles say the same
         type="pil",
         format="png",
         interactive=False,
@@ -309,7 +312,8 @@ def _warm_up(models: Models) -> None:
     from contextlib import suppress
 
     with suppress(UserError):
-        models.predictor()
+        predictor = models.predictor()
+        predictor.read(predictor.preprocess_image(Image.new("RGB", (100, 40)))[None])  # the first pass is a slow one
     import visualize  # noqa: F401
 
 

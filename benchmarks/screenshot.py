@@ -1,0 +1,98 @@
+"""Take the README's picture of the demo: start it, give it an example, photograph the page.
+
+    python benchmarks/screenshot.py examples/7kPx2.png assets/demo.png
+    python benchmarks/screenshot.py examples/7kPx2.png phone.png --width 390 --height 844 --dark
+
+Needs Playwright (requirements-dev.txt) and a Chromium: the one at /usr/bin/chromium, or --browser PATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from common import UserError, run, write_atomically  # noqa: E402
+
+# Chromium's own traffic (updates, sync) is switched off.
+BROWSER_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@contextmanager
+def demo(checkpoint: str | None, seconds: float = 60) -> Iterator[str]:
+    """Run interface.py on a free port; gives its address.
+
+    Raises:
+        UserError: it does not answer within `seconds`.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(ROOT / "interface.py"), "--port", str(port)]
+    process = subprocess.Popen(command + (["--checkpoint", checkpoint] if checkpoint else []), cwd=ROOT)
+    try:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                if process.poll() is not None or time.monotonic() > end:
+                    raise UserError("the demo did not start: run interface.py by hand to see why") from None
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Photograph the demo.")
+    parser.add_argument("picture", help="captcha to upload")
+    parser.add_argument("out", help="PNG file to write")
+    parser.add_argument("--checkpoint", help="model; the shipped weights by default")
+    parser.add_argument("--browser", default="/usr/bin/chromium", help="Chromium's path")
+    parser.add_argument("--width", type=int, default=1180, help="of the window, in pixels")
+    parser.add_argument("--height", type=int, default=760, help="of the window, in pixels")
+    parser.add_argument("--dark", action="store_true", help="prefer dark colours")
+    arguments = parser.parse_args()
+    if not Path(arguments.picture).is_file():
+        raise UserError(f"{arguments.picture} does not exist: check the name")
+    from playwright.sync_api import sync_playwright
+
+    with demo(arguments.checkpoint) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=arguments.browser, args=BROWSER_FLAGS)
+        page = browser.new_page(
+            viewport={"width": arguments.width, "height": arguments.height},
+            color_scheme="dark" if arguments.dark else "light",
+        )
+        page.goto(address)
+        page.locator("#picture input[type=file]").set_input_files(arguments.picture)
+        page.locator("#grid img").wait_for(timeout=60_000)
+        page.wait_for_timeout(1500)  # transitions
+        write_atomically(arguments.out, lambda path: page.screenshot(path=path, full_page=True))
+        browser.close()
+    print(f"{arguments.out}: {arguments.width} pixels wide")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
