@@ -111,7 +111,15 @@ class EfficientNetBackbone(nn.Module):
             raise UserError(f"no backbone {config.backbone!r}: choose one of {', '.join(VALID_MODELS[:8])}")
         self.name = config.backbone
         # Static padding is computed for one input size, and square ones alone are what the package expects.
-        network = EfficientNet.from_name(config.backbone, image_size=list(config.image_size), include_top=False)
+        # BatchNorm's usual momentum, for the package's own of 0.01 is made for the long runs of ImageNet: after some
+        # hundred steps the running statistics would still lag so far behind that evaluation reads nonsense.
+        network = EfficientNet.from_name(
+            config.backbone,
+            image_size=list(config.image_size),
+            include_top=False,
+            batch_norm_momentum=0.9,
+            drop_connect_rate=0.0,
+        )
         network.set_swish(memory_efficient=False)  # the memory-efficient one cannot be exported
         self.width_stride = _keep_width(
             [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride[1] == 2],
@@ -242,14 +250,27 @@ class SlotHead(nn.Module):
         self.places = nn.Parameter(0.02 * torch.randn(height * width, config.hidden))
         self.queries = nn.Parameter(torch.randn(config.max_length, config.hidden))
         self.keys = nn.Linear(config.hidden, config.hidden)
+        self.prior = nn.Parameter(_reading_order(config.max_length, height, width))
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden, num_classes)
         self.scale = config.hidden**-0.5
 
     def forward(self, features: Tensor) -> Tensor:
         cells = self.reduce(features.flatten(2).transpose(1, 2)) + self.places  # (N, P, hidden)
-        attention = (self.queries @ self.keys(cells).transpose(1, 2) * self.scale).softmax(-1)  # (N, L, P)
+        scores = self.queries @ self.keys(cells).transpose(1, 2) * self.scale + self.prior
+        attention = scores.softmax(-1)  # (N, L, P)
         return self.classifier(self.dropout(F.gelu(attention @ cells)))
+
+
+def _reading_order(length: int, height: int, width: int) -> Tensor:
+    """Where slot i of `length` starts to look, (length, height * width): a bell around its share of the width.
+
+    Slots that start all over the picture need many epochs to part from each other.
+    """
+    slots = (torch.arange(length) + 0.5).unsqueeze(1) / length
+    columns = ((torch.arange(width) + 0.5) / width).unsqueeze(0)
+    bell = -0.5 * ((slots - columns) * length) ** 2
+    return bell.repeat(1, height)
 
 
 class PositionHead(nn.Module):

@@ -1,0 +1,297 @@
+"""Reproduce the tables of benchmarks/*.md.
+
+    python benchmarks/run.py                        # all of them, one after another
+    python benchmarks/run.py captcha_v2 generate    # some of them
+
+Every table stands between two marker lines of its file and is written there with the commands, the date, the machine,
+n and the seed. Leave the machine alone meanwhile: two heavy jobs at once spoil each other's times. A training whose
+run folder is complete is not repeated; delete its folder below data/generated/benchmarks to measure it anew.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the scripts live one folder up
+
+from common import available_cores, run, write_text  # noqa: E402
+from config import ModelConfig  # noqa: E402
+
+WORK = Path("data/generated/benchmarks")
+REAL = os.environ.get("CAPTCHA_DATA", "../shared/data")
+CAPTCHA_V2_ALPHABET = "2345678bcdefgmnpwxy"
+
+
+def command(*arguments: object) -> tuple[float, float, str]:
+    """Run a script of ours from the repository root.
+
+    Returns:
+        Seconds, the peak memory in MiB of its largest process, and what it printed.
+    """
+    words = [sys.executable, *map(str, arguments)]
+    print("$ python " + shlex.join(words[1:]), flush=True)
+    started = time.perf_counter()
+    with (ROOT / WORK / "output.log").open("w+b") as log:
+        process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        peak = _watch(process)
+        seconds = time.perf_counter() - started
+        log.seek(0)
+        output = log.read().decode(errors="replace")
+    if process.returncode:
+        raise SystemExit(f"failed with exit code {process.returncode}:\n{output[-2000:]}")
+    return seconds, peak, output
+
+
+def _watch(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process; the largest sum of resident memory, in MiB, of it and its children (Linux)."""
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(_resident(pid) for pid in _family(process.pid)))
+        time.sleep(0.05)
+    return peak / 2**20
+
+
+def _family(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(grandchild for child in children for grandchild in _family(int(child)))]
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def machine() -> str:
+    """Processor, cores and the date, for the line above a table."""
+    cpu = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    return f"{cpu}, {available_cores()} cores, {datetime.date.today().isoformat()}"
+
+
+def write_section(file: str, name: str, text: str) -> None:
+    """Put `text` between the marker lines of `name` in benchmarks/`file`."""
+    path = ROOT / "benchmarks" / file
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    whole = path.read_text(encoding="utf-8")
+    before, rest = whole.split(start, 1)
+    after = rest.split(end, 1)[1]
+    write_text(path, f"{before}{start}\n{text.strip()}\n{end}{after}")
+
+
+def table(head: list[str], rows: list[list[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def fenced(commands: list[str]) -> str:
+    """Commands as a code block."""
+    return "```bash\n" + "\n".join(commands) + "\n```"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The four models on captcha_v2
+
+
+def train(out: Path, arguments: str) -> tuple[str, float]:
+    """Train unless the run is complete.
+
+    Returns:
+        The command, and the seconds its epochs took (validation and start-up not counted).
+    """
+    line = f"main.py {arguments} --cpu --out {out}"
+    if not (ROOT / out / "done").exists():
+        command(*shlex.split(line))
+        write_text(ROOT / out / "done", "")
+    history = json.loads((ROOT / out / "history.json").read_text())
+    return "python " + line, sum(row["seconds"] for row in history)
+
+
+def milliseconds(checkpoint: Path, data: Path, runs: int = 200) -> float:
+    """Median time of one picture, file bytes to text, one thread, ONNX Runtime."""
+    from accuracy_calculator import load_labelled
+    from predict import CaptchaPredictor
+
+    onnx = checkpoint.with_suffix(".onnx")
+    command("export_model.py", "--checkpoint", checkpoint, "--out", onnx, "--data", data)
+    predictor = CaptchaPredictor(ROOT / onnx, threads=1)
+    images, _, _ = load_labelled(str(ROOT / data), limit=runs)
+    times = []
+    for image in images:
+        started = time.perf_counter()
+        predictor.predict([image])
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times[10:])
+
+
+def captcha_v2() -> None:
+    """Sequence accuracy, CER, minutes, weights, file size and time per picture of the four models."""
+    from model import build_model, count_parameters, read_metadata
+
+    data = WORK / "captcha_v2-70-30"
+    line = WORK / "line"
+    command("make_dataset.py", f"{REAL}/captcha_v2", "--out", data, "--split", "70/0/30", "--seed", 0)
+    command(
+        "captcha_generator.py",
+        *("--count", 10000, "--style", "line", "--alphabet", CAPTCHA_V2_ALPHABET, "--length", 5, "--out", line),
+    )
+    commands = [
+        f"python make_dataset.py {REAL}/captcha_v2 --out {data} --split 70/0/30 --seed 0",
+        f"python captcha_generator.py --count 10000 --style line --alphabet {CAPTCHA_V2_ALPHABET} --length 5 "
+        f"--out {line}",
+    ]
+    size = '--image_size "[32, 128]"'
+    pretrain = f"--config configs/pretrain.yaml --data {line} --evaluate false {size}"
+    finetune = f"--config configs/finetune.yaml --data {data}"
+    recipes: dict[str, list[tuple[str, str]]] = {
+        "crnn": [("crnn", f"--model crnn --data {data} --init scratch --epochs 25 --batch_size 32")],
+        "efficientnet": [
+            ("efficientnet-line", f"--model efficientnet {pretrain}"),
+            (
+                "efficientnet",
+                f"--model efficientnet {finetune} {size} --init {WORK}/efficientnet-line/best.safetensors",
+            ),
+        ],
+        "resnet": [
+            ("resnet-line", f"--model resnet {pretrain}"),
+            ("resnet", f"--model resnet {finetune} {size} --init {WORK}/resnet-line/best.safetensors"),
+        ],
+        "lacc": [
+            ("lacc-line", f"--model lacc {pretrain} --init {WORK}/efficientnet-line/best.safetensors"),
+            ("lacc", f"--model lacc {finetune} {size} --init {WORK}/lacc-line/best.safetensors"),
+        ],
+    }
+    rows: list[list[object]] = []
+    for name, stages in recipes.items():
+        minutes = []
+        for folder, arguments in stages:
+            shown, seconds = train(WORK / folder, arguments)
+            commands.append(shown)
+            minutes.append(f"{seconds / 60:.1f}")
+        report = json.loads((ROOT / WORK / name / "metrics.json").read_text())
+        checkpoint = WORK / name / "best.safetensors"
+        weights = count_parameters(build_model(ModelConfig.from_json(read_metadata(ROOT / checkpoint)["model"])))
+        low, high = report["wilson_95"]
+        rows.append(
+            [
+                name,
+                f"{report['sequence_accuracy']:.2%} ({low:.1%} to {high:.1%})",
+                f"{report['cer']:.2%}",
+                " + ".join(minutes),
+                f"{weights / 1e6:.2f} M",
+                f"{(ROOT / checkpoint).stat().st_size / 2**20:.1f} MiB",
+                f"{milliseconds(checkpoint, data):.1f}",
+            ]
+        )
+    head = [
+        "model", "sequence accuracy (95 % interval)", "CER", "minutes (pretraining + training)", "weights", "file",
+        "ms per picture",
+    ]  # fmt: skip
+    write_section(
+        "pipeline.md",
+        "captcha_v2",
+        f"n = 312 test pictures (728 train), seed 0. {machine()}.\n\n{table(head, rows)}\n\n{fenced(commands)}",
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Generating and merging
+
+
+def generate() -> None:
+    """Pictures per second and core of the generator, for each style."""
+    from captcha_generator import MIXED, STYLES
+
+    rows: list[list[object]] = []
+    for style in [*STYLES, MIXED]:
+        out = WORK / "generate" / style
+        rates = []
+        for repeat in range(3):
+            arguments = (
+                "--count",
+                4000,
+                "--style",
+                style,
+                "--seed",
+                repeat,
+                "--workers",
+                1,
+                "--out",
+                f"{out}-{repeat}",
+            )
+            short, _, _ = command("captcha_generator.py", "--count", 1, *arguments[2:-1], f"{out}-{repeat}-start")
+            seconds, _, _ = command("captcha_generator.py", *arguments)
+            rates.append(3999 / (seconds - short))
+        rows.append([style, round(statistics.median(rates)), f"{min(rates):.0f} to {max(rates):.0f}"])
+    commands = [
+        f"python captcha_generator.py --count {count} --style STYLE --seed SEED --workers 1 --out FOLDER"
+        for count in (4000, 1)
+    ]
+    write_section(
+        "pipeline.md",
+        "generate",
+        f"Difference of two commands, so that the start of the process does not count; n = 4,000 pictures, seeds 0, 1 "
+        f"and 2. {machine()}.\n\n"
+        f"{table(['style', 'pictures per second and core (median)', 'range'], rows)}\n\n{fenced(commands)}",
+    )
+
+
+def merge() -> None:
+    """Rows per second and memory of merging, and of making a checked dataset of, 1,000,000 generated rows."""
+    count = 1_000_000
+    out = WORK / "million"
+    generated = f"captcha_generator.py --count {count} --style clean --out {out} --shard_size 100000"
+    merging = f"make_dataset.py {out} --merge --out {WORK}/million.parquet"
+    making = f"make_dataset.py {out} --out {WORK}/million-dataset"
+    rows: list[list[object]] = []
+    for what, line in (("generate", generated), ("merge into one file", merging), ("check and split", making)):
+        seconds, peak, _ = command(*shlex.split(line))
+        rows.append([what, f"{seconds:.0f}", f"{count / seconds:,.0f}", f"{peak:.0f}"])
+    size = sum(path.stat().st_size for path in (ROOT / out).glob("*.parquet"))
+    head = ["step", "seconds", "rows per second", "peak memory, all processes (MiB)"]
+    write_section(
+        "pipeline.md",
+        "merge",
+        f"n = {count:,} rows, {size / 2**30:.1f} GiB, seed 0. {machine()}.\n\n{table(head, rows)}\n\n"
+        + fenced([f"python {line}" for line in (generated, merging, making)]),
+    )
+
+
+SECTIONS: dict[str, Callable[[], None]] = {"captcha_v2": captcha_v2, "generate": generate, "merge": merge}
+
+
+def main() -> int:
+    """Command line."""
+    names = sys.argv[1:] or list(SECTIONS)
+    unknown = [name for name in names if name not in SECTIONS]
+    if unknown:
+        print(f"error: no table {unknown[0]!r}: choose from {', '.join(SECTIONS)}", file=sys.stderr)
+        return 1
+    (ROOT / WORK).mkdir(parents=True, exist_ok=True)
+    os.chdir(ROOT)
+    for name in names:
+        SECTIONS[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
