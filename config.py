@@ -85,7 +85,7 @@ class TrainConfig:
     dropout: float = 0.1
     """Dropout probability before the classifier."""
 
-    synthetic_count: int = 6000
+    synthetic_count: int = 4000
     """Synthetic captchas to generate where there is no data."""
     synthetic_style: str = "classic,line"
     """Styles of the synthetic captchas, comma-separated."""
@@ -98,10 +98,10 @@ class TrainConfig:
     augment: float = 1.0
     """Strength of the training augmentation: 0 is none, 1 the default."""
 
-    frozen_epochs: int = 3
+    frozen_epochs: int = 2
     """Epochs with the backbone frozen; skipped where its weights are not pretrained."""
-    epochs: int = 30
-    """Epochs of the whole network."""
+    epochs: int | None = None
+    """Epochs of the whole network; by default so many that it sees about 40,000 pictures, within 8 and 60."""
     batch_size: int = 64
     """Pictures per optimizer step, over all processes together."""
     optimizer: Literal["adam", "adamw"] = "adamw"

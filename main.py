@@ -1,7 +1,7 @@
 """Train a captcha reader.
 
     python main.py                                                 # no data: a synthetic set, the default model
-    python main.py --data FOLDER --model crnn --epochs 30          # labelled pictures of your own
+    python main.py --data FOLDER                                   # labelled pictures of your own
     python main.py --config configs/finetune.yaml --data FOLDER    # from the shipped weights
     python main.py --resume --out saved_models/RUN                 # go on where a run was stopped
     accelerate launch --num_processes 2 main.py --data FOLDER      # several processes or GPUs
@@ -69,6 +69,7 @@ from predict import CaptchaPredictor
 
 GENERATED = "generated"  # the folder below data/ for what we make ourselves
 STATE_FILE = "state.pt"
+PICTURES_SEEN = 40_000  # by a run whose number of epochs is not given
 
 
 class Interrupted(Exception):
@@ -634,7 +635,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    phases = plan_phases(config, pretrained, accelerator.print)
+    phases = plan_phases(config, len(datasets["train"]), pretrained, accelerator.print)
     # channels_last: oneDNN's depthwise convolutions train 1.5 times as fast on a CPU this way.
     model = model.to(accelerator.device, memory_format=torch.channels_last)
     trainer = Trainer(config, model, phases, datasets, accelerator, provenance, on_epoch)
@@ -684,15 +685,21 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(TrainConfig(**values), out=config.out, resume=True)
 
 
-def plan_phases(config: TrainConfig, pretrained: bool, say: Callable[[str], None] = print) -> list[Phase]:
-    """The phases of a run: frozen backbone, then all. Freezing random features would train a head on noise."""
+def plan_phases(config: TrainConfig, n: int, pretrained: bool, say: Callable[[str], None] = print) -> list[Phase]:
+    """The phases of a run: frozen backbone, then all. Freezing random features would train a head on noise.
+
+    Args:
+        n: training pictures.
+        pretrained: whether the backbone is.
+    """
+    epochs = config.epochs if config.epochs is not None else min(60, max(8, round(PICTURES_SEEN / n)))
     phases = []
     if config.frozen_epochs and pretrained:
         phases.append(Phase("frozen", config.frozen_epochs, config.frozen_learning_rate, frozen=True))
     elif config.frozen_epochs:
         say("The backbone is not pretrained: skipping the frozen phase.")
-    if config.epochs:
-        phases.append(Phase("whole", config.epochs, config.learning_rate, frozen=False))
+    if epochs:
+        phases.append(Phase("whole", epochs, config.learning_rate, frozen=False))
     if not phases:
         raise UserError("there is nothing to train: --epochs is 0, and so is the frozen phase")
     return phases

@@ -161,7 +161,7 @@ def captcha_v2() -> None:
     ]
     size = '--image_size "[32, 128]"'
     pretrain = f"--config configs/pretrain.yaml --data {line} --evaluate false {size}"
-    finetune = f"--config configs/finetune.yaml --data {data}"
+    finetune = f"--config configs/finetune.yaml --data {data} --epochs 15"
     recipes: dict[str, list[tuple[str, str]]] = {
         "crnn": [("crnn", f"--model crnn --data {data} --init scratch --epochs 25 --batch_size 32")],
         "efficientnet": [
