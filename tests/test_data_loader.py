@@ -1,0 +1,348 @@
+"""One preprocessing for all: the same array from every entrance, geometry on drawn shapes, order and augmentation."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from common import UserError
+from config import ModelConfig
+from data_loader import (
+    CaptchaDataset,
+    EpochBatches,
+    MixedDataset,
+    SquarePadAndResize,
+    border_colour,
+    build_loader,
+    build_transform,
+    load_data,
+    load_split,
+    pad_and_resize,
+    stretch,
+)
+from predict import CaptchaPredictor, preprocess_image
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def noise(mode: str, size: tuple[int, int] = (37, 23), seed: int = 0) -> Image.Image:
+    """A picture of random pixels; the RGBA and the palette ones are transparent in parts."""
+    rng = np.random.default_rng(seed)
+    if mode == "P":
+        image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).quantize(16)
+        image.info["transparency"] = 3
+        return image
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], len(mode))
+    return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+
+
+def config(**changes: object) -> ModelConfig:
+    values = {"name": "crnn", "alphabet": "abcd", "max_length": 3, "image_size": (16, 48), "channels": 3}
+    return ModelConfig(**(values | changes))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The transform
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_every_entrance_gives_the_same_array_bit_for_bit(mode: str, reader: Path, tmp_path: Path) -> None:
+    predictor = CaptchaPredictor(reader, threads=1)
+    transform = build_transform(predictor.config, train=False)
+    image = noise(mode)
+    encoded = png(image)
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded)
+    sources = [image, encoded, path, str(path)]
+    if mode != "P":
+        sources.append(np.asarray(image))
+    if mode == "L":
+        sources += [np.asarray(image)[..., None], image.convert("RGB")]
+    expected = CaptchaDataset([encoded], ["a"], transform)[0][0]
+    assert expected.dtype == np.uint8
+    assert expected.shape == (1, 16, 48)
+    assert expected.std() > 10
+    training = CaptchaDataset([encoded], ["a"], build_transform(predictor.config, train=True))
+    assert np.array_equal(training[0][0], expected), "no epoch, no augmentation"
+    for source in sources:
+        assert np.array_equal(predictor.preprocess_image(source), expected)
+        assert np.array_equal(preprocess_image(source, transform), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_transparency_is_white(mode: str) -> None:
+    image = Image.new("RGBA", (48, 16), (0, 0, 0, 0))
+    ImageDraw.Draw(image).rectangle((20, 4, 27, 11), fill=(255, 0, 0, 255))
+    if mode == "P":
+        image = Image.open(io.BytesIO(png(image.quantize(2))))
+        assert image.mode == "P"
+    pixels = preprocess_image(image, build_transform(config()))
+    expected = np.full((3, 16, 48), 255)
+    expected[1:, 4:12, 20:28] = 0
+    assert np.array_equal(pixels, expected)
+
+
+def test_a_grey_network_and_a_colour_one_see_the_same_picture() -> None:
+    image = noise("L")
+    grey = preprocess_image(image, build_transform(config(channels=1)))
+    colour = preprocess_image(image, build_transform(config(channels=3)))
+    assert (grey.shape[0], colour.shape[0]) == (1, 3)
+    for channel in colour:
+        assert np.abs(channel.astype(int) - grey[0].astype(int)).max() <= 1
+
+
+def extent(pixels: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the dark shape in (H, W, C)."""
+    dark = pixels[..., 0] < 128
+    rows, columns = np.flatnonzero(dark.any(1)), np.flatnonzero(dark.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def circle(width: int, height: int, diameter: int, background: int = 200) -> np.ndarray:
+    image = Image.new("L", (width, height), background)
+    left, top = (width - diameter) // 2, (height - diameter) // 2
+    ImageDraw.Draw(image).ellipse((left, top, left + diameter - 1, top + diameter - 1), fill=0)
+    return np.asarray(image)[..., None]
+
+
+@pytest.mark.parametrize("shape", [(200, 50), (60, 120), (100, 100), (400, 30)])
+def test_pad_keeps_a_circle_round_and_in_the_middle(shape: tuple[int, int]) -> None:
+    size = (64, 160)
+    pixels = circle(*shape, diameter=min(shape) - 6)
+    out = pad_and_resize(pixels, size)
+    assert out.shape == (*size, 1)
+    rows, columns = extent(out)
+    tall, wide = rows.stop - rows.start, columns.stop - columns.start
+    scale = min(size[0] / shape[1], size[1] / shape[0])
+    assert abs(tall - wide) <= 1
+    assert abs(tall - scale * (min(shape) - 6)) <= 2
+    assert abs((rows.start + rows.stop) / 2 - 32) <= 1
+    assert abs((columns.start + columns.stop) / 2 - 80) <= 1
+
+
+def test_pad_fills_with_the_colour_of_the_border() -> None:
+    pixels = np.full((10, 10, 3), (10, 200, 90), dtype=np.uint8)
+    pixels[2:8, 2:8] = 0
+    pixels[0, 3] = 255  # one odd pixel of the border does not count
+    out = pad_and_resize(pixels, (10, 40))
+    assert np.array_equal(out[:, 15:25], pixels)
+    assert (out[:, :15] == (10, 200, 90)).all()
+    assert (out[:, 25:] == (10, 200, 90)).all()
+    assert border_colour(pixels) == (10, 200, 90)
+
+
+def test_stretch_fills_the_whole_input() -> None:
+    pixels = np.zeros((50, 50, 1), dtype=np.uint8)
+    pixels[:25] = 200
+    out = stretch(pixels, (20, 100))
+    assert out.shape == (20, 100, 1)
+    assert (out[:10] == 200).all()
+    assert (out[10:] == 0).all()
+    rows, columns = extent(stretch(circle(80, 80, 40), (20, 80)))
+    assert (columns.stop - columns.start) == pytest.approx(4 * (rows.stop - rows.start), abs=4)
+
+
+def test_square_pads_to_a_square_then_shrinks() -> None:
+    pixels = circle(200, 50, 40)
+    out = SquarePadAndResize(100)(pixels)
+    assert out.shape == (100, 100, 1)
+    rows, columns = extent(out)
+    assert (rows.start, rows.stop) == (40, 60), "a circle of 40 in 200x50 is one of 20 in 100x25 in the middle"
+    assert abs((columns.stop - columns.start) - 20) <= 1
+    assert (out[:36] == 200).all()
+    assert (out[64:] == 200).all()
+    assert np.array_equal(SquarePadAndResize((100, 100))(pixels), out)
+    through = build_transform(config(image_size=(100, 100), resize="square", channels=1)).prepare(
+        Image.fromarray(pixels[..., 0])
+    )
+    assert np.array_equal(through, out)
+
+
+@pytest.mark.parametrize("resize", ["pad", "stretch", "square"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 1), (1000, 2), (2, 1000), (48, 16)])
+def test_any_shape_comes_to_the_input_size(resize: str, channels: int, shape: tuple[int, int]) -> None:
+    transform = build_transform(config(resize=resize, channels=channels))
+    pixels = transform(noise("RGB", shape))
+    assert (pixels.shape, pixels.dtype) == ((channels, 16, 48), np.uint8)
+    assert pixels.flags.c_contiguous
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Augmentation
+
+
+@pytest.fixture
+def make(captchas: list[tuple[bytes, str]]) -> Callable[..., CaptchaDataset]:
+    def dataset(train: bool = True, strength: float = 1.0, seed: int = 0) -> CaptchaDataset:
+        images, texts = zip(*captchas, strict=True)
+        return CaptchaDataset(images, texts, build_transform(config(), train, strength), seed)
+
+    return dataset
+
+
+def test_augmentation_is_for_training_alone(make: Callable[..., CaptchaDataset]) -> None:
+    plain = make(train=False)
+    for dataset, changes in ((make(), True), (make(train=False), False), (make(strength=0.0), False)):
+        pairs = [(dataset[0, i][0], plain[i][0]) for i in range(len(plain))]
+        assert any(not np.array_equal(a, b) for a, b in pairs) == changes
+
+
+def test_augmentation_leaves_the_picture_recognisable(make: Callable[..., CaptchaDataset]) -> None:
+    dataset = make()
+    for i in range(10):
+        a, b = dataset[i][0].astype(float), dataset[1, i][0].astype(float)
+        assert 0 < np.abs(a - b).mean() < 60
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone(make: Callable[..., CaptchaDataset]) -> None:
+    keys = [(epoch, index) for epoch in (0, 1) for index in range(12)]
+    first = make()
+    expected = {key: first[key][0] for key in keys}
+    shuffled = random.Random(1).sample(keys, len(keys))
+    other = make()
+    assert all(np.array_equal(other[key][0], expected[key]) for key in shuffled)
+    assert not np.array_equal(expected[0, 3], expected[1, 3])
+    assert not np.array_equal(make(seed=1)[0, 3][0], expected[0, 3])
+
+
+def test_workers_change_nothing(make: Callable[..., CaptchaDataset]) -> None:
+    dataset = make()
+    batches = list(EpochBatches(len(dataset), 8, seed=0, epoch=2))
+    runs = [list(build_loader(make(), batches, workers)) for workers in (0, 2)]
+    assert len(runs[0]) == len(batches) == 5
+    for (pixels, texts, indices), (same, same_texts, same_indices) in zip(*runs, strict=True):
+        assert pixels.equal(same)
+        assert (texts, indices) == (same_texts, same_indices)
+        assert texts == [dataset.texts[i] for i in indices]
+    assert [i for _, _, indices in runs[0] for i in indices] == [i for batch in batches for _, i in batch]
+
+
+def test_what_is_kept_in_memory_is_what_was_read(
+    make: Callable[..., CaptchaDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = make()
+    assert np.array_equal(cached[5][0], cached[5][0])
+    monkeypatch.setattr("data_loader.CACHE_BYTES", 0)
+    uncached = make()
+    for key in (5, (0, 5), (1, 5), 5):
+        assert np.array_equal(cached[key][0], uncached[key][0])
+
+
+def test_an_unreadable_sample_is_named() -> None:
+    dataset = CaptchaDataset([b"no picture"], ["a"], build_transform(config()), names=lambda i: f"train sample {i}")
+    with pytest.raises(UserError, match="train sample 0"):
+        dataset[0]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Batches
+
+
+@pytest.mark.parametrize(("size", "batch"), [(60, 16), (64, 16), (5, 16), (16, 16), (7, 1)])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_processes_share_every_batch_and_see_each_sample_once(size: int, batch: int, world: int) -> None:
+    alone = list(EpochBatches(size, batch, seed=4, epoch=1))
+    assert len(alone) == max(1, size // batch)
+    assert {len(b) for b in alone} == {min(batch, size)}
+    assert max(Counter(index for b in alone for _, index in b).values()) == 1
+    assert {epoch for b in alone for epoch, _ in b} == {1}
+    if min(batch, size) < world:
+        with pytest.raises(UserError, match="shared"):
+            EpochBatches(size, batch, seed=4, epoch=1, world=world)
+        return
+    shares = [list(EpochBatches(size, batch, seed=4, epoch=1, rank=rank, world=world)) for rank in range(world)]
+    assert {len(share) for share in shares} == {len(alone)}
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert sorted(itertools.chain(*parts)) == sorted(whole)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_order_follows_the_seed_and_the_epoch() -> None:
+    orders = [list(EpochBatches(60, 16, seed, epoch)) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))]
+    indices = [[i for batch in order for _, i in batch] for order in orders]
+    assert indices[0] == indices[1]
+    assert indices[0] != indices[2]
+    assert indices[0] != indices[3]
+    assert indices[0] != sorted(indices[0])
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_a_resumed_epoch_goes_on_with_the_batches_left(start: int) -> None:
+    whole = list(EpochBatches(60, 16, 0, 0))
+    rest = EpochBatches(60, 16, 0, 0, start=start)
+    assert len(rest) == 3 - start
+    assert list(rest) == whole[start:]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Datasets on disk
+
+
+def test_load_data_gives_every_split(dataset: Path) -> None:
+    loaded = load_data(dataset, config())
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 60, "validation": 15, "test": 15}
+    for split, rows in loaded.items():
+        images, texts = load_split(dataset, split)
+        assert list(rows.texts) == texts
+        assert np.array_equal(rows[3][0], build_transform(config())(Image.open(io.BytesIO(images[3]))))
+        augmented = not np.array_equal(rows[0, 3][0], rows[3][0])
+        assert augmented == (split == "train")
+        assert split in rows.names(3) and "3" in rows.names(3) and str(dataset) in rows.names(3)
+
+
+def test_a_limit_is_a_seeded_choice(dataset: Path) -> None:
+    whole = load_data(dataset, config())["train"]
+    chosen = [load_data(dataset, config(), seed=seed, limit=10) for seed in (0, 0, 1)]
+    assert [len(c["train"]) for c in chosen] == [10, 10, 10]
+    assert [len(c["validation"]) for c in chosen] == [15, 15, 15]
+    pictures = [[c["train"].images[i] for i in range(10)] for c in chosen]
+    assert pictures[0] == pictures[1] != pictures[2]
+    labels = {whole.images[i]: whole.texts[i] for i in range(len(whole))}
+    assert all(labels[p] == t for p, t in zip(pictures[0], chosen[0]["train"].texts, strict=True))
+    assert pictures[0] != [whole.images[i] for i in range(10)], "not merely the first ones"
+    assert len(load_data(dataset, config(), limit=1000)["train"]) == 60
+
+
+def test_a_missing_split_is_empty_and_a_broken_shard_is_one_sentence(dataset: Path, tmp_path: Path) -> None:
+    assert len(load_data(tmp_path, config(), splits=("test",))["test"]) == 0
+    (tmp_path / "train-0.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_data(tmp_path, config())
+
+
+def test_synthetic_pictures_follow_the_real_ones_and_are_new_each_epoch(
+    make: Callable[..., CaptchaDataset], captchas: list[tuple[bytes, str]]
+) -> None:
+    asked: list[int] = []
+
+    def render(number: int) -> tuple[bytes, str]:
+        asked.append(number)
+        return captchas[number % 40][0], f"text {number}"
+
+    real = make()
+    mixed = MixedDataset(real, render, count=5)
+    assert len(mixed) == 45
+    for index in (0, 39):
+        assert np.array_equal(mixed[2, index][0], real[2, index][0])
+        assert mixed[2, index][1:] == (real.texts[index], index)
+    assert asked == []
+    for epoch in (0, 1, 2):
+        for index in range(40, 45):
+            pixels, text, same = mixed[epoch, index]
+            assert (pixels.shape, same) == ((3, 16, 48), index)
+            assert text == f"text {asked[-1]}"
+    assert asked == list(range(15)), "none comes twice"
+    assert np.array_equal(mixed[1, 42][0], mixed[1, 42][0])
