@@ -73,7 +73,7 @@ PICTURES_SEEN = 40_000  # by a run whose number of epochs is not given
 
 
 class Interrupted(Exception):
-    """The user asked to stop; the state is saved."""
+    """The user asked to stop; the state is saved in the run folder that the message names."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -493,7 +493,7 @@ class Trainer:
                 if accelerator.check_trigger():
                     self.seconds += time.perf_counter() - started
                     self.save_state()
-                    raise Interrupted
+                    raise Interrupted(str(self.out))
         self.seconds += time.perf_counter() - started
         self._end_epoch(phase, epoch)
 
@@ -756,8 +756,8 @@ def main() -> int:
     config = parse_config(TrainConfig, "Train a captcha reader.")
     try:
         train_model(config)
-    except Interrupted:
-        print("\nStopped, everything is saved. Go on with: python main.py --resume --out RUN_FOLDER", file=sys.stderr)
+    except Interrupted as stopped:
+        print(f"\nStopped, everything is saved. Go on with: python main.py --resume --out {stopped}", file=sys.stderr)
         return 130
     return 0
 
