@@ -90,10 +90,15 @@ class SquarePadAndResize:
         return _resize(canvas, *self.size)
 
 
+def pad_to_square(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`SquarePadAndResize` as a function."""
+    return SquarePadAndResize(size)(pixels)
+
+
 RESIZERS: dict[str, Resizer] = {
     "pad": pad_and_resize,
     "stretch": stretch,
-    "square": lambda pixels, size: SquarePadAndResize(size)(pixels),
+    "square": pad_to_square,
 }
 
 
@@ -183,7 +188,7 @@ class CaptchaDataset:
         texts: Sequence[str],
         transform: CaptchaTransform,
         seed: int = 0,
-        names: Callable[[int], str] = lambda index: f"sample {index}",
+        names: Callable[[int], str] = "sample {}".format,
     ) -> None:
         self.images, self.texts, self.transform, self.seed, self.names = images, texts, transform, seed, names
         height, width = transform.size
@@ -323,13 +328,9 @@ def load_data(
             chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:limit])
             images, texts = _Subset(images, chosen), [texts[i] for i in chosen]
         transform = build_transform(config, train=split == "train", strength=augment)
-        names = _namer(Path(folder), split)
+        names = f"{split} sample {{}} of {str(folder).replace('{', '{{').replace('}', '}}')}".format  # can be pickled
         loaded[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
     return loaded
-
-
-def _namer(folder: Path, split: str) -> Callable[[int], str]:
-    return lambda index: f"{split} sample {index} of {folder}"
 
 
 # --------------------------------------------------------------------------------------------------------------------

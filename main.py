@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from torch import nn
 from tqdm import tqdm
 
 from accuracy_calculator import evaluate, print_report, text_metrics
-from captcha_generator import generate_captcha_data
+from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
 from codec import Alphabet, infeasible_labels
 from common import (
     DEFAULT_CHECKPOINT,
@@ -51,7 +52,7 @@ from common import (
     write_text,
 )
 from config import DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
-from data_loader import CaptchaDataset, EpochBatches, build_loader, load_data
+from data_loader import CaptchaDataset, EpochBatches, MixedDataset, build_loader, load_data
 from make_dataset import is_dataset, load_info, make_dataset
 from model import (
     MODELS,
@@ -123,6 +124,19 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
         if rejected := info["rejects"]["total"]:
             say(f"{rejected:,} samples were left out, each with its reason in {out / 'dataset.json'}")
     return out
+
+
+def mix_synthetic(config: TrainConfig, real: CaptchaDataset, alphabet: Alphabet) -> CaptchaDataset | MixedDataset:
+    """Add synthetic captchas to the training pictures, new ones in each epoch, of the same alphabet and lengths."""
+    count = round(config.mix_synthetic * len(real))
+    if not count:
+        return real
+    lengths = [len(text) for text in real.texts]
+    settings = CaptchaSettings.from_config(
+        GeneratorConfig(style=config.synthetic_style, length=f"{min(lengths)}-{max(lengths)}", seed=config.seed + 1)
+    )
+    settings = dataclasses.replace(settings, alphabet=alphabet.characters)
+    return MixedDataset(real, partial(render_captcha, settings=settings), count)
 
 
 def _found_in(folder: Path) -> list[Path]:
@@ -345,7 +359,7 @@ class Trainer:
         config: TrainConfig,
         model: CaptchaModel,
         phases: list[Phase],
-        datasets: dict[str, CaptchaDataset],
+        datasets: dict[str, Any],
         accelerator: Accelerator,
         provenance: dict[str, Any],
         on_epoch: Callable[[dict[str, Any]], None] | None = None,
@@ -636,9 +650,10 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     phases = plan_phases(config, len(datasets["train"]), pretrained, accelerator.print)
+    trained_on = mix_synthetic(config, datasets["train"], model.alphabet)
     # channels_last: oneDNN's depthwise convolutions train 1.5 times as fast on a CPU this way.
     model = model.to(accelerator.device, memory_format=torch.channels_last)
-    trainer = Trainer(config, model, phases, datasets, accelerator, provenance, on_epoch)
+    trainer = Trainer(config, model, phases, datasets | {"train": trained_on}, accelerator, provenance, on_epoch)
     if config.resume:
         trainer.load_state()
         accelerator.print(f"Going on after epoch {trainer._epoch_number()}, step {trainer.place['step']}.")
@@ -731,7 +746,7 @@ def finish_run(
     out = result["out"]
     plot_history(result["history"], out / "curves.png")
     test = datasets["test"]
-    if not len(test):
+    if len(test) == 0:
         print(f"There is no test split. Weights: {result['checkpoint']}")
         return None
     predictor = CaptchaPredictor(result["checkpoint"], device="cpu" if config.cpu else None, threads=config.threads)
