@@ -95,13 +95,12 @@ def reader(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory: 
     from model import build_model, save_checkpoint
 
     torch.manual_seed(5)
-    model = build_model(tiny(dropout=0.0)).train()
+    model = build_model(tiny())
     pixels = torch.from_numpy(np.stack([_pixels(model, open_image(png)) for png, _ in captchas]))
+    _settle(model, pixels)
     with torch.no_grad():
-        for _ in range(20):
-            model(pixels)  # fits BatchNorm's statistics to the pictures
         # Random weights answer much alike to every picture: take away what is common, and widen what is left.
-        logits = model.eval()(pixels)
+        logits = model(pixels)
         model.head.classifier.weight *= 20
         model.head.classifier.bias.copy_(-20 * (logits.mean((0, 1)) - model.head.classifier.bias))
         texts = {r.text for r in model.codec.decode(model.log_probs(pixels).numpy())}
@@ -112,6 +111,28 @@ def reader(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory: 
         metrics={"validation": {"n": 15, "cer": 0.5}},
         provenance={"config": {"seed": 5}},
     )
+
+
+def _settle(model, pixels) -> None:
+    """Fit BatchNorm's statistics to pictures, or a deep network with random weights hardly sees what it is shown."""
+    import torch
+
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average
+    with torch.no_grad():
+        model.train()(pixels)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+@pytest.fixture(scope="session")
+def settle() -> Callable:
+    """Make a model with random weights tell pictures apart: `settle(model, pixels)`, which also leaves it in eval."""
+    return _settle
 
 
 def _pixels(model, image) -> np.ndarray:
