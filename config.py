@@ -121,7 +121,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Label smoothing of the slot heads."""
     patience: int = 0
-    """Stop after this many epochs without a better validation CER; 0: never."""
+    """Stop after this many epochs without better weights (validation sequence accuracy, then loss); 0: never."""
     seed: int = 0
     """Seed of split, weights, order and augmentation."""
 

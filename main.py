@@ -441,6 +441,7 @@ class Trainer:
             for number in range(self.place["phase"], len(self.phases)):
                 if number != self.place["phase"]:
                     self.place = {"phase": number, "epoch": 0, "step": 0}
+                    self.stale = 0  # patience with the head alone says nothing of the whole network
                 if not self._run_phase(self.phases[number]):
                     break  # early stopping ends the run, not just a phase
 
@@ -462,10 +463,11 @@ class Trainer:
         if self.place["epoch"] == 0 and self.place["step"] == 0:
             self.save_state()
         while self.place["epoch"] < phase.epochs:
-            self._run_epoch(phase)
+            # Before the epoch: a run that stopped early must not go on for one more when it is resumed.
             if config.patience and not phase.frozen and self.stale >= config.patience:
                 accelerator.print(f"No better reading for {self.stale} epochs: stopping early.")
                 return False
+            self._run_epoch(phase)
         return True
 
     def _epoch_number(self) -> int:
@@ -565,7 +567,9 @@ class Trainer:
             save_checkpoint(self.model, self.out / "last.safetensors", metrics=metrics, provenance=self.provenance)
             write_text(self.out / "history.json", json.dumps(self.history, indent=1))
             print(describe_epoch(row, better), flush=True)
-        self.save_state()
+        stopping = self.config.patience and self.stale >= self.config.patience
+        if self.place["epoch"] % self.config.save_every == 0 or self.place["epoch"] == phase.epochs or stopping:
+            self.save_state()
         accelerator.log(
             {"train/loss": row["train_loss"], "train/learning_rate": row["learning_rate"]}
             | {f"validation/{k}": v for k, v in _numbers(row.get("validation", {})).items()},
@@ -599,6 +603,30 @@ def describe_epoch(row: dict[str, Any], better: bool) -> str:
     return line
 
 
+LEAST = {
+    **dict.fromkeys(("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads"), 1),
+    **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed"), 0),
+    **dict.fromkeys(("mix_synthetic", "augment", "weight_decay", "clip_norm", "warmup", "label_smoothing"), 0),
+    **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
+}
+BELOW = {"warmup": 1, "dropout": 1, "label_smoothing": 1}
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Refuse numbers that make no sense, before any work is done.
+
+    Raises:
+        UserError: names the setting and the values it may take.
+    """
+    for name, least in LEAST.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value < BELOW.get(name, math.inf):
+            below = f" and below {BELOW[name]}" if name in BELOW else ""
+            raise UserError(f"--{name} is {value}: it must be {least} or more{below}")
+    if config.image_size is not None and min(config.image_size) < 16:
+        raise UserError(f"--image_size is {list(config.image_size)}: each side must be 16 or more")
+
+
 def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
     """Train, evaluate and draw.
 
@@ -617,6 +645,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         config = load_run_config(config)
     elif config.out is None:
         config = dataclasses.replace(config, out=str(SAVED_MODELS / f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"))
+    check_settings(config)
     out = Path(str(config.out))
     torch.set_num_threads(config.threads or max(1, available_cores() // _local_processes()))
     accelerator = Accelerator(
