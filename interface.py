@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import html
 import os
+import socket
 import threading
 import time
 from collections import OrderedDict
@@ -280,6 +281,7 @@ def main() -> int:
     """Command line."""
     config = parse_config(InterfaceConfig, "A page that reads captchas, on this machine.")
     models = Models(checkpoint=config.checkpoint, threads=config.threads)
+    _check_port(config.host, config.port)
     gr = _gradio()
     demo = build_demo(models)
     try:
@@ -297,15 +299,27 @@ def main() -> int:
             css=CSS,
             footer_links=["api", "settings"],
         )
-    except (OSError, OverflowError, gr.exceptions.ServerFailedToStartError):
-        raise UserError(
-            f"cannot listen on {config.host}:{config.port}: another program may use the port, so name another --port"
-        ) from None
+    except (OSError, gr.exceptions.ServerFailedToStartError) as error:
+        raise _cannot_listen(config.host, config.port, error) from None
     print(f"{TITLE}: {demo.local_url} (Ctrl-C ends it)", flush=True)
     # The first reader should not wait for torch; a model that cannot be used says so on the page.
     threading.Thread(target=_warm_up, args=(models,), daemon=True).start()
     demo.block_thread()
     return 0
+
+
+def _check_port(host: str, port: int) -> None:
+    """Refuse a port that cannot be had before the seconds that the page takes to build."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except (OSError, OverflowError) as error:
+        raise _cannot_listen(host, port, error) from None
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> UserError:
+    reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+    return UserError(f"cannot listen on {host}:{port} ({reason}): stop what uses it, or name another --port or --host")
 
 
 def _warm_up(models: Models) -> None:

@@ -155,9 +155,7 @@ def draw_grid(
     Raises:
         UserError: the lists differ in length, or a picture cannot be read.
     """
-    for what, items in (("predictions", predictions), ("labels", truths), ("names", names)):
-        if items is not None and len(items) != len(images):
-            raise UserError(f"there are {len(images)} pictures and {len(items)} {what}: give one for each picture")
+    _check_lengths(images, predictions=predictions, labels=truths, names=names)
     # Nothing is drawn larger than the cell, so the full-size pictures need not stay in memory.
     pictures = [_thumbnail(image, f"image {i}") for i, image in enumerate(images)]
     shapes = [picture.height / picture.width for picture in pictures]
@@ -193,6 +191,12 @@ def draw_grid(
         truth = None if truths is None else truths[i]
         _cell(page, box, picture_height, picture, prediction, truth, None if names is None else names[i])
     return figure
+
+
+def _check_lengths(images: Sequence[ImageLike], **others: Sequence[Any] | None) -> None:
+    for what, items in others.items():
+        if items is not None and len(items) != len(images):
+            raise UserError(f"there are {len(images)} pictures and {len(items)} {what}: give one for each picture")
 
 
 def _wrap(text: str, columns: int) -> list[str]:
@@ -334,6 +338,7 @@ def show_all_images_with_predictions(
     Raises:
         UserError: a picture cannot be read, the lists differ in length, or `path` cannot be written.
     """
+    _check_lengths(images, predictions=predictions, labels=truths)
     shown = slice(0, MAX_PICTURES)
     named = bool(images) and all(isinstance(image, str | Path) for image in images)
     note = ""
@@ -455,6 +460,7 @@ class CaptchaVisualizer:
         """
         if worst and truths is None:
             raise UserError("without the labels there are no worst errors to show: give the truths")
+        _check_lengths(images, predictions=predictions, labels=truths)
         if predictions is None:
             predictions = self.predictor.predict(images if worst else images[:MAX_PICTURES])
             images = images if worst else images[: len(predictions)]
