@@ -379,6 +379,11 @@ def collate(samples: Sequence[tuple[np.ndarray, str, int]]) -> tuple[torch.Tenso
 
 def build_loader(dataset: Any, batches: Any, workers: int = 0) -> Any:
     """A torch DataLoader over `batches` (a batch sampler, or any iterable of key lists)."""
-    from torch.utils.data import DataLoader
+    import torch
 
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+    # Every iterator draws a seed for its workers. From torch's own generator it would shift the dropout of an epoch
+    # that is resumed in its middle, where one more iterator is made.
+    generator = torch.Generator()
+    return torch.utils.data.DataLoader(
+        dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers, generator=generator
+    )

@@ -4,7 +4,8 @@
     python main.py --data FOLDER                                   # labelled pictures of your own
     python main.py --config configs/finetune.yaml --data FOLDER    # from the shipped weights
     python main.py --resume --out saved_models/RUN                 # go on where a run was stopped
-    accelerate launch --num_processes 2 main.py --data FOLDER      # several processes or GPUs
+    accelerate launch --num_processes 2 main.py --data FOLDER      # several GPUs
+    accelerate launch --multi_gpu --num_processes 2 main.py --cpu  # several CPU processes (so accelerate starts them)
 
 A run has two phases, each with its own optimizer and schedule: the head alone on a frozen, pretrained backbone, then
 the whole network. The run folder gets best.safetensors, last.safetensors, config.yaml, history.json, the training
@@ -17,6 +18,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import pickle
 import platform
 import signal
 import sys
@@ -32,6 +34,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import nn
@@ -270,9 +273,10 @@ def build_schedule(config: TrainConfig, phase: Phase, optimizer: torch.optim.Opt
     schedulers = torch.optim.lr_scheduler
     warmup = max(1, round(config.warmup * steps))
     if config.schedule == "onecycle":  # Smith and Topin, 2018
-        return schedulers.OneCycleLR(
-            optimizer, max_lr=phase.learning_rate, total_steps=max(steps, 2), pct_start=warmup / max(steps, 2)
-        )
+        # torch divides by the length of either slope: the shortest cycle is up, peak, down.
+        total = max(steps, 3)
+        rising = min(max(warmup, 2), total - 1)
+        return schedulers.OneCycleLR(optimizer, max_lr=phase.learning_rate, total_steps=total, pct_start=rising / total)
     if config.schedule == "plateau":
         return schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
     if config.schedule == "cosine":
@@ -410,8 +414,8 @@ class Trainer:
         try:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
-        except (RuntimeError, KeyError, OSError, EOFError) as error:
-            raise UserError(f"{self.state_path} is damaged ({error}): start the run again") from error
+        except (RuntimeError, KeyError, OSError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(f"{self.state_path} is damaged: start the run again in another folder") from error
         self.place, self.best, self.stale = state["place"], state["best"], state["stale"]
         self.history = json.loads(state["history"])
         self.loss_sum, self.loss_count, self.seconds = state["running"]
@@ -623,6 +627,8 @@ def check_settings(config: TrainConfig) -> None:
         if value is not None and not least <= value < BELOW.get(name, math.inf):
             below = f" and below {BELOW[name]}" if name in BELOW else ""
             raise UserError(f"--{name} is {value}: it must be {least} or more{below}")
+    if config.tracker not in ("none", *map(str, get_available_trackers())):
+        raise UserError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
     if config.image_size is not None and min(config.image_size) < 16:
         raise UserError(f"--image_size is {list(config.image_size)}: each side must be 16 or more")
 
@@ -690,14 +696,15 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         write_text(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
     if config.tracker != "none":
         _start_tracker(accelerator, config)
+    result: dict[str, Any] = {"out": out, "checkpoint": out / "best.safetensors", "history": trainer.history}
     try:
         trainer.fit()
+        if accelerator.is_main_process and config.evaluate:
+            result["report"] = finish_run(config, result, datasets)
+            accelerator.log({f"test/{k}": v for k, v in _numbers(result["report"] or {}).items()})
     finally:
         if config.tracker != "none":
             accelerator.end_training()
-    result: dict[str, Any] = {"out": out, "checkpoint": out / "best.safetensors", "history": trainer.history}
-    if accelerator.is_main_process and config.evaluate:
-        result["report"] = finish_run(config, result, datasets)
     return result
 
 
@@ -756,9 +763,11 @@ def _start_tracker(accelerator: Accelerator, config: TrainConfig) -> None:
     }
     try:
         accelerator.init_trackers("captcha", config=flat)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # each tracker has its own; the cause is its store or its settings
+        reason = str(error).strip().splitlines()
         raise UserError(
-            f"the tracker {config.tracker} cannot be used ({error}): pip install {config.tracker}"
+            f"the tracker {config.tracker} cannot be used ({reason[0] if reason else type(error).__name__}): mend its "
+            "settings or leave --tracker out"
         ) from error
 
 
