@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from common import UserError
@@ -228,6 +229,12 @@ def test_workers_change_nothing(make: Callable[..., CaptchaDataset]) -> None:
         assert (texts, indices) == (same_texts, same_indices)
         assert texts == [dataset.texts[i] for i in indices]
     assert [i for _, _, indices in runs[0] for i in indices] == [i for batch in batches for _, i in batch]
+
+
+def test_loading_leaves_the_generator_of_dropout_alone(make: Callable[..., CaptchaDataset]) -> None:
+    before = torch.get_rng_state()
+    next(iter(build_loader(make(), [[(0, 1), (0, 2)]])))
+    assert torch.get_rng_state().equal(before)
 
 
 def test_what_is_kept_in_memory_is_what_was_read(

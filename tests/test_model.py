@@ -104,11 +104,10 @@ def test_imagenet_backbones_see_grey_as_its_colour_copy(name: str, tiny: Callabl
     assert torch.allclose(grey(images), colour(images.expand(-1, 3, -1, -1)), atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "stride"), [("crnn", 4), ("resnet", 8), ("efficientnet", 8), ("lacc", 8)])
-def test_ctc_gets_a_step_per_few_columns(name: str, stride: int, tiny: Callable) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_ctc_gets_a_step_for_every_four_to_eight_columns(name: str, tiny: Callable) -> None:
     model = build_model(tiny(name, head="ctc", image_size=(32, 160)))
-    assert model.steps == 160 // stride
-    assert model.backbone.width_stride == stride
+    assert 160 / 8 <= model.steps <= 160 / 4
 
 
 @pytest.mark.parametrize("size", [(48, 160), (40, 104), (64, 64), (17, 49)])

@@ -1,0 +1,756 @@
+"""Training, from the command line to the files it leaves: what it writes, refuses, survives and repeats."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
+
+import main
+from codec import Alphabet
+from common import UserError, parse_config
+from config import DatasetConfig, TrainConfig
+from data_loader import MixedDataset, load_data
+from make_dataset import is_dataset, make_dataset
+from model import build_model, load_model, read_metadata, save_checkpoint
+from predict import CaptchaPredictor
+
+ROOT = Path(main.__file__).resolve().parent
+SMALL = ["--image_size", "[16,48]", "--hidden", "8", "--cpu", "--threads", "1", "--batch_size", "16"]
+SCRATCH = [*SMALL, "--init", "scratch", "--frozen_epochs", "0"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    """accelerate keeps one state per process, and its settings must not leak from one run into the next."""
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
+@pytest.fixture
+def train(call: Callable, dataset: Path, tmp_path: Path) -> Callable[..., SimpleNamespace]:
+    """A run in this process into a folder of its own: `train(*flags)`."""
+    count = iter(range(100))
+
+    def run(*flags: object, out: Path | None = None, data: Path = dataset, evaluate: bool = False) -> SimpleNamespace:
+        AcceleratorState._reset_state(True)
+        out = out or tmp_path / f"run-{next(count)}"
+        code, stdout, stderr = call(main, "--data", data, "--out", out, "--evaluate", evaluate, *flags)
+        return SimpleNamespace(out=out, code=code, stdout=stdout, stderr=stderr)
+
+    return run
+
+
+def history(out: Path) -> list[dict]:
+    path = out / "history.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def timeless(out: Path) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history(out)]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    for name in ("best.safetensors", "last.safetensors"):
+        mine, theirs = load_file(a / name), load_file(b / name)
+        assert mine.keys() == theirs.keys()
+        different = [key for key in mine if not mine[key].equal(theirs[key])]
+        assert not different, f"{name}: {different[:3]}"
+    assert timeless(a) == timeless(b)
+
+
+def assert_one_sentence(result: SimpleNamespace | subprocess.CompletedProcess[str], *said: str, code: int = 1) -> None:
+    stderr = result.stderr
+    assert getattr(result, "code", getattr(result, "returncode", None)) == code, stderr
+    assert "Traceback" not in stderr
+    message = [line for line in stderr.splitlines() if "error: " in line]
+    assert len(message) == 1, stderr
+    for part in said:
+        assert part in stderr
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# A run from end to end
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """`python main.py` as a user starts it."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    flags = ["--data", str(dataset), "--out", str(out), "--epochs", "2", *SCRATCH, "--learning_rate", "0.001"]
+    result = subprocess.run([sys.executable, str(ROOT / "main.py"), *flags], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return SimpleNamespace(out=out, flags=flags, stdout=result.stdout, stderr=result.stderr)
+
+
+def test_a_run_leaves_all_its_files(finished: SimpleNamespace) -> None:
+    names = {path.name for path in finished.out.iterdir()}
+    assert names >= {"best.safetensors", "last.safetensors", "config.yaml", "history.json", "metrics.json"}
+    assert names >= {"curves.png", "predictions.png", "confusion.png"}
+    assert not [name for name in names if "tmp" in name]
+
+
+def test_a_run_says_what_it_does(finished: SimpleNamespace) -> None:
+    for part in ("60 train, 15 validation, 15 test", "Alphabet of 4: abcd", "1x16x48", "epoch   1", "epoch   2"):
+        assert part in finished.stdout
+    for part in ("sequence accuracy", "ignoring case", "CER", "blanks", "95 % interval", str(finished.out)):
+        assert part in finished.stdout
+    assert "epoch 1/2" in finished.stderr, "a progress bar"
+    assert not re.search(r"(?<!sequence )(?<!character )\baccuracy\b", finished.stdout)
+
+
+def test_the_saved_configuration_is_the_one_that_ran(finished: SimpleNamespace) -> None:
+    given = parse_config(TrainConfig, "", finished.flags)
+    assert parse_config(TrainConfig, "", ["--config", str(finished.out / "config.yaml")]) == given
+    assert main.load_run_config(replace(given, resume=True)) == replace(given, resume=True)
+    assert given.batch_size == 16 and given.image_size == (16, 48)
+
+
+def test_the_history_has_a_row_per_epoch(finished: SimpleNamespace, dataset: Path) -> None:
+    rows = history(finished.out)
+    assert [(row["epoch"], row["phase"]) for row in rows] == [(1, "whole"), (2, "whole")]
+    labels = load_data(dataset, load_model(finished.out / "last.safetensors").config)["validation"].texts
+    for row in rows:
+        assert row["train_loss"] > 0 and row["seconds"] >= 0 and 0 <= row["learning_rate"] <= 1e-3
+        validation = row["validation"]
+        assert validation["n"] == 15
+        assert 0 <= validation["blanks"] <= 1
+        assert [truth for truth, _ in validation["samples"]] == labels[:5]
+        assert validation["character_accuracy"] == pytest.approx(1 - validation["cer"])
+        for truth, reading in validation["samples"]:
+            assert f"{truth}→{reading or '∅'}" in finished.stdout
+
+
+def test_validation_figures_are_those_of_the_weights_saved(finished: SimpleNamespace, dataset: Path) -> None:
+    predictor = CaptchaPredictor(finished.out / "last.safetensors", threads=1)
+    validation = load_data(dataset, predictor.config)["validation"]
+    readings = [p.text for p in predictor.predict([validation.images[i] for i in range(15)])]
+    row = history(finished.out)[-1]["validation"]
+    assert [reading for _, reading in row["samples"]] == readings[:5]
+    pixels = torch.from_numpy(np.stack([validation[i][0] for i in range(15)]))
+    model = predictor.backend.model
+    with torch.inference_mode():
+        logits = model(pixels)
+        assert row["loss"] == pytest.approx(model.losses(logits, validation.texts).mean().item(), rel=1e-3)
+        assert row["blanks"] == pytest.approx((logits.argmax(-1) == 0).float().mean().item(), abs=1e-3)
+
+
+def test_the_test_figures_are_those_a_user_gets(finished: SimpleNamespace, dataset: Path) -> None:
+    report = json.loads((finished.out / "metrics.json").read_text())
+    predictor = CaptchaPredictor(finished.out / "best.safetensors", threads=1)
+    test = load_data(dataset, predictor.config)["test"]
+    readings = [p.text for p in predictor.predict([test.images[i] for i in range(15)], batch_size=15)]
+    assert report["n"] == 15
+    assert report["sequence_accuracy"] == sum(a == b for a, b in zip(readings, test.texts, strict=True)) / 15
+
+
+def test_the_checkpoint_tells_where_it_comes_from(finished: SimpleNamespace, dataset: Path) -> None:
+    metadata = read_metadata(finished.out / "last.safetensors")
+    info = json.loads((dataset / "dataset.json").read_text())
+    assert metadata["metrics"]["epoch"] == 2
+    assert metadata["metrics"]["validation"]["n"] == 15
+    assert metadata["metrics"]["validation"]["cer"] == history(finished.out)[-1]["validation"]["cer"]
+    provenance = metadata["provenance"]
+    assert provenance["data"]["fingerprint"] == info["fingerprint"]
+    assert provenance["data"]["n"] == 60
+    assert provenance["config"]["epochs"] == 2
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert provenance["time"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(
+    train: Callable, finished: SimpleNamespace
+) -> None:
+    same = [*SCRATCH, "--epochs", 2, "--learning_rate", "0.001"]
+    assert_same_run(finished.out, train(*same).out)
+    assert_same_run(finished.out, train(*same, "--workers", 2).out)
+    other = load_file(train(*same, "--seed", 1).out / "last.safetensors")
+    assert any(not v.equal(other[k]) for k, v in load_file(finished.out / "last.safetensors").items())
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(train: Callable, finished: SimpleNamespace) -> None:
+    before = {path.name: path.read_bytes() for path in finished.out.iterdir()}
+    assert_one_sentence(train(*SCRATCH, out=finished.out), "--resume", str(finished.out))
+    assert {path.name: path.read_bytes() for path in finished.out.iterdir()} == before
+
+
+def test_a_finished_run_resumed_changes_nothing(train: Callable, finished: SimpleNamespace, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
+    result = train("--resume", out=copy)
+    assert result.code == 0
+    assert_same_run(copy, finished.out)
+
+
+def test_thirty_pictures_are_learnt_by_heart(train: Callable, dataset: Path) -> None:
+    flags = ["--limit", 30, "--epochs", 40, "--augment", 0, "--dropout", 0, "--hidden", 32, "--learning_rate", 0.005]
+    result = train(*SCRATCH, *flags, "--batch_size", 15)
+    assert result.code == 0, result.stderr
+    losses = [row["train_loss"] for row in history(result.out)]
+    predictor = CaptchaPredictor(result.out / "last.safetensors", threads=1)
+    learnt = load_data(dataset, predictor.config, limit=30)["train"]
+    readings = [p.text for p in predictor.predict([learnt.images[i] for i in range(30)])]
+    assert sum(a == b for a, b in zip(readings, learnt.texts, strict=True)) >= 24, losses
+    assert losses[-1] < losses[0] / 4
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Settings
+
+
+def test_a_preset_gives_way_to_flags(tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("epochs: 7\nbatch_size: 5\nimage_size: [20, 60]\nalphabet: '0123'\n")
+    config = parse_config(TrainConfig, "", ["--config", str(preset), "--batch-size", "9"])
+    assert (config.epochs, config.batch_size, config.image_size, config.alphabet) == (7, 9, (20, 60), "0123")
+    assert config == replace(TrainConfig(), epochs=7, batch_size=9, image_size=(20, 60), alphabet="0123")
+    before = parse_config(TrainConfig, "", ["--batch_size", "9", "--config", str(preset)])
+    assert before.batch_size == 5, "the later one wins"
+
+
+@pytest.mark.parametrize("name", ["quick", "pretrain", "finetune"])
+def test_presets_hold_what_they_say(name: str) -> None:
+    path = ROOT / "configs" / f"{name}.yaml"
+    config = parse_config(TrainConfig, "", ["--config", str(path)])
+    values = yaml.safe_load(path.read_text())
+    assert values
+    for key, value in values.items():
+        assert getattr(config, key) == (tuple(value) if key == "image_size" else value), key
+    main.check_settings(config)
+
+
+@pytest.mark.parametrize("text", ["123", "0123", "1e5", "true", "0-9a-z", "-+"])
+def test_an_alphabet_stays_the_text_it_is(text: str) -> None:
+    assert parse_config(TrainConfig, "", [f"--alphabet={text}"]).alphabet == text
+
+
+def test_switches_may_stand_alone() -> None:
+    config = parse_config(TrainConfig, "", ["--resume", "--out", "r", "--cpu", "--evaluate", "false"])
+    assert (config.resume, config.out, config.cpu, config.evaluate) == (True, "r", True, False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--epochz", "3"], "epochz"),
+        (["--epochs", "many"], "epochs"),
+        (["--model", "vit"], "vit"),
+        (["--schedule", "warm"], "warm"),
+        (["--image_size", "[16]"], "image_size"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["stray"], "stray"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_named(flags: list[str], named: str, train: Callable) -> None:
+    result = train(*SCRATCH, *flags)
+    assert_one_sentence(result, named, code=2)
+    assert not result.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("epochs: 1\nepochz: 3\n", "epochz"), ("epochs: many\n", "epochs"), ("epochs: [1,\n", "parsing")],
+)
+def test_a_preset_that_is_wrong_is_one_sentence(text: str, named: str, train: Callable, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    result = train("--config", tmp_path / "bad.yaml")
+    assert result.code == 2
+    assert "Traceback" not in result.stderr
+    assert named in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("batch_size", 0),
+        ("epochs", -1),
+        ("save_every", 0),
+        ("limit", 0),
+        ("threads", 0),
+        ("workers", -1),
+        ("learning_rate", -1),
+        ("learning_rate", "nan"),
+        ("dropout", 1.5),
+        ("warmup", 2),
+        ("image_size", "[4,8]"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named(flag: str, value: object, train: Callable) -> None:
+    result = train(*SCRATCH, f"--{flag}={value}")
+    assert_one_sentence(result, flag, code=2 if value == "nan" else 1)
+    assert not result.out.exists()
+
+
+@pytest.mark.parametrize("data", ["nowhere", "empty"])
+def test_data_that_is_not_there_is_one_sentence(data: str, train: Callable, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(main, "ROOT", tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert_one_sentence(train(*SCRATCH, data=tmp_path / data), data)
+
+
+def test_mistakes_show_no_traceback_in_a_real_process(launch: Callable, dataset: Path) -> None:
+    jobs = [
+        launch("main.py", "--epochz", 3),
+        launch("main.py", "--data", dataset, *SCRATCH, "--init", "no.safetensors"),
+    ]
+    for job, code, said in zip(jobs, (2, 1), ("epochz", "no.safetensors"), strict=True):
+        assert job.wait() == code
+        assert said in job.stderr
+        assert "Traceback" not in job.stderr
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Data
+
+
+def test_without_data_a_synthetic_set_is_made_and_kept(train: Callable, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(main, "ROOT", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "README.md").write_text("put your captchas here")
+    flags = [*SCRATCH, "--synthetic_count", 40, "--alphabet", "a-d", "--image_size", "[16,64]", "--epochs", 1]
+    first = train(*flags, data="data")
+    assert first.code == 0, first.stderr
+    assert "There is no data" in first.stdout and "40 synthetic captchas" in first.stdout
+    assert "32 train, 4 validation, 4 test" in first.stdout
+    generated = sorted((tmp_path / "data" / "generated").rglob("*.parquet"))
+    times = [path.stat().st_mtime_ns for path in generated]
+    assert train(*flags, data="data").code == 0
+    assert [path.stat().st_mtime_ns for path in generated] == times
+    assert sorted((tmp_path / "data" / "generated").rglob("*.parquet")) == generated
+
+
+def test_raw_shards_become_a_dataset_once(train: Callable, shards: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(main, "ROOT", tmp_path)
+    out = {train(*SCRATCH, "--epochs", 1, "--split", "60/15/15", data=shards).code for _ in range(2)}
+    assert out == {0}
+    (made,) = (tmp_path / "data" / "generated").iterdir()
+    assert is_dataset(made)
+
+
+def labelled(tmp_path: Path, captchas: list[tuple[bytes, str]], texts: list[str]) -> Path:
+    """A dataset of pictures with labels of our own, all of them for training."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, text in enumerate(texts):
+        (folder / f"{text}_{i}.png").write_bytes(captchas[i][0])
+    make_dataset(DatasetConfig(sources=[str(folder)], out=str(tmp_path / "labelled"), split="100/0/0", workers=1))
+    return tmp_path / "labelled"
+
+
+def test_labels_that_do_not_fit_are_named_before_the_first_step(
+    train: Callable, tmp_path: Path, captchas: list[tuple[bytes, str]]
+) -> None:
+    data = labelled(tmp_path, captchas, ["ab", "cd", "aaa", "abc", "aab", "ddd", "a"])
+    ctc = train(*SCRATCH, "--image_size", "[16,16]", data=data)
+    assert_one_sentence(ctc, "2 of 7", "'aaa'", "'ddd'", "4 steps", "--image_size")
+    slots = train(*SCRATCH, "--head", "slots", "--max_length", 2, data=data)
+    assert_one_sentence(slots, "4 of 7", "'abc'", "'aab'", "--max_length")
+    outside = train(*SCRATCH, "--alphabet", "abc", data=data)
+    assert_one_sentence(outside, "'d'", "train sample", "--alphabet")
+    for result in (ctc, slots, outside):
+        assert "Phase" not in result.stdout
+        assert not (result.out / "history.json").exists()
+    assert train(*SCRATCH, "--epochs", 1, data=data).code == 0, "they fit twelve steps, and no validation set is needed"
+
+
+def test_mixed_in_captchas_fit_the_alphabet_and_are_new_each_epoch(train: Callable, dataset: Path, tiny) -> None:
+    config = replace(TrainConfig(), mix_synthetic=0.25, synthetic_style="line")
+    real = load_data(dataset, tiny())["train"]
+    mixed = main.mix_synthetic(config, real, Alphabet("abcd"))
+    assert isinstance(mixed, MixedDataset)
+    assert len(mixed) == 75
+    texts = [[mixed[epoch, i][1] for i in range(60, 75)] for epoch in (0, 1)]
+    assert texts[0] != texts[1]
+    assert all(set(text) <= set("abcd") and 2 <= len(text) <= 3 for text in texts[0] + texts[1])
+    assert main.mix_synthetic(replace(config, mix_synthetic=0), real, Alphabet("abcd")) is real
+    result = train(*SCRATCH, "--mix_synthetic", 0.25, "--synthetic_style", "line", "--epochs", 1)
+    assert result.code == 0, result.stderr
+    assert "4/4" in result.stderr or "/4 " in result.stderr, "75 pictures make four batches of 16"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Starting weights and phases
+
+
+def test_the_frozen_phase_leaves_the_backbone_alone(train: Callable, reader: Path) -> None:
+    result = train(*SMALL, "--init", reader, "--frozen_epochs", 2, "--epochs", 0)
+    assert result.code == 0, result.stderr
+    assert [row["phase"] for row in history(result.out)] == ["frozen", "frozen"]
+    before, after = load_file(reader), load_file(result.out / "last.safetensors")
+    changed = {key for key in before if not before[key].equal(after[key])}
+    assert changed
+    assert all(key.startswith("head.") for key in changed)
+    both = train(*SMALL, "--init", reader, "--frozen_epochs", 1, "--epochs", 1)
+    assert [row["phase"] for row in history(both.out)] == ["frozen", "whole"]
+    after = load_file(both.out / "last.safetensors")
+    assert all(not before[key].equal(after[key]) for key in before if key.startswith("backbone."))
+
+
+def test_random_features_are_not_frozen(train: Callable) -> None:
+    result = train(*SMALL, "--init", "scratch", "--frozen_epochs", 2, "--epochs", 1)
+    assert "skipping the frozen phase" in result.stdout
+    assert [row["phase"] for row in history(result.out)] == ["whole"]
+    assert_one_sentence(train(*SMALL, "--init", "scratch", "--frozen_epochs", 2, "--epochs", 0), "nothing to train")
+
+
+def test_starting_from_another_alphabet(train: Callable, tiny: Callable, tmp_path: Path) -> None:
+    path = save_checkpoint(build_model(tiny(alphabet="xcdy")), tmp_path / "other.safetensors")
+    result = train(*SMALL, "--init", path, "--frozen_epochs", 0, "--epochs", 1, "--learning_rate", 1e-9)
+    assert result.code == 0, result.stderr
+    assert "2 characters known, 2 new (ab)" in result.stdout
+    rows = load_file(path)["head.classifier.weight"]
+    mine = load_file(result.out / "last.safetensors")["head.classifier.weight"]
+    for character in "cd":
+        ours, theirs = Alphabet("abcd").encode(character), Alphabet("xcdy").encode(character)
+        assert torch.allclose(mine[ours], rows[theirs], atol=1e-5)
+    assert load_model(result.out / "best.safetensors").config.alphabet == "abcd"
+
+
+def test_auto_takes_the_shipped_weights_where_they_fit(train: Callable, reader: Path, tmp_path: Path, monkeypatch):
+    flags = [*SMALL, "--frozen_epochs", 0, "--epochs", 1, "--learning_rate", 1e-9]
+    monkeypatch.setattr(main, "DEFAULT_CHECKPOINT", reader)
+    result = train(*flags)
+    assert f"Starting from {reader}: 4 characters known, 0 new." in result.stdout
+    monkeypatch.setattr(main, "DEFAULT_CHECKPOINT", tmp_path / "none.safetensors")
+    assert "starting from random weights" in train(*flags).stdout
+
+
+def test_starting_weights_that_do_not_fit_are_one_sentence(train: Callable, reader: Path) -> None:
+    assert_one_sentence(train(*SMALL, "--init", "nowhere.safetensors"), "nowhere.safetensors")
+    assert_one_sentence(train(*SMALL, "--init", reader, "--model", "resnet"), "--model crnn")
+    assert_one_sentence(train(*SMALL, "--init", "imagenet"), "no ImageNet weights", "--model efficientnet")
+
+
+def test_imagenet_without_a_network_is_one_sentence_soon(launch: Callable, dataset: Path, tmp_path: Path) -> None:
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(tmp_path)}
+    jobs = [
+        launch("main.py", "--data", dataset, *SMALL, "--init", "imagenet", "--model", name, **nowhere)
+        for name in ("efficientnet", "resnet")
+    ]
+    started = time.monotonic()
+    for job in jobs:
+        code = job.wait(60)
+        assert_one_sentence(SimpleNamespace(code=code, stderr=job.stderr), "ImageNet", "--init scratch")
+    assert time.monotonic() - started < 40
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The loop
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 20, 100])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "plateau", "constant"])
+def test_schedules_rise_to_the_peak_and_fall(schedule: str, steps: int) -> None:
+    config = replace(TrainConfig(), schedule=schedule, learning_rate=0.1)
+    phase = main.Phase("whole", 1, 0.1, frozen=False)
+    layer = torch.nn.Linear(1, 1)
+    optimizer = main.build_optimizer(config, phase, layer)
+    schedule_ = main.build_schedule(config, phase, optimizer, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule_.step(1.0) if schedule == "plateau" else schedule_.step()
+    assert max(rates) <= 0.1 + 1e-9
+    if schedule in ("onecycle", "cosine") and steps >= 20:
+        peak = int(np.argmax(rates))
+        assert rates[peak] == pytest.approx(0.1)
+        assert peak <= 0.15 * steps
+        assert rates[0] < 0.06 and rates[-1] < 0.005
+        assert np.all(np.diff(rates[: peak + 1]) >= 0)
+        assert np.all(np.diff(rates[peak:]) <= 0)
+    if schedule == "constant":
+        assert set(rates) == {0.1}
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "plateau", "constant"])
+def test_every_schedule_and_optimizer_trains(schedule: str, train: Callable) -> None:
+    for optimizer in ("adam", "adamw"):
+        result = train(*SCRATCH, "--schedule", schedule, "--optimizer", optimizer, "--epochs", 2, "--limit", 16)
+        assert result.code == 0, result.stderr
+        assert len(history(result.out)) == 2
+
+
+@pytest.mark.parametrize("model", ["efficientnet", "resnet", "lacc"])
+def test_the_other_models_train_too(model: str, train: Callable) -> None:
+    result = train(*SCRATCH, "--model", model, "--epochs", 1, "--limit", 16)
+    assert result.code == 0, result.stderr
+    assert read_metadata(result.out / "best.safetensors")["model"]["name"] == model
+
+
+def test_weight_decay_spares_biases_and_norms() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    decayed, spared = main.parameter_groups(model, 0.5)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.5, 0)
+    assert [p.dim() for p in decayed["params"]] == [4]
+    assert len(spared["params"]) == 3
+
+
+def test_bf16_trains_on_the_cpu(train: Callable) -> None:
+    result = train(*SCRATCH, "--mixed_precision", "bf16", "--epochs", 1)
+    assert result.code == 0, result.stderr
+    exact = train(*SCRATCH, "--epochs", 1)
+    losses = [history(r.out)[0]["train_loss"] for r in (result, exact)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_one_sentence(train: Callable) -> None:
+    result = train(*SCRATCH, "--epochs", 3, "--learning_rate", 1e9, "--clip_norm", 0)
+    assert_one_sentence(result, "loss is", "--learning_rate", "step")
+
+
+def constant_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation that never gets better after its first epoch."""
+    measured = main.validate
+    monkeypatch.setattr(main, "validate", lambda *a: measured(*a) | {"sequence_accuracy": 0.0, "loss": 1.0})
+
+
+def test_early_stopping_stops_and_stays_stopped(train: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    constant_score(monkeypatch)
+    result = train(*SCRATCH, "--epochs", 9, "--patience", 2, "--save_every", 5)
+    assert "stopping early" in result.stdout
+    assert len(history(result.out)) == 3
+    assert read_metadata(result.out / "best.safetensors")["metrics"]["epoch"] == 1
+    assert read_metadata(result.out / "last.safetensors")["metrics"]["epoch"] == 3
+    assert train("--resume", out=result.out).code == 0
+    assert len(history(result.out)) == 3
+
+
+def test_patience_of_the_frozen_phase_does_not_count_for_the_whole(train: Callable, reader: Path, monkeypatch) -> None:
+    constant_score(monkeypatch)
+    result = train(*SMALL, "--init", reader, "--frozen_epochs", 4, "--epochs", 5, "--patience", 2)
+    assert [row["phase"] for row in history(result.out)] == ["frozen"] * 4 + ["whole"] * 2
+
+
+def test_the_state_is_saved_every_so_many_epochs_and_at_the_end(train: Callable, monkeypatch) -> None:
+    saved, save = [], main.Trainer.save_state
+    monkeypatch.setattr(main.Trainer, "save_state", lambda self: (saved.append(self.place["epoch"]), save(self)))
+    train(*SCRATCH, "--epochs", 5, "--save_every", 2, "--limit", 16)
+    assert saved == [0, 2, 4, 5]
+
+
+def test_the_best_weights_are_kept(train: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([(0.2, 3.0), (0.5, 2.0), (0.5, 1.0), (0.4, 0.1)])
+    measured = main.validate
+
+    def validate(*arguments: object) -> dict:
+        accuracy, loss = next(scores)
+        return measured(*arguments) | {"sequence_accuracy": accuracy, "loss": loss}
+
+    monkeypatch.setattr(main, "validate", validate)
+    result = train(*SCRATCH, "--epochs", 4, "--limit", 16)
+    assert read_metadata(result.out / "best.safetensors")["metrics"]["epoch"] == 3, "the loss decides between equals"
+
+
+def test_blanks_alone_are_explained() -> None:
+    row = {"epoch": 1, "train_loss": 4.0, "seconds": 1.0}
+    validation = {"loss": 4.0, "sequence_accuracy": 0.0, "cer": 1.0, "blanks": 1.0}
+    text = main.describe_epoch(row | {"validation": validation | {"samples": [("ab", ""), ("c", "")]}}, True)
+    assert "Only blanks" in text and "--learning_rate" in text and "ab→∅" in text and "blanks 100%" in text
+    text = main.describe_epoch(row | {"validation": validation | {"samples": [("ab", "b"), ("c", "")]}}, True)
+    assert "Only blanks" not in text
+
+
+def test_the_number_of_epochs_follows_the_number_of_pictures() -> None:
+    epochs = [main.plan_phases(TrainConfig(frozen_epochs=0), n, False)[0].epochs for n in (10, 2000, 10**6)]
+    assert epochs[0] > epochs[1] > epochs[2] >= 1
+    assert main.plan_phases(TrainConfig(frozen_epochs=0, epochs=3), 10, False)[0].epochs == 3
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Killed, stopped, resumed
+
+
+LONG = [*SMALL, "--batch_size", "8", "--frozen_epochs", "1", "--epochs", "4", "--evaluate", "false", "--dropout", "0.2"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, reader: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two phases and dropout that nothing happens to."""
+    from conftest import Job
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    job = Job(
+        "main.py", ["--data", str(dataset), "--init", str(reader), "--out", str(folder / "run"), *LONG], folder, {}
+    )
+    assert job.wait() == 0, job.stderr
+    assert [row["phase"] for row in history(folder / "run")] == ["frozen", *["whole"] * 4]
+    return folder / "run"
+
+
+def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(
+    launch: Callable, dataset: Path, reader: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    moments = {
+        "the first state": lambda: (out / "state.pt").exists(),
+        "while a state is written": lambda: len(history(out)) >= 1 and list(out.glob(".state.*")),
+        "after the checkpoint, before the state": lambda: len(history(out)) >= 2 and list(out.glob(".last.*")),
+        "somewhere in an epoch": lambda: len(history(out)) >= 3 and not time.sleep(0.04),
+    }
+    start = ["--data", dataset, "--init", reader, "--out", out, *LONG]
+    killed = []
+    for moment, reached in moments.items():
+        job = launch("main.py", *start)
+        start = ["--resume", "--out", out]
+        if not job.until(reached):
+            assert job.wait() == 0, job.stderr  # it went through before the moment was seen
+            break
+        os.kill(job.pid, signal.SIGKILL)
+        assert job.wait() == -signal.SIGKILL
+        killed.append(moment)
+        state = torch.load(out / "state.pt", weights_only=True)  # whole, whatever the moment
+        assert state["place"]["epoch"] <= 4
+    assert len(killed) >= 2, killed
+    last = launch("main.py", *start)
+    assert last.wait() == 0, last.stderr
+    assert_same_run(out, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_an_epoch_and_resumed_ends_with_the_same_weights(
+    number: int, launch: Callable, dataset: Path, reader: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = launch("main.py", "--data", dataset, "--init", reader, "--out", out, *LONG)
+    assert job.until(lambda: len(history(out)) >= 2)
+    os.kill(job.pid, number)
+    assert job.wait() == 130, job.stderr
+    assert f"python main.py --resume --out {out}" in job.stderr
+    assert "Traceback" not in job.stderr
+    state = torch.load(out / "state.pt", weights_only=True)
+    assert state["place"]["step"] > 0, "between two epochs would be no test"
+    assert len(history(out)) < 5
+    again = launch("main.py", "--resume", "--out", out)
+    assert again.wait() == 0, again.stderr
+    assert "Going on after epoch" in again.stdout
+    assert_same_run(out, undisturbed)
+
+
+def test_resuming_needs_a_run(train: Callable, call: Callable, tmp_path: Path, finished: SimpleNamespace) -> None:
+    assert_one_sentence(train("--resume", out=tmp_path / "nowhere"), "no run to resume")
+    code, _, stderr = call(main, "--resume")
+    assert_one_sentence(SimpleNamespace(code=code, stderr=stderr), "--out")
+    copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
+    state = (copy / "state.pt").read_bytes()
+    for damage in (state[: len(state) // 2], b"", b"nonsense"):
+        (copy / "state.pt").write_bytes(damage)
+        assert_one_sentence(train("--resume", out=copy), "state.pt", "damaged")
+    (copy / "state.pt").unlink()
+    assert_one_sentence(train("--resume", out=copy), "no state to resume")
+
+
+def test_the_saved_settings_win_when_resuming(train: Callable, finished: SimpleNamespace, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
+    assert train("--resume", "--epochs", 9, "--seed", 3, out=copy).code == 0
+    assert timeless(copy) == timeless(finished.out)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Several processes, trackers
+
+
+def test_two_processes_train_as_one(train: Callable, dataset: Path, tmp_path: Path) -> None:
+    flags = [*SCRATCH, "--epochs", "2", "--dropout", "0", "--augment", "0", "--learning_rate", "1e-5"]
+    alone = train(*flags)
+    out = tmp_path / "together"
+    launcher = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    command = [*launcher.split(), "--dynamo_backend", "no", "--main_process_port", "0", str(ROOT / "main.py"), *flags]
+    result = subprocess.run(
+        [sys.executable, *command, "--data", str(dataset), "--out", str(out), "--evaluate", "false"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Phase whole") == 1, "one process speaks"
+    assert "on cpu:0" in result.stdout, "two processes at work, not two runs"
+    one, two = history(alone.out), history(out)
+    assert [row["epoch"] for row in two] == [1, 2]
+    for a, b in zip(one, two, strict=True):
+        assert b["validation"]["n"] == 15
+        assert [truth for truth, _ in b["validation"]["samples"]] == [truth for truth, _ in a["validation"]["samples"]]
+        # Not equal: each process normalises by the statistics of its own half of a batch.
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=0.03)
+        assert b["learning_rate"] == pytest.approx(a["learning_rate"], rel=1e-6)
+    assert {path.name for path in out.iterdir()} == {
+        "best.safetensors",
+        "last.safetensors",
+        "config.yaml",
+        "history.json",
+        "state.pt",
+    }
+    CaptchaPredictor(out / "best.safetensors", threads=1)
+
+
+def test_mlflow_holds_parameters_metrics_and_the_loss_curve(train: Callable, tmp_path: Path, monkeypatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.chdir(tmp_path)
+    result = train(*SCRATCH, "--epochs", 3, "--tracker", "mlflow", evaluate=True)
+    assert result.code == 0, result.stderr
+    client = mlflow.MlflowClient(tracking_uri=store)
+    runs = [run for e in client.search_experiments() for run in client.search_runs([e.experiment_id])]
+    assert len(runs) == 1
+    run, rows = runs[0], history(result.out)
+    assert run.info.status == "FINISHED"
+    assert (run.data.params["epochs"], run.data.params["model"], run.data.params["batch_size"]) == ("3", "crnn", "16")
+    curve = sorted(client.get_metric_history(run.info.run_id, "train/loss"), key=lambda point: point.step)
+    assert [point.step for point in curve] == [1, 2, 3]
+    assert [point.value for point in curve] == pytest.approx([row["train_loss"] for row in rows])
+    cer = sorted(client.get_metric_history(run.info.run_id, "validation/cer"), key=lambda point: point.step)
+    assert [point.value for point in cer] == pytest.approx([row["validation"]["cer"] for row in rows])
+    report = json.loads((result.out / "metrics.json").read_text())
+    for key in ("sequence_accuracy", "cer", "n"):
+        assert run.data.metrics[f"test/{key}"] == pytest.approx(report[key])
+        assert run.data.metrics[f"validation/{key}"] == pytest.approx(rows[-1]["validation"][key])
+
+
+def test_a_tracker_that_is_missing_or_broken_is_one_sentence(train: Callable, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(main, "get_available_trackers", lambda: ["mlflow"])
+    missing = train(*SCRATCH, "--tracker", "trackio")
+    assert_one_sentence(missing, "trackio", "pip install trackio")
+    assert not missing.out.exists()
+
+    def fail(*arguments: object, **settings: object) -> None:
+        raise RuntimeError("the store is locked\nand more of it")
+
+    monkeypatch.setattr(main.Accelerator, "init_trackers", fail)
+    monkeypatch.setattr(main.Accelerator, "__init__", without_tracker(main.Accelerator.__init__))
+    assert_one_sentence(train(*SCRATCH, "--tracker", "mlflow"), "mlflow", "the store is locked")
+
+
+def without_tracker(init: Callable) -> Callable:
+    return lambda self, **settings: init(self, **settings | {"log_with": None})
+
+
+def test_train_model_serves_other_programs(dataset: Path, tmp_path: Path) -> None:
+    rows = []
+    config = parse_config(TrainConfig, "", ["--data", str(dataset), *SCRATCH, "--epochs", "2", "--evaluate", "false"])
+    result = main.train_model(replace(config, out=str(tmp_path / "run")), on_epoch=rows.append)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert result["history"] == rows
+    assert result["checkpoint"] == tmp_path / "run" / "best.safetensors"
+    assert result["checkpoint"].is_file()
+    assert all(math.isfinite(row["train_loss"]) for row in rows)
+    with pytest.raises(UserError, match="already holds a run"):
+        main.train_model(replace(config, out=str(tmp_path / "run")))
