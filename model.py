@@ -76,7 +76,6 @@ class ResidualBackbone(nn.Module):
     """Small residual network that keeps the width: height stride 16, width stride 4."""
 
     mean, std = (0.5,), (0.5,)
-    width_stride = 4
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -95,10 +94,12 @@ class ResidualBackbone(nn.Module):
 
 
 class EfficientNetBackbone(nn.Module):
-    """EfficientNet's convolutions (Tan and Le, 2019) from efficientnet-pytorch.
+    """EfficientNet's convolutions (Tan and Le, 2019) from efficientnet-pytorch, up to the last downsampling step.
 
-    The later downsampling steps keep the width (strides are not weights, so ImageNet's weights still fit), for at
-    stride 32 a captcha of 200 pixels has only six columns left for its characters.
+    Two changes for text. The last stages, at stride 32, are left out: they see objects, not strokes, and hold most of
+    the weights. And from the third downsampling step on only the height shrinks, so that four pixels make a column;
+    at stride 32 a captcha of 200 pixels would have six columns for its characters. Strides are not weights, so
+    ImageNet's weights still fit.
     """
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
@@ -110,9 +111,9 @@ class EfficientNetBackbone(nn.Module):
         if config.backbone not in VALID_MODELS:
             raise UserError(f"no backbone {config.backbone!r}: choose one of {', '.join(VALID_MODELS[:8])}")
         self.name = config.backbone
-        # Static padding is computed for one input size, and square ones alone are what the package expects.
-        # BatchNorm's usual momentum, for the package's own of 0.01 is made for the long runs of ImageNet: after some
-        # hundred steps the running statistics would still lag so far behind that evaluation reads nonsense.
+        # "Same" padding is computed for one input size. BatchNorm gets its usual momentum, for the package's own of
+        # 0.01 is made for the long runs of ImageNet: after some hundred steps the running statistics would still lag
+        # so far behind that evaluation reads nonsense.
         network = EfficientNet.from_name(
             config.backbone,
             image_size=list(config.image_size),
@@ -121,25 +122,32 @@ class EfficientNetBackbone(nn.Module):
             drop_connect_rate=0.0,
         )
         network.set_swish(memory_efficient=False)  # the memory-efficient one cannot be exported
-        self.width_stride = _keep_width(
-            [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride[1] == 2],
-            width_stride=8 if config.head == "ctc" else 16,
-        )
+        halving = [i for i, block in enumerate(network._blocks) if block._depthwise_conv.stride[1] == 2]
+        network._blocks = network._blocks[: halving[-1]]
+        del network._conv_head, network._bn1
+        for i in halving[1:-1]:
+            _keep_width(network._blocks[i]._depthwise_conv)
         self.network = network
-        self.out_channels = network._conv_head.out_channels
+        self.out_channels = network._blocks[-1]._bn2.num_features
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network.extract_features(images.expand(-1, 3, -1, -1))
+        x = images.expand(-1, 3, -1, -1)
+        x = self.network._swish(self.network._bn0(self.network._conv_stem(x)))
+        for block in self.network._blocks:
+            x = block(x)
+        return x
 
     def load_imagenet(self) -> None:
         """Download and load ImageNet weights."""
         from efficientnet_pytorch import EfficientNet
 
-        self.network.load_state_dict(EfficientNet.from_pretrained(self.name, include_top=False).state_dict())
+        weights = EfficientNet.from_pretrained(self.name, include_top=False).state_dict()
+        self.network.load_state_dict({name: weights[name] for name in self.network.state_dict()})
 
 
 class ResNetBackbone(nn.Module):
-    """torchvision's ResNet-18 (He et al., 2016) without its classifier; the last steps keep the width."""
+    """torchvision's ResNet-18 (He et al., 2016) without its classifier; its last two downsampling steps shrink the
+    height only, so that eight pixels make a column."""
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
 
@@ -149,11 +157,9 @@ class ResNetBackbone(nn.Module):
         super().__init__()
         network = resnet18(weights=None)
         network.fc = nn.Identity()
-        halving = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride[1] == 2]
-        # A block's first convolution and its shortcut halve together: pair them, or they would no longer fit.
-        self.width_stride = _keep_width(
-            [halving[0], network.maxpool, *halving[1:]], width_stride=8 if config.head == "ctc" else 16, together=2
-        )
+        for layer in (network.layer3, network.layer4):
+            _keep_width(layer[0].conv1)
+            _keep_width(layer[0].downsample[0])
         self.network = network
         self.out_channels = 512
 
@@ -167,27 +173,17 @@ class ResNetBackbone(nn.Module):
         from torchvision.models import ResNet18_Weights, resnet18
 
         weights = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1).state_dict()
-        self.network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("fc.")})
+        self.network.load_state_dict({name: weights[name] for name in self.network.state_dict()})
 
 
-def _keep_width(halving: list[nn.Module], width_stride: int, together: int = 1) -> int:
-    """Let the last of five halving steps shrink the height only, until the width stride is `width_stride`.
-
-    Args:
-        halving: convolutions and pools of stride 2 in order.
-        width_stride: 8, 16 or 32.
-        together: modules per step from the third step on.
-    """
-    steps = {8: 2, 16: 1, 32: 0}[width_stride]
-    for module in halving[len(halving) - steps * together :] if steps else []:
-        module.stride = (2, 1)
-        padding = getattr(module, "static_padding", None)
-        if padding is not None:  # "same" padding of a stride of 1: kernel - 1 columns in all
-            left, right, top, bottom = padding.padding if isinstance(padding, nn.ZeroPad2d) else (0, 0, 0, 0)
-            extra = cast(nn.Conv2d, module).kernel_size[1] - 1
-            left, right = extra // 2, extra - extra // 2
-            module.static_padding = nn.ZeroPad2d((left, right, top, bottom))
-    return width_stride
+def _keep_width(convolution: nn.Conv2d) -> None:
+    """Let a convolution of stride 2 shrink the height only."""
+    convolution.stride = (2, 1)
+    padding = getattr(convolution, "static_padding", None)
+    if isinstance(padding, nn.ZeroPad2d):  # efficientnet-pytorch's "same" padding, which depends on the stride
+        _, _, top, bottom = padding.padding
+        extra = convolution.kernel_size[1] - 1
+        convolution.static_padding = nn.ZeroPad2d((extra // 2, extra - extra // 2, top, bottom))
 
 
 BACKBONES: dict[str, type[nn.Module]] = {"residual": ResidualBackbone, "resnet18": ResNetBackbone}
@@ -252,8 +248,12 @@ class SlotHead(nn.Module):
         self.keys = nn.Linear(config.hidden, config.hidden)
         self.prior = nn.Parameter(_reading_order(config.max_length, height, width))
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.hidden, num_classes)
+        self.classifier = self.build_classifier(config, num_classes)
         self.scale = config.hidden**-0.5
+
+    def build_classifier(self, config: ModelConfig, num_classes: int) -> nn.Module:
+        """(N, L, hidden) to (N, L, C)."""
+        return nn.Linear(config.hidden, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
         cells = self.reduce(features.flatten(2).transpose(1, 2)) + self.places  # (N, P, hidden)
@@ -273,24 +273,26 @@ def _reading_order(length: int, height: int, width: int) -> Tensor:
     return bell.repeat(1, height)
 
 
-class PositionHead(nn.Module):
-    """One classifier per character position over the whole feature map, the classical multi-head captcha network."""
+class PositionHead(SlotHead):
+    """As `SlotHead`, but with a classifier of its own for each character position, the classical captcha network."""
 
-    class_axes: ClassVar[dict[str, int]] = {"classifiers": 2, "biases": 1}
+    class_axes: ClassVar[dict[str, int]] = {"classifier.weights": 2, "classifier.biases": 1}
 
-    def __init__(self, features: tuple[int, int, int], config: ModelConfig, num_classes: int) -> None:
+    def build_classifier(self, config: ModelConfig, num_classes: int) -> nn.Module:
+        """(N, L, hidden) to (N, L, C)."""
+        return PositionClassifiers(config.max_length, config.hidden, num_classes)
+
+
+class PositionClassifiers(nn.Module):
+    """`length` linear classifiers side by side, (N, length, hidden) to (N, length, C)."""
+
+    def __init__(self, length: int, hidden: int, num_classes: int) -> None:
         super().__init__()
-        depth, height, width = features
-        self.steps = config.max_length
-        self.reduce = nn.Linear(depth * height * width, config.hidden)
-        self.norm = nn.LayerNorm(config.hidden)
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifiers = nn.Parameter(torch.randn(config.max_length, config.hidden, num_classes) * 0.02)
-        self.biases = nn.Parameter(torch.zeros(config.max_length, num_classes))
+        self.weights = nn.Parameter(torch.randn(length, hidden, num_classes) * hidden**-0.5)
+        self.biases = nn.Parameter(torch.zeros(length, num_classes))
 
-    def forward(self, features: Tensor) -> Tensor:
-        shared = self.dropout(F.relu(self.norm(self.reduce(features.flatten(1)))))  # (N, hidden)
-        return torch.einsum("nd,ldc->nlc", shared, self.classifiers) + self.biases
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("nld,ldc->nlc", x, self.weights) + self.biases
 
 
 class CombinationHead(nn.Module):
