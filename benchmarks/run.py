@@ -165,7 +165,7 @@ def captcha_v2() -> None:
     recipes: dict[str, list[tuple[str, str]]] = {
         "crnn": [("crnn", f"--model crnn --data {data} --init scratch --epochs 25 --batch_size 32")],
         "efficientnet": [
-            ("efficientnet-line", f"--model efficientnet {pretrain}"),
+            ("efficientnet-line", f"--model efficientnet {pretrain} --threads 1"),
             (
                 "efficientnet",
                 f"--model efficientnet {finetune} {size} --init {WORK}/efficientnet-line/best.safetensors",
