@@ -679,7 +679,8 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         f"{model_config.image_size[0]}x{model_config.image_size[1]}, {model.steps} steps, on {accelerator.device}"
     )
     provenance = {
-        "config": dataclasses.asdict(config),
+        # Without what only concerns this disk: a checkpoint may be published.
+        "config": {key: value for key, value in dataclasses.asdict(config).items() if key not in ("out", "resume")},
         "data": {"fingerprint": info["fingerprint"], "sources": info["sources"], "n": len(datasets["train"])},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
