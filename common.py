@@ -9,6 +9,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,8 +45,9 @@ def parse_config(
     Returns:
         An instance of `config_class`.
     """
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, set_parsing_settings
 
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the strings under the fields
     parser = ArgumentParser(description=description, exit_on_error=True)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below; flags override it")
     if positional:
@@ -61,7 +63,7 @@ def parse_config(
 def _normalised(argv: Sequence[str], switches: set[str]) -> list[str]:
     """Dashes in flag names to underscores, and a bare switch to `switch=true`, which jsonargparse asks for."""
     normalised = []
-    for argument, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for argument, following in pairwise([*argv, "--"]):
         flag, equals, value = argument.partition("=")
         if flag.startswith("--"):
             flag = "--" + flag[2:].replace("-", "_")
