@@ -21,7 +21,7 @@ import numpy as np
 
 from common import UserError, parse_config, run, write_text
 from config import EvaluateConfig
-from predict import CaptchaPredictor, ImageLike, Prediction
+from predict import CaptchaPredictor, ImageLike, Prediction, check_positive
 
 if TYPE_CHECKING:
     from jiwer import CharacterOutput
@@ -160,6 +160,7 @@ def evaluate(
     """
     from tqdm import tqdm
 
+    check_positive(batch_size, "batch size")
     predictions: list[Prediction] = []
     started = time.perf_counter()
     bar = tqdm(total=len(truths), desc="reading", unit="image", disable=not progress, leave=False)

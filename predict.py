@@ -88,7 +88,7 @@ class CaptchaPredictor:
         self, checkpoint: str | Path | None = None, device: str | None = None, threads: int | None = None
     ) -> None:
         self.path = Path(checkpoint) if checkpoint is not None else DEFAULT_CHECKPOINT
-        self.threads = threads or available_cores()
+        self.threads = available_cores() if threads is None else check_positive(threads, "number of threads")
         backend = OnnxBackend if self.path.suffix == ".onnx" else TorchBackend
         self.backend = backend(self.path, device, self.threads)
         self.metadata: dict[str, Any] = self.backend.metadata
@@ -119,8 +119,7 @@ class CaptchaPredictor:
         Raises:
             UserError: a picture cannot be read; the message names it by its path or its place in the list.
         """
-        if batch_size < 1:
-            raise UserError(f"the batch size is {batch_size}: it must be 1 or more")
+        check_positive(batch_size, "batch size")
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             pixels = np.stack(
@@ -192,6 +191,17 @@ class OnnxBackend:
         return self.session.run(None, {"images": pixels})[0]
 
 
+def check_positive(value: int, name: str) -> int:
+    """`value`, which must be 1 or more.
+
+    Raises:
+        UserError: it is less.
+    """
+    if value < 1:
+        raise UserError(f"the {name} is {value}: it must be 1 or more")
+    return value
+
+
 def preprocess_image(image: ImageLike, transform: CaptchaTransform, name: str = "") -> np.ndarray:
     """One picture, of any kind that `open_image` takes, as the network sees it, uint8 (C, H, W)."""
     return transform(open_image(image, name))
@@ -224,6 +234,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 def main() -> int:
     """Command line. Exit code 1 where some picture could not be read; the readings of the others are printed."""
     config = parse_config(PredictConfig, "Read captchas from image files.", positional="images")
+    check_positive(config.batch_size, "batch size")
     files = find_images(config.images)
     predictor = CaptchaPredictor(config.checkpoint, device=config.device, threads=config.threads)
     readings: list[tuple[Path, Prediction]] = []
