@@ -113,6 +113,14 @@ def reader(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory: 
     )
 
 
+@pytest.fixture(scope="session")
+def exported(reader: Path) -> Path:
+    """The reader as an .onnx file."""
+    from export_model import export_onnx
+
+    return export_onnx(reader, reader.parent / "onnx" / "reader.onnx")
+
+
 def _settle(model, pixels) -> None:
     """Fit BatchNorm's statistics to pictures, or a deep network with random weights hardly sees what it is shown."""
     import torch

@@ -1,0 +1,133 @@
+"""ONNX: the same figures as torch for every model and batch size, and no file where they differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import export_model
+from common import UserError
+from data_loader import build_transform
+from export_model import check_parity, export_onnx
+from image_io import open_image
+from model import build_model, load_model, read_metadata, save_checkpoint
+from predict import CaptchaPredictor
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+    """The export itself takes seconds: where it is not the point, a file made before takes its place."""
+    monkeypatch.setattr(export_model, "export_onnx", lambda checkpoint, out: out.write_bytes(exported.read_bytes()))
+
+
+@pytest.mark.parametrize("name", ["crnn", "efficientnet", "resnet", "lacc"])
+def test_every_model_gives_the_same_figures_for_any_batch(
+    name: str, tiny: Callable, settle: Callable, captchas: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = build_model(tiny(name))
+
+    pixels = np.stack([build_transform(model.config)(open_image(png)) for png, _ in captchas])
+    settle(model, torch.from_numpy(pixels))
+    checkpoint = save_checkpoint(model, tmp_path / "m.safetensors")
+    out = export_onnx(checkpoint, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    model = load_model(checkpoint)
+    for n in (1, 2, 7):
+        (theirs,) = session.run(None, {"images": pixels[:n]})
+        with torch.inference_mode():
+            ours = model.log_probs(torch.from_numpy(pixels[:n])).numpy()
+        assert theirs.shape == (n, model.steps, 5)
+        assert theirs.dtype == np.float32
+        assert np.abs(ours - theirs).max() < 1e-3
+    assert np.abs(theirs[0] - theirs[1]).max() > 1e-2, "different pictures, different figures"
+    assert check_parity(checkpoint, out, [png for png, _ in captchas], 1e-3)[1] == 0
+
+
+def test_the_description_is_inside(reader: Path, exported: Path) -> None:
+    raw = onnxruntime.InferenceSession(str(exported)).get_modelmeta().custom_metadata_map
+    metadata = read_metadata(reader)
+    assert {k: v if k == "format" else json.loads(v) for k, v in raw.items()} == metadata
+    assert not list(exported.parent.glob("*.data")), "one file holds it all"
+    assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_a_difference_is_an_error(
+    reader: Path, exported: Path, tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    images = [png for png, _ in captchas]
+    worst, different = check_parity(reader, exported, images, 1e-2)
+    assert different == 0
+    assert 0 < worst < 1e-2
+    with pytest.raises(UserError, match="disagrees"):
+        check_parity(reader, exported, images, worst / 2)
+    torch.manual_seed(1)
+    other = save_checkpoint(build_model(tiny()), tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="readings differ"):
+        check_parity(other, exported, images, 1e9)
+
+
+def test_the_command_line_writes_a_file_that_reads_the_same(
+    call: Callable, reader: Path, shards: Path, captchas: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "exported.onnx"
+    code, stdout, err = call(
+        export_model, "--checkpoint", reader, "--out", out, "--data", shards, "--tolerance", 0.01, "--format", "onnx"
+    )
+    assert code == 0, err
+    assert str(out) in stdout and "90 pictures" in stdout
+    assert [path.name for path in out.parent.iterdir()] == ["exported.onnx"]
+    images = [png for png, _ in captchas]
+    texts = [[p.text for p in CaptchaPredictor(path, threads=1).predict(images)] for path in (reader, out)]
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) > 20
+
+
+@pytest.mark.usefixtures("no_export")
+def test_without_names_the_file_lies_beside_the_checkpoint(
+    call: Callable, reader: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, captchas: list[tuple[bytes, str]]
+) -> None:
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "a.png").write_bytes(captchas[0][0])
+    monkeypatch.setattr(export_model, "ROOT", tmp_path)
+    checkpoint = tmp_path / "mine.safetensors"
+    checkpoint.write_bytes(reader.read_bytes())
+    code, out, err = call(export_model, "--checkpoint", checkpoint, "--tolerance", 0.01)
+    assert code == 0, err
+    assert "on 1 pictures" in out
+    assert (tmp_path / "mine.onnx").is_file()
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_file_that_fails_the_check_is_not_left_behind(
+    call: Callable, reader: Path, shards: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out" / "reader.onnx"
+    out.parent.mkdir()
+    out.write_bytes(b"the last good one")
+    flags = ["--checkpoint", reader, "--out", out, "--data", shards, "--tolerance", 0]
+    code, _, err = call(export_model, *flags)
+    assert code == 1
+    assert "disagrees" in err and "Traceback" not in err
+    assert [(path.name, path.read_bytes()) for path in out.parent.iterdir()] == [("reader.onnx", b"the last good one")]
+
+
+@pytest.mark.parametrize("checkpoint", ["none.safetensors", "weights.pt"])
+def test_a_checkpoint_that_cannot_be_used_is_one_sentence(
+    checkpoint: str, call: Callable, shards: Path, tmp_path: Path
+) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "weights.pt").write_bytes(b"nonsense")
+    code, _, err = call(
+        export_model, "--checkpoint", tmp_path / checkpoint, "--data", shards, "--out", tmp_path / "o.onnx"
+    )
+    assert code == 1
+    assert checkpoint in err and "Traceback" not in err
+    assert not list(tmp_path.glob("*.onnx")) + list(tmp_path.glob(".*"))

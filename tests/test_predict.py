@@ -1,0 +1,283 @@
+"""Prediction: the same reading from every kind of picture, in order, and a command line that scripts can rely on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import predict
+from codec import ctc_log_likelihood
+from common import UserError
+from data_loader import build_transform
+from model import load_model
+from predict import CaptchaPredictor, find_images, predict_captcha
+
+ROOT = Path(predict.__file__).resolve().parent
+
+
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def predictor(request: pytest.FixtureRequest, reader: Path, exported: Path) -> CaptchaPredictor:
+    return CaptchaPredictor(reader if request.param == "torch" else exported, threads=1)
+
+
+@pytest.fixture(scope="module")
+def encoded(captchas: list[tuple[bytes, str]]) -> list[bytes]:
+    return [png for png, _ in captchas]
+
+
+@pytest.fixture
+def folder(encoded: list[bytes], tmp_path: Path) -> Path:
+    """Five pictures, one in a folder below, among files that are none."""
+    folder = tmp_path / "pictures"
+    (folder / "below").mkdir(parents=True)
+    for i in range(4):
+        (folder / f"{i}.png").write_bytes(encoded[i])
+    (folder / "below" / "4.PNG").write_bytes(encoded[4])
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# In Python
+
+
+def test_readings_come_in_the_order_of_the_pictures(predictor: CaptchaPredictor, encoded: list[bytes]) -> None:
+    alone = [predict_captcha(image, predictor) for image in encoded]
+    assert len({p.text for p in alone}) > 20
+    for size in (1, 3, 16, 100):
+        together = predictor.predict(encoded, batch_size=size)
+        assert [p.text for p in together] == [p.text for p in alone]
+        assert [p.confidence for p in together] == pytest.approx([p.confidence for p in alone], abs=1e-3)
+    backwards = predictor.predict(encoded[::-1], batch_size=7)
+    assert [p.text for p in backwards] == [p.text for p in alone][::-1]
+
+
+def test_no_pictures_no_readings(predictor: CaptchaPredictor) -> None:
+    assert predictor.predict([]) == []
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_holds_a_picture_at_least(predictor: CaptchaPredictor, encoded: list[bytes], size: int) -> None:
+    with pytest.raises(UserError, match="batch size"):
+        predictor.predict(encoded, batch_size=size)
+
+
+def test_every_kind_of_picture_reads_the_same(
+    predictor: CaptchaPredictor, encoded: list[bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    for data in encoded[:6]:
+        path.write_bytes(data)
+        image = Image.open(io.BytesIO(data))
+        kinds = [data, image, path, str(path), np.asarray(image)]
+        readings = predictor.predict(kinds)
+        assert all(r == readings[0] for r in readings), readings
+
+
+def test_a_reading_is_what_the_model_says(reader: Path, encoded: list[bytes]) -> None:
+    """Without the predictor: transform, network and the path's collapse by hand."""
+    model = load_model(reader)
+    transform = build_transform(model.config)
+    predictor = CaptchaPredictor(reader, threads=1)
+    for data in encoded[:10]:
+        pixels = torch.from_numpy(transform(Image.open(io.BytesIO(data)).convert("RGB"))[None])
+        with torch.inference_mode():
+            probabilities = model(pixels).softmax(-1)[0].numpy()
+        text, peaks, previous = "", [], 0
+        for row in probabilities:
+            best = int(row.argmax())
+            if best and best != previous:
+                text += "abcd"[best - 1]
+                peaks.append(row[best])
+            elif best:
+                peaks[-1] = max(peaks[-1], row[best])
+            previous = best
+        prediction = predict_captcha(data, predictor)
+        assert prediction.text == text
+        assert prediction.char_confidences == pytest.approx(peaks, rel=1e-4)
+        ids = [model.alphabet.encode(text)]
+        expected = np.exp(ctc_log_likelihood(np.log(probabilities)[None], ids))[0]
+        assert prediction.confidence == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_prediction_is_complete(predictor: CaptchaPredictor, encoded: list[bytes]) -> None:
+    for p in predictor.predict(encoded):
+        assert len(p.char_confidences) == len(p.spans) == len(p.text)
+        assert 0 <= p.confidence <= 1
+        assert all(0 <= c <= 1 for c in p.char_confidences)
+        assert np.exp(p.log_probs).sum(-1) == pytest.approx(np.ones(12), abs=1e-4)
+        assert all(0 <= a < b <= 12 for a, b in p.spans)
+        assert 1 <= len(p.alternatives) <= 3
+        probabilities = [q for _, q in p.alternatives]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert dict(p.alternatives).get(p.text, p.confidence) == pytest.approx(p.confidence, rel=1e-3)
+        as_dict = p.as_dict()
+        assert list(as_dict) == ["text", "confidence", "characters"]
+        assert "".join(c["char"] for c in as_dict["characters"]) == p.text
+
+
+def test_both_runtimes_read_alike_and_tell_of_themselves(reader: Path, exported: Path, encoded: list[bytes]) -> None:
+    ours, theirs = CaptchaPredictor(reader, threads=1), CaptchaPredictor(exported, threads=1)
+    for a, b in zip(ours.predict(encoded), theirs.predict(encoded), strict=True):
+        assert a.text == b.text
+        assert a.confidence == pytest.approx(b.confidence, abs=1e-3)
+    assert ours.config == theirs.config
+    assert ours.metadata == theirs.metadata
+    assert theirs.metadata["metrics"] == {"validation": {"n": 15, "cer": 0.5}}
+    assert np.array_equal(ours.preprocess_image(encoded[0]), theirs.preprocess_image(encoded[0]))
+
+
+def test_an_unreadable_picture_is_named_by_its_place_or_path(
+    predictor: CaptchaPredictor, encoded: list[bytes], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="image 2"):
+        predictor.predict([encoded[0], encoded[1], b"nonsense"], batch_size=2)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(encoded[0][:50])
+    with pytest.raises(UserError, match=r"broken\.png"):
+        predictor.predict([encoded[0], broken])
+
+
+@pytest.mark.parametrize("name", ["none.safetensors", "none.onnx", "broken.safetensors", "broken.onnx", "model.pt"])
+def test_a_checkpoint_that_cannot_be_used_is_one_sentence(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if not name.startswith("none"):
+        path.write_bytes(b"nonsense")
+    with pytest.raises(UserError) as error:
+        CaptchaPredictor(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_onnx_file_of_others_is_refused(exported: Path, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(exported)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(UserError, match="not written by export_model"):
+        CaptchaPredictor(tmp_path / "foreign.onnx")
+
+
+def test_a_device_that_is_not_there_is_one_sentence(reader: Path) -> None:
+    for device in ("cuda:7", "warp"):
+        with pytest.raises(UserError, match=device):
+            CaptchaPredictor(reader, device=device)
+
+
+def test_pictures_are_found_by_their_endings(folder: Path) -> None:
+    names = [path.name for path in find_images([folder])]
+    assert sorted(names) == ["0.png", "1.png", "2.png", "3.png", "4.PNG"]
+    assert find_images([folder / "2.png", folder / "0.png"]) == [folder / "2.png", folder / "0.png"]
+    with pytest.raises(UserError, match="nowhere"):
+        find_images([folder, folder / "nowhere"])
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match="no image"):
+        find_images([folder / "empty"])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# On the command line
+
+
+def test_json_lines_hold_exactly_what_is_promised(call: Callable, reader: Path, folder: Path) -> None:
+    code, out, _ = call(predict, folder, "--json", "--checkpoint", reader, "--threads", 1)
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    predictor = CaptchaPredictor(reader, threads=1)
+    assert len(lines) == 5
+    for line, path in zip(lines, find_images([folder]), strict=True):
+        assert list(line) == ["file", "text", "confidence", "characters"]
+        assert line["file"] == str(path)
+        expected = predict_captcha(path, predictor)
+        assert line["text"] == expected.text
+        assert line["confidence"] == pytest.approx(expected.confidence, abs=1e-4)
+        assert [list(c) for c in line["characters"]] == [["char", "confidence"]] * len(expected.text)
+        assert [c["char"] for c in line["characters"]] == list(expected.text)
+        confidences = [c["confidence"] for c in line["characters"]]
+        assert confidences == pytest.approx(expected.char_confidences, abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 64])
+def test_plain_lines_and_csv(size: int, call: Callable, reader: Path, folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "new" / "readings.csv"
+    flags = ["--checkpoint", reader, "--threads", 1, "--csv", table, "--batch_size", size]
+    code, out, _ = call(predict, folder / "3.png", folder / "1.png", *flags)
+    assert code == 0
+    texts = [p.text for p in CaptchaPredictor(reader, threads=1).predict([folder / "3.png", folder / "1.png"])]
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [line[:2] for line in lines] == [[str(folder / "3.png"), texts[0]], [str(folder / "1.png"), texts[1]]]
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["text"]) for row in rows] == [tuple(line[:2]) for line in lines]
+    for row, line in zip(rows, lines, strict=True):
+        assert float(row["confidence"]) == pytest.approx(float(line[2]), abs=1e-3)
+        assert len(row["character_confidences"].split()) == len(row["text"])
+
+
+def test_a_grid_is_drawn(call: Callable, reader: Path, folder: Path, tmp_path: Path) -> None:
+    code, _, err = call(predict, folder, "--checkpoint", reader, "--threads", 1, "--grid", tmp_path / "grid.png")
+    assert code == 0, err
+    assert min(Image.open(tmp_path / "grid.png").size) > 100
+
+
+@pytest.mark.parametrize("size", [1, 64])
+def test_unreadable_files_do_not_stop_the_others(size: int, call: Callable, reader: Path, folder: Path) -> None:
+    (folder / "0.png").write_bytes(b"nonsense")
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:60])
+    flags = ["--json", "--checkpoint", reader, "--threads", 1, "--batch_size", size]
+    code, out, err = call(predict, folder, *flags)
+    assert code == 1
+    assert sorted(Path(json.loads(line)["file"]).name for line in out.splitlines()) == ["1.png", "3.png", "4.PNG"]
+    assert str(folder / "0.png") in err and str(folder / "2.png") in err
+    assert "2 of 5 files" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "expected"),
+    [
+        (["nowhere.png"], "nowhere.png", 1),
+        (["PICTURE", "--checkpoint", "none.safetensors"], "none.safetensors", 1),
+        (["PICTURE", "--checkpoint", "none.onnx"], "none.onnx", 1),
+        (["PICTURE", "--batch_size", "0"], "batch", 1),
+        (["PICTURE", "--threads", "0"], "threads", 1),
+        (["PICTURE", "--jsno"], "jsno", 2),
+        ([], "images", 2),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: list[str], said: str, expected: int, call: Callable, folder: Path, reader: Path
+) -> None:
+    arguments = [str(folder / "1.png") if a == "PICTURE" else a for a in arguments]
+    if "--checkpoint" not in arguments:
+        arguments += ["--checkpoint", str(reader)]
+    code, out, err = call(predict, *arguments)
+    assert (code, out) == (expected, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_onnx_needs_no_torch_and_a_real_process_reads(exported: Path, reader: Path, folder: Path) -> None:
+    program = (
+        "import runpy, sys; sys.argv = ['predict.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('predict.py', run_name='__main__')\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'torchvision', 'accelerate', 'datasets', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else code)"
+    )
+    command = [sys.executable, "-c", program, str(folder), "--json", "--checkpoint", str(exported)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    texts = [json.loads(line)["text"] for line in result.stdout.splitlines()]
+    assert texts == [p.text for p in CaptchaPredictor(reader, threads=1).predict(find_images([folder]))]

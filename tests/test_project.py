@@ -1,0 +1,252 @@
+"""The promises that no single file makes: import order, quiet imports, pinned versions, the README's commands."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import config
+
+ROOT = Path(config.__file__).resolve().parent
+
+# What each file may import; the order of design: whatever stands further up, and no other way round.
+ORDER = [
+    "common",
+    "config",
+    "image_io",
+    "codec",
+    "captcha_generator",
+    "make_dataset",
+    "data_loader",
+    "model",
+    "predict",
+    "accuracy_calculator",
+    "visualize",
+    "main",
+    "export_model",
+    "interface",
+]
+BOTTOM = {"common", "config", "image_io"}
+MAY = {
+    "common": set(),
+    "config": set(),
+    "image_io": {"common"},
+    "codec": BOTTOM,
+    "captcha_generator": BOTTOM | {"codec"},
+    "make_dataset": BOTTOM | {"codec"},
+    "data_loader": BOTTOM | {"codec"},
+    "model": BOTTOM | {"codec"},
+    "predict": BOTTOM | {"codec", "model", "data_loader", "visualize"},
+    "accuracy_calculator": BOTTOM | {"codec", "data_loader", "make_dataset", "predict", "visualize"},
+    "visualize": BOTTOM | {"codec", "predict"},
+    "main": set(ORDER) - {"main", "export_model", "interface"},
+    "export_model": BOTTOM | {"codec", "model", "predict", "accuracy_calculator"},
+    "interface": BOTTOM | {"codec", "predict", "visualize", "captcha_generator", "accuracy_calculator"},
+}
+SCRIPTS = {
+    "main": config.TrainConfig,
+    "captcha_generator": config.GeneratorConfig,
+    "make_dataset": config.DatasetConfig,
+    "accuracy_calculator": config.EvaluateConfig,
+    "predict": config.PredictConfig,
+    "export_model": config.ExportConfig,
+    "interface": config.InterfaceConfig,
+}
+
+
+def imports(path: Path) -> tuple[set[str], set[str]]:
+    """Modules of ours that a file imports: (at its top, anywhere, for type checkers included)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    def ours(nodes: object) -> set[str]:
+        names = set()
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+        return names & set(ORDER)
+
+    return ours(tree.body), ours(ast.walk(tree))
+
+
+def test_every_file_has_its_place_in_the_order() -> None:
+    assert {path.stem for path in ROOT.glob("*.py")} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_point_one_way(name: str) -> None:
+    top, anywhere = imports(ROOT / f"{name}.py")
+    assert anywhere <= MAY[name], f"{name}.py imports {anywhere - MAY[name]}"
+    later = {module for module in top if ORDER.index(module) > ORDER.index(name)}
+    # Pictures are drawn by files below visualize.py too, but only when they are asked for.
+    assert not later, f"{name}.py imports {later} at its top"
+
+
+def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in files_of_the_project()}
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + "\n".join(f"import {name}" for name in ORDER)
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    assert (result.stdout, result.stderr) == ("", "")
+    assert not list(tmp_path.iterdir())
+    assert {path: path.stat().st_mtime_ns for path in before if path.exists()} == before
+
+
+@pytest.mark.parametrize("modules", ["common,config,codec,image_io,captcha_generator,data_loader,predict"])
+def test_what_serves_needs_no_torch(modules: str) -> None:
+    program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def files_of_the_project() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_requirements_are_pinned() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+        lines = [line for line in lines if line and line != "-r requirements.txt"]
+        assert lines
+        for line in lines:
+            assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][0-9A-Za-z.]*", line), f"{name}: {line}"
+
+
+def test_requirements_name_what_is_imported() -> None:
+    packages = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "jsonargparse", "sklearn": "scikit-learn"}
+    packages |= {"docstring_parser": "jsonargparse", "efficientnet_pytorch": "efficientnet-pytorch"}
+    pinned = set(re.findall(r"^([A-Za-z0-9_-]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    brought = {"fastapi", "starlette", "uvicorn", "pydantic", "huggingface_hub", "fsspec"}  # by gradio and datasets
+    for name in ORDER:
+        tree = ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules = [str(node.module)]
+            for module in (m.split(".")[0] for m in modules):
+                if module in sys.stdlib_module_names or module in ORDER or module in brought:
+                    continue
+                assert packages.get(module, module) in pinned, f"{name}.py imports {module}"
+
+
+def test_no_file_knows_the_machine_it_was_written_on() -> None:
+    # Put together here, so that this file does not hold what it looks for.
+    machine = ["/" + "work/", "/" + "root/", "/" + "home/", "pypi." + "org", "files.python" + "hosted"]
+    for path in files_of_the_project():
+        data = path.read_bytes()
+        for word in machine:
+            assert word.encode() not in data, f"{path.relative_to(ROOT)} holds {word}"
+
+
+def test_what_is_large_or_ours_alone_is_ignored_by_git() -> None:
+    names = {str(path.relative_to(ROOT)) for path in files_of_the_project()}
+    assert {name for name in names if name.startswith("data/")} <= {"data/README.md"}
+    assert {n for n in names if n.startswith("saved_models/")} <= {
+        "saved_models/reader.safetensors",
+        "saved_models/reader.onnx",
+    }
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".pt", ".pkl"))]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# README
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_opens_with_two_commands(readme: str) -> None:
+    opening = readme.split("\n## ", 2)
+    blocks = re.findall(r"```(?:bash|sh|console|shell)?\n(.*?)```", "\n## ".join(opening[:2]), re.DOTALL)
+    commands = "\n".join(blocks)
+    for part in ("python3.11 -m venv", "requirements.txt", "python main.py", "requirements-dev.txt", "pytest"):
+        assert part in commands, part
+    assert commands.index("requirements.txt") < commands.index("main.py") < commands.index("requirements-dev.txt")
+    assert commands.index("requirements-dev.txt") < commands.index("pytest")
+
+
+def test_the_readme_shows_a_picture_that_is_there(readme: str) -> None:
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)\s]+)", readme) + re.findall(r'<img[^>]+src="([^"]+)"', readme)
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / picture).is_file(), picture
+
+
+def test_links_of_the_readme_lead_somewhere(readme: str) -> None:
+    for link in re.findall(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)", readme):
+        if "://" not in link and not link.startswith("#"):
+            assert (ROOT / link.split("#")[0]).exists(), link
+
+
+def test_the_readme_names_only_scripts_and_flags_that_exist(readme: str) -> None:
+    fields = {name: {f.name for f in dataclasses.fields(c)} | {"config", "help"} for name, c in SCRIPTS.items()}
+    found = 0
+    for script, rest in re.findall(r"(\w+)\.py((?: [^\n`|#]*)?)", readme):
+        if script in fields:
+            for flag in re.findall(r"(?<!\S)--([a-z_-]+)", rest):
+                assert flag.replace("-", "_") in fields[script], f"{script}.py --{flag}"
+                found += 1
+    assert found >= 3
+
+
+def test_ci_checks_style_then_runs_the_readme_s_tests_in_a_new_environment() -> None:
+    text = (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    places = [re.search(pattern, text) for pattern in ("-m venv", 'ruff"? check', 'ruff"? format --check', "README")]
+    assert all(places), places
+    assert places[0].start() < places[1].start() < places[2].start()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Help
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_explains_every_setting(name: str, call: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, err = call(__import__(name), "--help")
+    assert code == 0, err
+    words = " ".join(out.split())
+    for field in dataclasses.fields(SCRIPTS[name]):
+        assert f"--{field.name}" in words or re.search(rf"\b{field.name}\b", words), field.name
+        said = docstrings(SCRIPTS[name])[field.name]
+        assert " ".join(said.split()[:4]) in words, f"{field.name}: {said}"
+
+
+def docstrings(config_class: type) -> dict[str, str]:
+    """Field -> the string below it."""
+    tree = ast.parse((ROOT / "config.py").read_text(encoding="utf-8"))
+    body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == config_class.__name__)
+    return {
+        field.target.id: ast.literal_eval(text.value)
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+
+
+def test_every_setting_is_explained() -> None:
+    for config_class in SCRIPTS.values():
+        assert docstrings(config_class).keys() == {field.name for field in dataclasses.fields(config_class)}
+
+
+def test_a_real_process_answers_help() -> None:
+    result = subprocess.run([sys.executable, str(ROOT / "predict.py"), "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "--checkpoint" in result.stdout
