@@ -64,6 +64,9 @@ def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
             verbose=False,
         )
     proto = program.model_proto
+    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del part.metadata_props[:]  # the exporter's stack traces, which tell where this machine keeps its files
+        part.doc_string = ""
     for key, value in metadata.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
