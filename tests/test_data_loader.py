@@ -217,6 +217,8 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(make: Callable[..., 
     assert all(np.array_equal(other[key][0], expected[key]) for key in shuffled)
     assert not np.array_equal(expected[0, 3], expected[1, 3])
     assert not np.array_equal(make(seed=1)[0, 3][0], expected[0, 3])
+    alike = CaptchaDataset([first.images[0]] * 2, ["a"] * 2, first.transform)
+    assert not np.array_equal(alike[0, 0][0], alike[0, 1][0]), "each picture is drawn its own"
 
 
 def test_workers_change_nothing(make: Callable[..., CaptchaDataset]) -> None:
