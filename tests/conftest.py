@@ -181,13 +181,13 @@ class Job:
     def stderr(self) -> str:
         return self.files[1].read_text(encoding="utf-8")
 
-    def wait(self, timeout: float = 100) -> int:
+    def wait(self, timeout: float = 250) -> int:
         """Its exit code, negative for a signal."""
         self.process.join(timeout)
         assert self.process.exitcode is not None, f"still running:\n{self.stdout}\n{self.stderr}"
         return self.process.exitcode
 
-    def until(self, condition: Callable[[], object], timeout: float = 100) -> bool:
+    def until(self, condition: Callable[[], object], timeout: float = 250) -> bool:
         """Wait for the condition; False if the process ended before it held."""
         deadline = time.monotonic() + timeout
         while not condition():
