@@ -109,7 +109,7 @@ def _flatten(image: Image.Image) -> Image.Image:
         if isinstance(key := image.info.get("transparency"), int):
             grey = np.where(values == key, np.uint8(255), grey)
         return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.has_transparency_data:  # an alpha channel, a transparent colour, or a palette with alpha
         if image.mode == "La":
             image = image.convert("LA")
         rgba = image.convert("RGBA")

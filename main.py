@@ -42,7 +42,7 @@ from tqdm import tqdm
 
 from accuracy_calculator import evaluate, print_report, text_metrics
 from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
-from codec import Alphabet, infeasible_labels
+from codec import Alphabet, Codec, infeasible_labels
 from common import (
     DEFAULT_CHECKPOINT,
     ROOT,
@@ -129,7 +129,7 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
     return out
 
 
-def mix_synthetic(config: TrainConfig, real: CaptchaDataset, alphabet: Alphabet) -> CaptchaDataset | MixedDataset:
+def mix_synthetic(config: TrainConfig, real: CaptchaDataset, codec: Codec, steps: int) -> CaptchaDataset | MixedDataset:
     """Add synthetic captchas to the training pictures, new ones in each epoch, of the same alphabet and lengths."""
     count = round(config.mix_synthetic * len(real))
     if not count:
@@ -138,8 +138,17 @@ def mix_synthetic(config: TrainConfig, real: CaptchaDataset, alphabet: Alphabet)
     settings = CaptchaSettings.from_config(
         GeneratorConfig(style=config.synthetic_style, length=f"{min(lengths)}-{max(lengths)}", seed=config.seed + 1)
     )
-    settings = dataclasses.replace(settings, alphabet=alphabet.characters)
-    return MixedDataset(real, partial(render_captcha, settings=settings), count)
+    settings = dataclasses.replace(settings, alphabet=codec.alphabet.characters)
+    return MixedDataset(real, partial(_render_fitting, settings=settings, codec=codec, steps=steps), count)
+
+
+def _render_fitting(index: int, settings: CaptchaSettings, codec: Codec, steps: int) -> tuple[bytes, str]:
+    """Captcha `index` of the settings, or the next one far from all others whose text the model can write."""
+    while True:
+        encoded, text = render_captcha(index, settings)
+        if not infeasible_labels([text], codec, steps):
+            return encoded, text
+        index += 2**40
 
 
 def _found_in(folder: Path) -> list[Path]:
@@ -686,7 +695,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     phases = plan_phases(config, len(datasets["train"]), pretrained, accelerator.print)
-    trained_on = mix_synthetic(config, datasets["train"], model.alphabet)
+    trained_on = mix_synthetic(config, datasets["train"], model.codec, model.steps)
     # channels_last: oneDNN's depthwise convolutions train 1.5 times as fast on a CPU this way.
     model = model.to(accelerator.device, memory_format=torch.channels_last)
     trainer = Trainer(config, model, phases, datasets | {"train": trained_on}, accelerator, provenance, on_epoch)

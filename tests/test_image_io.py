@@ -225,3 +225,10 @@ def test_what_is_no_picture_at_all(tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             open_image(source, "" if isinstance(source, Path) else "sample 7")
+
+
+def test_palette_whose_colours_have_alpha_lies_on_white():
+    """`quantize` of a transparent picture keeps its alpha in the palette, with no word of it in `info`."""
+    clear = Image.new("RGBA", (6, 4), (0, 0, 0, 0)).quantize()
+    assert clear.mode == "P"
+    assert np.asarray(open_image(clear)).min() == 255

@@ -25,7 +25,7 @@ from conftest import Job
 from safetensors.torch import load_file
 
 import main
-from codec import Alphabet
+from codec import Alphabet, CTCCodec
 from common import UserError, parse_config
 from config import DatasetConfig, TrainConfig
 from data_loader import MixedDataset, load_data
@@ -373,13 +373,18 @@ def test_labels_that_do_not_fit_are_named_before_the_first_step(
 def test_mixed_in_captchas_fit_the_alphabet_and_are_new_each_epoch(train: Callable, dataset: Path, tiny) -> None:
     config = replace(TrainConfig(), mix_synthetic=0.25, synthetic_style="line")
     real = load_data(dataset, tiny())["train"]
-    mixed = main.mix_synthetic(config, real, Alphabet("abcd"))
+    codec = CTCCodec(Alphabet("abcd"))
+    mixed = main.mix_synthetic(config, real, codec, steps=3)
     assert isinstance(mixed, MixedDataset)
     assert len(mixed) == 75
     texts = [[mixed[epoch, i][1] for i in range(60, 75)] for epoch in (0, 1)]
     assert texts[0] != texts[1]
     assert all(set(text) <= set("abcd") and 2 <= len(text) <= 3 for text in texts[0] + texts[1])
-    assert main.mix_synthetic(replace(config, mix_synthetic=0), real, Alphabet("abcd")) is real
+    # Of 30 random texts some would hold equal neighbours in three letters, which three steps cannot write.
+    assert all(codec.steps_needed(text) <= 3 for text in texts[0] + texts[1])
+    free = main.mix_synthetic(config, real, codec, steps=12)
+    assert any(codec.steps_needed(free[epoch, i][1]) > 3 for i in range(60, 75) for epoch in (0, 1))
+    assert main.mix_synthetic(replace(config, mix_synthetic=0), real, codec, steps=12) is real
     result = train(*SCRATCH, "--mix_synthetic", 0.25, "--synthetic_style", "line", "--epochs", 1)
     assert result.code == 0, result.stderr
     assert "4/4" in result.stderr or "/4 " in result.stderr, "75 pictures make four batches of 16"
