@@ -9,8 +9,7 @@ From Python:
     picture, text = generate_captcha(style="wave", seed=1, index=7)      # a PIL picture
     png_bytes, text = render_captcha(7, CaptchaSettings(styles=("wave",), seed=1))   # the same, as training wants it
 
-**A new style** is one more entry of `STYLES`, below the class `Style` that explains its fields; no other place needs a
-change.
+What a style is, and the named ones, stand in captcha_styles.py.
 
 All randomness of picture i of seed s comes from `random.Random(f"{s}/{i}")`, so that it is the same bytes for any
 number of workers and any shard size. Lengths are pixels and colours are 0-255 unless the text says otherwise.
@@ -27,8 +26,9 @@ import random
 import re
 import signal
 import sys
+import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -38,238 +38,24 @@ from itertools import chain, islice, pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
-from typing import Literal
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from captcha_styles import MIXED, STYLES, Effect, Range, Style, get_style, style_names
 from codec import Alphabet
 from common import UserError, available_cores, parse_config, run, write_atomically
 from config import ALPHANUMERIC, GeneratorConfig
 
-Range = tuple[float, float]
 Point = tuple[float, float]
 
 MAX_LENGTH = 32  # characters; more do not fit into a picture that anyone would call a captcha
 ROW_GROUP = 256  # pictures per parquet row group: about what the writing process holds in memory
 CHUNK = 64  # pictures per task of a worker
+GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 1  # part of the settings in each shard: raise it when the same settings would draw other pictures
-
-
-@dataclass(frozen=True)
-class Style:
-    """How captchas of one kind look. A `Range` is (lowest, highest); a value is drawn from it for every picture.
-
-    Pictures come about in this order: background, spots, lines below the text, text, warps, lines above the text,
-    inversion, blur, noise, JPEG. Every range may be (0, 0), which leaves its step out.
-    """
-
-    # Picture
-    height: Range = (60, 60)
-    """Pixels."""
-    width: Range | None = (160, 160)
-    """Pixels. None: as wide as the text needs. Too long a text is shrunk to fit."""
-    mode: Literal["L", "RGB", "RGBA"] = "RGB"
-    """Grey, colour, or colour on a transparent background."""
-    background: tuple[str, ...] = ("plain",)
-    """One is drawn: `plain`, `gradient` (between two colours), `texture` (soft clouds), `kaptcha` (that library's
-    gradient, whatever `background_level`). Ignored for RGBA."""
-    background_level: Range = (215, 255)
-    """Brightness of the background."""
-    background_tint: float = 0.25
-    """0: grey, 1: strong colours."""
-
-    # Text
-    fonts: tuple[str, ...] = ()
-    """Only matplotlib's fonts whose file name has one of these parts (fonts of `--fonts` always count); (): all."""
-    font_per_letter: bool = True
-    """Draw a font for every letter, or one for the word."""
-    text_size: Range = (0.55, 0.7)
-    """Font size as a part of the picture's height."""
-    text_level: Range = (0, 120)
-    """Brightness of the letters."""
-    text_tint: float = 0.9
-    """0: grey letters, 1: strong colours."""
-    colour_per_letter: bool = True
-    """Draw a colour for every letter, or one for the word."""
-    rotation: float = 20
-    """Letters turn by up to this many degrees either way."""
-    shear: float = 0.15
-    """Letters lean by up to this part of their height either way."""
-    stretch: Range = (0.9, 1.1)
-    """Width of the letters against what the font says."""
-    spacing: Range = (0.02, 0.12)
-    """Gap between letters as a part of the font size; below zero they overlap."""
-    bounce: float = 0.08
-    """Letters leave the common base line by up to this part of the font size."""
-    left: Range | None = None
-    """Pixels left of the first letter at a length of 5, in proportion to 1 / (2 + length). None: anywhere."""
-    baseline: float | None = None
-    """Base line of the letters as a part of the height from above. None: capitals stand in the middle."""
-    margin: float = 6
-    """Least distance in pixels of the word from the left and right edge."""
-    weight: Range = (0, 0)
-    """Added to the thickness of strokes, as a part of the font size; below zero they get thinner."""
-    hollow: float = 0
-    """Probability that a word is drawn in outlines."""
-    antialias: bool = True
-    """False: hard edges."""
-
-    # Clutter
-    spots: Range = (0, 0)
-    """Number of dots."""
-    spot_radius: Range = (1, 2)
-    """Pixels."""
-    lines: Range = (0, 0)
-    """Number of lines."""
-    line_kinds: tuple[str, ...] = ("straight",)
-    """One is drawn for each line: `straight`, `arc`, `wave`, or `taper` (kinked, thick at its left end)."""
-    line_width: Range = (1, 2)
-    """Pixels, rounded; `taper` has its own."""
-    line_level: Range = (0, 160)
-    """Brightness of lines and spots."""
-    line_tint: float = 0.9
-    """0: grey, 1: strong colours."""
-    lines_above: float = 0.5
-    """Probability that the lines lie above the text and stay unwarped."""
-
-    # Warps
-    elastic: Range = (0, 0)
-    """Largest shift in pixels of a smooth random displacement."""
-    elastic_cell: float = 24
-    """Pixels between the independent points of that displacement: smaller is rougher."""
-    wave: Range = (0, 0)
-    """Amplitude in pixels of sine waves along both axes."""
-    wave_length: Range = (40, 120)
-    """Their length in pixels."""
-    water: bool = False
-    """Concentric ripples around the centre, then fixed sine waves, as in the Kaptcha library."""
-
-    # Finish
-    invert: float = 0
-    """Probability of light letters on a dark ground."""
-    blur: Range = (0, 0)
-    """Standard deviation in pixels of a Gaussian."""
-    noise: Range = (0, 0)
-    """Standard deviation, in brightness levels, of noise on every pixel."""
-    salt: Range = (0, 0)
-    """Part of the pixels set to black or white."""
-    jpeg: tuple[int, int] | None = None
-    """Quality, 1-100, of a pass through JPEG."""
-
-
-STYLES: dict[str, Style] = {
-    # Coloured turned letters, spots, lines, elastic transform, on a light ground.
-    "classic": Style(
-        background=("plain", "gradient"),
-        spots=(15, 40),
-        lines=(1, 3),
-        line_kinds=("straight", "arc"),
-        line_width=(1, 1.6),
-        elastic=(1, 2.5),
-    ),
-    # The look of the public "captcha version 2" set, which the Kaptcha library drew with its default settings.
-    "line": Style(
-        height=(50, 50),
-        width=(200, 200),
-        mode="L",
-        background=("kaptcha",),
-        # Sizes, widths and places below were fitted to the median picture of each first letter of the real set.
-        fonts=("DejaVuSans-Bold.ttf", "DejaVuSansMono-Bold.ttf"),
-        text_size=(0.78, 0.82),
-        weight=(-0.02, 0.01),
-        text_level=(0, 0),
-        text_tint=0,
-        rotation=2,
-        shear=0.05,
-        stretch=(0.84, 0.96),
-        spacing=(-0.06, -0.02),
-        bounce=0.02,
-        left=(29, 31),
-        baseline=0.86,
-        margin=4,
-        lines=(2, 2),
-        line_kinds=("taper",),
-        line_level=(0, 0),
-        line_tint=0,
-        lines_above=1,
-        water=True,
-        jpeg=(75, 75),
-    ),
-    # Thin coloured letters far apart on a transparent ground, crossed by black lines; as wide as the text needs.
-    "thin": Style(
-        height=(80, 80),
-        width=None,
-        mode="RGBA",
-        text_size=(0.45, 0.75),
-        text_level=(20, 215),
-        text_tint=1,
-        rotation=14,
-        spacing=(0.1, 0.95),
-        bounce=0.05,
-        margin=45,
-        weight=(-0.01, 0.02),
-        hollow=0.3,
-        antialias=False,
-        lines=(0, 7),
-        line_width=(1, 1),
-        line_level=(0, 0),
-        line_tint=0,
-        lines_above=1,
-    ),
-    # Words bent by sine waves, dark on light or light on dark.
-    "wave": Style(
-        height=(50, 80),
-        width=(140, 240),
-        background=("plain", "gradient"),
-        font_per_letter=False,
-        colour_per_letter=False,
-        rotation=8,
-        spacing=(-0.04, 0.06),
-        lines=(0, 2),
-        line_kinds=("wave",),
-        line_width=(1, 3),
-        wave=(2, 5),
-        invert=0.5,
-    ),
-    # Salt and pepper, speckle and clouds behind the text.
-    "noise": Style(
-        height=(40, 70),
-        width=(120, 220),
-        background=("texture", "texture", "gradient"),
-        background_level=(170, 255),
-        text_level=(0, 70),
-        rotation=12,
-        spots=(0, 60),
-        spot_radius=(0, 1),
-        lines=(0, 3),
-        line_kinds=("straight", "arc", "wave"),
-        blur=(0, 0.6),
-        noise=(5, 28),
-        salt=(0, 0.06),
-        invert=0.25,
-    ),
-    # Plain small words with the traces of JPEG.
-    "clean": Style(
-        height=(22, 40),
-        width=(70, 150),
-        background_level=(200, 255),
-        font_per_letter=False,
-        colour_per_letter=False,
-        text_size=(0.6, 0.8),
-        text_tint=0.5,
-        rotation=3,
-        shear=0.05,
-        bounce=0.03,
-        margin=3,
-        blur=(0, 0.7),
-        jpeg=(35, 90),
-        invert=0.2,
-    ),
-}
-MIXED = "mixed"  # draws one of all the styles above for every picture
+FORMAT = 2  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -277,7 +63,7 @@ class CaptchaSettings:
     """What decides, together with an index, every byte of a captcha. Small and picklable, to be sent to workers.
 
     Attributes:
-        styles: names of `STYLES`, "mixed", or `Style` objects; pictures take turns by their index.
+        styles: names (`STYLES`, "mixed", "schemes", "heldout") or `Style` objects; pictures take turns by their index.
         alphabet: characters to draw from, written out (no ranges).
         length: (fewest, most) characters, within 1 to 32.
         seed: any integer.
@@ -299,30 +85,11 @@ class CaptchaSettings:
         """
         names = tuple(name.strip() for name in config.style.split(",") if name.strip())
         if not names:
-            raise UserError(f"--style names no style: choose from {_style_names()}")
+            raise UserError(f"--style names no style: choose from {style_names()}")
         for name in names:
             get_style(name)
         alphabet = Alphabet.parse(config.alphabet).characters
         return cls(names, alphabet, parse_length(config.length), config.seed, config.fonts)
-
-
-def _style_names() -> str:
-    return ", ".join([*STYLES, MIXED])
-
-
-def get_style(style: str | Style, rng: random.Random | None = None) -> Style:
-    """The style of a name; `mixed` draws one with `rng`. A `Style` comes back as it is.
-
-    Raises:
-        UserError: there is no style of that name; the message lists those there are.
-    """
-    if isinstance(style, Style):
-        return style
-    if style == MIXED:
-        return (rng or random.Random(0)).choice(list(STYLES.values()))
-    if style not in STYLES:
-        raise UserError(f"there is no style {style!r}: choose from {_style_names()}")
-    return STYLES[style]
 
 
 def parse_length(text: str) -> tuple[int, int]:
@@ -345,7 +112,7 @@ def parse_length(text: str) -> tuple[int, int]:
 # Fonts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity: hashing a thousand paths would take longer than drawing
 class Fonts:
     """Font files and what each of them can draw.
 
@@ -359,19 +126,32 @@ class Fonts:
     own: int
     drawable: tuple[frozenset[str], ...]
 
-    def choices(self, parts: tuple[str, ...], characters: str) -> tuple[str, ...]:
-        """Files that can draw all `characters`: those that match a style's `fonts`, or else any; () if none can."""
-        return _choices(self, parts, frozenset(characters))
+    def choices(self, style: Style, characters: str) -> tuple[str, ...]:
+        """Files that can draw all `characters`: those that the style wants, or else any; () if none can."""
+        needed = frozenset(characters)
+        wanted = _wanted(self, style.fonts, style.font_part)
+        if style.font_choice:
+            # From each place on, the first that can: so a text with a rare character moves few of a scheme's fonts.
+            starts = [int(place * len(wanted)) for place in style.font_choice]
+            found = [
+                next((i for i in chain(wanted[k:], wanted[:k]) if needed <= self.drawable[i]), None) for k in starts
+            ]
+        else:
+            found = [i for i in wanted if needed <= self.drawable[i]]
+        able = [i for i in found if i is not None] or [i for i, has in enumerate(self.drawable) if needed <= has]
+        return tuple(self.paths[i] for i in able)
 
 
-@lru_cache(maxsize=4096)
-def _choices(fonts: Fonts, parts: tuple[str, ...], characters: frozenset[str]) -> tuple[str, ...]:
-    able = [(i, path) for i, path in enumerate(fonts.paths) if characters <= fonts.drawable[i]]
-    first_own = len(fonts.paths) - fonts.own
-    matching = [
-        path for i, path in able if i >= first_own or not parts or any(part in Path(path).name for part in parts)
-    ]
-    return tuple(matching or [path for _, path in able])
+@lru_cache(maxsize=256)
+def _wanted(fonts: Fonts, parts: tuple[str, ...], font_part: str) -> tuple[int, ...]:
+    names = [Path(path).name for path in fonts.paths]
+    first_own = len(names) - fonts.own
+    wanted = [i for i, name in enumerate(names) if i >= first_own or not parts or any(part in name for part in parts)]
+    if font_part != "all":
+        held_out = [i for i in wanted if zlib.crc32(names[i].encode()) % 10 == 0]
+        part = held_out if font_part == "heldout" else [i for i in wanted if i not in held_out]
+        wanted = part or wanted
+    return tuple(wanted)
 
 
 @lru_cache(maxsize=8)
@@ -380,7 +160,8 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
 
     Args:
         alphabet: characters, written out.
-        folder: also every .ttf, .otf and .ttc file below this folder; unreadable ones are named on stderr.
+        folder: also every .ttf, .otf and .ttc file below this folder; unreadable ones are named on stderr. Fonts whose
+            small letters look like their capitals serve for capitals and digits.
 
     Raises:
         UserError: no usable font, or a character that none can draw.
@@ -403,6 +184,7 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
         except (OSError, RuntimeError, ValueError):
             broken.append(path)
             continue
+        has -= _small_capitals(str(path), has)
         if has:
             paths.append(str(path))
             drawable.append(has)
@@ -424,6 +206,17 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
     return Fonts(tuple(paths), usable_own, tuple(drawable))
 
 
+def _small_capitals(path: str, characters: frozenset[str]) -> frozenset[str]:
+    """The small letters of a font that draws them as capitals: nobody could read their case."""
+    telling = [c for c in "abdefghijlmnqrty" if c in characters and c.upper() in characters]
+    alike = 0
+    for c in telling:
+        small, large = (load_glyph(path, x, 40).mask for x in (c, c.upper()))
+        small, large = (cv2.resize(mask, (16, 16), interpolation=cv2.INTER_AREA).astype(int) for mask in (small, large))
+        alike += abs(small - large).sum() < 0.2 * (small + large).sum()
+    return frozenset(c for c in characters if c.islower()) if alike * 2 > len(telling) else frozenset()
+
+
 def _font_files(folder: str) -> list[Path]:
     if not Path(folder).is_dir():
         raise UserError(f"the fonts folder {folder} does not exist: give a folder with .ttf or .otf files")
@@ -438,7 +231,7 @@ class Glyph:
     """One drawn character.
 
     Attributes:
-        mask: (h, w) uint8 coverage with an empty border of 2 pixels.
+        mask: (h, w) uint8 coverage with an empty border of 2 pixels or more.
         x: from the pen to the mask's left edge.
         y: from the base line down to the mask's top edge (negative: above).
         ink: width of the character without the border.
@@ -455,30 +248,91 @@ def _load_font(path: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
-@lru_cache(maxsize=8192)
-def load_glyph(path: str, character: str, size: int, weight: float = 0, hollow: bool = False) -> Glyph:
-    """Draw a character once per process.
+@lru_cache(maxsize=65536)
+def load_glyph(path: str, character: str, size: int) -> Glyph:
+    """Draw a character, once per process as long as the cache has room.
 
     Args:
         size: font size in pixels.
-        weight: pixels added to the thickness of strokes; below zero, to -2, taken away.
-        hollow: the outline only.
     """
     font = _load_font(path, size)
-    stroke = max(weight, 0) / 2
-    left, top, right, bottom = font.getbbox(character, anchor="ls", stroke_width=stroke)
-    left, top, right, bottom = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
-    border = 2
+    left, top, right, bottom = (round(x) for x in font.getbbox(character, anchor="ls"))
+    border = 2 + size // 16  # room for thicker strokes
     picture = Image.new("L", (max(right - left, 1) + 2 * border, max(bottom - top, 1) + 2 * border))
-    place = (border - left, border - top)
-    ImageDraw.Draw(picture).text(place, character, fill=255, font=font, anchor="ls", stroke_width=stroke)
-    mask = np.asarray(picture)
-    if weight < 0:  # a part of what erosion by one pixel on each side takes away
-        thinner = cv2.erode(mask, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
-        mask = cv2.addWeighted(mask, 1 + weight / 2, thinner, -weight / 2, 0)
-    if hollow:
-        mask = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
-    return Glyph(mask, left - border, top - border, max(right - left, 1))
+    ImageDraw.Draw(picture).text((border - left, border - top), character, fill=255, font=font, anchor="ls")
+    return Glyph(np.asarray(picture), left - border, top - border, max(right - left, 1))
+
+
+@lru_cache(maxsize=8192)
+def style_glyph(path: str, character: str, size: int, weight: float = 0, effect: Effect = "") -> Glyph:
+    """Draw a character with an effect.
+
+    Args:
+        size: font size in pixels.
+        weight: pixels added to the thickness of strokes, to size / 8; below zero, to -2, taken away.
+        effect: of those that change a letter's shape.
+    """
+    glyph = load_glyph(path, character, size)
+    mask = glyph.mask
+    if weight:  # whole pixels on each side, and a part of what one more would do
+        change = cv2.erode if weight < 0 else cv2.dilate
+        for _ in range(int(abs(weight) / 2)):
+            mask = change(mask, _CROSS)
+        part = abs(weight) / 2 % 1
+        if part:
+            mask = cv2.addWeighted(mask, 1 - part, change(mask, _CROSS), part, 0)
+    if effect in _SHAPE_EFFECTS:
+        mask = np.ascontiguousarray(_SHAPE_EFFECTS[effect](mask, size))
+    return Glyph(mask, glyph.x, glyph.y, glyph.ink)
+
+
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+
+
+def _hollow(mask: np.ndarray, size: int) -> np.ndarray:
+    thickness = 2 + size // 48
+    return cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((thickness, thickness), np.uint8))
+
+
+def _stencil(mask: np.ndarray, size: int) -> np.ndarray:
+    bridged = mask.copy()
+    middle, half = mask.shape[1] // 2, max(1, size // 28)
+    bridged[:, middle - half : middle + half] = 0
+    return bridged
+
+
+def _stripes(mask: np.ndarray, size: int) -> np.ndarray:
+    pitch = max(3, size // 8)
+    striped = mask.copy()
+    for row in range(max(1, pitch // 3)):
+        striped[row::pitch] = 0
+    return striped
+
+
+def _dots(mask: np.ndarray, size: int) -> np.ndarray:
+    pitch = max(4, size // 10)
+    cell = np.zeros((pitch, pitch), np.uint8)
+    cv2.circle(cell, (pitch // 2, pitch // 2), max(1, round(pitch * 0.4)), 255, -1)
+    lattice = np.tile(cell, (mask.shape[0] // pitch + 1, mask.shape[1] // pitch + 1))
+    thick = cv2.dilate(mask, np.ones((3, 3), np.uint8))
+    return cv2.min(thick, lattice[: mask.shape[0], : mask.shape[1]].copy())
+
+
+def _pixel(mask: np.ndarray, size: int) -> np.ndarray:
+    pixel = max(2, size // 11)
+    height, width = mask.shape
+    coarse = cv2.resize(mask, (max(1, width // pixel), max(1, height // pixel)), interpolation=cv2.INTER_AREA)
+    coarse = np.where(coarse > 100, np.uint8(255), np.uint8(0))
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+_SHAPE_EFFECTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "hollow": _hollow,
+    "stencil": _stencil,
+    "stripes": _stripes,
+    "dots": _dots,
+    "pixel": _pixel,
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -532,11 +386,42 @@ def _draw_background(rng: random.Random, style: Style, height: int, width: int) 
         low, high = style.background_level
         spread = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns, 1)
         corners = np.float32(first) + (spread.astype(np.float32) / 255 - 0.5) * (high - low)
+    elif kind in ("grain", "stripes", "patches"):
+        second = _colour(rng, style.background_level, style.background_tint, channels)
+        return _patterned_background(rng, kind, height, width, np.float32([first, second]), style)
     else:
         raise ValueError(f"unknown background {kind!r}")
     # Half a sample at each end of a small picture stays flat when enlarged; cubic hides the cells of a texture.
     enlarged = cv2.resize(corners, (width, height), interpolation=cv2.INTER_CUBIC if kind == "texture" else 1)
     return np.clip(enlarged, 0, 255).astype(np.uint8).reshape(height, width, channels)
+
+
+def _patterned_background(
+    rng: random.Random, kind: str, height: int, width: int, pair: np.ndarray, style: Style
+) -> np.ndarray:
+    channels = pair.shape[1]
+    if kind == "patches":
+        canvas = np.empty((height, width, channels), np.uint8)
+        cv2.rectangle(canvas, (0, 0), (width, height), pair[0].tolist(), -1)
+        for _ in range(rng.randint(4, 20)):
+            x, y = rng.random() * width, rng.random() * height
+            far = (int(x + rng.random() * 0.5 * width), int(y + rng.random() * 0.7 * height))
+            colour = _colour(rng, style.background_level, style.background_tint, channels)
+            cv2.rectangle(canvas, (int(x - 0.1 * width), int(y - 0.2 * height)), far, colour, -1)
+        return canvas
+    if kind == "grain":
+        pixel = max(1, round(rng.uniform(0.5, 3) * height / 60))
+        rows, columns = -(-height // pixel), -(-width // pixel)
+        part = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns)
+        part = cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST)
+    else:
+        angle, pitch = rng.random() * math.pi, rng.uniform(0.06, 0.5) * height
+        grid = _pixel_grid(height, width)
+        phase = (grid[..., 0] * math.cos(angle) + grid[..., 1] * math.sin(angle)) * (2 * math.pi / pitch)
+        wave = np.sin(phase)
+        part = np.clip(127.5 + 127.5 * (np.sign(wave) if rng.random() < 0.4 else wave), 0, 255).astype(np.uint8)
+    table = pair[0] + (pair[1] - pair[0]) * np.linspace(0, 1, 256, dtype=np.float32)[:, None]
+    return np.ascontiguousarray(np.clip(table, 0, 255).astype(np.uint8)[part])
 
 
 @lru_cache(maxsize=8)
@@ -571,6 +456,7 @@ class _Word:
     scale: float  # size wanted against size drawn, at most 1
     stretch: float
     gap: float
+    rims: list[Glyph] | None = None  # what lies below each letter: its shadow or its edge
 
     @property
     def width(self) -> float:
@@ -581,17 +467,22 @@ class _Word:
 
 def _layout(text: str, rng: random.Random, style: Style, fonts: Fonts, height: int) -> _Word:
     size = rng.uniform(*style.text_size) * height
-    drawn = max(
-        16, 8 * math.ceil(size / 8)
-    )  # few sizes keep the glyph cache small; shrinking looks better than growing
-    hollow = rng.random() < style.hollow
-    common = fonts.choices(style.fonts, text)
+    # Few sizes keep the cache of glyphs small, and shrinking looks better than growing.
+    drawn = next((step for step in GLYPH_SIZES if step >= size), GLYPH_SIZES[-1])
+    effect = "hollow" if rng.random() < style.hollow else style.effect
+    common = fonts.choices(style, text)
     if common and not style.font_per_letter:
         common = (rng.choice(common),)
-    paths = [rng.choice(common or fonts.choices(style.fonts, character)) for character in text]
+    paths = [rng.choice(common or fonts.choices(style, character)) for character in text]
     weight = max(round(rng.uniform(*style.weight) * drawn * 2) / 2, -2)  # few steps, again for the cache
-    glyphs = [load_glyph(path, character, drawn, weight, hollow) for path, character in zip(paths, text, strict=True)]
-    return _Word(glyphs, size, size / drawn, rng.uniform(*style.stretch), rng.uniform(*style.spacing) * size)
+    pairs = list(zip(paths, text, strict=True))
+    glyphs = [style_glyph(path, character, drawn, weight, effect) for path, character in pairs]
+    rims = None
+    if effect == "edge":
+        rims = [style_glyph(path, character, drawn, max(weight, 0) + drawn // 12 + 1) for path, character in pairs]
+    elif effect == "shadow":
+        rims = glyphs
+    return _Word(glyphs, size, size / drawn, rng.uniform(*style.stretch), rng.uniform(*style.spacing) * size, rims)
 
 
 def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: Style) -> None:
@@ -601,24 +492,41 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
     left = None if style.left is None else rng.uniform(*style.left) * 7 / (2 + count)
     if left is not None:
         room = width - left - style.margin
-    fit = min(1.0, room / max(word.width, 1))
-    if left is None:
-        left = style.margin + rng.random() * (room - word.width * fit)
+    gap = 0.0 if style.spread else word.gap
+    wide = word.width - (word.gap - gap) * (count - 1)
+    fit = min(1.0, room / max(wide, 1))
+    gap *= fit
+    if style.spread:
+        gap = (room - wide * fit) / count
+        left = style.margin + gap / 2
+    elif left is None:
+        left = style.margin + rng.random() * (room - wide * fit)
     scale_y = word.scale * fit
     scale_x = scale_y * word.stretch
     size = word.size * fit
     # Capitals are about 0.73 of the font size high, so that this base line puts their middle into the picture's middle.
     baseline = height * style.baseline if style.baseline is not None else height / 2 + 0.36 * size
+    baseline += rng.uniform(-style.drop, style.drop) * height
+    shift = (0.0, 0.0)
+    if word.rims:
+        below = _colour(rng, style.effect_level, style.text_tint, channels)
+        if style.effect == "shadow":
+            shift = (rng.choice((-1, 1)) * rng.uniform(0.04, 0.1) * size, rng.uniform(0.03, 0.1) * size)
     colour = _colour(rng, style.text_level, style.text_tint, channels)
     pen = left
-    for glyph in word.glyphs:
+    for i, glyph in enumerate(word.glyphs):
         if style.colour_per_letter:
             colour = _colour(rng, style.text_level, style.text_tint, channels)
         angle = math.radians(rng.uniform(-style.rotation, style.rotation))
         lean = rng.uniform(-style.shear, style.shear)
         drop = rng.uniform(-style.bounce, style.bounce) * size
-        _draw_glyph(canvas, glyph, (pen, baseline + drop), (scale_x, scale_y), angle, lean, colour, style.antialias)
-        pen += glyph.ink * scale_x + word.gap * fit
+        grow = 1 + rng.uniform(-style.size_jitter, style.size_jitter) if style.size_jitter else 1.0
+        scale = (scale_x * grow, scale_y * grow)
+        if word.rims:
+            place = (pen + shift[0], baseline + drop + shift[1])
+            _draw_glyph(canvas, word.rims[i], place, scale, angle, lean, below, style.antialias)
+        _draw_glyph(canvas, glyph, (pen, baseline + drop), scale, angle, lean, colour, style.antialias)
+        pen += glyph.ink * scale_x + gap
 
 
 def _draw_glyph(
@@ -708,6 +616,63 @@ def draw_lines(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
         cv2.polylines(canvas, [fixed], False, colour, thickness, cv2.LINE_AA if style.antialias else 8, shift=4)
 
 
+def _draw_lattice(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
+    """Lines along both axes, in one colour."""
+    height, width, channels = canvas.shape
+    colour = _colour(rng, style.shape_level, style.line_tint, channels)
+    thickness = max(1, round(rng.uniform(*style.line_width)))
+    for size, end in ((width, lambda at: ((at, 0), (at, height))), (height, lambda at: ((0, at), (width, at)))):
+        pitch = max(3.0, rng.uniform(*style.grid))
+        for k in range(math.ceil(size / pitch)):
+            cv2.line(canvas, *end(round((k + 0.5) * pitch)), colour, thickness)
+
+
+def _draw_shape(canvas: np.ndarray, rng: random.Random, colour: Sequence[float], thickness: int) -> None:
+    """A rectangle, an ellipse or a polygon of random place and size; a thickness of -1 fills it."""
+    height, width, _ = canvas.shape
+    x, y = rng.random() * width, rng.random() * height
+    across, down = rng.uniform(0.05, 0.3) * width, rng.uniform(0.1, 0.5) * height
+    kind = rng.randrange(3)
+    if kind == 0:
+        cv2.rectangle(canvas, (int(x - across), int(y - down)), (int(x + across), int(y + down)), colour, thickness)
+    elif kind == 1:
+        size = (max(1, int(across)), max(1, int(down)))
+        cv2.ellipse(canvas, (int(x), int(y)), size, rng.uniform(0, 180), 0, 360, colour, thickness, cv2.LINE_AA)
+    else:
+        corners = [(x + rng.uniform(-across, across), y + rng.uniform(-down, down)) for _ in range(rng.randint(3, 6))]
+        points = np.array(corners).round().astype(np.int32)
+        if thickness < 0:
+            cv2.fillPoly(canvas, [points], colour)
+        else:
+            cv2.polylines(canvas, [points], True, colour, thickness)
+
+
+def _draw_shapes(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
+    for _ in range(round(rng.uniform(*style.shapes))):
+        colour = _colour(rng, style.shape_level, style.line_tint, canvas.shape[2])
+        thickness = -1 if rng.random() < 0.4 else max(1, round(rng.uniform(*style.line_width)))
+        _draw_shape(canvas, rng, colour, thickness)
+
+
+def _draw_decoys(canvas: np.ndarray, rng: random.Random, style: Style, word: _Word) -> None:
+    """Small copies of the word's own letters, anywhere."""
+    height, width, channels = canvas.shape
+    for _ in range(round(rng.uniform(*style.decoys))):
+        glyph = rng.choice(word.glyphs)
+        scale = word.scale * rng.uniform(0.2, 0.4)
+        colour = _colour(rng, style.shape_level, style.line_tint, channels)
+        place = (rng.random() * width, rng.random() * height)
+        _draw_glyph(canvas, glyph, place, (scale, scale), rng.uniform(-1, 1), 0.0, colour, style.antialias)
+
+
+def _invert_shapes(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
+    height, width, _ = canvas.shape
+    for _ in range(round(rng.uniform(*style.negatives))):
+        mask = np.zeros((height, width, 1), np.uint8)
+        _draw_shape(mask, rng, (255,), -1)
+        np.copyto(canvas[..., :3], 255 - canvas[..., :3], where=mask > 0)
+
+
 def _bezier(control: Sequence[Point], steps: int) -> list[Point]:
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = control
     points = []
@@ -791,6 +756,43 @@ def _wave_field(height: int, width: int, rng: random.Random, amplitude: float, w
     return field
 
 
+def _bend_field(height: int, width: int, arc: float, swirl: float, pinch: float) -> np.ndarray:
+    """Displacement of an arc (part of the height), a swirl (degrees) and a pinch, around the picture's middle."""
+    grid = _pixel_grid(height, width)
+    x, y = grid[..., 0] - width / 2, grid[..., 1] - height / 2
+    across, down = x * (2 / width), y * (2 / height)  # -1 to 1
+    field = np.zeros((height, width, 2), np.float32)
+    if arc:
+        field[..., 1] += arc * height * (across * across - 0.5)
+    if swirl or pinch:
+        near = np.clip(1 - (across * across + down * down) * 0.5, 0, 1)  # 1 in the middle, 0 in the corners
+        if swirl:
+            angle = np.float32(math.radians(swirl)) * near * near
+            cos, sin = np.cos(angle) - 1, np.sin(angle)
+            field[..., 0] += x * cos - y * sin
+            field[..., 1] += x * sin + y * cos
+        if pinch:
+            amount = pinch * near
+            field[..., 0] += x * amount
+            field[..., 1] += y * amount
+    return field
+
+
+def _lay_askew(image: np.ndarray, rng: random.Random, tilt: float, perspective: float) -> np.ndarray:
+    """Turn the picture by up to `tilt` degrees and move its corners by up to the part `perspective` of its sides."""
+    height, width, _ = image.shape
+    angle = math.radians(rng.uniform(-tilt, tilt))
+    corners = np.float32([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (width / 2, height / 2)
+    turned = corners @ np.float32([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    moved = turned + np.float32([(rng.uniform(-1, 1), rng.uniform(-1, 1)) for _ in range(4)]) * (
+        perspective * width / 2,
+        perspective * height,
+    )
+    middle = (width / 2, height / 2)
+    matrix = cv2.getPerspectiveTransform(np.float32(corners + middle), np.float32(moved + middle))
+    return cv2.warpPerspective(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE).reshape(image.shape)
+
+
 def _pixel_grid(height: int, width: int) -> np.ndarray:
     """(height, width, 2) float32: x and y of every pixel, a view of one cached array."""
     return _pixel_grid_of(-(-height // 128) * 128, -(-width // 512) * 512)[:height, :width]
@@ -845,10 +847,14 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
     word = _layout(text, rng, style, fonts, height)
     width = math.ceil(word.width + 2 * style.margin) if style.width is None else round(rng.uniform(*style.width))
     canvas = _draw_background(rng, style, height, width)
+    if style.shapes[1]:
+        _draw_shapes(canvas, rng, style)
+    if style.decoys[1]:
+        _draw_decoys(canvas, rng, style, word)
     draw_spots(canvas, rng, style)
     lines_above = rng.random() < style.lines_above
     if not lines_above:
-        draw_lines(canvas, rng, style)
+        _draw_line_clutter(canvas, rng, style)
     _place_letters(canvas, word, rng, style)
     if style.water:
         for field in _water_fields(height, width):
@@ -858,11 +864,24 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
         fields.append(_elastic_field(height, width, rng, rng.uniform(*style.elastic), style.elastic_cell))
     if style.wave[1]:
         fields.append(_wave_field(height, width, rng, rng.uniform(*style.wave), style.wave_length))
+    bend = [rng.uniform(*span) if any(span) else 0.0 for span in (style.arc, style.swirl, style.pinch)]
+    if any(bend):
+        fields.append(_bend_field(height, width, *bend))
     if fields:
         canvas = _displace(canvas, sum(fields[1:], fields[0]))
+    if style.tilt or style.perspective:
+        canvas = _lay_askew(canvas, rng, style.tilt, style.perspective)
     if lines_above:
-        draw_lines(canvas, rng, style)
+        _draw_line_clutter(canvas, rng, style)
+    if style.negatives[1]:
+        _invert_shapes(canvas, rng, style)
     return _finish(canvas, rng, style)
+
+
+def _draw_line_clutter(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
+    draw_lines(canvas, rng, style)
+    if style.grid[1]:
+        _draw_lattice(canvas, rng, style)
 
 
 def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
@@ -879,10 +898,23 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
         canvas = cv2.GaussianBlur(canvas, (0, 0), blur).reshape(shape)
     if style.noise[1] or style.salt[1]:
         canvas = _add_noise(canvas, rng, rng.uniform(*style.noise), rng.uniform(*style.salt))
+    if style.shrink[1] > 1:
+        factor = rng.uniform(*style.shrink)
+        small = (max(8, round(shape[1] / factor)), max(8, round(shape[0] / factor)))
+        coarse = cv2.resize(canvas, small, interpolation=cv2.INTER_AREA)
+        kind = rng.choice((cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST))
+        canvas = cv2.resize(coarse, (shape[1], shape[0]), interpolation=kind).reshape(shape)
+    if style.levels and shape[2] != 4:
+        canvas = cv2.LUT(canvas, _level_table(style.levels)).reshape(shape)
     if style.jpeg and shape[2] != 4:
         _, packed = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, rng.randint(*style.jpeg)])
         canvas = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED).reshape(shape)
     return canvas
+
+
+@lru_cache(maxsize=16)
+def _level_table(levels: int) -> np.ndarray:
+    return np.round(np.round(np.arange(256) / 255 * (levels - 1)) * (255 / (levels - 1))).astype(np.uint8)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -894,10 +926,20 @@ def _draw_indexed(index: int, settings: CaptchaSettings, text: str | None = None
     # A string seeds through SHA-512, the same on every machine; hash() would differ from process to process.
     rng = random.Random(f"{settings.seed}/{index}")
     style = get_style(settings.styles[index % len(settings.styles)], rng)
-    drawn = generate_random_string(settings.alphabet, settings.length, rng)
+    drawn = generate_random_string(*_text_space(style, settings), rng)
     fonts = find_fonts(settings.alphabet if text is None else _distinct(text), settings.fonts)
     text = drawn if text is None else text
     return draw_captcha(text, style, rng, fonts), text
+
+
+def _text_space(style: Style, settings: CaptchaSettings) -> tuple[str, tuple[int, int]]:
+    """The characters and the lengths that both the style and the settings allow; the settings' where none is left."""
+    alphabet, (low, high) = settings.alphabet, settings.length
+    if style.characters:
+        alphabet = "".join(c for c in alphabet if c in style.characters) or alphabet
+    if style.length is not None:
+        low, high = (min(max(n, low), high) for n in style.length)
+    return alphabet, (low, high)
 
 
 @lru_cache(maxsize=1)

@@ -280,8 +280,8 @@ Codec = CTCCodec | SlotCodec
 
 
 def build_codec(head: str, alphabet: Alphabet) -> Codec:
-    """The codec of a head: `ctc`, or one with a class per character position."""
-    return CTCCodec(alphabet) if head == "ctc" else SlotCodec(alphabet)
+    """The codec of a head: CTC for `ctc` and `mixer`, else one with a class per character position."""
+    return CTCCodec(alphabet) if head in ("ctc", "mixer") else SlotCodec(alphabet)
 
 
 def greedy_decode(log_probs: np.ndarray, alphabet: Alphabet, head: str = "ctc") -> list[str]:

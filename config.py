@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-ModelName = Literal["efficientnet", "crnn", "resnet", "lacc"]
-HeadName = Literal["ctc", "slots", "positions", "combination"]
+ModelName = Literal["mixer", "crnn", "efficientnet", "resnet", "lacc"]
+HeadName = Literal["ctc", "mixer", "slots", "positions", "combination"]
 ResizeName = Literal["pad", "stretch", "square"]
 
 ALPHANUMERIC = "0-9A-Za-z"
@@ -33,10 +33,11 @@ class ModelConfig:
     resize: ResizeName = "pad"
     """How a picture comes to `image_size`: keep its shape and pad, stretch, or pad to a square first."""
     head: HeadName = "ctc"
-    """`ctc`: one class per step along the width. One class per character position: `slots` (attention), `positions`
-    (a classifier for each) or `combination` (symbols to positions)."""
+    """One class per step along the width, for CTC: `ctc` (BiLSTM) or `mixer` (convolution and attention). One class
+    per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
+    positions)."""
     backbone: str = "residual"
-    """Feature extractor: `residual`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
+    """Feature extractor: `residual`, `residual-wide`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
     hidden: int = 128
     """Width of the head's hidden layer (of each LSTM direction for the CRNN)."""
     dropout: float = 0.1
@@ -58,7 +59,7 @@ class TrainConfig:
     is generated."""
     out: str | None = None
     """Run folder; saved_models/<model>-<date>-<time> by default."""
-    model: ModelName = "crnn"
+    model: ModelName = "mixer"
     """Architecture."""
     init: str = "auto"
     """Starting weights: `auto` (the shipped weights where they fit the model, else scratch), `scratch`, `imagenet`
@@ -77,7 +78,7 @@ class TrainConfig:
     resize: ResizeName | None = None
     """`pad` keeps the picture's shape, `stretch` does not, `square` pads to a square. Default: the model's own."""
     head: HeadName | None = None
-    """`ctc`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
+    """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None
     """EfficientNet variant for `efficientnet` and `lacc` (`efficientnet-b0` to `-b7`). Default: b0."""
     hidden: int | None = None

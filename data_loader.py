@@ -6,6 +6,7 @@ call it, so a picture gives the same array everywhere. It needs no torch: servin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from image_io import open_image
 if TYPE_CHECKING:
     import torch
 
-CACHE_BYTES = 512 * 2**20  # prepared pictures kept in memory by one dataset
 SPLITS = ("train", "validation", "test")
 
 Resizer = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
@@ -120,7 +120,7 @@ class CaptchaTransform:
         return self.resize(pixels, self.size)
 
     def augment(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A small affine warp, then brightness, contrast, and now and then blur, noise or inversion; (H, W, C) uint8.
+        """A small affine warp, other colours, brightness, contrast, now and then blur or noise; (H, W, C) uint8.
 
         Letters stay whole: shifts and zooms are a few percent, so that the label stays true.
         """
@@ -139,6 +139,8 @@ class CaptchaTransform:
         ).reshape(height, width, channels)
         if abs(draw[6]) < 0.15 * s:
             warped = cv2.GaussianBlur(warped, (3, 3), 0).reshape(height, width, channels)
+        if channels == 3 and s and rng.random() < 0.5:
+            warped = warped[..., rng.permutation(3)]
         contrast, brightness = 1 + 0.25 * s * draw[7], 25 * s * draw[8]
         values = (warped.astype(np.float32) - 128) * contrast + (128 + brightness)
         if draw[9] > 1 - 0.3 * s:
@@ -170,6 +172,14 @@ def build_transform(config: ModelConfig, train: bool = False, strength: float = 
 # Datasets
 
 
+def cache_bytes() -> int:
+    """How much memory one dataset may use for prepared pictures: a third of what is free."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 3
+    except (AttributeError, ValueError):  # not on this system
+        return 512 * 2**20
+
+
 class CaptchaDataset:
     """Labelled pictures as (C, H, W) uint8 arrays, a map-style torch dataset.
 
@@ -194,7 +204,7 @@ class CaptchaDataset:
         height, width = transform.size
         shape = (len(texts), height, width, transform.channels)
         # Decoding costs more than augmenting: keep the prepared pictures where they fit.
-        self._cache = np.zeros(shape, dtype=np.uint8) if np.prod(shape, dtype=np.int64) <= CACHE_BYTES else None
+        self._cache = np.zeros(shape, dtype=np.uint8) if np.prod(shape, dtype=np.int64) <= cache_bytes() else None
         self._cached = np.zeros(len(texts), dtype=bool)
 
     def __len__(self) -> int:

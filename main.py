@@ -165,20 +165,24 @@ def _stamp(source: str) -> list[Any]:
 
 
 def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
-    """Fill in what the user left open, from the model's defaults and from the training data.
+    """Fill in what the user left open: from the weights to start from, the model's defaults, the training data.
 
-    The input keeps the pictures' shape: its height is the model's, its width follows the 95th percentile of their
-    width over height, at most eight times the height.
+    The input has the size that the starting weights are used to. Without such weights it keeps the pictures' shape: its
+    height is the model's, its width follows the 95th percentile of their width over height, at most eight times the
+    height; a model that stretches its pictures gets ten thirds of the height.
 
     Raises:
-        UserError: the alphabet cannot be used.
+        UserError: the alphabet cannot be used, or the starting weights cannot.
     """
     defaults = MODELS[config.model]
+    start = _starting_config(config)
     info = load_info(folder)
     images = load_data(folder, _probe_config(), splits=("train",))["train"]
     if len(images) == 0:
         raise UserError(f"{folder} has no training pictures: change --split or add data")
-    size = config.image_size
+    size = config.image_size or (start.image_size if start else None)
+    if size is None and (config.resize or defaults.resize) == "stretch":
+        size = (defaults.height, defaults.height * 10 // 3)
     if size is None:
         chosen = np.random.default_rng(0).permutation(len(images))[:500]
         ratios = [w / h for w, h in (images.image(int(i)).size for i in chosen)]
@@ -190,13 +194,30 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         alphabet=alphabet.characters,
         max_length=config.max_length or info["max_length"],
         image_size=tuple(size),
-        channels=config.channels or defaults.channels,
-        resize=config.resize or "pad",
-        head=config.head or defaults.head,
-        backbone=config.backbone or defaults.backbone,
-        hidden=config.hidden or defaults.hidden,
+        channels=config.channels or (start or defaults).channels,
+        resize=config.resize or (start or defaults).resize,
+        head=config.head or (start or defaults).head,
+        backbone=config.backbone or (start or defaults).backbone,
+        hidden=config.hidden or (start or defaults).hidden,
         dropout=config.dropout,
     )
+
+
+def starting_weights(config: TrainConfig) -> Path | None:
+    """The checkpoint to start from: the one named, or with `auto` the shipped one of this model, if there is one."""
+    if config.init in ("scratch", "imagenet"):
+        return None
+    if config.init != "auto":
+        return Path(config.init)
+    shipped = [DEFAULT_CHECKPOINT, SAVED_MODELS / "efficientnet.safetensors"]
+    return next((p for p in shipped if p.is_file() and read_metadata(p)["model"]["name"] == config.model), None)
+
+
+def _starting_config(config: TrainConfig) -> ModelConfig | None:
+    """What the starting weights were trained as, if that is the model wanted."""
+    path = starting_weights(config)
+    start = ModelConfig.from_json(read_metadata(path)["model"]) if path else None
+    return start if start and start.name == config.model else None
 
 
 def _probe_config() -> ModelConfig:
@@ -239,11 +260,9 @@ def initialise(config: TrainConfig, model_config: ModelConfig) -> tuple[CaptchaM
     if config.init == "imagenet":
         load_imagenet(model)
         return model, True, ["Starting from ImageNet weights (backbone)."]
-    path = Path(config.init)
-    if config.init == "auto":
-        path = DEFAULT_CHECKPOINT
-        if not path.is_file() or read_metadata(path)["model"]["backbone"] != model_config.backbone:
-            return model, False, [f"No shipped weights fit --model {config.model}: starting from random weights."]
+    path = starting_weights(config)
+    if path is None:
+        return model, False, [f"There are no shipped weights for --model {config.model}: starting from random weights."]
     transfer = load_into(model, path)
     notes = [f"Starting from {path}: {len(transfer.shared)} characters known, {len(transfer.new)} new"]
     notes[0] += f" ({transfer.new})." if transfer.new else "."

@@ -1,0 +1,81 @@
+"""Copy the legible Latin fonts of this machine into one folder, for `--fonts`.
+
+    apt-get install --no-install-recommends $(cat benchmarks/font_packages.txt)     # Debian; other systems: your own
+    python benchmarks/select_fonts.py /usr/share/fonts data/generated/fonts
+
+A font is taken if it has all digits and both cases, and if the shipped reader makes out half the characters of some
+plain words in it: symbols, ornaments and unreadable scripts fail that. A family, that is fonts whose file names begin
+with the same seven letters, gives three at most, so that no foundry outweighs the others.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from matplotlib.ft2font import FT2Font
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from codec import Alphabet
+from config import ALPHANUMERIC
+from predict import CaptchaPredictor
+
+WORDS = ("A8bK3", "dRe5G", "h7MNQ", "2TfU4", "a6EYH", "BJt9L")
+LEAST_READ = 0.5
+PER_FAMILY = 3
+
+
+def share_read(font: Path, predictor: CaptchaPredictor) -> float:
+    """Share of the characters of `WORDS`, ignoring case, that are read at their places."""
+    face = ImageFont.truetype(str(font), 36)
+    pictures = []
+    for word in WORDS:
+        picture = Image.new("RGB", (200, 50), "white")
+        left, top, right, bottom = face.getbbox(word)
+        place = ((200 - right - left) / 2, (50 - bottom - top) / 2)
+        ImageDraw.Draw(picture).text(place, word, fill="black", font=face)
+        pictures.append(picture)
+    readings = [prediction.text for prediction in predictor.predict(pictures)]
+    pairs = [pair for w, r in zip(WORDS, readings, strict=True) for pair in zip(w.lower(), r.lower(), strict=False)]
+    return sum(a == b for a, b in pairs) / sum(map(len, WORDS))
+
+
+def has_all(font: Path) -> bool:
+    """Whether the font has a glyph for every digit and letter."""
+    try:
+        face = FT2Font(str(font))
+        return all(face.get_char_index(ord(c)) for c in Alphabet.parse(ALPHANUMERIC).characters)
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def main(source: str, out: str) -> None:
+    """Copy what is good from the folder `source` into the folder `out`."""
+    predictor = CaptchaPredictor(threads=1)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    families: Counter[str] = Counter()
+    seen = 0
+    for font in tqdm(sorted(p for p in Path(source).rglob("*") if p.suffix.lower() in (".ttf", ".otf"))):
+        seen += 1
+        family = font.stem[:7].lower()
+        if families[family] >= PER_FAMILY or not has_all(font):
+            continue
+        try:
+            good = share_read(font, predictor) >= LEAST_READ
+        except OSError:
+            continue
+        if good:
+            families[family] += 1
+            shutil.copy(font, Path(out) / font.name)
+    print(f"{sum(families.values())} of {seen} fonts copied to {out}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python benchmarks/select_fonts.py FOLDER OUT")
+    main(*sys.argv[1:])

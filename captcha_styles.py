@@ -1,0 +1,478 @@
+"""What captchas look like: the fields of a `Style`, the named styles, and random schemes.
+
+**A new style** is one more entry of `STYLES`, below the class `Style` that explains its fields; no other place needs a
+change. A *scheme* is a `Style` drawn at random: `random_scheme(n)` is always the same one, and there is no end of them.
+Lengths are pixels and colours are 0-255 unless the text says otherwise.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from common import UserError
+
+Range = tuple[float, float]
+Effect = Literal["", "hollow", "edge", "shadow", "stencil", "stripes", "dots", "pixel"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How captchas of one kind look. A `Range` is (lowest, highest); a value is drawn from it for every picture.
+
+    Pictures come about in this order: background, shapes, decoys, spots, lines below the text, text, warps, lines above
+    the text, negatives, inversion, blur, noise, loss of resolution, of levels, JPEG. A range of (0, 0) leaves its step
+    out.
+    """
+
+    # Picture
+    height: Range = (60, 60)
+    """Pixels."""
+    width: Range | None = (160, 160)
+    """Pixels. None: as wide as the text needs. Too long a text is shrunk to fit."""
+    mode: Literal["L", "RGB", "RGBA"] = "RGB"
+    """Grey, colour, or colour on a transparent background."""
+    background: tuple[str, ...] = ("plain",)
+    """One is drawn: `plain`, `gradient` (between two colours), `texture` (soft clouds), `grain` (coarse coloured
+    noise), `stripes`, `patches` (coloured rectangles), `kaptcha` (that library's gradient, whatever
+    `background_level`). Ignored for RGBA."""
+    background_level: Range = (215, 255)
+    """Brightness of the background."""
+    background_tint: float = 0.25
+    """0: grey, 1: strong colours."""
+
+    # Text
+    characters: str = ""
+    """Only these, as far as the alphabet asked for has them; "": all."""
+    length: tuple[int, int] | None = None
+    """(fewest, most) characters, within the length asked for; None: that length."""
+    fonts: tuple[str, ...] = ()
+    """Only matplotlib's fonts whose file name has one of these parts (fonts of `--fonts` always count); (): all."""
+    font_choice: tuple[float, ...] = ()
+    """Only the fonts at these places, 0 to 1, in the list of those that remain; (): all."""
+    font_part: Literal["all", "train", "heldout"] = "all"
+    """Nine fonts in ten are for training, the others are held out; chosen by file name."""
+    font_per_letter: bool = True
+    """Draw a font for every letter, or one for the word."""
+    text_size: Range = (0.55, 0.7)
+    """Font size as a part of the picture's height."""
+    size_jitter: float = 0
+    """Letters are larger or smaller by up to this part."""
+    text_level: Range = (0, 120)
+    """Brightness of the letters."""
+    text_tint: float = 0.9
+    """0: grey letters, 1: strong colours."""
+    colour_per_letter: bool = True
+    """Draw a colour for every letter, or one for the word."""
+    rotation: float = 20
+    """Letters turn by up to this many degrees either way."""
+    shear: float = 0.15
+    """Letters lean by up to this part of their height either way."""
+    stretch: Range = (0.9, 1.1)
+    """Width of the letters against what the font says."""
+    spacing: Range = (0.02, 0.12)
+    """Gap between letters as a part of the font size; below zero they overlap."""
+    spread: bool = False
+    """Letters share the picture's width evenly, whatever `spacing`."""
+    bounce: float = 0.08
+    """Letters leave the common base line by up to this part of the font size."""
+    drop: float = 0
+    """The word leaves its height by up to this part of the picture's height."""
+    left: Range | None = None
+    """Pixels left of the first letter at a length of 5, in proportion to 1 / (2 + length). None: anywhere."""
+    baseline: float | None = None
+    """Base line of the letters as a part of the height from above. None: capitals stand in the middle."""
+    margin: float = 6
+    """Least distance in pixels of the word from the left and right edge; below zero letters may be cut off."""
+    weight: Range = (0, 0)
+    """Added to the thickness of strokes, as a part of the font size; below zero they get thinner."""
+    hollow: float = 0
+    """Probability that a word is drawn in outlines."""
+    effect: Effect = ""
+    """What is done to the letters: `hollow` (outlines), `edge` (outlined in a second colour), `shadow`, `stencil`,
+    `stripes`, `dots`, `pixel`, or nothing."""
+    effect_level: Range = (0, 255)
+    """Brightness of shadows and edges."""
+    antialias: bool = True
+    """False: hard edges."""
+
+    # Clutter
+    spots: Range = (0, 0)
+    """Number of dots."""
+    spot_radius: Range = (1, 2)
+    """Pixels."""
+    lines: Range = (0, 0)
+    """Number of lines."""
+    line_kinds: tuple[str, ...] = ("straight",)
+    """One is drawn for each line: `straight`, `arc`, `wave`, or `taper` (kinked, thick at its left end)."""
+    line_width: Range = (1, 2)
+    """Pixels, rounded; `taper` has its own."""
+    line_level: Range = (0, 160)
+    """Brightness of lines and spots."""
+    line_tint: float = 0.9
+    """0: grey, 1: strong colours."""
+    lines_above: float = 0.5
+    """Probability that lines and lattice lie above the text and stay unwarped."""
+    grid: Range = (0, 0)
+    """Pixels between the lines of a lattice; 0: none."""
+    shapes: Range = (0, 0)
+    """Number of rectangles, ellipses and polygons below the text, filled or in outline."""
+    shape_level: Range = (140, 255)
+    """Brightness of shapes, lattice and decoys."""
+    decoys: Range = (0, 0)
+    """Number of small characters below the text that do not count."""
+    negatives: Range = (0, 0)
+    """Number of shapes within which the finished picture is inverted."""
+
+    # Warps
+    elastic: Range = (0, 0)
+    """Largest shift in pixels of a smooth random displacement."""
+    elastic_cell: float = 24
+    """Pixels between the independent points of that displacement: smaller is rougher."""
+    wave: Range = (0, 0)
+    """Amplitude in pixels of sine waves along both axes."""
+    wave_length: Range = (40, 120)
+    """Their length in pixels."""
+    tilt: float = 0
+    """The whole picture turns by up to this many degrees either way."""
+    perspective: float = 0
+    """Its corners move by up to this part of its sides."""
+    arc: Range = (0, 0)
+    """The word's middle sinks by this part of the height; below zero it rises."""
+    swirl: Range = (0, 0)
+    """Degrees by which the middle is turned against the border."""
+    pinch: Range = (0, 0)
+    """0: none; above, the middle shrinks, below, it swells."""
+    water: bool = False
+    """Concentric ripples around the centre, then fixed sine waves, as in the Kaptcha library."""
+
+    # Finish
+    invert: float = 0
+    """Probability of light letters on a dark ground."""
+    blur: Range = (0, 0)
+    """Standard deviation in pixels of a Gaussian."""
+    noise: Range = (0, 0)
+    """Standard deviation, in brightness levels, of noise on every pixel."""
+    salt: Range = (0, 0)
+    """Part of the pixels set to black or white."""
+    shrink: Range = (1, 1)
+    """Resolution is lost: the picture is shrunk by this factor and enlarged again."""
+    levels: int = 0
+    """Brightness levels per channel, as in a palette; 0: all."""
+    jpeg: tuple[int, int] | None = None
+    """Quality, 1-100, of a pass through JPEG."""
+
+
+STYLES: dict[str, Style] = {
+    # Coloured turned letters, spots, lines, elastic transform, on a light ground.
+    "classic": Style(
+        background=("plain", "gradient"),
+        spots=(15, 40),
+        lines=(1, 3),
+        line_kinds=("straight", "arc"),
+        line_width=(1, 1.6),
+        elastic=(1, 2.5),
+    ),
+    # The look of the public "captcha version 2" set, which the Kaptcha library drew with its default settings.
+    "line": Style(
+        height=(50, 50),
+        width=(200, 200),
+        mode="L",
+        background=("kaptcha",),
+        # Sizes, widths and places below were fitted to the median picture of each first letter of the real set.
+        fonts=("DejaVuSans-Bold.ttf", "DejaVuSansMono-Bold.ttf"),
+        text_size=(0.78, 0.82),
+        weight=(-0.02, 0.01),
+        text_level=(0, 0),
+        text_tint=0,
+        rotation=2,
+        shear=0.05,
+        stretch=(0.84, 0.96),
+        spacing=(-0.06, -0.02),
+        bounce=0.02,
+        left=(29, 31),
+        baseline=0.86,
+        margin=4,
+        lines=(2, 2),
+        line_kinds=("taper",),
+        line_level=(0, 0),
+        line_tint=0,
+        lines_above=1,
+        water=True,
+        jpeg=(75, 75),
+    ),
+    # Thin coloured letters far apart on a transparent ground, crossed by black lines; as wide as the text needs.
+    "thin": Style(
+        height=(80, 80),
+        width=None,
+        mode="RGBA",
+        text_size=(0.45, 0.75),
+        text_level=(20, 215),
+        text_tint=1,
+        rotation=14,
+        spacing=(0.1, 0.95),
+        bounce=0.05,
+        margin=45,
+        weight=(-0.01, 0.02),
+        hollow=0.3,
+        antialias=False,
+        lines=(0, 7),
+        line_width=(1, 1),
+        line_level=(0, 0),
+        line_tint=0,
+        lines_above=1,
+    ),
+    # Words bent by sine waves, dark on light or light on dark.
+    "wave": Style(
+        height=(50, 80),
+        width=(140, 240),
+        background=("plain", "gradient"),
+        font_per_letter=False,
+        colour_per_letter=False,
+        rotation=8,
+        spacing=(-0.04, 0.06),
+        lines=(0, 2),
+        line_kinds=("wave",),
+        line_width=(1, 3),
+        wave=(2, 5),
+        invert=0.5,
+    ),
+    # Salt and pepper, speckle and clouds behind the text.
+    "noise": Style(
+        height=(40, 70),
+        width=(120, 220),
+        background=("texture", "texture", "gradient"),
+        background_level=(170, 255),
+        text_level=(0, 70),
+        rotation=12,
+        spots=(0, 60),
+        spot_radius=(0, 1),
+        lines=(0, 3),
+        line_kinds=("straight", "arc", "wave"),
+        blur=(0, 0.6),
+        noise=(5, 28),
+        salt=(0, 0.06),
+        invert=0.25,
+    ),
+    # Plain small words with the traces of JPEG.
+    "clean": Style(
+        height=(22, 40),
+        width=(70, 150),
+        background_level=(200, 255),
+        font_per_letter=False,
+        colour_per_letter=False,
+        text_size=(0.6, 0.8),
+        text_tint=0.5,
+        rotation=3,
+        shear=0.05,
+        bounce=0.03,
+        margin=3,
+        blur=(0, 0.7),
+        jpeg=(35, 90),
+        invert=0.2,
+    ),
+}
+MIXED = "mixed"  # draws one of all the styles above for every picture
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Schemes
+
+SCHEMES, HELD_OUT_SCHEMES = "schemes", "heldout"  # draw a scheme of the one or the other part for every picture
+NUMBER_OF_SCHEMES = 100_000  # that these draw from
+
+DIGITS, UPPER, LOWER = "0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+UNLIKE = (
+    "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz"  # what captchas use that spare their readers 0 and O
+)
+CHARACTERS = (  # sets of them, and how often each is drawn
+    (DIGITS, UPPER, LOWER, DIGITS + UPPER, DIGITS + LOWER, UPPER + LOWER, UNLIKE, ""),
+    (10, 9, 9, 13, 13, 8, 18, 20),
+)
+
+
+@lru_cache(maxsize=4096)
+def random_scheme(number: int, held_out: bool = False) -> Style:
+    """Scheme `number`: what a captcha library with its own mind, or its user, might have settled on.
+
+    A scheme is of some kind in five respects: letters, background, warp, lines, layout. One combination of kinds in ten
+    (by a hash), and one font in ten, are held out: a model trained on the others meets none of them.
+
+    Args:
+        number: any integer; the same number gives the same scheme.
+        held_out: from the held-out part, else from the part for training.
+    """
+    attempt = 0
+    while True:
+        style, kinds = _draw_scheme(random.Random(f"scheme/{number}/{attempt}"), "heldout" if held_out else "train")
+        if (zlib.crc32("/".join(kinds).encode()) % 10 == 0) == held_out:
+            return style
+        attempt += 1
+
+
+def _pick(rng: random.Random, **weights: float) -> str:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def _around(rng: random.Random, low: float, high: float, width: float = 0.5) -> Range:
+    """A range within (low, high) that spans at most the part `width` of it."""
+    span = (high - low) * width * rng.random()
+    start = rng.uniform(low, high - span)
+    return start, start + span
+
+
+def _up_to(rng: random.Random, probability: float, high: float) -> Range:
+    """(0, 0), or with `probability` a range from somewhere up to at most `high`."""
+    return _around(rng, 0.1 * high, high) if rng.random() < probability else (0, 0)
+
+
+def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> tuple[Style, tuple[str, ...]]:
+    """A scheme and its kinds."""
+    effect = _pick(rng, none=60, hollow=9, edge=7, shadow=7, stencil=4, stripes=4, dots=4, pixel=5)
+    background = _pick(rng, plain=40, gradient=14, texture=12, grain=10, stripes=7, patches=7, clear=10)
+    warp = _pick(rng, none=34, elastic=16, wave=18, arc=8, swirl=7, pinch=7, perspective=10)
+    line = _pick(rng, none=32, straight=26, arc=16, wave=14, grid=12)
+    layout = _pick(rng, word=40, spread=25, tight=20, scattered=15)
+
+    # A height that most captchas have, now and then a tiny or a huge one.
+    height = round(_weighted(rng, [(20, 30, 12), (30, 50, 36), (50, 80, 38), (80, 140, 10), (140, 360, 4)]))
+    aspect = _weighted(rng, [(1.7, 2.4, 22), (2.4, 3.6, 48), (3.6, 5, 20), (5, 8, 10)])
+    small = height < 30
+    fewest = rng.choices(range(3, 9), [6, 30, 22, 26, 8, 8])[0]
+    length = (fewest, fewest if rng.random() < 0.6 else min(10, fewest + rng.randint(1, 4)))
+    most = length[1]
+    aspect = max(aspect, 0.42 * most * (0.9 if layout == "tight" else 1.0))  # else letters would be too thin to read
+
+    colours = _draw_colours(rng, background)
+    ink = (0.0, 0.0) if rng.random() < 0.15 else colours["text_level"]
+    line_level, line_tint = {
+        "text": (ink, colours["text_tint"]),
+        "ground": (colours["background_level"], colours["background_tint"]),
+        "any": ((0.0, 255.0), rng.random()),
+    }[_pick(rng, text=50, ground=15, any=35)]
+    turn = _weighted(rng, [(0, 2, 25), (2, 15, 35), (15, 30, 28), (30, 45, 12)])
+    warps = {
+        "elastic": {"elastic": _around(rng, 0.02, 0.06), "elastic_cell": rng.uniform(0.3, 1.2)},
+        "wave": {"wave": _around(rng, 0.03, 0.1), "wave_length": _around(rng, 0.7, 2.5)},
+        "arc": {"arc": _around(rng, -0.25, 0.25, 1)},
+        "swirl": {"swirl": _around(rng, -35, 35, 1)},
+        "pinch": {"pinch": _around(rng, -0.35, 0.3, 1)},
+        "perspective": {"perspective": rng.uniform(0.03, 0.14), "tilt": rng.uniform(0, 9)},
+    }.get(warp, {})
+    for name in ("elastic", "wave", "wave_length"):  # drawn as parts of the height
+        if name in warps:
+            warps[name] = (warps[name][0] * height, warps[name][1] * height)
+    if "elastic_cell" in warps:
+        warps["elastic_cell"] = max(6.0, warps["elastic_cell"] * height)
+    most_lines = rng.choice([2, 4, 8])
+    # Many thick lines would leave nothing to read.
+    thickest = max(1.0, height * (0.03 if line == "grid" else min(0.07, 0.12 / most_lines)))
+    return Style(
+        height=(height, height),
+        width=(round(height * aspect), round(height * aspect)),
+        mode="RGBA" if background == "clear" else "L" if rng.random() < 0.15 else "RGB",
+        background=("plain" if background == "clear" else background,),
+        characters=rng.choices(
+            [DIGITS, UPPER, LOWER, DIGITS + UPPER, DIGITS + LOWER, UPPER + LOWER, UNLIKE, ""],
+            [10, 9, 9, 13, 13, 8, 18, 20],
+        )[0],
+        length=length,
+        font_choice=tuple(rng.random() for _ in range(rng.choices([1, 2, 4, 8], [45, 20, 20, 15])[0])),
+        font_part=font_part,
+        font_per_letter=rng.random() < 0.5,
+        text_size=_around(rng, 0.6 if small else 0.4, 0.95 if small else 0.85, 0.4),
+        size_jitter=rng.uniform(0, 0.25) if rng.random() < 0.35 else 0,
+        colour_per_letter=rng.random() < 0.45,
+        rotation=turn * (0.4 if small else 1),
+        shear=rng.uniform(0, 0.3) if rng.random() < 0.5 else 0,
+        stretch=_around(rng, 0.75, 1.25),
+        spacing={
+            "word": _around(rng, -0.02, 0.15),
+            "tight": _around(rng, -0.14, -0.02),
+            "scattered": _around(rng, 0.05, 0.5),
+            "spread": (0.0, 0.0),
+        }[layout],
+        spread=layout == "spread",
+        bounce=rng.uniform(0, 0.2 if layout == "scattered" else 0.12),
+        drop=rng.uniform(0, 0.1),
+        margin=height * _weighted(rng, [(-0.08, 0, 6), (0.02, 0.15, 64), (0.15, 0.5, 30)]),
+        weight=_around(rng, -0.02, 0.06),
+        effect="" if effect == "none" or (small and effect != "edge") else effect,  # type: ignore[arg-type]
+        effect_level=_around(rng, 0, 255),
+        antialias=rng.random() < 0.85,
+        spots=_up_to(rng, 0.35, rng.choice([15, 60, 300]) * aspect / 3),
+        spot_radius=(0, rng.choice([0, 0, 1, 1, 2]) * max(1, height / 60)),
+        lines=(0, 0) if line in ("none", "grid") else _around(rng, 1, most_lines),
+        line_kinds=(line,) if line not in ("none", "grid") else ("straight",),
+        line_width=_around(rng, 1, max(1.2, thickest)),
+        line_level=line_level,
+        line_tint=line_tint,
+        lines_above=rng.choice([0.0, 0.5, 1.0]),
+        grid=_around(rng, 0.12 * height, 0.5 * height) if line == "grid" else (0, 0),
+        shapes=_up_to(rng, 0.15, 8),
+        shape_level=line_level if rng.random() < 0.3 else colours["background_level"],
+        decoys=_up_to(rng, 0.1, 25),
+        negatives=_up_to(rng, 0.05, 3),
+        blur=_up_to(rng, 0.25, height * 0.025),
+        noise=_up_to(rng, 0.2, 30),
+        salt=_up_to(rng, 0.12, 0.06),
+        shrink=(1, 1) if small or rng.random() < 0.9 else _around(rng, 1.1, max(1.2, min(2.5, height / 24))),
+        levels=rng.choice([2, 3, 4, 6]) if rng.random() < 0.08 else 0,
+        jpeg=(lambda low: (low, min(95, low + 30)))(rng.randint(12, 80)) if rng.random() < 0.3 else None,
+        **colours,
+        **warps,
+    ), (effect, background, warp, line, layout)
+
+
+def _weighted(rng: random.Random, bands: list[tuple[float, float, float]]) -> float:
+    """A number from one of the bands (low, high, weight)."""
+    low, high, _ = rng.choices(bands, [weight for _, _, weight in bands])[0]
+    return rng.uniform(low, high)
+
+
+def _draw_colours(rng: random.Random, background: str) -> dict[str, Any]:
+    """Levels and tints of ground and letters that a person can tell apart: by brightness, or by colour alone."""
+    text_tint = rng.choice([0.0, 0.5, 1.0])
+    if background == "clear" or rng.random() < 0.1:  # strong colours of any brightness but the ground's, on white
+        paper = (230.0, 255.0) if background != "clear" else (255.0, 255.0)
+        return {"background_level": paper, "background_tint": 0.05, "text_level": (0, 215), "text_tint": 1.0}
+    contrast = _weighted(rng, [(40, 80, 15), (80, 150, 40), (150, 255, 45)])
+    spread = rng.uniform(0, 0.5) * (255 - contrast)  # of the ground; the letters get what is left
+    light = rng.uniform(contrast + spread, 255)
+    ground, letters = (
+        (light - spread, light),
+        (0.0 if rng.random() < 0.4 else light - spread - contrast, light - spread - contrast),
+    )
+    if rng.random() < 0.25:
+        ground, letters = (255 - ground[1], 255 - ground[0]), (255 - letters[1], 255 - letters[0])
+    tint = rng.choice([0.0, 0.2, 0.6])
+    return {"background_level": ground, "background_tint": tint, "text_level": letters, "text_tint": text_tint}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def style_names() -> str:
+    """All names that `get_style` knows, for a message."""
+    return ", ".join([*STYLES, MIXED, SCHEMES, HELD_OUT_SCHEMES])
+
+
+def get_style(style: str | Style, rng: random.Random | None = None) -> Style:
+    """The style of a name; `mixed`, `schemes` and `heldout` draw one with `rng`. A `Style` comes back as it is.
+
+    Raises:
+        UserError: there is no style of that name; the message lists those there are.
+    """
+    if isinstance(style, Style):
+        return style
+    rng = rng or random.Random(0)
+    if style == MIXED:
+        return rng.choice(list(STYLES.values()))
+    if style in (SCHEMES, HELD_OUT_SCHEMES):
+        return random_scheme(rng.randrange(NUMBER_OF_SCHEMES), held_out=style == HELD_OUT_SCHEMES)
+    if style not in STYLES:
+        raise UserError(f"there is no style {style!r}: choose from {style_names()}")
+    return STYLES[style]
