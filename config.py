@@ -102,7 +102,8 @@ class TrainConfig:
     frozen_epochs: int = 2
     """Epochs with the backbone frozen; skipped where its weights are not pretrained."""
     epochs: int | None = None
-    """Epochs of the whole network; by default so many that it sees about 40,000 pictures, within 8 and 60."""
+    """Epochs of the whole network. By default from scratch so many that it sees about 40,000 pictures, within 8 and 60;
+    from trained weights fewer, growing with the root of the number of labels."""
     batch_size: int = 64
     """Pictures per optimizer step, over all processes together."""
     optimizer: Literal["adam", "adamw"] = "adamw"
@@ -140,6 +141,9 @@ class TrainConfig:
     """Experiment tracker (install it first)."""
     evaluate: bool = True
     """Evaluate on the test split at the end and draw the pictures."""
+    folds: int = 0
+    """Where there is no test split: also train this many models, each without a part of the labels, and measure them on
+    what they have not seen, to say what accuracy to expect. All labels still serve to train the model itself."""
 
 
 @dataclass

@@ -210,6 +210,13 @@ class CaptchaDataset:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def subset(self, indices: Sequence[int]) -> CaptchaDataset:
+        """Some of the samples, in the order given, as a dataset of its own."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        texts = [self.texts[i] for i in chosen]
+        names = [self.names(int(i)) for i in chosen]
+        return CaptchaDataset(_Subset(self.images, chosen), texts, self.transform, self.seed, names.__getitem__)
+
     def image(self, index: int) -> Image.Image:
         """The picture itself, RGB."""
         return open_image(self.images[index], self.names(index))

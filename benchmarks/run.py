@@ -161,7 +161,7 @@ def captcha_v2() -> None:
     ]
     size = '--image_size "[32, 128]"'
     pretrain = f"--config configs/pretrain.yaml --data {line} --evaluate false {size}"
-    finetune = f"--config configs/finetune.yaml --data {data} --epochs 15"
+    finetune = f"--config configs/finetune.yaml --data {data} --epochs 15 --mix_synthetic 0"
     recipes: dict[str, list[tuple[str, str]]] = {
         "crnn": [("crnn", f"--model crnn --data {data} --init scratch --epochs 25 --batch_size 32")],
         "efficientnet": [
@@ -219,10 +219,10 @@ def captcha_v2() -> None:
 
 def generate() -> None:
     """Pictures per second and core of the generator, for each style."""
-    from captcha_generator import MIXED, STYLES
+    from captcha_styles import MIXED, SCHEMES, STYLES
 
     rows: list[list[object]] = []
-    for style in [*STYLES, MIXED]:
+    for style in [*STYLES, MIXED, SCHEMES]:
         out = WORK / "generate" / style
         rates = []
         for repeat in range(3):

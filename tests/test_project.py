@@ -24,6 +24,7 @@ ORDER = [
     "config",
     "image_io",
     "codec",
+    "captcha_styles",
     "captcha_generator",
     "make_dataset",
     "data_loader",
@@ -41,7 +42,8 @@ MAY = {
     "config": set(),
     "image_io": {"common"},
     "codec": BOTTOM,
-    "captcha_generator": BOTTOM | {"codec"},
+    "captcha_styles": BOTTOM,
+    "captcha_generator": BOTTOM | {"codec", "captcha_styles"},
     "make_dataset": BOTTOM | {"codec"},
     "data_loader": BOTTOM | {"codec"},
     "model": BOTTOM | {"codec"},
@@ -105,7 +107,9 @@ def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before if path.exists()} == before
 
 
-@pytest.mark.parametrize("modules", ["common,config,codec,image_io,captcha_generator,data_loader,predict"])
+@pytest.mark.parametrize(
+    "modules", ["common,config,codec,image_io,captcha_styles,captcha_generator,data_loader,predict"]
+)
 def test_what_serves_needs_no_torch(modules: str) -> None:
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
