@@ -285,7 +285,121 @@ def merge() -> None:
     )
 
 
-SECTIONS: dict[str, Callable[[], None]] = {"captcha_v2": captcha_v2, "generate": generate, "merge": merge}
+# --------------------------------------------------------------------------------------------------------------------
+# Accuracy of what ships, without labels and after a few
+
+SEEDS = (0, 1, 2)
+LEPTURE = "captcha==0.7.1"
+
+
+def lepture(out: Path, count: int) -> str:
+    """Draw captchas with lepture's library into a parquet file. It cannot be seeded: every call draws others.
+
+    Returns:
+        The command.
+    """
+    line = f"benchmarks/draw_lepture.py {count} {out}"
+    if not (ROOT / out).exists():
+        command(*shlex.split(line))
+    return f"python {line}"
+
+
+def measure(data: Path | str, checkpoint: str = "saved_models/reader.onnx", split: str = "all") -> tuple[str, dict]:
+    """The report of `accuracy_calculator.py` on some pictures, and the command."""
+    report = WORK / "report.json"
+    line = f"accuracy_calculator.py --checkpoint {checkpoint} --data {data} --split {split} --threads 1"
+    command(*shlex.split(line), "--json", report)
+    return f"python {line}", json.loads((ROOT / report).read_text())
+
+
+def percent(values: list[float]) -> str:
+    """Mean, and the range where there are several values."""
+    mean = f"{statistics.mean(values):.2%}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2%} to {max(values):.2%})"
+
+
+def accuracy_row(what: str, reports: list[dict]) -> list[object]:
+    """A row of the tables of accuracy.md."""
+    return [
+        what,
+        f"{reports[0]['n']:,}",
+        percent([r["sequence_accuracy"] for r in reports]),
+        percent([r["sequence_accuracy_ignore_case"] for r in reports]),
+        percent([r["cer"] for r in reports]),
+    ]
+
+
+ACCURACY_HEAD = ["measured on", "test pictures (n)", "sequence accuracy", "ignoring case", "CER"]
+
+
+def unseen() -> None:
+    """The shipped reader on captchas of which it has seen no label."""
+    commands = [f"pip install {LEPTURE}", lepture(WORK / "lepture-1000.parquet", 1000)]
+    heldout = f"captcha_generator.py --count 2000 --style heldout --length 3-10 --seed 99 --out {WORK}/heldout"
+    command(*shlex.split(heldout))
+    commands.append(f"python {heldout}")
+    sets = {
+        "`captcha_v2`": f"{REAL}/captcha_v2",
+        "`generic_upper`": f"{REAL}/generic_upper",
+        "`generic_lower`": f"{REAL}/generic_lower",
+        "lepture's `captcha` 0.7.1, 4 to 6 characters of 62": WORK / "lepture-1000.parquet",
+        "held-out schemes": WORK / "heldout",
+    }
+    rows = []
+    for what, data in sets.items():
+        shown, report = measure(data)
+        commands.append(shown)
+        rows.append(accuracy_row(what, [report]))
+    text = f"{machine()}.\n\n{table(ACCURACY_HEAD, rows)}\n\n{fenced(commands)}"
+    write_section("accuracy.md", "unseen", text)
+
+
+def few_labels() -> None:
+    """The shipped reader after fine-tuning on some labels, with three seeds of split and training."""
+    v2, upper, lower = (f"{REAL}/{name}" for name in ("captcha_v2", "generic_upper", "generic_lower"))
+    drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
+    commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
+    settings: list[tuple[str, Path | str, str, str | None]] = [  # what, source, split, other data for the test
+        ("`captcha_v2`, 728 labels", v2, "728/0/312", None),
+        ("`captcha_v2`, 550 labels (and 90 unused)", v2, "550/90/400", None),
+        ("`captcha_v2`, 100 labels", v2, "100/0/940", None),
+        ("`generic_upper`, 300 labels", upper, "300/0/3700", None),
+        ("`generic_lower`, 300 labels", lower, "300/0/3700", None),
+        ("lepture's `captcha`, 5,000 labels", drawn, "100/0/0", str(fresh)),
+    ]
+    rows = []
+    for what, source, split, test in settings:
+        reports, seconds = [], []
+        for seed in SEEDS:
+            name = f"{Path(source).stem}-{split.replace('/', '-')}-{seed}"
+            data, out = WORK / name, WORK / f"{name}-run"
+            made = f"make_dataset.py {source} --out {data} --split {split} --seed {seed}"
+            if not (ROOT / data).exists():
+                command(*shlex.split(made))
+            arguments = f"--config configs/finetune.yaml --data {data} --seed {seed} --folds 0 --evaluate false"
+            trained, took = train(out, arguments)
+            shown, report = measure(test or data, f"{out}/best.safetensors", "all" if test else "test")
+            reports.append(report)
+            seconds.append(took)
+            if seed == SEEDS[0]:
+                commands += [f"python {made}", trained, shown]
+        rows.append([*accuracy_row(what, reports), f"{statistics.mean(seconds):.0f}"])
+    write_section(
+        "accuracy.md",
+        "few_labels",
+        f"Means of seeds 0, 1 and 2, each with its own split, and their range. {machine()}.\n\n"
+        f"{table([*ACCURACY_HEAD, 'seconds of training'], rows)}\n\n"
+        f"The commands for seed 0; the others differ in the seed.\n\n{fenced(commands)}",
+    )
+
+
+SECTIONS: dict[str, Callable[[], None]] = {
+    "captcha_v2": captcha_v2,
+    "generate": generate,
+    "merge": merge,
+    "unseen": unseen,
+    "few_labels": few_labels,
+}
 
 
 def main() -> int:
