@@ -739,7 +739,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         if accelerator.is_main_process and config.evaluate:
             result["report"] = finish_run(config, result, datasets)
             accelerator.log({f"test/{k}": v for k, v in _numbers(result["report"] or {}).items()})
-        if config.folds and len(datasets["test"]) == 0:
+        if config.evaluate and config.folds and len(datasets["test"]) == 0:
             build = partial(initialise, config, model_config)
             result["report"] = cross_validate(config, build, phases, datasets["train"], accelerator)
         if accelerator.is_main_process and result.get("report"):
