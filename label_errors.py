@@ -146,10 +146,17 @@ def _samples(sources: Sequence[str], split: str | None) -> Iterator[tuple[str, s
             continue
         for part in SPLITS if split in (None, "all") else (split,):
             for shard in sorted(Path(source).glob(f"{part}-*.parquet")):
-                # make_dataset.py keeps the name of the file that a picture came from.
-                files = pq.read_table(shard, columns=["image.path"]).column("image").to_pylist()
-                for sample, file in zip(iter_source(str(shard)), files, strict=True):
-                    yield sample.source, file["path"] or Path(sample.source).name, sample.image, sample.text
+                for sample, file in zip(iter_source(str(shard)), _files(shard), strict=True):
+                    yield sample.source, file or Path(sample.source).name, sample.image, sample.text
+
+
+def _files(shard: Path) -> list[str | None]:
+    """The names of the files that the pictures of a shard came from, which make_dataset.py keeps."""
+    try:
+        with pq.ParquetFile(shard) as file:
+            return [image["path"] for image in file.read(columns=["image.path"]).column("image").to_pylist()]
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{shard} is not a readable parquet file ({error}): make the dataset again") from error
 
 
 def assign_folds(rows: Sequence[Row], trainable: Sequence[bool], folds: int) -> np.ndarray:
@@ -323,7 +330,8 @@ def cross_validate(
                 found = _load_scores(path, len(held_out))
                 if found is None:
                     others = [row for i, row in enumerate(rows) if folds[i] != fold and trainable[i]]
-                    with tempfile.TemporaryDirectory(prefix="label-errors-", ignore_cleanup_errors=True) as folder:
+                    prefix = f"label-errors-{os.getpid()}-"
+                    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
                         try:
                             trained = train_fold(settings, others, Path(folder), bar)
                         except UserError as error:
