@@ -210,6 +210,16 @@ class EvaluateConfig:
     """Which split to measure: `test` where the data is split, else all of it."""
     limit: int | None = None
     """Measure on at most this many pictures."""
+    find_label_errors: bool = False
+    """Rank the labels that are probably wrong instead, by cross-validation over all pictures of `data` (all splits,
+    unless `split` names one)."""
+    folds: int = 5
+    """With --find_label_errors: into how many parts the data is cut. Each is read by a model trained on the others."""
+    epochs: int | None = None
+    """With --find_label_errors: epochs of the whole network in each fold; by default so many that it sees about 12,000
+    pictures, within 4 and 60."""
+    show: int = 30
+    """With --find_label_errors: how many of the most suspicious labels are printed and drawn."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None
@@ -218,6 +228,8 @@ class EvaluateConfig:
     """`cpu`, `cuda`, ...; the best available by default."""
     json: str | None = None
     """Write the report to this JSON file."""
+    csv: str | None = None
+    """With --find_label_errors: write all labels, the most suspicious first, to this CSV file."""
     plots: str | None = None
     """Draw the pictures into this folder."""
 

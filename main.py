@@ -101,7 +101,7 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
         return Path(sources[0])
     store = ROOT / "data" / GENERATED
     if sources == ["data"]:
-        found = _found_in(ROOT / "data")
+        found = found_in(ROOT / "data")
         if not found:
             say(
                 "There is no data in data/ (its README says what to put there): training on "
@@ -155,7 +155,7 @@ def _render_fitting(index: int, settings: CaptchaSettings, codec: Codec, steps: 
         index += 2**40
 
 
-def _found_in(folder: Path) -> list[Path]:
+def found_in(folder: Path) -> list[Path]:
     """What the user has put into data/: everything but the README, hidden files and what we generated."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     return [p for p in entries if p.name not in {"README.md", GENERATED} and not p.name.startswith(".")]
