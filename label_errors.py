@@ -38,13 +38,12 @@ from codec import infeasible_labels
 from common import DEFAULT_CHECKPOINT, ROOT, UserError, write_text
 from config import DatasetConfig, EvaluateConfig, TrainConfig
 from image_io import open_image
-from main import GENERATED, Interrupted, found_in, train_model
+from main import GENERATED, Interrupted, default_epochs, found_in, train_model
 from make_dataset import SPLITS, content_hash, is_dataset, iter_source, label_fault, make_dataset, parse_label
 from model import CaptchaModel, load_model
 from predict import CaptchaPredictor, Prediction, check_positive
 from visualize import plot_label_errors
 
-PICTURES_SEEN = 12_000  # by the model of a fold, where the number of epochs is not given
 FORMAT = "label-errors-1"  # of the folds that are kept; a new name whenever scores change
 SEED = 0
 PRESET = ROOT / "configs" / "finetune.yaml"
@@ -191,11 +190,11 @@ def assign_folds(rows: Sequence[Row], trainable: Sequence[bool], folds: int) -> 
 
 
 def fold_settings(config: EvaluateConfig, start: CaptchaModel, checkpoint: Path, rows: Sequence[Row]) -> TrainConfig:
-    """How the model of a fold is trained: configs/finetune.yaml from the checkpoint, shorter."""
+    """How the model of a fold is trained: by configs/finetune.yaml from the checkpoint."""
     preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))
     epochs = config.epochs
     if epochs is None:
-        epochs = min(60, max(4, round(PICTURES_SEEN / max(len(rows), 1))))
+        epochs = default_epochs(max(len(rows) - len(rows) // config.folds, 1), pretrained=True)
     max_length = None
     if start.codec.head != "ctc":
         # A single label that is far too long must not give every model its number of positions.
@@ -211,6 +210,7 @@ def fold_settings(config: EvaluateConfig, start: CaptchaModel, checkpoint: Path,
         "threads": config.threads,
         "cpu": config.device == "cpu",
         "evaluate": False,
+        "folds": 0,
     }
     return TrainConfig(**preset | changes)
 

@@ -779,6 +779,13 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(TrainConfig(**values), out=config.out, resume=True)
 
 
+def default_epochs(n: int, pretrained: bool) -> int:
+    """Epochs of the whole network on `n` labels."""
+    if pretrained:
+        return min(60, max(3, round(FINE_TUNED / math.sqrt(n))))
+    return min(60, max(8, round(PICTURES_SEEN / n)))
+
+
 def plan_phases(config: TrainConfig, n: int, pretrained: bool, say: Callable[[str], None] = print) -> list[Phase]:
     """The phases of a run: frozen backbone, then all. Freezing random features would train a head on noise.
 
@@ -786,11 +793,7 @@ def plan_phases(config: TrainConfig, n: int, pretrained: bool, say: Callable[[st
         n: training pictures.
         pretrained: whether the backbone is.
     """
-    epochs = config.epochs
-    if epochs is None and pretrained:
-        epochs = min(60, max(3, round(FINE_TUNED * math.sqrt(n) / n)))
-    elif epochs is None:
-        epochs = min(60, max(8, round(PICTURES_SEEN / n)))
+    epochs = config.epochs if config.epochs is not None else default_epochs(n, pretrained)
     phases = []
     if config.frozen_epochs and pretrained:
         phases.append(Phase("frozen", config.frozen_epochs, config.frozen_learning_rate, frozen=True))
