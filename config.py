@@ -216,8 +216,7 @@ class EvaluateConfig:
     folds: int = 5
     """With --find_label_errors: into how many parts the data is cut. Each is read by a model trained on the others."""
     epochs: int | None = None
-    """With --find_label_errors: epochs of the whole network in each fold; by default so many that it sees about 12,000
-    pictures, within 4 and 60."""
+    """With --find_label_errors: epochs of the whole network in each fold; by default as many as fine-tuning takes."""
     show: int = 30
     """With --find_label_errors: how many of the most suspicious labels are printed and drawn."""
     batch_size: int = 64
