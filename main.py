@@ -24,7 +24,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -43,6 +43,7 @@ from tqdm import tqdm
 
 from accuracy_calculator import detailed_metrics, evaluate, print_report, text_metrics
 from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
+from captcha_styles import DIGITS, LOWER, UPPER
 from codec import Alphabet, Codec, infeasible_labels
 from common import (
     DEFAULT_CHECKPOINT,
@@ -77,6 +78,7 @@ GENERATED = "generated"  # the folder below data/ for what we make ourselves
 STATE_FILE = "state.pt"
 PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not given
 FINE_TUNED = 250  # times the root of the number of labels: pictures seen by a run from trained weights
+CERTAIN = 4  # times: who should occur so often and does not is not in the alphabet (by chance: once in 50)
 ENOUGH_UNSEEN = 400  # pictures on which an accuracy is known well enough: no more folds are trained
 
 
@@ -192,7 +194,10 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         ratios = [w / h for w, h in (images.image(int(i)).size for i in chosen)]
         width = defaults.height * min(float(np.percentile(ratios, 95)), 8.0)
         size = (defaults.height, max(32, 16 * math.ceil(round(width, 3) / 16)))
-    alphabet = Alphabet.parse(config.alphabet) if config.alphabet else Alphabet(info["alphabet"])
+    if config.alphabet:
+        alphabet = Alphabet.parse(config.alphabet)
+    else:
+        alphabet = Alphabet(complete_alphabet(info["alphabet"], images.texts, start.alphabet if start else ""))
     return ModelConfig(
         name=config.model,
         alphabet=alphabet.characters,
@@ -205,6 +210,29 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         hidden=config.hidden or (start or defaults).hidden,
         dropout=config.dropout,
     )
+
+
+def complete_alphabet(characters: str, labels: Sequence[str], known: str) -> str:
+    """Add the characters that few labels may lack by chance alone.
+
+    Digits, capitals and small letters are three kinds. Where a kind occurs, but each of its characters is to be
+    expected fewer than `CERTAIN` times in so many labels, all of it that the starting weights know is kept.
+
+    Args:
+        characters: of all labels.
+        labels: those of the training pictures.
+        known: characters that the starting weights read.
+
+    Returns:
+        `characters`, and after them the ones added.
+    """
+    text = "".join(labels)
+    added = ""
+    for kind in (DIGITS, UPPER, LOWER):
+        count = sum(c in kind for c in text)
+        if 0 < count < CERTAIN * len(kind):
+            added += "".join(c for c in kind if c in known and c not in characters)
+    return characters + added
 
 
 def starting_weights(config: TrainConfig) -> Path | None:
@@ -714,6 +742,8 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         f"Model {config.model}: {count_parameters(model):,} weights, input {model_config.channels}x"
         f"{model_config.image_size[0]}x{model_config.image_size[1]}, {model.steps} steps, on {accelerator.device}"
     )
+    if extra := "".join(c for c in model.alphabet.characters if c not in info["alphabet"] and not config.alphabet):
+        accelerator.print(f"So few labels may lack a character by chance: {extra} stay readable (--alphabet decides).")
     provenance = {
         # Without what only concerns this disk: a checkpoint may be published.
         "config": {key: value for key, value in dataclasses.asdict(config).items() if key not in ("out", "resume")},

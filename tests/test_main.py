@@ -585,6 +585,25 @@ def test_the_number_of_epochs_follows_the_number_of_pictures() -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# Characters that few labels lack
+
+
+@pytest.mark.parametrize(
+    ("labels", "known", "expected"),
+    [
+        (["12", "34"], "0123456789ab", "1234056789"),  # four digits of forty: the others may come
+        (["12", "34"], "", "1234"),  # from scratch there is nothing to keep
+        (["1234567890" * 4], "0123456789ab", "1234567890"),
+        (["1234" * 10], "0123456789ab", "1234"),  # forty digits, and never a 5: it is not used
+        (["aB"], "abcABC01", "aBACbc"),
+    ],
+)
+def test_few_labels_keep_the_characters_they_lack_by_chance(labels: list[str], known: str, expected: str) -> None:
+    seen = "".join(dict.fromkeys("".join(labels)))
+    assert main.complete_alphabet(seen, labels, known) == expected
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # What to expect of new pictures
 
 
