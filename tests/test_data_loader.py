@@ -244,7 +244,7 @@ def test_what_is_kept_in_memory_is_what_was_read(
 ) -> None:
     cached = make()
     assert np.array_equal(cached[5][0], cached[5][0])
-    monkeypatch.setattr("data_loader.CACHE_BYTES", 0)
+    monkeypatch.setattr("data_loader.cache_bytes", lambda: 0)
     uncached = make()
     for key in (5, (0, 5), (1, 5), 5):
         assert np.array_equal(cached[key][0], uncached[key][0])
