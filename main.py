@@ -187,7 +187,7 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
     if len(images) == 0:
         raise UserError(f"{folder} has no training pictures: change --split or add data")
     size = config.image_size or (start.image_size if start else None)
-    if size is None and (config.resize or defaults.resize) == "stretch":
+    if size is None and (config.resize or defaults.resize) in ("content", "stretch"):
         size = (defaults.height, defaults.height * 10 // 3)
     if size is None:
         chosen = np.random.default_rng(0).permutation(len(images))[:500]
