@@ -31,8 +31,8 @@ class ModelConfig:
     channels: int = 1
     """1: grey, 3: colour."""
     resize: ResizeName = "pad"
-    """How a picture comes to `image_size`: cut to its contents and stretch, keep its shape and pad, stretch, or pad to a
-    square first."""
+    """How a picture comes to `image_size`: cut to its contents and stretched, padded in its shape, stretched, or padded
+    to a square."""
     head: HeadName = "ctc"
     """One class per step along the width, for CTC: `ctc` (BiLSTM) or `mixer` (convolution and attention). One class
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
@@ -77,8 +77,8 @@ class TrainConfig:
     channels: Literal[1, 3] | None = None
     """1: grey, 3: colour. Default: the model's own."""
     resize: ResizeName | None = None
-    """`pad` keeps the picture's shape, `stretch` does not, `content` cuts off empty borders and then stretches, `square`
-    pads to a square. Default: the model's own."""
+    """`pad` keeps the picture's shape, `stretch` does not, `content` cuts off empty borders and stretches the rest,
+    `square` pads to a square. Default: the model's own."""
     head: HeadName | None = None
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None
