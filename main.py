@@ -188,7 +188,7 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         raise UserError(f"{folder} has no training pictures: change --split or add data")
     size = config.image_size or (start.image_size if start else None)
     if size is None and (config.resize or defaults.resize) in ("content", "stretch"):
-        size = (defaults.height, defaults.height * 10 // 3)
+        size = (defaults.height, 4 * defaults.height)
     if size is None:
         chosen = np.random.default_rng(0).permutation(len(images))[:500]
         ratios = [w / h for w, h in (images.image(int(i)).size for i in chosen)]

@@ -291,6 +291,7 @@ def merge() -> None:
 # Accuracy of what ships, without labels and after a few
 
 SEEDS = (0, 1, 2)
+ROUNDS = 5  # of timings
 LEPTURE = "captcha==0.7.1"
 DDDDOCR = "ddddocr==1.6.1"
 FONTS = "data/generated/fonts"  # made by benchmarks/select_fonts.py
@@ -336,27 +337,38 @@ def accuracy_row(what: str, reports: list[dict]) -> list[object]:
 ACCURACY_HEAD = ["measured on", "test pictures (n)", "sequence accuracy", "ignoring case", "CER"]
 
 
-def peer(name: str, package: str, data: Path | str) -> float:
-    """Sequence accuracy ignoring case of another reader on the same pictures, in its own environment."""
-    from accuracy_calculator import load_labelled
-
+def peer_python(name: str, package: str) -> Path:
+    """The interpreter of an environment that has another reader; made if need be."""
     python = ROOT / WORK / "peers" / name / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", package], check=True)
+    return python
+
+
+def as_files(data: Path | str, limit: int | None = None) -> Path:
+    """Labelled pictures as files, for readers that know no parquet: a table of file and text."""
+    from accuracy_calculator import load_labelled
+
     folder = ROOT / WORK / "peers" / "pictures"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    images, texts, _ = load_labelled(str(data), split="all")
+    images, texts, _ = load_labelled(str(data), split="all", limit=limit)
     with (folder / "data.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "text"])
         for i, (image, text) in enumerate(zip(images, texts, strict=True)):
             (folder / f"{i}.png").write_bytes(image)
             writer.writerow([folder / f"{i}.png", text])
-    script = ROOT / "benchmarks" / f"read_{name}.py"
-    done = subprocess.run([python, script, folder / "data.csv"], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])["sequence_accuracy_ignore_case"]
+    return folder / "data.csv"
+
+
+def read_with(python: Path | str, reader: str, pictures: Path, cores: str = "") -> dict:
+    """What `read_with.py` reports, on all cores or on those named."""
+    words = [str(python), str(ROOT / "benchmarks" / "read_with.py"), reader, str(pictures)]
+    if cores:
+        words = ["taskset", "-c", cores, *words]
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def unseen() -> None:
@@ -379,7 +391,8 @@ def unseen() -> None:
     for what, data in sets.items():
         shown, report = measure(data)
         commands.append(shown)
-        rows.append([*accuracy_row(what, [report]), f"{peer('ddddocr', DDDDOCR, data):.2%}"])
+        peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))
+        rows.append([*accuracy_row(what, [report]), f"{peer['sequence_accuracy_ignore_case']:.2%}"])
     text = f"{machine()}.\n\n{table([*ACCURACY_HEAD, 'ddddocr 1.6.1 ignoring case'], rows)}\n\n{fenced(commands)}"
     write_section("accuracy.md", "unseen", text)
 
@@ -423,12 +436,61 @@ def few_labels() -> None:
     )
 
 
+# --------------------------------------------------------------------------------------------------------------------
+# Speed of reading
+
+
+def reading() -> None:
+    """Time of one picture, of many, and from the start of a process, beside ddddocr on the same pictures."""
+    readers = {
+        "`saved_models/reader.onnx`": (sys.executable, "saved_models/reader.onnx"),
+        "ddddocr 1.6.1": (peer_python("ddddocr", DDDDOCR), "ddddocr"),
+    }
+    pictures = as_files(f"{REAL}/captcha_v2", 500)
+    picture = str(pictures.parent / "0.png")
+    once = "import ddddocr, sys; print(ddddocr.DdddOcr(show_ad=False).classification(open(sys.argv[1], 'rb').read()))"
+    first = {
+        "ddddocr": ["-c", once],
+        "saved_models/reader.onnx": ["predict.py", "--checkpoint", "saved_models/reader.onnx"],
+    }
+    found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in readers}
+    for _ in range(ROUNDS):
+        for name, (python, reader) in readers.items():  # in turn, so that a slow minute of the machine meets both
+            one = read_with(python, reader, pictures, cores="0")
+            many = read_with(python, reader, pictures)
+            started = time.perf_counter()
+            subprocess.run([python, *first[reader], picture], check=True, capture_output=True, cwd=ROOT)
+            start = time.perf_counter() - started
+            found[name].append(
+                (one["median_ms"], many["images_per_second"], start, one["sequence_accuracy_ignore_case"])
+            )
+    rows = []
+    for name, values in found.items():
+        ms, per_second, start, accuracy = zip(*values, strict=True)
+        rows.append(
+            [
+                name,
+                f"{statistics.median(ms):.2f} ({min(ms):.2f} to {max(ms):.2f})",
+                f"{statistics.median(per_second):.0f} ({min(per_second):.0f} to {max(per_second):.0f})",
+                f"{statistics.median(start):.2f} ({min(start):.2f} to {max(start):.2f})",
+                f"{accuracy[0]:.2%}",
+            ]
+        )
+    head = ["reader", "ms, one picture, one core", "pictures a second, all cores", "s, new process", "ignoring case"]
+    text = (
+        f"Medians of {ROUNDS} rounds and their range; 500 pictures of `captcha_v2`. {machine()}.\n\n"
+        f"{table(head, rows)}\n\n{fenced(['python benchmarks/run.py reading'])}"
+    )
+    write_section("speed.md", "reading", text)
+
+
 SECTIONS: dict[str, Callable[[], None]] = {
     "captcha_v2": captcha_v2,
     "generate": generate,
     "merge": merge,
     "unseen": unseen,
     "few_labels": few_labels,
+    "reading": reading,
 }
 
 
