@@ -32,6 +32,9 @@ from config import ModelConfig  # noqa: E402
 
 WORK = Path("data/generated/benchmarks")
 REAL = os.environ.get("CAPTCHA_DATA", "../shared/data")
+SEEDS = (0, 1, 2)
+ROUNDS = 5  # of timings
+LEPTURE = "captcha==0.7.1"
 CAPTCHA_V2_ALPHABET = "2345678bcdefgmnpwxy"
 
 
@@ -220,41 +223,52 @@ def captcha_v2() -> None:
 
 
 def generate() -> None:
-    """Pictures per second and core of the generator, for each style."""
+    """Pictures per second and core of the generator, for each style, and of lepture's library."""
     from captcha_styles import MIXED, SCHEMES, STYLES
 
+    def draw(style: str, count: int, seed: int) -> float:
+        if style == LEPTURE:
+            return command("benchmarks/draw_lepture.py", count, WORK / "generate" / "lepture.parquet")[0]
+        out = WORK / "generate" / f"{style}-{seed}-{count}"
+        shutil.rmtree(ROOT / out, ignore_errors=True)  # pictures that are there are not drawn again
+        words = f"--count {count} --style {style} --length 4-6 --seed {seed} --workers 1 --out {out}"
+        return command("captcha_generator.py", *words.split())[0]
+
+    names = [*STYLES, MIXED, SCHEMES, LEPTURE]
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for seed in SEEDS:  # the styles in turn, so that a slow minute of the machine meets them all
+        for name in names:
+            short = draw(name, 1, seed)
+            rates[name].append(3999 / (draw(name, 4000, seed) - short))
+    peer = statistics.median(rates[LEPTURE])
     rows: list[list[object]] = []
-    for style in [*STYLES, MIXED, SCHEMES]:
-        out = WORK / "generate" / style
-        rates = []
-        for repeat in range(3):
-            arguments = (
-                "--count",
-                4000,
-                "--style",
-                style,
-                "--seed",
-                repeat,
-                "--workers",
-                1,
-                "--out",
-                f"{out}-{repeat}",
-            )
-            short, _, _ = command("captcha_generator.py", "--count", 1, *arguments[2:-1], f"{out}-{repeat}-start")
-            seconds, _, _ = command("captcha_generator.py", *arguments)
-            rates.append(3999 / (seconds - short))
-        rows.append([style, round(statistics.median(rates)), f"{min(rates):.0f} to {max(rates):.0f}"])
+    for name, values in rates.items():
+        middle = statistics.median(values)
+        style = STYLES.get(name)
+        size = "varies" if style is None or style.width is None else _size(style.width, style.height)
+        label = f"lepture's `{LEPTURE}`" if name == LEPTURE else name
+        size = "160x60" if name == LEPTURE else size
+        rows.append([label, size, round(middle), f"{min(values):.0f} to {max(values):.0f}", f"{middle / peer:.1f}"])
     commands = [
-        f"python captcha_generator.py --count {count} --style STYLE --seed SEED --workers 1 --out FOLDER"
-        for count in (4000, 1)
+        "python captcha_generator.py --count 4000 --style STYLE --length 4-6 --seed SEED --workers 1 --out FOLDER",
+        "python captcha_generator.py --count 1 --style STYLE --length 4-6 --seed SEED --workers 1 --out FOLDER",
+        f"pip install {LEPTURE}",
+        "python benchmarks/draw_lepture.py 4000 FILE.parquet",
+        "python benchmarks/draw_lepture.py 1 FILE.parquet",
     ]
+    head = ["style", "width x height", "pictures per second and core (median)", "range", "times lepture's"]
     write_section(
         "pipeline.md",
         "generate",
-        f"Difference of two commands, so that the start of the process does not count; n = 4,000 pictures, seeds 0, 1 "
-        f"and 2. {machine()}.\n\n"
-        f"{table(['style', 'pictures per second and core (median)', 'range'], rows)}\n\n{fenced(commands)}",
+        f"Difference of two commands, so that the start of the process does not count; n = 4,000 pictures of 4 to 6 of "
+        f"62 characters, PNG and parquet included, seeds 0, 1 and 2. {machine()}.\n\n{table(head, rows)}\n\n"
+        f"{fenced(commands)}",
     )
+
+
+def _size(width: tuple[float, float], height: tuple[float, float]) -> str:
+    """Range of a style's pictures, as text."""
+    return "x".join(f"{low:g}" if low == high else f"{low:g}-{high:g}" for low, high in (width, height))
 
 
 def merge() -> None:
@@ -290,9 +304,6 @@ def merge() -> None:
 # --------------------------------------------------------------------------------------------------------------------
 # Accuracy of what ships, without labels and after a few
 
-SEEDS = (0, 1, 2)
-ROUNDS = 5  # of timings
-LEPTURE = "captcha==0.7.1"
 DDDDOCR = "ddddocr==1.6.1"
 FONTS = "data/generated/fonts"  # made by benchmarks/select_fonts.py
 
