@@ -7,6 +7,7 @@ call it, so a picture gives the same array everywhere. It needs no torch: servin
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -227,6 +228,12 @@ def cache_bytes() -> int:
         return 512 * 2**20
 
 
+def _shared_zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros, uint8, in memory that forked processes share; it is taken page by page, when written."""
+    count = math.prod(shape)
+    return np.frombuffer(mmap.mmap(-1, max(count, 1)), dtype=np.uint8, count=count).reshape(shape)
+
+
 class CaptchaDataset:
     """Labelled pictures as (C, H, W) uint8 arrays, a map-style torch dataset.
 
@@ -250,9 +257,14 @@ class CaptchaDataset:
         self.images, self.texts, self.transform, self.seed, self.names = images, texts, transform, seed, names
         height, width = transform.size
         shape = (len(texts), height, width, transform.channels)
-        # Decoding costs more than augmenting: keep the prepared pictures where they fit.
-        self._cache = np.zeros(shape, dtype=np.uint8) if np.prod(shape, dtype=np.int64) <= cache_bytes() else None
-        self._cached = np.zeros(len(texts), dtype=bool)
+        # Decoding costs more than augmenting: keep the prepared pictures where they fit. Every epoch has new loader
+        # processes, so what one of them prepares must outlive it.
+        self._cache = _shared_zeros(shape) if np.prod(shape, dtype=np.int64) <= cache_bytes() else None
+        self._cached = _shared_zeros((len(texts),)).view(bool)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the prepared pictures: a loader process that is not forked prepares its own."""
+        return self.__dict__ | {"_cache": None, "_cached": np.zeros(len(self.texts), dtype=bool)}
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import pickle
 import random
 import signal
 from collections import Counter
@@ -289,6 +290,17 @@ def test_loading_leaves_the_generator_of_dropout_alone(make: Callable[..., Captc
     before = torch.get_rng_state()
     next(iter(build_loader(make(), [[(0, 1), (0, 2)]])))
     assert torch.get_rng_state().equal(before)
+
+
+def test_what_a_worker_prepared_serves_the_next_epoch(make: Callable[..., CaptchaDataset]) -> None:
+    dataset = make(train=False)
+    first = [pixels for pixels, _, _ in build_loader(dataset, [[i] for i in range(6)], workers=1)]
+    dataset.images = [b"gone"] * len(dataset)
+    again = [pixels for pixels, _, _ in build_loader(dataset, [[i] for i in range(6)], workers=1)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    alone = pickle.loads(pickle.dumps(dataset))
+    with pytest.raises(UserError):
+        alone[0]
 
 
 def test_workers_leave_signals_to_the_main_process(make: Callable[..., CaptchaDataset]) -> None:
