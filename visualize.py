@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
@@ -25,6 +26,7 @@ from PIL import Image
 
 from codec import BLANK_ID
 from common import SAVED_MODELS, UserError, write_atomically
+from config import ModelConfig
 from image_io import open_image
 from predict import CaptchaPredictor, ImageLike, Prediction
 
@@ -580,6 +582,93 @@ def _steps(axes: Axes, prediction: Prediction) -> None:
     axes.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _write(axes, 1.0, -0.29, "grey: no character", 8, color=MUTED, ha="right", transform=axes.transAxes)
+
+
+def character_boxes(
+    prediction: Prediction, size: tuple[int, int], config: ModelConfig
+) -> list[tuple[float, float, float, float]] | None:
+    """Where on the picture a CTC reader saw each character: the columns of its span, back through the resizing.
+
+    Args:
+        prediction: of that picture.
+        size: (width, height) of the picture, in pixels.
+        config: of the model that read it.
+
+    Returns:
+        (left, top, right, bottom) in pixels for each character. CTC marks a point of a letter rather than its outline:
+        a box reaches half-way to its neighbours, and at most half the usual distance of two characters. None for heads
+        with a class per position, which look at the whole picture for each.
+    """
+    if prediction.codec.head != "ctc":
+        return None
+    width, height = size
+    steps = len(prediction.log_probs)
+    centres = [(start + stop) / 2 for start, stop in prediction.spans]
+    gaps = [b - a for a, b in pairwise(centres)]
+    reach = float(np.median(gaps)) / 2 if gaps else 2.0
+    boxes = []
+    for i, ((start, stop), centre) in enumerate(zip(prediction.spans, centres, strict=True)):
+        left = max(centre - reach, (centres[i - 1] + centre) / 2 if i else 0.0)
+        right = min(centre + reach, (centre + centres[i + 1]) / 2 if i + 1 < len(centres) else float(steps))
+        edges = (
+            _to_picture(min(left, start) / steps, size, config),
+            _to_picture(max(right, stop) / steps, size, config),
+        )
+        boxes.append((edges[0], 0.0, edges[1], float(height)))
+    return [(max(0.0, left), top, min(float(width), right), bottom) for left, top, right, bottom in boxes]
+
+
+def _to_picture(share: float, size: tuple[int, int], config: ModelConfig) -> float:
+    """A place along the network's input, 0 to 1, as a column of the picture before `data_loader` resized it."""
+    width, height = size
+    if config.resize == "stretch":
+        return share * width
+    if config.resize == "square":
+        side = max(width, height)
+        return share * side - (side - width) / 2
+    across, down = config.image_size[1], config.image_size[0]
+    inner = min(across, round(width * min(down / height, across / width)))
+    return (share * across - (across - inner) / 2) / max(inner, 1) * width
+
+
+def draw_boxes(image: ImageLike, prediction: Prediction, config: ModelConfig) -> Image.Image | None:
+    """The picture with a box, the character and its confidence wherever one was read; RGBA on a clear ground.
+
+    None where the model does not say where it looked, or read nothing.
+    """
+    picture = _thumbnail(image, "the picture")
+    boxes = character_boxes(prediction, picture.size, config)
+    if not boxes:
+        return None
+    width = 6.4
+    scale = width / picture.width
+    height = picture.height * scale
+    if height > 3.2:  # tall pictures: the whole must stay on a screen
+        scale *= 3.2 / height
+        width, height = picture.width * scale, 3.2
+    head = 0.42
+    figure = _figure(width, height + head)
+    figure.patch.set_alpha(0)
+    page = _page(figure)
+    _place(page, picture, (0, head, width, height))
+    pitch = min((right - left) * scale for left, _, right, _ in boxes)
+    for (left, _, right, _), character, p in zip(boxes, prediction.text, prediction.char_confidences, strict=True):
+        colour = CONFIDENCE_COLOURS[confidence_class(p)]
+        x, across = left * scale, (right - left) * scale
+        page.add_patch(
+            Rectangle((x + 0.012, head), across - 0.024, height - 0.012, facecolor=(*to_rgb(colour), 0.1), zorder=3)
+        )
+        page.add_patch(
+            Rectangle((x + 0.012, head), across - 0.024, height - 0.012, fill=False, edgecolor=colour, lw=1.6, zorder=4)
+        )
+        page.add_patch(Rectangle((x + 0.012 - 0.011, 0.02), across - 0.002, head - 0.02, facecolor=colour, zorder=4))
+        size = min(15.0, pitch * 72 / 0.75)
+        _write(page, x + across / 2, head / 2 - 0.05, character, size, mono=True, color=PAPER, ha="center", zorder=5)
+        if pitch >= 0.25:
+            _write(page, x + across / 2, head - 0.08, f"{_percent(p)}%", 6, color=PAPER, ha="center", zorder=5)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()).copy())
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ ORDER = [
     "config",
     "image_io",
     "codec",
+    "captcha_styles",
     "captcha_generator",
     "make_dataset",
     "data_loader",
@@ -33,6 +34,10 @@ ORDER = [
     "visualize",
     "main",
     "export_model",
+    "serving",
+    "teaching",
+    "strength",
+    "views",
     "interface",
 ]
 BOTTOM = {"common", "config", "image_io"}
@@ -41,16 +46,23 @@ MAY = {
     "config": set(),
     "image_io": {"common"},
     "codec": BOTTOM,
-    "captcha_generator": BOTTOM | {"codec"},
+    "captcha_styles": {"common"},
+    "captcha_generator": BOTTOM | {"codec", "captcha_styles"},
     "make_dataset": BOTTOM | {"codec"},
     "data_loader": BOTTOM | {"codec"},
     "model": BOTTOM | {"codec"},
     "predict": BOTTOM | {"codec", "model", "data_loader", "visualize"},
     "accuracy_calculator": BOTTOM | {"codec", "data_loader", "make_dataset", "predict", "visualize"},
     "visualize": BOTTOM | {"codec", "predict"},
-    "main": set(ORDER) - {"main", "export_model", "interface"},
+    "main": set(ORDER) - {"main", "export_model", "serving", "teaching", "strength", "views", "interface"},
     "export_model": BOTTOM | {"codec", "model", "predict", "accuracy_calculator"},
-    "interface": BOTTOM | {"codec", "predict", "visualize", "captcha_generator", "accuracy_calculator"},
+    "serving": BOTTOM | {"predict"},
+    "teaching": BOTTOM | {"accuracy_calculator", "main", "make_dataset", "predict", "serving"},
+    "strength": BOTTOM | {"accuracy_calculator", "captcha_generator", "captcha_styles", "codec", "predict"},
+    "views": BOTTOM | {"accuracy_calculator", "predict", "strength", "teaching", "visualize"},
+    "interface": BOTTOM
+    | {"accuracy_calculator", "captcha_generator", "captcha_styles", "make_dataset", "predict", "visualize"}
+    | {"serving", "teaching", "strength", "views"},
 }
 SCRIPTS = {
     "main": config.TrainConfig,
@@ -105,7 +117,13 @@ def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before if path.exists()} == before
 
 
-@pytest.mark.parametrize("modules", ["common,config,codec,image_io,captcha_generator,data_loader,predict"])
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "common,config,codec,image_io,captcha_generator,data_loader,predict",
+        "accuracy_calculator,visualize,serving,teaching,strength,views,interface",
+    ],
+)
 def test_what_serves_needs_no_torch(modules: str) -> None:
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

@@ -1,0 +1,491 @@
+"""The page's own pieces of HTML: readings, tables, progress, curves, the card of a model.
+
+Everything that comes from outside passes through `text`, so that no file name, label or setting is ever markup.
+Colours come from the style sheet (assets/page.css), which knows light and dark.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accuracy_calculator import wilson_interval
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from predict import Prediction
+    from strength import Trial
+    from teaching import Job
+
+NOTHING = "∅"
+SHOWN_FAILURES = 24
+SHOWN_ROWS = 1000
+LOGO = (
+    '<svg viewBox="0 0 48 48" width="44" height="44" aria-hidden="true"><rect width="48" height="48" rx="12" '
+    'class="logo-ground"/><path d="M6 30c8-9 14 6 21-3s10-6 15-2" class="logo-line"/><text x="8" y="33" '
+    'transform="rotate(-14 14 28)" class="logo-text">a</text><text x="25" y="34" transform="rotate(11 30 28)" '
+    'class="logo-text">B</text></svg>'
+)
+
+
+def text(value: Any) -> str:
+    """A value as text within HTML. Braces and dollars too, which Gradio's templates know."""
+    escaped = html.escape(str(value))
+    return escaped.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;").replace("`", "&#96;")
+
+
+def sentence(error: Exception | str) -> str:
+    """A message as a sentence within HTML."""
+    message = str(error)
+    return text(message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?")) else "."))
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """`0.5` as `50.0 %`; only certainty is 100."""
+    shown = f"{share * 100:.{digits}f}"
+    return f"{99.9:.{digits}f} %" if share < 1 and float(shown) >= 100 and digits else f"{shown} %"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """A 95 % interval."""
+    return f"{bounds[0] * 100:.1f} to {bounds[1] * 100:.1f} %"
+
+
+def note(message: str, kind: str = "") -> str:
+    """A line that says something; `kind` is good, bad or nothing."""
+    return f'<p class="note {kind}" role="status">{message}</p>'
+
+
+def header(title: str, responsible: str) -> str:
+    """The head of the page."""
+    return (
+        f'<header class="head">{LOGO}<div><h1>{text(title)}</h1>'
+        f'<p id="responsible">{text(responsible)}</p></div></header>'
+    )
+
+
+def _class(confidence: float) -> str:
+    from visualize import confidence_class
+
+    return confidence_class(confidence)
+
+
+def _percent(probability: float) -> int:
+    """Whole percent, rounded down above 99."""
+    return int(probability * 100) if probability > 0.99 else round(probability * 100)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Read
+
+NO_READING = '<div class="card reading empty"><p>Choose a picture: what it says appears here.</p></div>'
+
+
+def reading_card(prediction: Prediction, milliseconds: float, model: str) -> str:
+    """The reading in large type, each character in the colour of its class of confidence, and the figures."""
+    tiles = "".join(
+        f'<li class="{_class(p)}"><b>{text(c)}</b><span>{_percent(p)} %</span></li>'
+        for c, p in zip(prediction.text, prediction.char_confidences, strict=True)
+    )
+    kind = _class(prediction.confidence)
+    shown = text(prediction.text) or "nothing"
+    body = f'<ul class="tiles" aria-label="Characters and their confidence">{tiles}</ul>' if tiles else ""
+    if not tiles:
+        body = f'<p class="nothing">{NOTHING}<span>Nothing was read in this picture.</span></p>'
+    return (
+        f'<div class="card reading"><p class="quiet sr" role="status">Reading: {shown}, '
+        f"{percent(prediction.confidence)} sure</p>"
+        f'<div class="bar-line"><span class="label">Reading</span><button type="button" class="copy" '
+        f'data-copy="{text(prediction.text)}" aria-label="Copy the reading">Copy</button></div>'
+        f'<div id="reading-text" data-text="{text(prediction.text)}">{body}</div>'
+        f'<dl class="figures"><div><dt>Whole text</dt><dd class="{kind}"><i class="dot"></i>'
+        f"{percent(prediction.confidence)}</dd></div>"
+        f'<div><dt>Time</dt><dd id="milliseconds">{milliseconds:.1f} ms</dd></div>'
+        f"<div><dt>Model</dt><dd>{text(model)}</dd></div></dl>{LEGEND}</div>"
+    )
+
+
+LEGEND = (
+    '<p class="legend"><span class="high"><i class="dot"></i>high, from 90 %</span><span class="medium">'
+    '<i class="dot"></i>medium, from 60 %</span><span class="low"><i class="dot"></i>low</span></p>'
+)
+
+
+def likely_card(alternatives: Sequence[tuple[str, float]]) -> str:
+    """The likeliest whole readings, with bars."""
+    rows = "".join(
+        f'<li><b>{text(reading) or NOTHING}</b><span class="track" aria-hidden="true"><i style="width:'
+        f'{max(0.5, probability * 100):.1f}%"></i></span><span class="value">{_small(probability)}</span></li>'
+        for reading, probability in alternatives
+    )
+    return f'<div class="card"><h3>The three likeliest readings</h3><ol class="likely">{rows}</ol></div>'
+
+
+def _small(probability: float) -> str:
+    return "< 0.01 %" if probability < 0.0001 else percent(probability, 2)
+
+
+def picture_card(title: str, picture: Image.Image, alt: str, hint: str = "", wide: bool = False) -> str:
+    """A picture under a heading; a wide one can be scrolled on a narrow screen."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image = f'<img src="{source}" alt="{text(alt)}">'
+    if wide:
+        image = f'<div class="scroll wide" tabindex="0" role="region" aria-label="{text(title)}">{image}</div>'
+    return f'<div class="card picture"><h3>{text(title)}</h3>{image}{hint}</div>'
+
+
+def where_card(boxes: Image.Image | None, reading: str) -> str:
+    """Where each character was seen, or why that is not known."""
+    title = "Where each character was seen"
+    if boxes is not None:
+        hint = (
+            '<p class="hint">A box spans the columns around the point where the network was surest of a character; '
+            "networks of this kind (CTC) mark points, not outlines.</p>"
+        )
+        return picture_card(title, boxes, f"the captcha with a box around each of {reading}", hint)
+    if not reading:
+        return ""
+    return (
+        f'<div class="card"><h3>{title}</h3><p>This model has one output per position and looks at the whole picture '
+        "for each: it does not say where a character was seen, so there are no boxes.</p></div>"
+    )
+
+
+def grid_card(heat: Image.Image) -> str:
+    """The confidence grid."""
+    alt = "probability of every character of the alphabet at each position of the reading"
+    return picture_card("Confidence grid", heat, alt, wide=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Progress
+
+
+def progress_bar(share: float, label: str, name: str = "Progress") -> str:
+    """A bar with a line of text."""
+    whole = round(min(max(share, 0.0), 1.0) * 100)
+    return (
+        f'<div class="progress"><div class="bar-line"><span>{text(label)}</span><span>{whole} %</span></div>'
+        f'<div class="track" role="progressbar" aria-label="{text(name)}" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{whole}"><i style="width:{whole}%"></i></div></div>'
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Batch
+
+
+def data_link(name: str, kind: str, content: str, label: str) -> str:
+    """A download that needs no file on the server."""
+    encoded = base64.b64encode(content.encode()).decode()
+    return f'<a class="button" download="{text(name)}" href="data:{kind};base64,{encoded}">{text(label)}</a>'
+
+
+def figures(items: Iterable[tuple[str, str]]) -> str:
+    """Names and values, side by side."""
+    cells = "".join(f"<div><dt>{text(name)}</dt><dd>{value}</dd></div>" for name, value in items)
+    return f'<dl class="figures">{cells}</dl>'
+
+
+def batch_table(rows: Sequence[Mapping[str, Any]], labelled: bool) -> str:
+    """Readings, in the order given; `row` has file, reading, confidence, characters and, if labelled, label."""
+    head = "<th>File</th><th>Reading</th><th>Confidence</th>" + ("<th>Label</th><th>Right?</th>" if labelled else "")
+    body = []
+    for row in rows[:SHOWN_ROWS]:
+        kind = _class(row["confidence"])
+        letters = "".join(f'<span class="{_class(p)}">{text(c)}</span>' for c, p in row["characters"])
+        cells = (
+            f'<td class="file" title="{text(row["file"])}">{text(row["file"])}</td>'
+            f'<td class="letters">{letters or NOTHING}</td>'
+            f'<td class="{kind}"><i class="dot"></i>{percent(row["confidence"])}</td>'
+        )
+        if labelled:
+            right = row["right"]
+            mark = '<span class="right">✓ right</span>' if right else '<span class="wrong">✗ wrong</span>'
+            cells += f'<td class="letters">{text(row["label"])}</td><td>{mark}</td>'
+        body.append(f"<tr>{cells}</tr>")
+    more = len(rows) - SHOWN_ROWS
+    tail = f'<p class="hint">{more:,} more are in the downloads.</p>' if more > 0 else ""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Readings, least sure first"><table class="list">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{tail}"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Make
+
+VERDICTS = (
+    (0.9, "low", "No obstacle", "This reader, which never saw this kind, reads nearly all of them."),
+    (0.5, "medium", "Weak", "This reader reads more than half of them, and nobody needs more than a few tries."),
+    (0.1, "medium", "A hurdle", "It still reads some, and one taught on a few hundred of them would read far more."),
+    (0.0, "high", "Hard for this reader", "It hardly reads any. One taught on a few hundred of them may well do."),
+)
+
+
+def strength_card(outcome: Mapping[str, Any], failures: Sequence[Trial]) -> str:
+    """The success rate with its interval, what it means, and the captchas that were misread."""
+    rate = outcome["rate"]
+    _, kind, word, meaning = next(v for v in VERDICTS if rate >= v[0])
+    low, high = outcome["interval"]
+    shown = "".join(
+        f'<figure><img src="data:image/png;base64,{base64.b64encode(t.picture).decode()}" alt="captcha {text(t.text)}">'
+        f"<figcaption>{text(t.text)} <span>read as</span> <b>{text(t.reading) or NOTHING}</b></figcaption></figure>"
+        for t in failures[:SHOWN_FAILURES]
+    )
+    more = len(failures) - SHOWN_FAILURES
+    listed = (
+        f"<h3>{len(failures)} misread{f', {SHOWN_FAILURES} shown' if more > 0 else ''}</h3>"
+        f'<div class="failures">{shown}</div>'
+        if failures
+        else '<p class="hint">Not one was misread.</p>'
+    )
+    return (
+        '<div class="card strength"><div class="meter" aria-hidden="true"><span class="range" '
+        f'style="left:{low * 100:.1f}%;width:{(high - low) * 100:.1f}%"></span>'
+        f'<i style="left:{rate * 100:.1f}%"></i></div>'
+        f'<p class="verdict {kind}"><b>{outcome["right"]} of {outcome["n"]} read</b> <span>{word}</span></p>'
+        f"<p>Success rate {percent(rate)}, 95 % interval {interval((low, high))}; ignoring upper and lower case "
+        f"{percent(outcome['ignoring_case'])}. {meaning}</p>{listed}</div>"
+    )
+
+
+def sweep_chart(label: str, points: Sequence[tuple[float, Mapping[str, Any]]], now: float) -> str:
+    """Success rate along a knob, with intervals; a mark where the knob stands."""
+    width, height, left, right, top, bottom = 560, 220, 44, 14, 14, 40
+    values = [value for value, _ in points]
+    span = max(values) - min(values) or 1.0
+
+    def x(value: float) -> float:
+        return left + (value - min(values)) / span * (width - left - right)
+
+    def y(rate: float) -> float:
+        return top + (1 - rate) * (height - top - bottom)
+
+    grid = "".join(
+        f'<line x1="{left}" x2="{width - right}" y1="{y(r):.1f}" y2="{y(r):.1f}" class="grid"/>'
+        f'<text x="{left - 6}" y="{y(r) + 4:.1f}" class="tick end">{r:.0%}</text>'
+        for r in (0, 0.25, 0.5, 0.75, 1)
+    )
+    bars = "".join(
+        f'<line x1="{x(v):.1f}" x2="{x(v):.1f}" y1="{y(o["interval"][0]):.1f}" y2="{y(o["interval"][1]):.1f}" '
+        f'class="whisker"/><circle cx="{x(v):.1f}" cy="{y(o["rate"]):.1f}" r="4.5" class="point"><title>'
+        f"{v:g}: {percent(o['rate'])}</title></circle>"
+        f'<text x="{x(v):.1f}" y="{height - bottom + 18}" class="tick middle">{v:g}</text>'
+        for v, o in points
+    )
+    path = " ".join(f"{x(v):.1f},{y(o['rate']):.1f}" for v, o in points)
+    place = x(min(max(now, min(values)), max(values)))
+    said = "; ".join(f"{v:g}: {o['rate']:.0%}" for v, o in points)
+    return (
+        f'<div class="card"><h3>Read, along “{text(label)}”</h3><svg class="chart" viewBox="0 0 {width} {height}" '
+        f'role="img" aria-label="Success rate by {text(label)}: {said}">{grid}'
+        f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{top}" y2="{height - bottom}" class="now"/>'
+        f'<polyline points="{path}" class="curve good"/>{bars}'
+        f'<text x="{(left + width - right) / 2}" y="{height - 4}" class="tick middle">{text(label)}</text></svg>'
+        f'<p class="hint">{points[0][1]["n"]} captchas at each value, all else as set; bars are 95 % intervals; the '
+        "dashed line is where the knob stands.</p></div>"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Teach
+
+
+def job_card(job: Job | None, before: int, downloads: Mapping[str, str]) -> str:
+    """A fine-tuning: how far it is, its curve, its result, its files."""
+    if job is None:
+        return (
+            '<div class="card empty"><p>Nothing is being taught. Start a training, and its progress, curve and result '
+            "appear here.</p></div>"
+        )
+    titles = {"done": "Taught", "failed": "Failed", "cancelled": "Cancelled", "waiting": "Waiting"}
+    title = titles.get(job.state, "Teaching")
+    kind = {"done": "good", "failed": "bad"}.get(job.state, "")
+    seconds = (job.ended or time.time()) - job.started
+    parts = [
+        f'<div class="card job" data-state="{job.state}"><div class="bar-line"><h3>{title}</h3><span class="hint">'
+        f"{text(job.start_name)} · {job.pictures or '?'} pictures · {_duration(seconds)}</span></div>"
+    ]
+    if job.running:
+        label = f"{before} before this one" if before else job.note
+        parts.append(progress_bar(job.progress, label, "Training"))
+    else:
+        parts.append(note(sentence(job.note), kind))
+    if job.history:
+        parts.append(_curve(job.history))
+    if job.result.get("after"):
+        parts.append(_result(job.result))
+    if job.result.get("counts") and not job.result.get("after"):
+        parts.append(f'<p class="hint">{_counts(job.result)}</p>')
+    if downloads:
+        links = "".join(
+            f'<a class="button" download href="{text(url)}">{text(name)}</a>' for name, url in downloads.items()
+        )
+        parts.append(f'<p class="downloads">{links}</p>')
+    if job.result.get("export"):
+        parts.append(note(f"There is no ONNX file: {sentence(job.result['export'])}", "bad"))
+    return "".join(parts) + "</div>"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _counts(result: Mapping[str, Any]) -> str:
+    counts = result["counts"]
+    said = f"{counts['train']} to learn from, {counts['validation']} to choose by, {counts['test']} held out"
+    if result.get("left_out"):
+        reasons = ", ".join(f"{n} {reason}" for reason, n in result["reasons"].items())
+        said += f"; {result['left_out']} left out ({reasons})"
+    return text(said) + "."
+
+
+def _result(result: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th>{name}</th><td><b>{percent(m['sequence_accuracy'])}</b></td><td>{interval(m['wilson_95'])}</td>"
+        f"<td>{percent(m['cer'])}</td></tr>"
+        for name, m in (("before", result.get("before")), ("after", result["after"]))
+        if m
+    )
+    return (
+        f'<table class="facts"><thead><tr><th>on {result["after"]["n"]} held-out pictures</th><th>whole text right</th>'
+        f"<th>95 % interval</th><th>CER</th></tr></thead><tbody>{rows}</tbody></table>"
+        f'<p class="hint">{_counts(result)}</p>'
+    )
+
+
+def _curve(history: Sequence[Mapping[str, Any]]) -> str:
+    """Sequence accuracy and CER on the validation pictures, epoch by epoch."""
+    width, height, left, right, top, bottom = 560, 180, 44, 14, 12, 34
+    checked = [row for row in history if row.get("validation")]
+    if not checked:
+        return ""
+    last = max(row["epoch"] for row in checked)
+
+    def point(epoch: float, share: float) -> tuple[float, float]:
+        across = 0.5 if last <= 1 else (epoch - 1) / (last - 1)
+        return left + across * (width - left - right), top + (1 - min(share, 1.0)) * (height - top - bottom)
+
+    grid = "".join(
+        f'<line x1="{left}" x2="{width - right}" y1="{point(1, s)[1]:.1f}" y2="{point(1, s)[1]:.1f}" class="grid"/>'
+        f'<text x="{left - 6}" y="{point(1, s)[1] + 4:.1f}" class="tick end">{s:.0%}</text>'
+        for s in (0, 0.5, 1)
+    )
+    lines = ""
+    for key, kind in (("sequence_accuracy", "good"), ("cer", "bad")):
+        places = [point(row["epoch"], row["validation"][key]) for row in checked]
+        lines += f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}" class="curve {kind}"/>'
+        lines += "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" class="mark {kind}"/>' for a, b in places[-1:])
+    latest = checked[-1]["validation"]
+    return (
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="Validation after epoch '
+        f"{checked[-1]['epoch']}: {percent(latest['sequence_accuracy'])} right, CER {percent(latest['cer'])}"
+        f'">{grid}{lines}<text x="{left}" y="{height - 6}" class="tick">epoch 1</text><text x="{width - right}" '
+        f'y="{height - 6}" class="tick end">epoch {last}</text></svg><p class="legend"><span class="good">'
+        f'<i class="dot"></i>'
+        f"whole text right {percent(latest['sequence_accuracy'])}</span><span class='bad'><i class='dot'></i>"
+        f"CER {percent(latest['cer'])}</span><span>validation, n = {latest.get('n', '?')}</span></p>"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Model
+
+HEADS = {
+    "ctc": "BiLSTM and CTC: any length that fits the width",
+    "mixer": "convolution, attention and CTC: any length that fits the width",
+    "slots": "one attention slot per character",
+    "positions": "one classifier per character position",
+    "combination": "label-combination classifier",
+}
+RESIZES = {"pad": "shape kept, padded", "stretch": "stretched", "square": "padded to a square"}
+
+
+def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str) -> str:
+    """What a checkpoint says of itself."""
+    model, provenance = metadata["model"], metadata.get("provenance") or {}
+    height, width = model["image_size"]
+    config, data = provenance.get("config") or {}, provenance.get("data") or {}
+    versions = provenance.get("versions") or {}
+    characters = "".join(f"<span>{text(c)}</span>" for c in model["alphabet"])
+    length = model["max_length"]
+    longest = f"trained on up to {length}" if model["head"] in ("ctc", "mixer") else f"at most {length}"
+    facts = [
+        ("Architecture", f"{text(model['name'])} ({text(model.get('backbone', ''))})"),
+        ("Reads", text(HEADS.get(model["head"], model["head"]))),
+        ("Length", f"{longest} characters"),
+        (
+            "Input",
+            f"{width} × {height} pixels, {'grey' if model.get('channels', 1) == 1 else 'colour'}, "
+            f"{text(RESIZES.get(model.get('resize', 'pad'), model.get('resize')))}",
+        ),
+        ("File", f"{path.suffix[1:]}, {path.stat().st_size / 1e6:.1f} MB"),
+    ]
+    if seen := provenance.get("seen"):
+        facts.append(("Trained on", text(seen)))
+    elif data:
+        sources = ", ".join(map(str, data.get("sources", [])))
+        facts.append(("Trained on", f"{data.get('n', '?'):,} pictures from {text(sources)}" if data.get("n") else "?"))
+    if config.get("init") not in (None, "scratch", "auto"):
+        facts.append(("Started from", text(config["init"])))
+    if provenance.get("time"):
+        facts.append(("Made", text(str(provenance["time"]).replace("T", " ")[:16]) + " UTC"))
+    if versions:
+        facts.append(("With", text(", ".join(f"{k} {v}" for k, v in versions.items()))))
+    rows = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in facts)
+    return (
+        f'<div class="card model"><div class="bar-line"><h3>{text(name)}</h3><a class="button" download '
+        f'href="{text(url)}">Download</a></div>'
+        f'<table class="facts">{rows}</table></div>'
+        f'<div class="card"><h3>Alphabet, {len(model["alphabet"])} characters</h3>'
+        f'<p class="alphabet">{characters}</p></div>'
+        f'<div class="card"><h3>Measured</h3>{_measured(metadata.get("metrics") or {})}</div>'
+        f'<div class="card"><h3>Limits</h3>{_limits(model)}</div>'
+    )
+
+
+def _measured(metrics: Mapping[str, Any]) -> str:
+    rows = []
+    for name, values in metrics.items():
+        if not isinstance(values, Mapping) or "sequence_accuracy" not in values:
+            continue
+        n = values.get("n") or _n_of(name)
+        right = values["sequence_accuracy"]
+        bounds = interval(values.get("wilson_95") or wilson_interval(round(right * n), n)) if n else "–"
+        said = f'<br><span class="hint">{text(values["note"])}</span>' if values.get("note") else ""
+        rows.append(
+            f"<tr><th>{text(name)}{said}</th><td>{f'{n:,}' if n else '–'}</td><td><b>{percent(right)}</b></td>"
+            f"<td>{bounds}</td><td>{percent(values['cer']) if 'cer' in values else '–'}</td></tr>"
+        )
+    if not rows:
+        return '<p class="hint">The checkpoint carries no measurements.</p>'
+    return (
+        '<div class="scroll"><table class="facts wide"><thead><tr><th>on</th><th>n</th><th>whole text right</th>'
+        f"<th>95 % interval</th><th>CER</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _n_of(name: str) -> int:
+    """The n that a set's name gives in brackets: `captcha version 2 (n=1,040)`."""
+    import re
+
+    match = re.search(r"n\s*=\s*([\d,]+)", name)
+    return int(match[1].replace(",", "")) if match else 0
+
+
+def _limits(model: Mapping[str, Any]) -> str:
+    points = [
+        f"It writes no character but the {len(model['alphabet'])} above; another one in the picture becomes a mistake.",
+        "Its confidence was learnt on pictures like its training's; on other kinds it may be sure and wrong.",
+        "On kinds of captchas that it never saw it reads far less than the figures say. Teach it with yours.",
+    ]
+    return f'<ul class="limits">{"".join(f"<li>{text(p)}</li>" for p in points)}</ul>'
