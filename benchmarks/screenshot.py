@@ -1,6 +1,7 @@
-"""Take the README's picture of the demo: start it, give it an example, photograph the page.
+"""Take the README's pictures of the demo: start it, use a tab as a person would, photograph the page.
 
     python benchmarks/screenshot.py examples/7kPx2.png assets/demo.png
+    python benchmarks/screenshot.py examples/7kPx2.png make.png --tab make
     python benchmarks/screenshot.py examples/7kPx2.png phone.png --width 390 --height 844 --dark
 
 Needs Playwright (requirements-dev.txt) and a Chromium: the one at /usr/bin/chromium, or --browser PATH.
@@ -18,6 +19,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -33,6 +38,40 @@ BROWSER_FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+PATIENCE = 60_000  # milliseconds
+
+
+def _read(page: Page, picture: str) -> None:
+    page.locator("#picture input[type=file]").set_input_files(picture)
+    page.locator("#grid img").wait_for(timeout=PATIENCE)
+
+
+def _batch(page: Page, picture: str) -> None:
+    files = sorted(Path(picture).parent.glob("*.png"))
+    page.locator("#files input[type=file]").set_input_files(files)
+    page.locator("#files").get_by_text(files[-1].name).wait_for(timeout=PATIENCE)
+    page.locator("#read-all").click()
+    page.locator("#batch-grid img").wait_for(timeout=PATIENCE)
+
+
+def _make(page: Page, picture: str) -> None:
+    page.locator("#another").click()
+    page.locator("#made img").wait_for(timeout=PATIENCE)
+    page.locator("#try").click()
+    page.locator("#strength .verdict").wait_for(timeout=PATIENCE)
+    page.locator("#sweep").click()
+    page.locator("#sweep-chart svg").wait_for(timeout=PATIENCE)
+
+
+def _teach(page: Page, picture: str) -> None:
+    page.locator("#job .card").wait_for(timeout=PATIENCE)
+
+
+def _model(page: Page, picture: str) -> None:
+    page.locator("#card .model").wait_for(timeout=PATIENCE)
+
+
+SCENES = {"read": _read, "batch": _batch, "make": _make, "teach": _teach, "model": _model}
 
 
 @contextmanager
@@ -66,8 +105,9 @@ def demo(checkpoint: str | None, seconds: float = 60) -> Iterator[str]:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Photograph the demo.")
-    parser.add_argument("picture", help="captcha to upload")
+    parser.add_argument("picture", help="captcha to upload; for the Batch tab all PNG files beside it")
     parser.add_argument("out", help="PNG file to write")
+    parser.add_argument("--tab", choices=list(SCENES), default="read", help="what to show")
     parser.add_argument("--checkpoint", help="model; the shipped weights by default")
     parser.add_argument("--browser", default="/usr/bin/chromium", help="Chromium's path")
     parser.add_argument("--width", type=int, default=1180, help="of the window, in pixels")
@@ -85,8 +125,10 @@ def main() -> int:
             color_scheme="dark" if arguments.dark else "light",
         )
         page.goto(address)
-        page.locator("#picture input[type=file]").set_input_files(arguments.picture)
-        page.locator("#grid img").wait_for(timeout=60_000)
+        page.locator("#read").wait_for(timeout=PATIENCE)
+        if arguments.tab != "read":
+            page.get_by_role("tab", name=arguments.tab.capitalize(), exact=True).click()
+        SCENES[arguments.tab](page, arguments.picture)
         page.wait_for_timeout(1500)  # transitions
         write_atomically(arguments.out, lambda path: page.screenshot(path=path, full_page=True))
         browser.close()
