@@ -2,6 +2,7 @@
 
     python accuracy_calculator.py --data FOLDER                                    # the shipped weights
     python accuracy_calculator.py --checkpoint RUN/best.safetensors --data FOLDER --json report.json --plots pictures
+    python accuracy_calculator.py --find-label-errors --data FOLDER                # which labels are wrong?
 
 `sequence_accuracy` is the share of captchas read exactly right, character for character; CER is the character error
 rate (edits over characters of the labels); `character_accuracy` is 1 - CER.
@@ -241,6 +242,11 @@ def load_labelled(
 def main() -> int:
     """Command line."""
     config = parse_config(EvaluateConfig, "Measure a reader on labelled captchas.")
+    if config.find_label_errors:
+        # It trains, so it stands above this file; imported only where it is asked for.
+        from label_errors import report_label_errors
+
+        return report_label_errors(config)
     images, texts, split = load_labelled(config.data, config.split, config.limit)
     predictor = CaptchaPredictor(config.checkpoint, device=config.device, threads=config.threads)
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))

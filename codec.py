@@ -169,6 +169,21 @@ class CTCCodec:
             for symbols, runs, peak, confidence in zip(ids, spans, peaks, confidences, strict=True)
         ]
 
+    def log_likelihood(self, log_probs: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """log P(text | picture) of one given text for each of N samples.
+
+        Args:
+            log_probs: (N, T, C), normalised over C.
+            texts: N texts.
+
+        Returns:
+            (N,) float64; about -1e30 where T steps cannot write the text.
+
+        Raises:
+            UserError: a text has a character outside the alphabet.
+        """
+        return ctc_log_likelihood(log_probs, [self.encode(text) for text in texts])
+
     def alternatives(self, log_probs: np.ndarray, count: int = 3, beam: int = 16) -> list[tuple[str, float]]:
         """The likeliest texts of one sample, best first, by prefix beam search (Graves, 2012, section 7.5).
 
@@ -250,6 +265,15 @@ class SlotCodec:
                 )
             )
         return readings
+
+    def log_likelihood(self, log_probs: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """As `CTCCodec.log_likelihood`: the sum over the characters and the padding that ends the text, if any."""
+        scores = np.full(len(texts), NEGATIVE_INFINITY)
+        for row, (sample, text) in enumerate(zip(log_probs, texts, strict=True)):  # (L, C)
+            ids = [*self.encode(text), BLANK_ID][: len(sample)]
+            if len(text) <= len(sample):
+                scores[row] = np.asarray(sample, dtype=np.float64)[np.arange(len(ids)), ids].sum()
+        return scores
 
     def alternatives(self, log_probs: np.ndarray, count: int = 3, beam: int = 16) -> list[tuple[str, float]]:
         """The likeliest texts of one sample, best first.

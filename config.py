@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 ModelName = Literal["mixer", "crnn", "efficientnet", "resnet", "lacc"]
 HeadName = Literal["ctc", "mixer", "slots", "positions", "combination"]
-ResizeName = Literal["pad", "stretch", "square"]
+ResizeName = Literal["content", "pad", "stretch", "square"]
 
 ALPHANUMERIC = "0-9A-Za-z"
 
@@ -31,7 +31,8 @@ class ModelConfig:
     channels: int = 1
     """1: grey, 3: colour."""
     resize: ResizeName = "pad"
-    """How a picture comes to `image_size`: keep its shape and pad, stretch, or pad to a square first."""
+    """How a picture comes to `image_size`: cut to its contents and stretched, padded in its shape, stretched, or padded
+    to a square."""
     head: HeadName = "ctc"
     """One class per step along the width, for CTC: `ctc` (BiLSTM) or `mixer` (convolution and attention). One class
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
@@ -76,7 +77,8 @@ class TrainConfig:
     channels: Literal[1, 3] | None = None
     """1: grey, 3: colour. Default: the model's own."""
     resize: ResizeName | None = None
-    """`pad` keeps the picture's shape, `stretch` does not, `square` pads to a square. Default: the model's own."""
+    """`pad` keeps the picture's shape, `stretch` does not, `content` cuts off empty borders and stretches the rest,
+    `square` pads to a square. Default: the model's own."""
     head: HeadName | None = None
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None
@@ -102,7 +104,8 @@ class TrainConfig:
     frozen_epochs: int = 2
     """Epochs with the backbone frozen; skipped where its weights are not pretrained."""
     epochs: int | None = None
-    """Epochs of the whole network; by default so many that it sees about 40,000 pictures, within 8 and 60."""
+    """Epochs of the whole network. By default from scratch so many that it sees about 40,000 pictures, within 8 and 60;
+    from trained weights fewer, growing with the root of the number of labels."""
     batch_size: int = 64
     """Pictures per optimizer step, over all processes together."""
     optimizer: Literal["adam", "adamw"] = "adamw"
@@ -140,6 +143,9 @@ class TrainConfig:
     """Experiment tracker (install it first)."""
     evaluate: bool = True
     """Evaluate on the test split at the end and draw the pictures."""
+    folds: int = 0
+    """Where there is no test split: also train this many models, each without a part of the labels, and measure them on
+    what they have not seen, to say what accuracy to expect. All labels still serve to train the model itself."""
 
 
 @dataclass
@@ -206,6 +212,15 @@ class EvaluateConfig:
     """Which split to measure: `test` where the data is split, else all of it."""
     limit: int | None = None
     """Measure on at most this many pictures."""
+    find_label_errors: bool = False
+    """Rank the labels that are probably wrong instead, by cross-validation over all pictures of `data` (all splits,
+    unless `split` names one)."""
+    folds: int = 5
+    """With --find_label_errors: into how many parts the data is cut. Each is read by a model trained on the others."""
+    epochs: int | None = None
+    """With --find_label_errors: epochs of the whole network in each fold; by default as many as fine-tuning takes."""
+    show: int = 30
+    """With --find_label_errors: how many of the most suspicious labels are printed and drawn."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None
@@ -214,6 +229,8 @@ class EvaluateConfig:
     """`cpu`, `cuda`, ...; the best available by default."""
     json: str | None = None
     """Write the report to this JSON file."""
+    csv: str | None = None
+    """With --find_label_errors: write all labels, the most suspicious first, to this CSV file."""
     plots: str | None = None
     """Draw the pictures into this folder."""
 

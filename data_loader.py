@@ -6,6 +6,7 @@ call it, so a picture gives the same array everywhere. It needs no torch: servin
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -95,7 +96,52 @@ def pad_to_square(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return SquarePadAndResize(size)(pixels)
 
 
+EDGE = 20  # brightness levels between neighbours; JPEG's traces and faint grain stay below
+OUTSIDE = 0.01  # part of the edges that may be cut off on each side: specks and the ends of lines
+LARGEST_SIDE = 1024  # a larger picture is searched for edges in a small copy
+
+
+def content_box(pixels: np.ndarray) -> tuple[int, int, int, int]:
+    """Where a picture (H, W, C) has its contents: (left, top, right, bottom) in pixels, right and bottom exclusive.
+
+    The box holds all but a hundredth of the edges on each side, and a margin. A picture whose noise or texture has
+    edges everywhere is all contents; one without edges, too.
+    """
+    height, width, channels = pixels.shape
+    shrink = max(1.0, max(height, width) / LARGEST_SIDE)
+    small = _resize(pixels, max(1, round(height / shrink)), max(1, round(width / shrink)))
+    steps = cv2.morphologyEx(small, cv2.MORPH_GRADIENT, np.ones((3, 3), dtype=np.uint8))
+    edges = cv2.threshold(steps, EDGE, 1, cv2.THRESH_BINARY)[1].reshape(small.shape)
+    ends = []
+    for axis in (1, 0):
+        sums = cv2.reduce(edges, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).reshape(-1, channels).sum(axis=1).cumsum()
+        if sums[-1] == 0:
+            return 0, 0, width, height
+        first, last = np.searchsorted(sums, [OUTSIDE * sums[-1] + 0.5, (1 - OUTSIDE) * sums[-1]])
+        ends.append((first * shrink, (last + 1) * shrink))
+    (top, bottom), (left, right) = ends
+    above = 0.1 * (bottom - top)
+    beside = 2 * above
+    return (
+        max(0, int(left - beside)),
+        max(0, int(top - above)),
+        min(width, math.ceil(right + beside)),
+        min(height, math.ceil(bottom + above)),
+    )
+
+
+def crop_and_stretch(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut (H, W, C) to its `content_box`, then resize that to `size` (height, width) whatever its shape.
+
+    Letters that are small in a large empty picture keep their resolution, and letters of all pictures become alike in
+    size.
+    """
+    left, top, right, bottom = content_box(pixels)
+    return _resize(pixels[top:bottom, left:right], *size)
+
+
 RESIZERS: dict[str, Resizer] = {
+    "content": crop_and_stretch,
     "pad": pad_and_resize,
     "stretch": stretch,
     "square": pad_to_square,
@@ -209,6 +255,13 @@ class CaptchaDataset:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def subset(self, indices: Sequence[int]) -> CaptchaDataset:
+        """Some of the samples, in the order given, as a dataset of its own."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        texts = [self.texts[i] for i in chosen]
+        names = [self.names(int(i)) for i in chosen]
+        return CaptchaDataset(_Subset(self.images, chosen), texts, self.transform, self.seed, names.__getitem__)
 
     def image(self, index: int) -> Image.Image:
         """The picture itself, RGB."""

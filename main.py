@@ -20,10 +20,11 @@ import json
 import math
 import pickle
 import platform
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -40,8 +41,9 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from accuracy_calculator import evaluate, print_report, text_metrics
+from accuracy_calculator import detailed_metrics, evaluate, print_report, text_metrics
 from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
+from captcha_styles import DIGITS, LOWER, UPPER
 from codec import Alphabet, Codec, infeasible_labels
 from common import (
     DEFAULT_CHECKPOINT,
@@ -64,16 +66,20 @@ from model import (
     count_parameters,
     load_imagenet,
     load_into,
+    load_model,
     read_metadata,
     save_checkpoint,
     set_requires_grad,
     train_mode,
 )
-from predict import CaptchaPredictor
+from predict import CaptchaPredictor, Prediction
 
 GENERATED = "generated"  # the folder below data/ for what we make ourselves
 STATE_FILE = "state.pt"
-PICTURES_SEEN = 40_000  # by a run whose number of epochs is not given
+PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not given
+FINE_TUNED = 250  # times the root of the number of labels: pictures seen by a run from trained weights
+CERTAIN = 4  # times: who should occur so often and does not is not in the alphabet (by chance: once in 50)
+ENOUGH_UNSEEN = 400  # pictures on which an accuracy is known well enough: no more folds are trained
 
 
 class Interrupted(Exception):
@@ -97,7 +103,7 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
         return Path(sources[0])
     store = ROOT / "data" / GENERATED
     if sources == ["data"]:
-        found = _found_in(ROOT / "data")
+        found = found_in(ROOT / "data")
         if not found:
             say(
                 "There is no data in data/ (its README says what to put there): training on "
@@ -151,7 +157,7 @@ def _render_fitting(index: int, settings: CaptchaSettings, codec: Codec, steps: 
         index += 2**40
 
 
-def _found_in(folder: Path) -> list[Path]:
+def found_in(folder: Path) -> list[Path]:
     """What the user has put into data/: everything but the README, hidden files and what we generated."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     return [p for p in entries if p.name not in {"README.md", GENERATED} and not p.name.startswith(".")]
@@ -181,14 +187,17 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
     if len(images) == 0:
         raise UserError(f"{folder} has no training pictures: change --split or add data")
     size = config.image_size or (start.image_size if start else None)
-    if size is None and (config.resize or defaults.resize) == "stretch":
+    if size is None and (config.resize or defaults.resize) in ("content", "stretch"):
         size = (defaults.height, defaults.height * 10 // 3)
     if size is None:
         chosen = np.random.default_rng(0).permutation(len(images))[:500]
         ratios = [w / h for w, h in (images.image(int(i)).size for i in chosen)]
         width = defaults.height * min(float(np.percentile(ratios, 95)), 8.0)
         size = (defaults.height, max(32, 16 * math.ceil(round(width, 3) / 16)))
-    alphabet = Alphabet.parse(config.alphabet) if config.alphabet else Alphabet(info["alphabet"])
+    if config.alphabet:
+        alphabet = Alphabet.parse(config.alphabet)
+    else:
+        alphabet = Alphabet(complete_alphabet(info["alphabet"], images.texts, start.alphabet if start else ""))
     return ModelConfig(
         name=config.model,
         alphabet=alphabet.characters,
@@ -201,6 +210,29 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         hidden=config.hidden or (start or defaults).hidden,
         dropout=config.dropout,
     )
+
+
+def complete_alphabet(characters: str, labels: Sequence[str], known: str) -> str:
+    """Add the characters that few labels may lack by chance alone.
+
+    Digits, capitals and small letters are three kinds. Where a kind occurs, but each of its characters is to be
+    expected fewer than `CERTAIN` times in so many labels, all of it that the starting weights know is kept.
+
+    Args:
+        characters: of all labels.
+        labels: those of the training pictures.
+        known: characters that the starting weights read.
+
+    Returns:
+        `characters`, and after them the ones added.
+    """
+    text = "".join(labels)
+    added = ""
+    for kind in (DIGITS, UPPER, LOWER):
+        count = sum(c in kind for c in text)
+        if 0 < count < CERTAIN * len(kind):
+            added += "".join(c for c in kind if c in known and c not in characters)
+    return characters + added
 
 
 def starting_weights(config: TrainConfig) -> Path | None:
@@ -395,7 +427,9 @@ class Trainer:
         accelerator: Accelerator,
         provenance: dict[str, Any],
         on_epoch: Callable[[dict[str, Any]], None] | None = None,
+        quiet: bool = False,
     ) -> None:
+        self.quiet = quiet  # only the progress bar
         self.config, self.model, self.phases, self.datasets = config, model, phases, datasets
         self.accelerator, self.provenance, self.on_epoch = accelerator, provenance, on_epoch
         self.out = Path(str(config.out))
@@ -482,9 +516,7 @@ class Trainer:
         set_requires_grad(self.model, True)
         set_requires_grad(self.model.backbone, not phase.frozen)
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        accelerator.print(
-            f"Phase {phase.name}: {phase.epochs} epochs, {trained:,} of {count_parameters(self.model):,} weights"
-        )
+        self._say(f"Phase {phase.name}: {phase.epochs} epochs, {trained:,} of {count_parameters(self.model):,} weights")
         steps = len(self._batches(0, 0))
         # Wrapping anew for each phase, since DistributedDataParallel fixes which gradients it exchanges.
         self.wrapped = accelerator.prepare_model(self.model)
@@ -501,6 +533,10 @@ class Trainer:
                 return False
             self._run_epoch(phase)
         return True
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            self.accelerator.print(text, flush=True)
 
     def _epoch_number(self) -> int:
         return sum(p.epochs for p in self.phases[: self.place["phase"]]) + self.place["epoch"]
@@ -598,7 +634,7 @@ class Trainer:
                 save_checkpoint(self.model, self.out / "best.safetensors", metrics=metrics, provenance=self.provenance)
             save_checkpoint(self.model, self.out / "last.safetensors", metrics=metrics, provenance=self.provenance)
             write_text(self.out / "history.json", json.dumps(self.history, indent=1))
-            print(describe_epoch(row, better), flush=True)
+            self._say(describe_epoch(row, better))
         stopping = self.config.patience and self.stale >= self.config.patience
         if self.place["epoch"] % self.config.save_every == 0 or self.place["epoch"] == phase.epochs or stopping:
             self.save_state()
@@ -637,7 +673,7 @@ def describe_epoch(row: dict[str, Any], better: bool) -> str:
 
 LEAST = {
     **dict.fromkeys(("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads"), 1),
-    **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed"), 0),
+    **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds"), 0),
     **dict.fromkeys(("mix_synthetic", "augment", "weight_decay", "clip_norm", "warmup", "label_smoothing"), 0),
     **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
 }
@@ -706,6 +742,8 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         f"Model {config.model}: {count_parameters(model):,} weights, input {model_config.channels}x"
         f"{model_config.image_size[0]}x{model_config.image_size[1]}, {model.steps} steps, on {accelerator.device}"
     )
+    if extra := "".join(c for c in model.alphabet.characters if c not in info["alphabet"] and not config.alphabet):
+        accelerator.print(f"So few labels may lack a character by chance: {extra} stay readable (--alphabet decides).")
     provenance = {
         # Without what only concerns this disk: a checkpoint may be published.
         "config": {key: value for key, value in dataclasses.asdict(config).items() if key not in ("out", "resume")},
@@ -731,6 +769,12 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         if accelerator.is_main_process and config.evaluate:
             result["report"] = finish_run(config, result, datasets)
             accelerator.log({f"test/{k}": v for k, v in _numbers(result["report"] or {}).items()})
+        if config.evaluate and config.folds and len(datasets["test"]) == 0:
+            build = partial(initialise, config, model_config)
+            result["report"] = cross_validate(config, build, phases, datasets["train"], accelerator)
+        if accelerator.is_main_process and result.get("report"):
+            note_metrics(result["checkpoint"], result["report"])
+            print(describe_expectation(result["report"]))
     finally:
         if config.tracker != "none":
             accelerator.end_training()
@@ -765,6 +809,13 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(TrainConfig(**values), out=config.out, resume=True)
 
 
+def default_epochs(n: int, pretrained: bool) -> int:
+    """Epochs of the whole network on `n` labels."""
+    if pretrained:
+        return min(60, max(3, round(FINE_TUNED / math.sqrt(n))))
+    return min(60, max(8, round(PICTURES_SEEN / n)))
+
+
 def plan_phases(config: TrainConfig, n: int, pretrained: bool, say: Callable[[str], None] = print) -> list[Phase]:
     """The phases of a run: frozen backbone, then all. Freezing random features would train a head on noise.
 
@@ -772,7 +823,7 @@ def plan_phases(config: TrainConfig, n: int, pretrained: bool, say: Callable[[st
         n: training pictures.
         pretrained: whether the backbone is.
     """
-    epochs = config.epochs if config.epochs is not None else min(60, max(8, round(PICTURES_SEEN / n)))
+    epochs = config.epochs if config.epochs is not None else default_epochs(n, pretrained)
     phases = []
     if config.frozen_epochs and pretrained:
         phases.append(Phase("frozen", config.frozen_epochs, config.frozen_learning_rate, frozen=True))
@@ -800,6 +851,96 @@ def _start_tracker(accelerator: Accelerator, config: TrainConfig) -> None:
         ) from error
 
 
+def cross_validate(
+    config: TrainConfig,
+    build: Callable[[], tuple[CaptchaModel, bool, list[str]]],
+    phases: list[Phase],
+    dataset: CaptchaDataset,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """What to expect of new pictures: the labels in `config.folds` parts, each read by a model trained on the others.
+
+    Stops early once so many pictures are measured that more would hardly narrow the interval. Finished parts are kept
+    in the run folder, so that an interrupted run goes on with the next.
+
+    Args:
+        build: makes the model as it is before training.
+        phases: as for the run itself.
+        dataset: all labelled pictures.
+
+    Returns:
+        The report over all pictures measured, as `accuracy_calculator.evaluate` gives it, with `folds`: parts measured.
+
+    Raises:
+        UserError: fewer pictures than parts.
+        Interrupted: asked to stop.
+    """
+    n, parts = len(dataset), config.folds
+    if n < parts:
+        raise UserError(f"{n} labels cannot be measured in {parts} parts: lower --folds or add labels")
+    out = Path(str(config.out))
+    order = np.random.default_rng((config.seed, parts)).permutation(n)
+    texts: list[str] = []
+    predictions: list[Prediction] = []
+    report: dict[str, Any] = {}
+    for part in range(parts):
+        held_out = order[part::parts]
+        kept = dataset.subset(np.setdiff1d(order, held_out))
+        folder = out / f"fold-{part + 1}"
+        checkpoint = folder / "best.safetensors"
+        if not (folder / "done").exists():
+            accelerator.print(f"Measuring, part {part + 1} of {parts}: training without {len(held_out)} of {n} labels")
+            shutil.rmtree(folder, ignore_errors=True)
+            quiet = dataclasses.replace(config, out=str(folder), save_every=10**6)
+            torch.manual_seed(config.seed)
+            model = build()[0].to(accelerator.device, memory_format=torch.channels_last)
+            mixed = mix_synthetic(config, kept, model.codec, model.steps)
+            empty = dataset.subset([])
+            try:
+                Trainer(quiet, model, phases, {"train": mixed, "validation": empty}, accelerator, {}, quiet=True).fit()
+            except Interrupted:
+                raise Interrupted(str(out)) from None
+            if accelerator.is_main_process:
+                (folder / STATE_FILE).unlink()
+                (folder / "done").touch()
+        predictor = CaptchaPredictor(checkpoint, device="cpu" if config.cpu else None, threads=config.threads)
+        texts += [dataset.texts[i] for i in held_out]
+        predictions += predictor.predict([dataset.images[int(i)] for i in held_out], batch_size=config.batch_size)
+        confidences = [p.confidence for p in predictions]
+        report = detailed_metrics(texts, [p.text for p in predictions], confidences) | {"folds": part + 1}
+        if len(texts) >= ENOUGH_UNSEEN:
+            break
+    if accelerator.is_main_process:
+        for part in range(parts):
+            shutil.rmtree(out / f"fold-{part + 1}", ignore_errors=True)
+        write_text(out / "metrics.json", json.dumps(report, indent=1))
+    return report
+
+
+def describe_expectation(report: dict[str, Any]) -> str:
+    """What the measured accuracy promises, in a sentence."""
+    low, high = report["wilson_95"]
+    by = f"by {report['folds']} model(s) that had not seen them" if "folds" in report else "held back from training"
+    return (
+        f"Expect {report['sequence_accuracy']:.1%} of new pictures of this kind to be read exactly right "
+        f"(95 % interval {low:.1%} to {high:.1%}), {report['sequence_accuracy_ignore_case']:.1%} ignoring case: "
+        f"measured on {report['n']:,} pictures {by}."
+    )
+
+
+def note_metrics(checkpoint: Path, report: dict[str, Any]) -> None:
+    """Write the measured figures into a checkpoint's metadata."""
+    metadata = read_metadata(checkpoint)
+    figures = {key: report[key] for key in (*_numbers(report), "wilson_95")}
+    key = "cross_validation" if "folds" in report else "test"
+    save_checkpoint(
+        load_model(checkpoint),
+        checkpoint,
+        metrics=metadata["metrics"] | {key: figures},
+        provenance=metadata["provenance"],
+    )
+
+
 def finish_run(
     config: TrainConfig, result: dict[str, Any], datasets: dict[str, CaptchaDataset]
 ) -> dict[str, Any] | None:
@@ -814,7 +955,7 @@ def finish_run(
     plot_history(result["history"], out / "curves.png")
     test = datasets["test"]
     if len(test) == 0:
-        print(f"There is no test split. Weights: {result['checkpoint']}")
+        print(f"Weights, history and curves: {out}" + ("" if config.folds else " (no test split to measure on)"))
         return None
     predictor = CaptchaPredictor(result["checkpoint"], device="cpu" if config.cpu else None, threads=config.threads)
     images: list[Image.Image | bytes] = [test.images[i] for i in range(len(test))]

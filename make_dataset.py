@@ -512,8 +512,8 @@ class _Rejects:
         return ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common()) or "none"
 
 
-def _label_fault(raw: str, label: str, alphabet: Alphabet | None, max_length: int) -> tuple[str, str] | None:
-    """Reason and detail where a label cannot be used."""
+def label_fault(raw: str, label: str, alphabet: Alphabet | None, max_length: int) -> tuple[str, str] | None:
+    """Reason and detail where a label, cleaned from the text `raw`, cannot be used; None where it can."""
     if not label:
         return ("caption without a label", f"the text is {raw[:200]!r}") if raw.strip() else ("empty label", "")
     if len(label) > max_length:
@@ -785,7 +785,7 @@ def _build(config: DatasetConfig, building: Path, out: Path) -> dict[str, Any]:
                         rejects.add(item)
                         continue
                     label = parse_label(item.text)
-                    if fault := _label_fault(item.text, label, alphabet, config.max_length):
+                    if fault := label_fault(item.text, label, alphabet, config.max_length):
                         rejects.add(Reject(item.source, *fault))
                         continue
                     yield item if label == item.text else Sample(item.image, label, item.source)

@@ -1,4 +1,4 @@
-"""Every picture that the project draws: predictions, confidence, training curves, confusion, calibration.
+"""Every picture that the project draws: predictions, suspicious labels, confidence, training curves, confusion.
 
 The figures are built with matplotlib's objects and the Agg canvas: no pyplot, no global state, so the demo may draw in
 several threads. Right and wrong, and the classes of confidence, are told apart by colour and by a mark or number.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -158,11 +159,38 @@ def draw_grid(
         UserError: the lists differ in length, or a picture cannot be read.
     """
     _check_lengths(images, predictions=predictions, labels=truths, names=names)
-    # Nothing is drawn larger than the cell, so the full-size pictures need not stay in memory.
     pictures = [_thumbnail(image, f"image {i}") for i, image in enumerate(images)]
+    caption = 0.6 + (0.2 if truths is not None else 0.0) + (0.2 if names is not None else 0.0)
+    figure, page, boxes, picture_height = _grid(pictures, caption, title, note, columns, cell_width, _legend)
+    for i, (box, picture, prediction) in enumerate(zip(boxes, pictures, predictions, strict=True)):
+        truth = None if truths is None else truths[i]
+        _cell(page, box, picture_height, picture, prediction, truth, None if names is None else names[i])
+    return figure
+
+
+Box = tuple[float, float, float, float]  # left, top, width, height in inches
+
+
+def _grid(
+    pictures: Sequence[Image.Image],
+    caption: float,
+    title: str,
+    note: str,
+    columns: int | None,
+    cell_width: float,
+    legend: Callable[[Axes, float, float], None],
+) -> tuple[Figure, Axes, list[Box], float]:
+    """A page with title, note, legend and room for a cell per picture.
+
+    Args:
+        caption: room under each picture, inches.
+        legend: draws one line at (x, y) of the page.
+
+    Returns:
+        The figure, its page, a box per picture, and the height of the pictures in it, inches.
+    """
     shapes = [picture.height / picture.width for picture in pictures]
     picture_height = cell_width * min(max(float(np.quantile(shapes, 0.9)) if shapes else 0.4, 0.25), 0.9)
-    caption = 0.6 + (0.2 if truths is not None else 0.0) + (0.2 if names is not None else 0.0)
     cell_height = picture_height + caption
     if columns is None:
         columns = min(
@@ -173,8 +201,8 @@ def draw_grid(
     width = max(2 * margin + columns * cell_width + (columns - 1) * gap, 4.6, 2 * margin + 0.12 * len(title))
     lines = _wrap(note, int(width * 13))
     head = margin + (0.32 if title else 0.0) + 0.2 * len(lines)
-    legend = 0.3
-    height = head + legend + (rows * (cell_height + gap) if rows else 0.6) + margin
+    legend_height = 0.3
+    height = head + legend_height + (rows * (cell_height + gap) if rows else 0.6) + margin
     page = _page(figure := _figure(width, height))
     y = margin
     if title:
@@ -183,16 +211,16 @@ def draw_grid(
     for line in lines:
         _write(page, margin, y + 0.06, line, 9, color=MUTED)
         y += 0.2
-    _legend(page, margin, y + 0.06)
-    y += legend
+    legend(page, margin, y + 0.06)
+    y += legend_height
     if not pictures:
         _write(page, width / 2, y + 0.3, "no pictures", 10, color=MUTED, ha="center")
     left = (width - columns * cell_width - (columns - 1) * gap) / 2
-    for i, (picture, prediction) in enumerate(zip(pictures, predictions, strict=True)):
-        box = (left + i % columns * (cell_width + gap), y + i // columns * (cell_height + gap), cell_width, cell_height)
-        truth = None if truths is None else truths[i]
-        _cell(page, box, picture_height, picture, prediction, truth, None if names is None else names[i])
-    return figure
+    boxes = [
+        (left + i % columns * (cell_width + gap), y + i // columns * (cell_height + gap), cell_width, cell_height)
+        for i in range(len(pictures))
+    ]
+    return figure, page, boxes, picture_height
 
 
 def _check_lengths(images: Sequence[ImageLike], **others: Sequence[Any] | None) -> None:
@@ -208,6 +236,7 @@ def _wrap(text: str, columns: int) -> list[str]:
 
 
 def _thumbnail(image: ImageLike, name: str) -> Image.Image:
+    """Nothing is drawn larger than its cell, so the full-size pictures need not stay in memory."""
     picture = open_image(image, "" if isinstance(image, str | Path) else name)
     if max(picture.size) > 1200:
         picture.thumbnail((1200, 1200))
@@ -226,20 +255,17 @@ def _legend(page: Axes, x: float, y: float) -> None:
 
 def _cell(
     page: Axes,
-    box: tuple[float, float, float, float],
+    box: Box,
     picture_height: float,
     picture: Image.Image,
     prediction: Prediction,
     truth: str | None,
     name: str | None,
 ) -> None:
-    x, y, width, height = box
+    x, y, width, _ = box
     pad = 0.08
     colour = FAINT if truth is None else RIGHT if prediction.text == truth else WRONG
-    frame = "round,pad=0,rounding_size=0.06"
-    page.add_patch(
-        FancyBboxPatch((x, y), width, height, boxstyle=frame, facecolor=PAPER, edgecolor=colour, linewidth=1.4)
-    )
+    _frame(page, box, colour)
     _place(page, picture, (x + pad, y + pad, width - 2 * pad, picture_height - pad))
     line = y + picture_height + 0.2
     start = x + pad
@@ -259,12 +285,24 @@ def _cell(
             size = min(10.0, room * 72 / 0.68 / max(len(text), 1))  # Agg rounds advances up
             _write(page, x + pad + 0.4, line, text or NOTHING, size, mono=True)
         else:
-            fits = int(room * 72 / (8 * 0.68))
-            shown = text if len(text) <= fits else "…" + text[len(text) - fits + 1 :]
-            _write(page, x + pad + 0.4, line, shown, 8, mono=True, color=MUTED)
+            _write(page, x + pad + 0.4, line, _tail(text, room), 8, mono=True, color=MUTED)
 
 
-def _place(page: Axes, picture: Image.Image, box: tuple[float, float, float, float]) -> None:
+def _frame(page: Axes, box: Box, colour: str) -> None:
+    x, y, width, height = box
+    style = "round,pad=0,rounding_size=0.06"
+    page.add_patch(
+        FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=PAPER, edgecolor=colour, linewidth=1.4)
+    )
+
+
+def _tail(text: str, room: float) -> str:
+    """The end of a text, as much as `room` inches hold at 8 points: file names tell themselves apart there."""
+    fits = int(room * 72 / (8 * 0.68))
+    return text if len(text) <= fits else "…" + text[len(text) - fits + 1 :]
+
+
+def _place(page: Axes, picture: Image.Image, box: Box) -> None:
     """Draw a picture into the middle of a box, as large as fits, resized by Pillow."""
     x, y, width, height = box
     scale = min(width / picture.width, height / picture.height)
@@ -300,6 +338,97 @@ def _characters(page: Axes, x: float, y: float, room: float, prediction: Predict
 def _percent(probability: float) -> str:
     """Whole percent, rounded down above 99 so that only certainty is 100."""
     return str(math.floor(probability * 100) if probability > 0.99 else round(probability * 100))
+
+
+def draw_label_errors(
+    images: Sequence[ImageLike], rows: Sequence[Mapping[str, Any]], title: str = "", note: str = ""
+) -> Figure:
+    """Pictures with their label above what was read; the characters in which the two differ in colour and underlined.
+
+    Args:
+        images: anything that `open_image` takes; may be empty.
+        rows: one per picture: `label`, `reading`, `confidence` (0 to 1), `score` (a number or None), `reason` (may be
+            empty) and `file`.
+        title: above the grid.
+        note: under the title.
+
+    Raises:
+        UserError: the lists differ in length, or a picture cannot be read.
+    """
+    _check_lengths(images, rows=rows)
+    pictures = [_thumbnail(image, str(row["file"])) for image, row in zip(images, rows, strict=True)]
+    figure, page, boxes, picture_height = _grid(pictures, 0.98, title, note, None, 2.5, _difference_legend)
+    for place, (box, picture, row) in enumerate(zip(boxes, pictures, rows, strict=True), start=1):
+        _suspect(page, box, picture_height, picture, row, place)
+    return figure
+
+
+def plot_label_errors(
+    images: Sequence[ImageLike], rows: Sequence[Mapping[str, Any]], path: str | Path, title: str = "", note: str = ""
+) -> Path:
+    """`draw_label_errors`, at most 200 pictures, written to `path`.
+
+    Raises:
+        UserError: as `draw_label_errors`, or `path` cannot be written.
+    """
+    if len(images) > MAX_PICTURES:
+        note = f"{note} The first {MAX_PICTURES} of {len(images):,} are shown.".strip()
+    return _save(draw_label_errors(images[:MAX_PICTURES], rows[:MAX_PICTURES], title, note), path)
+
+
+def differing(label: str, reading: str) -> tuple[list[bool], list[bool]]:
+    """For each character of either text whether the other one lacks it."""
+    marks = [True] * len(label), [True] * len(reading)
+    for block in SequenceMatcher(None, label, reading, autojunk=False).get_matching_blocks():
+        marks[0][block.a : block.a + block.size] = [False] * block.size
+        marks[1][block.b : block.b + block.size] = [False] * block.size
+    return marks
+
+
+def _difference_legend(page: Axes, x: float, y: float) -> None:
+    for text, colour in (("only in the label", WRONG), ("only in the reading", ACCENT)):
+        page.add_patch(Rectangle((x, y - 0.05), 0.1, 0.1, color=colour))
+        _write(page, x + 0.15, y, text, 8, color=MUTED)
+        x += 0.45 + 0.065 * len(text)
+
+
+def _suspect(
+    page: Axes, box: Box, picture_height: float, picture: Image.Image, row: Mapping[str, Any], place: int
+) -> None:
+    x, y, width, _ = box
+    pad, indent = 0.08, 0.46
+    _frame(page, box, FAINT if row["label"] == row["reading"] else WRONG)
+    _place(page, picture, (x + pad, y + pad, width - 2 * pad, picture_height - pad))
+    line = y + picture_height + 0.17
+    marks = differing(row["label"], row["reading"])
+    beside = f"{row['score']:.1f}" if row["score"] is not None else "", f"{_percent(row['confidence'])}%"
+    for name, marked, colour, figure in zip(("label", "reading"), marks, (WRONG, ACCENT), beside, strict=True):
+        _write(page, x + pad, line, name, 8, color=MUTED)
+        _write(page, x + width - pad, line, figure, 8, color=MUTED, ha="right")
+        _marked(page, x + pad + indent, line, width - 2 * pad - indent - 0.42, row[name], marked, colour)
+        line += 0.26
+    number = f"{place}. "
+    file = _tail(str(row["file"]), width - 2 * pad - 0.077 * len(number))
+    _write(page, x + pad, line, number + file, 8, mono=True, color=MUTED)
+    line += 0.2
+    for words in _wrap(row["reason"], 44)[:1]:
+        cut = "" if len(words) == len(row["reason"]) else "…"
+        _write(page, x + pad, line, words + cut, 7, color=AMBER)
+
+
+def _marked(page: Axes, x: float, y: float, room: float, text: str, marks: Sequence[bool], colour: str) -> None:
+    """A text, one column per character; the marked ones are coloured, bold and underlined."""
+    if not text:
+        _write(page, x, y, NOTHING, 10, color=colour)
+        return
+    pitch = min(0.17, room / len(text))
+    size = min(12.0, pitch * 72 / 0.7)
+    for i, (character, marked) in enumerate(zip(text, marks, strict=True)):
+        style = {"color": colour, "fontweight": "bold"} if marked else {}
+        shown = character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        _write(page, x + (i + 0.5) * pitch, y, shown, size, mono=True, ha="center", **style)
+        if marked:
+            page.add_patch(Rectangle((x + (i + 0.1) * pitch, y + 0.1), 0.8 * pitch, 0.018, color=colour))
 
 
 def worst_first(predictions: Sequence[Prediction], truths: Sequence[str]) -> list[int]:

@@ -10,11 +10,13 @@ run folder is complete is not repeated; delete its folder below data/generated/b
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 import os
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -161,7 +163,7 @@ def captcha_v2() -> None:
     ]
     size = '--image_size "[32, 128]"'
     pretrain = f"--config configs/pretrain.yaml --data {line} --evaluate false {size}"
-    finetune = f"--config configs/finetune.yaml --data {data} --epochs 15"
+    finetune = f"--config configs/finetune.yaml --data {data} --epochs 15 --mix_synthetic 0"
     recipes: dict[str, list[tuple[str, str]]] = {
         "crnn": [("crnn", f"--model crnn --data {data} --init scratch --epochs 25 --batch_size 32")],
         "efficientnet": [
@@ -219,10 +221,10 @@ def captcha_v2() -> None:
 
 def generate() -> None:
     """Pictures per second and core of the generator, for each style."""
-    from captcha_generator import MIXED, STYLES
+    from captcha_styles import MIXED, SCHEMES, STYLES
 
     rows: list[list[object]] = []
-    for style in [*STYLES, MIXED]:
+    for style in [*STYLES, MIXED, SCHEMES]:
         out = WORK / "generate" / style
         rates = []
         for repeat in range(3):
@@ -285,7 +287,149 @@ def merge() -> None:
     )
 
 
-SECTIONS: dict[str, Callable[[], None]] = {"captcha_v2": captcha_v2, "generate": generate, "merge": merge}
+# --------------------------------------------------------------------------------------------------------------------
+# Accuracy of what ships, without labels and after a few
+
+SEEDS = (0, 1, 2)
+LEPTURE = "captcha==0.7.1"
+DDDDOCR = "ddddocr==1.6.1"
+FONTS = "data/generated/fonts"  # made by benchmarks/select_fonts.py
+
+
+def lepture(out: Path, count: int) -> str:
+    """Draw captchas with lepture's library into a parquet file. It cannot be seeded: every call draws others.
+
+    Returns:
+        The command.
+    """
+    line = f"benchmarks/draw_lepture.py {count} {out}"
+    if not (ROOT / out).exists():
+        command(*shlex.split(line))
+    return f"python {line}"
+
+
+def measure(data: Path | str, checkpoint: str = "saved_models/reader.onnx", split: str = "all") -> tuple[str, dict]:
+    """The report of `accuracy_calculator.py` on some pictures, and the command."""
+    report = WORK / "report.json"
+    line = f"accuracy_calculator.py --checkpoint {checkpoint} --data {data} --split {split} --threads 1"
+    command(*shlex.split(line), "--json", report)
+    return f"python {line}", json.loads((ROOT / report).read_text())
+
+
+def percent(values: list[float]) -> str:
+    """Mean, and the range where there are several values."""
+    mean = f"{statistics.mean(values):.2%}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2%} to {max(values):.2%})"
+
+
+def accuracy_row(what: str, reports: list[dict]) -> list[object]:
+    """A row of the tables of accuracy.md."""
+    return [
+        what,
+        f"{reports[0]['n']:,}",
+        percent([r["sequence_accuracy"] for r in reports]),
+        percent([r["sequence_accuracy_ignore_case"] for r in reports]),
+        percent([r["cer"] for r in reports]),
+    ]
+
+
+ACCURACY_HEAD = ["measured on", "test pictures (n)", "sequence accuracy", "ignoring case", "CER"]
+
+
+def peer(name: str, package: str, data: Path | str) -> float:
+    """Sequence accuracy ignoring case of another reader on the same pictures, in its own environment."""
+    from accuracy_calculator import load_labelled
+
+    python = ROOT / WORK / "peers" / name / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", package], check=True)
+    folder = ROOT / WORK / "peers" / "pictures"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    images, texts, _ = load_labelled(str(data), split="all")
+    with (folder / "data.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "text"])
+        for i, (image, text) in enumerate(zip(images, texts, strict=True)):
+            (folder / f"{i}.png").write_bytes(image)
+            writer.writerow([folder / f"{i}.png", text])
+    script = ROOT / "benchmarks" / f"read_{name}.py"
+    done = subprocess.run([python, script, folder / "data.csv"], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])["sequence_accuracy_ignore_case"]
+
+
+def unseen() -> None:
+    """The shipped reader on captchas of which it has seen no label, beside ddddocr."""
+    commands = [f"pip install {LEPTURE}", lepture(WORK / "lepture-1000.parquet", 1000)]
+    heldout = (
+        f"captcha_generator.py --count 2000 --style heldout --length 3-10 --seed 99 --fonts {FONTS} "
+        f"--out {WORK}/heldout"
+    )
+    command(*shlex.split(heldout))
+    commands.append(f"python {heldout}")
+    sets = {
+        "`captcha_v2`": f"{REAL}/captcha_v2",
+        "`generic_upper`": f"{REAL}/generic_upper",
+        "`generic_lower`": f"{REAL}/generic_lower",
+        "lepture's `captcha` 0.7.1, 4 to 6 characters of 62": WORK / "lepture-1000.parquet",
+        "held-out schemes": WORK / "heldout",
+    }
+    rows = []
+    for what, data in sets.items():
+        shown, report = measure(data)
+        commands.append(shown)
+        rows.append([*accuracy_row(what, [report]), f"{peer('ddddocr', DDDDOCR, data):.2%}"])
+    text = f"{machine()}.\n\n{table([*ACCURACY_HEAD, 'ddddocr 1.6.1 ignoring case'], rows)}\n\n{fenced(commands)}"
+    write_section("accuracy.md", "unseen", text)
+
+
+def few_labels() -> None:
+    """The shipped reader after fine-tuning on some labels, with three seeds of split and training."""
+    v2, upper, lower = (f"{REAL}/{name}" for name in ("captcha_v2", "generic_upper", "generic_lower"))
+    drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
+    commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
+    settings: list[tuple[str, Path | str, str, str | None]] = [  # what, source, split, other data for the test
+        ("`captcha_v2`, 728 labels", v2, "728/0/312", None),
+        ("`captcha_v2`, 550 labels (and 90 unused)", v2, "550/90/400", None),
+        ("`captcha_v2`, 100 labels", v2, "100/0/940", None),
+        ("`generic_upper`, 300 labels", upper, "300/0/3700", None),
+        ("`generic_lower`, 300 labels", lower, "300/0/3700", None),
+        ("lepture's `captcha`, 5,000 labels", drawn, "100/0/0", str(fresh)),
+    ]
+    rows = []
+    for what, source, split, test in settings:
+        reports, seconds = [], []
+        for seed in SEEDS:
+            name = f"{Path(source).stem}-{split.replace('/', '-')}-{seed}"
+            data, out = WORK / name, WORK / f"{name}-run"
+            made = f"make_dataset.py {source} --out {data} --split {split} --seed {seed}"
+            if not (ROOT / data).exists():
+                command(*shlex.split(made))
+            arguments = f"--config configs/finetune.yaml --data {data} --seed {seed} --folds 0 --evaluate false"
+            trained, took = train(out, arguments)
+            shown, report = measure(test or data, f"{out}/best.safetensors", "all" if test else "test")
+            reports.append(report)
+            seconds.append(took)
+            if seed == SEEDS[0]:
+                commands += [f"python {made}", trained, shown]
+        rows.append([*accuracy_row(what, reports), f"{statistics.mean(seconds):.0f}"])
+    write_section(
+        "accuracy.md",
+        "few_labels",
+        f"Means of seeds 0, 1 and 2, each with its own split, and their range. {machine()}.\n\n"
+        f"{table([*ACCURACY_HEAD, 'seconds of training'], rows)}\n\n"
+        f"The commands for seed 0; the others differ in the seed.\n\n{fenced(commands)}",
+    )
+
+
+SECTIONS: dict[str, Callable[[], None]] = {
+    "captcha_v2": captcha_v2,
+    "generate": generate,
+    "merge": merge,
+    "unseen": unseen,
+    "few_labels": few_labels,
+}
 
 
 def main() -> int:

@@ -21,7 +21,8 @@ import pytest
 from PIL import Image
 
 import captcha_generator as generator
-from captcha_generator import MIXED, STYLES, CaptchaSettings, Style, generate_captcha, render_captcha
+from captcha_generator import CaptchaSettings, generate_captcha, render_captcha
+from captcha_styles import MIXED, STYLES, Style
 from codec import Alphabet
 from common import UserError
 

@@ -120,7 +120,7 @@ def test_encode_and_decode_are_each_other_s_inverse() -> None:
     assert ABC.decode([0, 1, 0, 1, 2, 0]) == "aab"
 
 
-@pytest.mark.parametrize("head", ["ctc", "slots", "positions", "combination"])
+@pytest.mark.parametrize("head", ["ctc", "mixer", "slots", "positions", "combination"])
 def test_a_character_outside_is_named_with_its_sample(head: str) -> None:
     with pytest.raises(UserError) as error:
         build_codec(head, ABC).encode("abX", "train sample 7 of data/mine")

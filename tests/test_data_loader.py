@@ -24,6 +24,8 @@ from data_loader import (
     border_colour,
     build_loader,
     build_transform,
+    content_box,
+    crop_and_stretch,
     load_data,
     load_split,
     pad_and_resize,
@@ -155,6 +157,54 @@ def test_stretch_fills_the_whole_input() -> None:
     assert (columns.stop - columns.start) == pytest.approx(4 * (rows.stop - rows.start), abs=4)
 
 
+def small_word(background: int = 200, ink: int = 0) -> np.ndarray:
+    """Four bars, 20 high from row 40 and 60 wide from column 100, in a picture of 300x100."""
+    pixels = np.full((100, 300, 3), background, dtype=np.uint8)
+    for left in (100, 117, 134, 151):
+        pixels[40:60, left : left + 9] = ink
+    return pixels
+
+
+@pytest.mark.parametrize(("background", "ink"), [(200, 0), (0, 255), (255, 225)])
+def test_the_content_box_holds_the_word_and_a_margin(background: int, ink: int) -> None:
+    left, top, right, bottom = content_box(small_word(background, ink))
+    assert 90 <= left < 100
+    assert 160 < right <= 170
+    assert 34 <= top < 40
+    assert 60 < bottom <= 66
+
+
+def test_the_content_box_passes_over_specks_and_gradients() -> None:
+    pixels = np.kron(small_word(), np.ones((3, 3, 1), dtype=np.uint8))
+    box = content_box(pixels)
+    pixels[3, 5] = pixels[297, 890] = 0
+    assert np.abs(np.subtract(content_box(pixels), box)).max() <= 6
+    shade = np.linspace(0, 50, 300).astype(np.uint8)[None, :, None]
+    assert content_box(small_word() - np.where(small_word() > 0, shade, 0).astype(np.uint8)) == content_box(
+        small_word()
+    )
+
+
+def test_a_picture_that_is_all_contents_or_has_none_stays_whole() -> None:
+    assert content_box(np.full((40, 90, 1), 128, dtype=np.uint8)) == (0, 0, 90, 40)
+    grain = np.random.default_rng(0).integers(0, 255, size=(40, 90, 3), dtype=np.uint8)
+    left, top, right, bottom = content_box(grain)
+    assert (left, top) == (0, 0)
+    assert (right, bottom) == (90, 40)
+
+
+def test_the_content_box_of_a_huge_picture_is_that_of_a_small_one() -> None:
+    huge = np.kron(small_word(), np.ones((10, 10, 1), dtype=np.uint8))
+    assert np.abs(np.subtract(content_box(huge), np.multiply(content_box(small_word()), 10))).max() <= 30
+
+
+def test_contents_fill_the_input() -> None:
+    out = crop_and_stretch(small_word(), (48, 160))
+    rows, columns = extent(out[..., :1])
+    assert rows.stop - rows.start >= 32
+    assert columns.stop - columns.start >= 130
+
+
 def test_square_pads_to_a_square_then_shrinks() -> None:
     pixels = circle(200, 50, 40)
     out = SquarePadAndResize(100)(pixels)
@@ -171,7 +221,7 @@ def test_square_pads_to_a_square_then_shrinks() -> None:
     assert np.array_equal(through, out)
 
 
-@pytest.mark.parametrize("resize", ["pad", "stretch", "square"])
+@pytest.mark.parametrize("resize", ["content", "pad", "stretch", "square"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", [(1, 1), (1000, 2), (2, 1000), (48, 16)])
 def test_any_shape_comes_to_the_input_size(resize: str, channels: int, shape: tuple[int, int]) -> None:
@@ -244,7 +294,7 @@ def test_what_is_kept_in_memory_is_what_was_read(
 ) -> None:
     cached = make()
     assert np.array_equal(cached[5][0], cached[5][0])
-    monkeypatch.setattr("data_loader.CACHE_BYTES", 0)
+    monkeypatch.setattr("data_loader.cache_bytes", lambda: 0)
     uncached = make()
     for key in (5, (0, 5), (1, 5), 5):
         assert np.array_equal(cached[key][0], uncached[key][0])

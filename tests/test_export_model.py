@@ -27,7 +27,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     monkeypatch.setattr(export_model, "export_onnx", lambda checkpoint, out: out.write_bytes(exported.read_bytes()))
 
 
-@pytest.mark.parametrize("name", ["crnn", "efficientnet", "resnet", "lacc"])
+@pytest.mark.parametrize("name", ["mixer", "crnn", "efficientnet", "resnet", "lacc"])
 def test_every_model_gives_the_same_figures_for_any_batch(
     name: str, tiny: Callable, settle: Callable, captchas: list[tuple[bytes, str]], tmp_path: Path
 ) -> None:

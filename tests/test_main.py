@@ -34,7 +34,7 @@ from model import build_model, load_model, read_metadata, save_checkpoint
 from predict import CaptchaPredictor
 
 ROOT = Path(main.__file__).resolve().parent
-SMALL = ["--image_size", "[16,48]", "--hidden", "8", "--cpu", "--threads", "1", "--batch_size", "16"]
+SMALL = ["--model", "crnn", "--image_size", "[16,48]", "--hidden", "8", "--cpu", "--threads", "1", "--batch_size", "16"]
 SCRATCH = [*SMALL, "--init", "scratch", "--frozen_epochs", "0"]
 
 
@@ -493,7 +493,7 @@ def test_every_schedule_and_optimizer_trains(schedule: str, train: Callable) -> 
         assert len(history(result.out)) == 2
 
 
-@pytest.mark.parametrize("model", ["efficientnet", "resnet", "lacc"])
+@pytest.mark.parametrize("model", ["mixer", "efficientnet", "resnet", "lacc"])
 def test_the_other_models_train_too(model: str, train: Callable) -> None:
     result = train(*SCRATCH, "--model", model, "--epochs", 1, "--limit", 16)
     assert result.code == 0, result.stderr
@@ -578,6 +578,104 @@ def test_the_number_of_epochs_follows_the_number_of_pictures() -> None:
     epochs = [main.plan_phases(TrainConfig(frozen_epochs=0), n, False)[0].epochs for n in (10, 2000, 10**6)]
     assert epochs[0] > epochs[1] > epochs[2] >= 1
     assert main.plan_phases(TrainConfig(frozen_epochs=0, epochs=3), 10, False)[0].epochs == 3
+    # From trained weights: fewer, and the pictures seen grow more slowly than the labels.
+    epochs = [main.plan_phases(TrainConfig(frozen_epochs=0), n, True)[0].epochs for n in (50, 300, 5000)]
+    assert epochs[0] > epochs[1] > epochs[2] >= 1
+    assert 50 * epochs[0] < 300 * epochs[1] < 5000 * epochs[2]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Characters that few labels lack
+
+
+@pytest.mark.parametrize(
+    ("labels", "known", "expected"),
+    [
+        (["12", "34"], "0123456789ab", "1234056789"),  # four digits of forty: the others may come
+        (["12", "34"], "", "1234"),  # from scratch there is nothing to keep
+        (["1234567890" * 4], "0123456789ab", "1234567890"),
+        (["1234" * 10], "0123456789ab", "1234"),  # forty digits, and never a 5: it is not used
+        (["aB"], "abcABC01", "aBACbc"),
+    ],
+)
+def test_few_labels_keep_the_characters_they_lack_by_chance(labels: list[str], known: str, expected: str) -> None:
+    seen = "".join(dict.fromkeys("".join(labels)))
+    assert main.complete_alphabet(seen, labels, known) == expected
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What to expect of new pictures
+
+
+FOLDS = [*SMALL, "--init", "scratch", "--frozen_epochs", "0", "--epochs", "1", "--folds", "3", "--evaluate", "true"]
+
+
+@pytest.fixture(scope="module")
+def all_labels(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("all") / "dataset"
+    make_dataset(DatasetConfig(sources=[str(shards)], out=str(folder), split="100/0/0", workers=1))
+    return folder
+
+
+def test_every_label_is_measured_once_by_a_model_that_had_not_seen_it(
+    train: Callable, all_labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[set[bytes]] = []
+    read: list[bytes] = []
+    fit, predict = main.Trainer.fit, CaptchaPredictor.predict
+
+    def watched_fit(self: main.Trainer) -> None:
+        images = self.datasets["train"].images
+        seen.append({images[i] for i in range(len(images))})
+        fit(self)
+
+    def watched_predict(self: CaptchaPredictor, images: list, **settings: object) -> list:
+        if all(isinstance(image, bytes) for image in images):
+            assert not seen[-1] & set(images)
+            read.extend(images)
+        return predict(self, images, **settings)
+
+    monkeypatch.setattr(main.Trainer, "fit", watched_fit)
+    monkeypatch.setattr(CaptchaPredictor, "predict", watched_predict)
+    result = train(*FOLDS, data=all_labels)
+    assert result.code == 0, result.stderr
+    assert [len(images) for images in seen] == [90, 60, 60, 60]  # the model itself learns from all of them
+    assert set(read) == seen[0] and len(read) == 90
+    report = json.loads((result.out / "metrics.json").read_text())
+    assert (report["n"], report["folds"]) == (90, 3)
+    assert "Expect " in result.stdout and "measured on 90 pictures by 3 model(s)" in result.stdout
+    assert read_metadata(result.out / "best.safetensors")["metrics"]["cross_validation"]["n"] == 90
+    assert not list(result.out.glob("fold-*"))
+
+
+def test_measuring_changes_nothing_of_the_model(train: Callable, all_labels: Path) -> None:
+    with_folds, without = train(*FOLDS, data=all_labels), train(*FOLDS, "--folds", 0, data=all_labels)
+    a, b = (load_file(run.out / "best.safetensors") for run in (with_folds, without))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_measuring_goes_on_where_it_was_stopped(train: Callable, all_labels: Path, monkeypatch) -> None:
+    fit, count = main.Trainer.fit, [0]
+
+    def stop_at_third(self: main.Trainer) -> None:
+        count[0] += 1
+        if count[0] == 3:  # the model itself, the first part, and now the second
+            raise main.Interrupted(str(self.out))
+        fit(self)
+
+    monkeypatch.setattr(main.Trainer, "fit", stop_at_third)
+    stopped = train(*FOLDS, data=all_labels)
+    assert stopped.code == 130 and f"--out {stopped.out}" in stopped.stderr
+    resumed = train("--resume", out=stopped.out)
+    assert resumed.code == 0, resumed.stderr
+    assert count[0] == 3 + 3  # the finished model is looked at again, the first part is not
+    undisturbed = train(*FOLDS, data=all_labels)
+    reports = [json.loads((run.out / "metrics.json").read_text()) for run in (resumed, undisturbed)]
+    assert reports[0] == reports[1]
+
+
+def test_fewer_labels_than_parts_is_one_sentence(train: Callable, all_labels: Path) -> None:
+    assert_one_sentence(train(*FOLDS, "--limit", 2, "--batch_size", 1, data=all_labels), "--folds")
 
 
 # --------------------------------------------------------------------------------------------------------------------

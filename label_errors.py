@@ -1,0 +1,552 @@
+"""Find the labels of a set that are probably wrong, by k-fold cross-validation.
+
+    python accuracy_calculator.py --find-label-errors --data FOLDER --csv label_errors.csv --plots pictures
+
+For each fold a model is fine-tuned on the other folds, as by configs/finetune.yaml, and reads the pictures of this one:
+no label is judged by a model that has learned it. A label is the more suspicious, the less likely it is beside the
+reading: its score is (log p(reading) - log p(label)) / characters. Pictures with the same pixels share a fold, or one
+copy would betray the label of the other.
+
+Finished folds are kept below data/generated, so that a run that was stopped goes on, and one for other outputs
+is done at once. All pictures are held in memory, as encoded files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from tqdm import tqdm
+
+from accuracy_calculator import text_metrics
+from codec import infeasible_labels
+from common import DEFAULT_CHECKPOINT, ROOT, UserError, write_text
+from config import DatasetConfig, EvaluateConfig, TrainConfig
+from image_io import open_image
+from main import GENERATED, Interrupted, default_epochs, found_in, train_model
+from make_dataset import SPLITS, content_hash, is_dataset, iter_source, label_fault, make_dataset, parse_label
+from model import CaptchaModel, load_model
+from predict import CaptchaPredictor, Prediction, check_positive
+from visualize import plot_label_errors
+
+FORMAT = "label-errors-1"  # of the folds that are kept; a new name whenever scores change
+SEED = 0
+PRESET = ROOT / "configs" / "finetune.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One labelled picture.
+
+    Attributes:
+        name: where it stands: a file's path, or a shard's path and the row, counted from 0.
+        file: its file's name, as far as that is known, else the end of `name`.
+        image: the encoded picture.
+        label: cleaned by `parse_label`.
+        key: hash of the pixels.
+        fault: why nothing can be trained with this label; empty for a usable one.
+    """
+
+    name: str
+    file: str
+    image: bytes = dataclasses.field(repr=False)
+    label: str
+    key: bytes = dataclasses.field(repr=False)
+    fault: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What a model that did not see a picture says of it and its label.
+
+    Attributes:
+        reading: what it reads.
+        confidence: of the reading, 0 to 1.
+        log_p_reading: log-probability of the reading.
+        log_p_label: log-probability of the label; None where the model cannot write it.
+        reason: why it cannot; empty otherwise.
+    """
+
+    reading: str
+    confidence: float
+    log_p_reading: float
+    log_p_label: float | None
+    reason: str = ""
+
+    def per_character(self, label: str) -> float | None:
+        """(log p(reading) - log p(label)) over the characters of the longer text; None where there is no log p."""
+        if self.log_p_label is None:
+            return None
+        return (self.log_p_reading - self.log_p_label) / max(len(label), len(self.reading), 1)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Data
+
+
+def collect_rows(config: EvaluateConfig) -> tuple[list[Row], list[str]]:
+    """All labelled pictures of the data: every split of a dataset unless one is named, every sample of other sources.
+
+    Returns:
+        The rows, and what is wrong with each picture that cannot be read.
+
+    Raises:
+        UserError: a source cannot be used, or there is no data.
+    """
+    sources = [config.data] if isinstance(config.data, str) else list(config.data)
+    if sources == ["data"]:  # the user's own, and nothing of what we generated in there
+        sources = [str(path) for path in found_in(ROOT / "data")]
+    if not sources:
+        raise UserError("there is no data in data/: put labelled pictures there, or name a folder by --data")
+    rows: list[Row] = []
+    unreadable: list[str] = []
+    bar = tqdm(desc="collecting", unit=" pictures", disable=None, leave=False)
+    with bar:
+        for name, file, image, raw in _samples(sources, config.split):
+            if config.limit is not None and len(rows) >= config.limit:
+                break
+            bar.update()
+            try:
+                key = content_hash(open_image(image))
+            except UserError as error:
+                unreadable.append(f"{name}: {error}")
+                continue
+            label = parse_label(raw)
+            fault = label_fault(raw, label, None, DatasetConfig.max_length)
+            rows.append(Row(name, file, image, label, key, ": ".join(filter(None, fault)) if fault else ""))
+    return rows, unreadable
+
+
+def _samples(sources: Sequence[str], split: str | None) -> Iterator[tuple[str, str, bytes, str]]:
+    """Name, file name, encoded picture and raw label of every sample."""
+    for source in sources:
+        if not is_dataset(source):
+            if split not in (None, "all"):
+                raise UserError(
+                    f"{source} is not split: make a dataset of it with make_dataset.py, or leave --split out"
+                )
+            for sample in iter_source(source):
+                yield sample.source, Path(sample.source).name, sample.image, sample.text
+            continue
+        for part in SPLITS if split in (None, "all") else (split,):
+            for shard in sorted(Path(source).glob(f"{part}-*.parquet")):
+                for sample, file in zip(iter_source(str(shard)), _files(shard), strict=True):
+                    yield sample.source, file or Path(sample.source).name, sample.image, sample.text
+
+
+def _files(shard: Path) -> list[str | None]:
+    """The names of the files that the pictures of a shard came from, which make_dataset.py keeps."""
+    try:
+        with pq.ParquetFile(shard) as file:
+            return [image["path"] for image in file.read(columns=["image.path"]).column("image").to_pylist()]
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{shard} is not a readable parquet file ({error}): make the dataset again") from error
+
+
+def assign_folds(rows: Sequence[Row], trainable: Sequence[bool], folds: int) -> np.ndarray:
+    """The fold of each row, (N,) int, 0 to folds - 1: by the pixels alone, in parts as equal as can be.
+
+    Args:
+        trainable: whether a model may learn a row's label; every fold gets its share of these.
+
+    Raises:
+        UserError: there are fewer folds than two, or fewer pictures than folds.
+    """
+    if folds < 2:
+        raise UserError(f"--folds is {folds}: it must be 2 or more, since each part is read by a model of the others")
+    useful = {row.key for row, good in zip(rows, trainable, strict=True) if good}
+    if len(useful) < folds:
+        raise UserError(
+            f"there are {len(useful):,} different pictures with a usable label and {folds} folds: add pictures or "
+            "lower --folds"
+        )
+    secret = blake2b(str(SEED).encode()).digest()
+
+    def draw(key: bytes) -> tuple[bool, bytes]:
+        return key not in useful, blake2b(key, key=secret).digest()
+
+    order = sorted({row.key for row in rows}, key=draw)
+    place = {key: i % folds for i, key in enumerate(order)}
+    return np.array([place[row.key] for row in rows])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Folds
+
+
+def fold_settings(config: EvaluateConfig, start: CaptchaModel, checkpoint: Path, rows: Sequence[Row]) -> TrainConfig:
+    """How the model of a fold is trained: by configs/finetune.yaml from the checkpoint."""
+    preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))
+    epochs = config.epochs
+    if epochs is None:
+        epochs = default_epochs(max(len(rows) - len(rows) // config.folds, 1), pretrained=True)
+    max_length = None
+    if start.codec.head != "ctc":
+        # A single label that is far too long must not give every model its number of positions.
+        usual = np.quantile([len(row.label) for row in rows if not row.fault] or [1], 0.99, method="lower")
+        max_length = max(start.config.max_length, int(usual))
+    changes = {
+        "init": str(checkpoint),
+        "model": start.config.name,
+        "max_length": max_length,
+        "epochs": epochs,
+        "save_every": max(epochs, 1),  # its state is of no use: the fold is done or is done again
+        "seed": SEED,
+        "threads": config.threads,
+        "cpu": config.device == "cpu",
+        "evaluate": False,
+        "folds": 0,
+    }
+    return TrainConfig(**preset | changes)
+
+
+def score_labels(predictions: Sequence[Prediction], rows: Sequence[Row]) -> list[Score]:
+    """Compare each label with the reading, by a model that has not seen the pictures.
+
+    Args:
+        predictions: all of one model.
+        rows: as many.
+    """
+    if not predictions:
+        return []
+    codec = predictions[0].codec
+    log_probs = np.stack([p.log_probs for p in predictions])  # (N, T, C)
+    reasons = [row.fault or _cannot_write(row.label, p) for row, p in zip(rows, predictions, strict=True)]
+    readings = codec.log_likelihood(log_probs, [p.text for p in predictions])
+    labels = codec.log_likelihood(log_probs, ["" if why else row.label for row, why in zip(rows, reasons, strict=True)])
+    return [
+        Score(p.text, p.confidence, float(reading), None if why else float(label), why)
+        for p, reading, label, why in zip(predictions, readings, labels, reasons, strict=True)
+    ]
+
+
+def _cannot_write(label: str, prediction: Prediction) -> str:
+    codec, steps = prediction.codec, len(prediction.log_probs)
+    missing = sorted({character for character in label if character not in codec.alphabet})
+    if missing:
+        return f"no label of the other folds has {''.join(missing)!r}"
+    if (needed := codec.steps_needed(label)) > steps:
+        return f"it takes {needed} steps to write and the model has {steps}"
+    return ""
+
+
+def train_fold(settings: TrainConfig, rows: Sequence[Row], folder: Path, bar: tqdm[Any] | None = None) -> Path:
+    """Train on `rows`, all with usable labels, without a word; everything it writes goes to `folder`.
+
+    Args:
+        bar: moves on with each epoch.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        UserError: it cannot be trained.
+        Interrupted: stopped by Ctrl-C or SIGTERM.
+    """
+    shard, data = folder / "rows.parquet", folder / "data"
+    table = pa.table(
+        {"image": pa.array([row.image for row in rows], pa.large_binary()), "text": [row.label for row in rows]}
+    )
+    pq.write_table(table, shard, row_group_size=1000, compression="none")
+    with _quiet(), _cache_of_datasets(folder / "cache"):
+        # All of it for training: a validation part would only choose among the last epochs.
+        make_dataset(
+            DatasetConfig(sources=[str(shard)], out=str(data), split="100/0/0", seed=SEED, workers=settings.threads)
+        )
+        shard.unlink()
+        run = dataclasses.replace(settings, data=str(data), out=str(folder / "run"))
+        result = train_model(run, on_epoch=(lambda _: bar.update()) if bar is not None else None)
+    return Path(result["checkpoint"])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Training prints its epochs and draws its bars; here one bar over the folds is enough."""
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _cache_of_datasets(folder: Path) -> Iterator[None]:
+    """The library keeps a copy of every parquet file that it opens; those of our temporary files go with them."""
+    import datasets.config as library
+
+    kept = library.HF_DATASETS_CACHE
+    library.HF_DATASETS_CACHE = folder
+    try:
+        yield
+    finally:
+        library.HF_DATASETS_CACHE = kept
+
+
+def cross_validate(
+    config: EvaluateConfig, rows: Sequence[Row], checkpoint: Path
+) -> tuple[list[Score], np.ndarray, Path]:
+    """Score every label by a model that was trained without it.
+
+    Returns:
+        A score for each row, the rows' folds (N,), and the folder that keeps what is done.
+
+    Raises:
+        UserError: the settings or the checkpoint cannot be used.
+        Interrupted: stopped; the message says how many folds are done.
+    """
+    start = load_model(checkpoint)
+    settings = fold_settings(config, start, checkpoint, rows)
+    steps = start.steps if start.codec.head == "ctc" else int(settings.max_length or 0)
+    too_long = set(infeasible_labels([row.label for row in rows], start.codec, steps))
+    trainable = [not row.fault and i not in too_long for i, row in enumerate(rows)]
+    folds = assign_folds(rows, trainable, config.folds)
+    kept = ROOT / "data" / GENERATED / f"label-errors-{_fingerprint(rows, checkpoint, settings, config.folds)}"
+    epochs = settings.frozen_epochs + int(settings.epochs or 0)
+    scores: dict[int, Score] = {}
+    done = 0
+    bar = tqdm(total=config.folds * epochs, desc="cross-validation", unit="epoch", dynamic_ncols=True, leave=False)
+    try:
+        with bar:
+            for fold in range(config.folds):
+                bar.set_description(f"fold {fold + 1}/{config.folds}")
+                held_out = [int(i) for i in np.flatnonzero(folds == fold)]
+                path = kept / f"fold-{fold}.json"
+                found = _load_scores(path, len(held_out))
+                if found is None:
+                    others = [row for i, row in enumerate(rows) if folds[i] != fold and trainable[i]]
+                    prefix = f"label-errors-{os.getpid()}-"
+                    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+                        try:
+                            trained = train_fold(settings, others, Path(folder), bar)
+                        except UserError as error:
+                            raise UserError(f"fold {fold + 1} cannot be trained: {error}") from error
+                        found = _score_fold(config, trained, [rows[i] for i in held_out])
+                    write_text(path, json.dumps([dataclasses.astuple(score) for score in found]))
+                scores |= dict(zip(held_out, found, strict=True))
+                done += 1
+                bar.update(done * epochs - bar.n)
+    except (Interrupted, KeyboardInterrupt):
+        raise Interrupted(f"{done} of {config.folds} folds are done and kept") from None
+    return [scores[i] for i in range(len(rows))], folds, kept
+
+
+def _score_fold(config: EvaluateConfig, checkpoint: Path, rows: Sequence[Row]) -> list[Score]:
+    predictor = CaptchaPredictor(checkpoint, device=config.device, threads=config.threads)
+    scores: list[Score] = []
+    for start in range(0, len(rows), config.batch_size):
+        batch = rows[start : start + config.batch_size]
+        scores += score_labels(predictor.predict([row.image for row in batch], config.batch_size), batch)
+    return scores
+
+
+def _fingerprint(rows: Sequence[Row], checkpoint: Path, settings: TrainConfig, folds: int) -> str:
+    """Changes with whatever changes a score, and not with what only names things."""
+    digest = blake2b(checkpoint.read_bytes(), digest_size=8)
+    said = dataclasses.asdict(settings) | {"init": "", "threads": 0, "cpu": False}
+    digest.update(json.dumps([FORMAT, folds, said]).encode())
+    for row in rows:
+        digest.update(row.key + json.dumps(row.label).encode())
+    return digest.hexdigest()
+
+
+def _load_scores(path: Path, count: int) -> list[Score] | None:
+    """The scores of a fold that was finished before, or None."""
+    try:
+        scores = [Score(*values) for values in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return None
+    return scores if len(scores) == count else None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The report
+
+
+def rank(rows: Sequence[Row], scores: Sequence[Score], folds: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+    """All rows, the most suspicious first.
+
+    First come the labels that no model could write and those of pictures that stand twice with different labels, unless
+    the reading bears them out; then the others by their score; of equal ones the least likely label.
+
+    Returns:
+        A dictionary for each row: `rank` (from 1), `index` (place in `rows`), `name`, `file`, `label`, `reading`,
+        `confidence`, `score` (see `Score.per_character`), `log_p_reading`, `log_p_label`, `fold` (from 1), `reason`.
+    """
+    copies: dict[bytes, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        copies[row.key].append(i)
+    reasons = []
+    for row, score in zip(rows, scores, strict=True):
+        other = next((rows[i] for i in copies[row.key] if rows[i].label != row.label), None)
+        twice = f"the same picture is labelled {other.label!r} in {other.file}" if other else ""
+        reasons.append("; ".join(filter(None, (score.reason, twice))))
+
+    def suspicion(i: int) -> tuple[bool, float, float]:
+        value, likely = scores[i].per_character(rows[i].label), scores[i].log_p_label
+        first = bool(reasons[i]) and rows[i].label != scores[i].reading
+        infinite = float("-inf")
+        return not first, infinite if value is None else -value, infinite if likely is None else likely
+
+    return [
+        {
+            "rank": place,
+            "index": i,
+            "name": rows[i].name,
+            "file": rows[i].file,
+            "label": rows[i].label,
+            "reading": scores[i].reading,
+            "confidence": round(scores[i].confidence, 6),
+            "score": scores[i].per_character(rows[i].label),
+            "log_p_reading": scores[i].log_p_reading,
+            "log_p_label": scores[i].log_p_label,
+            "fold": int(folds[i]) + 1,
+            "reason": reasons[i],
+        }
+        for place, i in enumerate(sorted(range(len(rows)), key=suspicion), start=1)
+    ]
+
+
+def find_label_errors(config: EvaluateConfig) -> dict[str, Any]:
+    """Rank the labels of a set, and draw the most suspicious.
+
+    Returns:
+        `data`, `checkpoint`, `folds`, `text_metrics` of the readings (`n`, `sequence_accuracy`, `wilson_95`, ...),
+        `differing` (labels that are not what was read), `suspicious` (these, and those with a reason), `unreadable`
+        (pictures left out, and why), `picture` (path of the sheet), and `rows` (see `rank`).
+
+    Raises:
+        UserError: something the user can mend.
+        Interrupted: stopped; finished folds are kept.
+    """
+    for name in ("batch_size", "show", "limit", "threads"):
+        if (value := getattr(config, name)) is not None:
+            check_positive(value, f"setting --{name}")
+    if config.folds < 2:
+        assign_folds([], [], config.folds)
+    if config.epochs is not None and config.epochs < 0:
+        raise UserError(f"--epochs is {config.epochs}: it must be 0 or more")
+    checkpoint = Path(config.checkpoint) if config.checkpoint else DEFAULT_CHECKPOINT
+    if checkpoint.suffix == ".onnx":
+        raise UserError(f"{checkpoint} cannot be trained, and each fold needs training: name a .safetensors file")
+    rows, unreadable = collect_rows(config)
+    scores, folds, kept = cross_validate(config, rows, checkpoint)
+    ranked = rank(rows, scores, folds)
+    suspicious = [entry for entry in ranked if entry["reason"] or entry["label"] != entry["reading"]]
+    differing = sum(entry["label"] != entry["reading"] for entry in ranked)
+    shown = suspicious[: config.show]
+    sheet = plot_label_errors(
+        [rows[entry["index"]].image for entry in shown],
+        shown,
+        (Path(config.plots) if config.plots else kept) / "label_errors.png",
+        f"The {len(shown):,} most suspicious of {len(rows):,} labels",
+        f"{differing:,} labels differ from the reading of a model trained without them. The number beside a label is "
+        "its score: by how much less likely it is than the reading, in logarithms per character.",
+    )
+    return {
+        "data": config.data,
+        "checkpoint": str(checkpoint),
+        "folds": config.folds,
+        **text_metrics([row.label for row in rows], [score.reading for score in scores]),
+        "differing": differing,
+        "suspicious": len(suspicious),
+        "unreadable": unreadable,
+        "picture": str(sheet),
+        "rows": ranked,
+    }
+
+
+def report_label_errors(config: EvaluateConfig) -> int:
+    """`accuracy_calculator.py --find-label-errors`: find, print and write; returns the exit code.
+
+    Raises:
+        UserError: something the user can mend.
+    """
+    try:
+        report = find_label_errors(config)
+        print_table(report, config.show)
+        if config.json:
+            write_text(config.json, json.dumps(report, indent=1))
+        if config.csv:
+            write_text(config.csv, _csv(report["rows"]))
+    except Interrupted as stopped:
+        print(f"\nStopped: {stopped}. The same command goes on from there.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        where = error.filename or "a file"
+        raise UserError(f"{where} cannot be read or written ({error.strerror or error}): check the place") from error
+    return 0
+
+
+def print_table(report: dict[str, Any], show: int) -> None:
+    """The headline and the most suspicious labels, one a line."""
+    low, high = report["wilson_95"]
+    print(f"pictures (n)                 {report['n']:,}, in {report['folds']} folds")
+    print(
+        f"sequence accuracy            {report['sequence_accuracy']:.2%}  (95 % interval {low:.2%} to {high:.2%}), "
+        "each picture read by a model trained without it"
+    )
+    print(f"labels unlike the reading    {report['differing']:,}")
+    print(f"picture sheet                {report['picture']}")
+    if report["unreadable"]:
+        first = report["unreadable"][0]
+        print(f"note: {len(report['unreadable']):,} pictures cannot be read and were left out, the first: {first}")
+    if report["sequence_accuracy"] < 0.5:
+        print(
+            "note: the models read fewer than half of the pictures as labelled, so the order says little: give more "
+            "--epochs, more pictures or a better --checkpoint"
+        )
+    entries = report["rows"][: min(show, report["suspicious"])]
+    if not entries:
+        print("No label looks wrong.")
+        return
+    head = ("", "file", "label", "reading", "confidence", "score", "reason")
+    table = [
+        (
+            str(entry["rank"]),
+            _short(entry["file"], 40),
+            _short(entry["label"], 32) or "∅",
+            _short(entry["reading"], 32) or "∅",
+            f"{entry['confidence']:.3f}",
+            "" if entry["score"] is None else f"{entry['score']:.2f}",
+            _short(entry["reason"], 100),
+        )
+        for entry in entries
+    ]
+    widths = [max(len(line[i]) for line in [head, *table]) for i in range(len(head))]
+    print()
+    for line in [head, *table]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print("\nscore: (log p(reading) - log p(label)) / characters. The higher, the less the label suits the picture.")
+
+
+def _short(text: str, length: int) -> str:
+    """Printable, and its end where it is too long: file names tell themselves apart there."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= length else "…" + text[1 - length :]
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Columns as the keys of `rank`, but for `index`; numbers that do not exist are empty."""
+    buffer = io.StringIO(newline="")
+    names = [name for name in rows[0] if name != "index"]
+    writer = csv.DictWriter(buffer, names, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    # A file name may hold bytes that are no UTF-8.
+    return buffer.getvalue().encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,174 @@
+"""Random schemes: repeatable, various, with a part that training never meets; every field of a style does something."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import captcha_generator as generator
+from captcha_generator import CaptchaSettings, draw_captcha, find_fonts, render_captcha
+from captcha_styles import HELD_OUT_SCHEMES, SCHEMES, Style, _draw_scheme, get_style, random_scheme
+from codec import Alphabet
+from common import UserError
+from config import ALPHANUMERIC
+from image_io import open_image
+
+CHARACTERS = Alphabet.parse(ALPHANUMERIC).characters
+PLAIN = Style(text_tint=0, rotation=0, shear=0, bounce=0, font_per_letter=False, colour_per_letter=False)
+
+
+def draw(style: Style, text: str = "Rb5e", seed: int = 1) -> np.ndarray:
+    return draw_captcha(text, style, random.Random(seed), find_fonts(CHARACTERS)).astype(int)
+
+
+def kinds_of(number: int, held_out: bool) -> tuple[str, ...]:
+    """The kinds of a scheme, found the way the docstring of `random_scheme` says, from its parts alone."""
+    style = random_scheme(number, held_out)
+    for attempt in range(1000):
+        drawn, kinds = _draw_scheme(random.Random(f"scheme/{number}/{attempt}"), style.font_part)  # type: ignore[arg-type]
+        if drawn == style:
+            return kinds
+    raise AssertionError("the scheme cannot be drawn again")
+
+
+def test_a_number_names_a_scheme() -> None:
+    random_scheme.cache_clear()
+    first = [random_scheme(n) for n in range(200)]
+    random_scheme.cache_clear()
+    assert first == [random_scheme(n) for n in range(200)]
+    assert len(set(first)) == 200
+
+
+def test_no_combination_of_kinds_is_in_both_parts() -> None:
+    trained = {kinds_of(n, False) for n in range(300)}
+    held_out = {kinds_of(n, True) for n in range(60)}
+    assert len(trained) > 200 and len(held_out) > 30
+    assert not trained & held_out
+
+
+def test_no_font_is_in_both_parts() -> None:
+    fonts = find_fonts(CHARACTERS)
+    used: dict[bool, set[str]] = {
+        held_out: {path for n in range(300) for path in fonts.choices(random_scheme(n, held_out), "A")}
+        for held_out in (False, True)
+    }
+    assert used[False] and used[True]
+    assert not used[False] & used[True]
+    assert used[False] | used[True] == set(fonts.paths)
+
+
+@pytest.mark.parametrize("name", [SCHEMES, HELD_OUT_SCHEMES])
+def test_schemes_vary_in_size_alphabet_length_and_mode(name: str) -> None:
+    settings = CaptchaSettings((name,), length=(3, 10), seed=4)
+    drawn = [render_captcha(i, settings) for i in range(150)]
+    pictures = [open_image(png) for png, _ in drawn]
+    texts = [text for _, text in drawn]
+    assert len({picture.size for picture in pictures}) > 100
+    assert {len(text) for text in texts} >= {4, 5, 6, 7}
+    assert any(text.isdigit() for text in texts) and any(text.isupper() and text.isalpha() for text in texts)
+    heights = [picture.height for picture in pictures]
+    assert min(heights) < 35 and max(heights) > 90
+    # Light on dark as well as dark on light: the middle of the border's brightness.
+    borders = [np.median(np.asarray(picture.convert("L"))[0]) for picture in pictures]
+    assert min(borders) < 80 and max(borders) > 220
+
+
+def test_almost_every_captcha_of_a_scheme_shows_its_letters() -> None:
+    """Drawn with and without letters from the same dice, a picture differs."""
+    visible = 0
+    for number in range(60):
+        style = replace(random_scheme(number), noise=(0, 0), jpeg=None)
+        picture = draw(style, "W8", seed=number)
+        hidden = replace(style, text_size=(0.001, 0.001), weight=(0, 0))
+        visible += np.abs(picture - draw(hidden, "W8", seed=number)).max() > 25
+    assert visible >= 57
+
+
+def test_a_scheme_keeps_to_its_characters_and_lengths_as_far_as_they_are_asked_for() -> None:
+    style = replace(PLAIN, characters="0123456789", length=(4, 5))
+    for asked, allowed, lengths in (
+        (CHARACTERS, set("0123456789"), {4, 5}),
+        ("ab12", set("12"), {4, 5}),
+        ("xyz", set("xyz"), {4, 5}),
+    ):
+        texts = [render_captcha(i, CaptchaSettings((style,), asked, (3, 10)))[1] for i in range(40)]
+        assert set("".join(texts)) == allowed
+        assert {len(text) for text in texts} == lengths
+    texts = [render_captcha(i, CaptchaSettings((style,), "ab12", (6, 7)))[1] for i in range(10)]
+    assert {len(text) for text in texts} == {6}  # the nearest length that was asked for
+
+
+@pytest.mark.parametrize("effect", ["hollow", "edge", "shadow", "stencil", "stripes", "dots", "pixel"])
+def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
+    style = replace(PLAIN, height=(80, 80), width=(240, 240), background_level=(255, 255), background_tint=0)
+    style = replace(style, effect_level=(128, 128), text_level=(0, 0))
+    plain, changed = draw(style), draw(replace(style, effect=effect))
+    assert (plain != changed).any()
+    rows, columns = np.nonzero((plain < 250).any(2))
+    outside = changed.copy()
+    outside[max(rows.min() - 12, 0) : rows.max() + 13, max(columns.min() - 25, 0) : columns.max() + 26] = 255
+    assert (outside == 255).all()
+    if effect in ("hollow", "stencil", "stripes"):
+        assert (changed < 128).sum() < (plain < 128).sum()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shapes": (6, 6)},
+        {"grid": (12, 12)},
+        {"decoys": (12, 12)},
+        {"negatives": (3, 3)},
+        {"tilt": 8},
+        {"perspective": 0.1},
+        {"arc": (0.2, 0.2)},
+        {"swirl": (30, 30)},
+        {"pinch": (0.3, 0.3)},
+        {"shrink": (2, 2)},
+        {"levels": 2},
+        {"spread": True},
+        {"size_jitter": 0.3},
+        {"drop": 0.2},
+        {"background": ("grain",), "background_level": (100, 250)},
+        {"background": ("stripes",), "background_level": (100, 250)},
+        {"background": ("patches",), "background_level": (100, 250)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_every_field_does_something_in_every_mode(change: dict, mode: str) -> None:
+    style = replace(PLAIN, mode=mode)
+    if mode == "RGBA" and ("background" in change or "levels" in change):
+        pytest.skip("a transparent ground has no pattern, and its colours stay as they are")
+    before, after = draw(style), draw(replace(style, **change))
+    assert after.shape == before.shape
+    assert (before != after).any()
+
+
+def test_spread_letters_share_the_width_evenly() -> None:
+    style = replace(PLAIN, width=(400, 400), spread=True, margin=0, text_size=(0.6, 0.6), text_level=(0, 0))
+    dark = (draw(style, "HHHH").min(2) < 100).any(0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], dark.astype(int), [0]])))
+    centres = (edges[::2] + edges[1::2]) / 2
+    assert np.allclose(np.diff(centres), 100, atol=3)
+
+
+def test_levels_are_as_few_as_asked_for() -> None:
+    assert len(np.unique(draw(replace(PLAIN, background=("gradient",), levels=3)))) <= 3
+
+
+def test_small_letters_that_look_like_capitals_are_not_drawn(tmp_path, monkeypatch) -> None:
+    font = next(p for p in find_fonts("Aa").paths if "DejaVuSans.ttf" in p)
+    letters = frozenset("abdefghijlmnqrtyABDEFGHIJLMNQRTY")
+    assert not generator._small_capitals(font, letters)
+    load = generator.load_glyph
+    monkeypatch.setattr(generator, "load_glyph", lambda path, c, size: load(path, c.upper(), size - 8 * c.islower()))
+    assert generator._small_capitals(font, letters) == frozenset(c for c in letters if c.islower())
+
+
+def test_an_unknown_style_is_told_of_the_schemes() -> None:
+    with pytest.raises(UserError, match="schemes, heldout"):
+        get_style("skeems")
