@@ -94,7 +94,7 @@ def detect_captcha(
     from visualize import character_boxes, confidence_class
 
     answer = prediction.as_dict()
-    boxes = character_boxes(prediction, picture.size, predictor.config)
+    boxes = character_boxes(picture, prediction, predictor)
     for i, character in enumerate(answer["characters"]):
         character["class"] = confidence_class(prediction.char_confidences[i])
         if boxes:
@@ -523,9 +523,9 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
 
         card = views.reading_card(prediction, milliseconds, shop.models.path(name)[0])
         yield card, views.likely_card(prediction.alternatives), gr.skip(), gr.skip()
-        boxes = draw_boxes(opened, prediction, predictor.config)
+        boxes = draw_boxes(opened, prediction, predictor)
         heat = figure_image(confidence_grid(prediction))
-        yield gr.skip(), gr.skip(), views.where_card(boxes, prediction.text), views.grid_card(heat)
+        yield gr.skip(), gr.skip(), views.where_card(boxes, prediction), views.grid_card(heat)
 
     def read(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
         try:

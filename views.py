@@ -142,21 +142,23 @@ def picture_card(title: str, picture: Image.Image, alt: str, hint: str = "", wid
     return f'<div class="card picture"><h3>{text(title)}</h3>{image}{hint}</div>'
 
 
-def where_card(boxes: Image.Image | None, reading: str) -> str:
+def where_card(boxes: Image.Image | None, prediction: Prediction) -> str:
     """Where each character was seen, or why that is not known."""
     title = "Where each character was seen"
-    if boxes is not None:
-        hint = (
-            '<p class="hint">A box spans the columns around the point where the network was surest of a character; '
-            "networks of this kind (CTC) mark points, not outlines.</p>"
-        )
-        return picture_card(title, boxes, f"the captcha with a box around each of {reading}", hint)
-    if not reading:
+    if not prediction.text:
         return ""
-    return (
-        f'<div class="card"><h3>{title}</h3><p>This model has one output per position and looks at the whole picture '
-        "for each: it does not say where a character was seen, so there are no boxes.</p></div>"
+    if boxes is None:
+        return (
+            f'<div class="card"><h3>{title}</h3><p>This model does not say. A model with CTC does, and so does the '
+            ".safetensors file of one with attention slots.</p></div>"
+        )
+    said = (
+        "A box spans the columns around the point where the network was surest of a character."
+        if prediction.codec.head == "ctc"
+        else "A box spans the columns that this position's attention went to."
     )
+    alt = f"the captcha with a box around each of {prediction.text}"
+    return picture_card(title, boxes, alt, f'<p class="hint">{said}</p>')
 
 
 def grid_card(heat: Image.Image) -> str:

@@ -27,7 +27,6 @@ from PIL import Image
 
 from codec import BLANK_ID
 from common import SAVED_MODELS, UserError, write_atomically
-from config import ModelConfig
 from image_io import open_image
 from predict import CaptchaPredictor, ImageLike, Prediction
 
@@ -713,88 +712,86 @@ def _steps(axes: Axes, prediction: Prediction) -> None:
     _write(axes, 1.0, -0.29, "grey: no character", 8, color=MUTED, ha="right", transform=axes.transAxes)
 
 
-def character_boxes(
-    prediction: Prediction, size: tuple[int, int], config: ModelConfig
-) -> list[tuple[float, float, float, float]] | None:
-    """Where on the picture a CTC reader saw each character: the columns of its span, back through the resizing.
+Sides = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
-    Args:
-        prediction: of that picture.
-        size: (width, height) of the picture, in pixels.
-        config: of the model that read it.
+
+def character_boxes(image: Image.Image, prediction: Prediction, predictor: CaptchaPredictor) -> list[Sides] | None:
+    """Where on an RGB picture each character was seen: its columns in the network's input, back through the resizing.
 
     Returns:
-        (left, top, right, bottom) in pixels for each character. CTC marks a point of a letter rather than its outline:
-        a box reaches half-way to its neighbours, and at most half the usual distance of two characters. None for heads
-        with a class per position, which look at the whole picture for each.
+        (left, top, right, bottom) in pixels for each character; None where the network does not say where it looked.
     """
-    if prediction.codec.head != "ctc":
-        return None
-    width, height = size
+    columns = _ctc_columns(prediction) if prediction.codec.head == "ctc" else None
+    if columns is None:
+        attention = predictor.attention(predictor.preprocess_image(image)[None])
+        if attention is None:
+            return None
+        columns = _attended_columns(attention[0, [start for start, _ in prediction.spans]])
+    left, top, right, bottom = predictor.transform.seen_box(image)
+    edges = np.clip(left + np.array(columns).reshape(-1, 2) * (right - left), 0, image.width).tolist()
+    return [(first, max(0.0, top), last, min(float(image.height), bottom)) for first, last in edges]
+
+
+def _ctc_columns(prediction: Prediction) -> list[tuple[float, float]]:
+    """First and last column of each character as shares of the width.
+
+    CTC marks a point of a letter rather than its outline: the columns reach half-way to the neighbours', and at most
+    half the usual distance of two characters.
+    """
     steps = len(prediction.log_probs)
     centres = [(start + stop) / 2 for start, stop in prediction.spans]
     gaps = [b - a for a, b in pairwise(centres)]
     reach = float(np.median(gaps)) / 2 if gaps else 2.0
-    boxes = []
+    columns = []
     for i, ((start, stop), centre) in enumerate(zip(prediction.spans, centres, strict=True)):
-        left = max(centre - reach, (centres[i - 1] + centre) / 2 if i else 0.0)
-        right = min(centre + reach, (centre + centres[i + 1]) / 2 if i + 1 < len(centres) else float(steps))
-        edges = (
-            _to_picture(min(left, start) / steps, size, config),
-            _to_picture(max(right, stop) / steps, size, config),
-        )
-        boxes.append((edges[0], 0.0, edges[1], float(height)))
-    return [(max(0.0, left), top, min(float(width), right), bottom) for left, top, right, bottom in boxes]
+        first = max(centre - reach, (centres[i - 1] + centre) / 2 if i else 0.0)
+        last = min(centre + reach, (centre + centres[i + 1]) / 2 if i + 1 < len(centres) else float(steps))
+        columns.append((min(first, start) / steps, max(last, stop) / steps))
+    return columns
 
 
-def _to_picture(share: float, size: tuple[int, int], config: ModelConfig) -> float:
-    """A place along the network's input, 0 to 1, as a column of the picture before `data_loader` resized it."""
-    width, height = size
-    if config.resize == "stretch":
-        return share * width
-    if config.resize == "square":
-        side = max(width, height)
-        return share * side - (side - width) / 2
-    across, down = config.image_size[1], config.image_size[0]
-    inner = min(across, round(width * min(down / height, across / width)))
-    return (share * across - (across - inner) / 2) / max(inner, 1) * width
+def _attended_columns(attention: np.ndarray) -> list[tuple[float, float]]:
+    """First and last column, as shares of the width, of the middle two thirds of each row's attention (L, w)."""
+    width = attention.shape[1]
+    sums = np.pad(attention.cumsum(axis=1) / attention.sum(axis=1, keepdims=True), ((0, 0), (1, 0)))
+    places = np.arange(width + 1) / width
+    return [(float(np.interp(1 / 6, row, places)), float(np.interp(5 / 6, row, places))) for row in sums]
 
 
-def draw_boxes(image: ImageLike, prediction: Prediction, config: ModelConfig) -> Image.Image | None:
+def draw_boxes(image: ImageLike, prediction: Prediction, predictor: CaptchaPredictor) -> Image.Image | None:
     """The picture with a box, the character and its confidence wherever one was read; RGBA on a clear ground.
 
-    None where the model does not say where it looked, or read nothing.
+    Args:
+        image: that was read.
+        prediction: of that picture.
+        predictor: that read it.
+
+    Returns:
+        None where the model does not say where it looked, or read nothing.
     """
-    picture = _thumbnail(image, "the picture")
-    boxes = character_boxes(prediction, picture.size, config)
+    picture = open_image(image, "the picture")
+    boxes = character_boxes(picture, prediction, predictor)
     if not boxes:
         return None
-    width = 6.4
-    scale = width / picture.width
-    height = picture.height * scale
-    if height > 3.2:  # tall pictures: the whole must stay on a screen
-        scale *= 3.2 / height
-        width, height = picture.width * scale, 3.2
-    head = 0.42
+    scale = min(6.4 / picture.width, 3.2 / picture.height)  # inches; the whole must stay on a screen
+    width, height, head = picture.width * scale, picture.height * scale, 0.42
+    picture.thumbnail((1200, 1200))
     figure = _figure(width, height + head)
     figure.patch.set_alpha(0)
     page = _page(figure)
     _place(page, picture, (0, head, width, height))
     pitch = min((right - left) * scale for left, _, right, _ in boxes)
-    for (left, _, right, _), character, p in zip(boxes, prediction.text, prediction.char_confidences, strict=True):
+    for box, character, p in zip(boxes, prediction.text, prediction.char_confidences, strict=True):
         colour = CONFIDENCE_COLOURS[confidence_class(p)]
-        x, across = left * scale, (right - left) * scale
-        page.add_patch(
-            Rectangle((x + 0.012, head), across - 0.024, height - 0.012, facecolor=(*to_rgb(colour), 0.1), zorder=3)
-        )
-        page.add_patch(
-            Rectangle((x + 0.012, head), across - 0.024, height - 0.012, fill=False, edgecolor=colour, lw=1.6, zorder=4)
-        )
-        page.add_patch(Rectangle((x + 0.012 - 0.011, 0.02), across - 0.002, head - 0.02, facecolor=colour, zorder=4))
-        size = min(15.0, pitch * 72 / 0.75)
-        _write(page, x + across / 2, head / 2 - 0.05, character, size, mono=True, color=PAPER, ha="center", zorder=5)
+        left, top, right, bottom = (side * scale for side in box)
+        corner, across, down = (left + 0.012, head + top), right - left - 0.024, bottom - top - 0.012
+        page.add_patch(Rectangle(corner, across, down, facecolor=(*to_rgb(colour), 0.1), zorder=3))
+        page.add_patch(Rectangle(corner, across, down, fill=False, edgecolor=colour, lw=1.6, zorder=4))
+        page.add_patch(Rectangle((left + 0.001, 0.02), across + 0.022, head - 0.02, facecolor=colour, zorder=4))
+        size, middle = min(15.0, pitch * 72 / 0.75), (left + right) / 2
+        _write(page, middle, head / 2 - 0.05, character, size, mono=True, color=PAPER, ha="center", zorder=5)
         if pitch >= 0.25:
-            _write(page, x + across / 2, head - 0.08, f"{_percent(p)}%", 6, color=PAPER, ha="center", zorder=5)
+            _write(page, middle, head - 0.08, f"{_percent(p)}%", 6, color=PAPER, ha="center", zorder=5)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba()).copy())
