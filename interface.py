@@ -34,7 +34,7 @@ import views
 from common import ROOT, SAVED_MODELS, UserError, parse_config, run
 from config import ALPHANUMERIC, InterfaceConfig
 from serving import Limits, Models, PictureZip, build_api, check_picture, is_zip
-from teaching import Feedback, Teacher, labelled_pictures, read_header
+from teaching import Feedback, Teacher, labelled_pictures
 
 if TYPE_CHECKING:
     import gradio
@@ -799,9 +799,9 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
     """Fine-tune the chosen model on labelled captchas."""
     _html(
         gr,
-        '<p class="tab-intro">Teach the chosen model your captchas. It learns from 70 % of the pictures, 15 % choose '
-        "the best epoch, 15 % are held out to measure it. The pictures are named by their text "
-        "(aB3x_1.png), or a labels.csv in the zip names it. The model you start from stays as it is.</p>",
+        '<p class="tab-intro">Teach the chosen model your captchas. The pictures are named by their text (aB3x_1.png), '
+        "or a labels.csv in the zip names it. All of them teach the new model; what to expect of it is measured by "
+        "models that each did without a part of them. The model you start from stays as it is.</p>",
     )
     with gr.Row():
         with gr.Column(scale=4, min_width=280):
@@ -819,18 +819,13 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
             )
             counted = _html(gr, "", elem_id="counted")
             epochs = gr.Slider(
-                1,
+                0,
                 60,
-                15,
+                0,
                 step=1,
                 label="Epochs",
-                info="passes over all pictures, after two for the last layers",
+                info="passes over all pictures; 0: as many as suit their number",
                 elem_id="epochs",
-            )
-            keep = gr.Checkbox(
-                label="Also keep the characters that only the old model reads",
-                value=True,
-                elem_id="keep-alphabet",
             )
             with gr.Row():
                 start = gr.Button("Teach", variant="primary", elem_id="start", min_width=120)
@@ -861,7 +856,7 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
             choices = gr.Dropdown(choices=shop.names())
         return card(job_id), gr.Timer(active=running), choices, offered
 
-    def begin(file: str | None, kind: str, rounds: float, keep_all: bool, name: str | None) -> tuple[Any, ...]:
+    def begin(file: str | None, kind: str, rounds: float, name: str | None) -> tuple[Any, ...]:
         try:
             start_name, path = shop.teachable(name)
             rows = []
@@ -870,7 +865,7 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
                     raise UserError("there is no zip yet: upload one with labelled captchas")
                 rows = labelled_pictures(file)
             shards = shop.feedback.shards() if kind in ("feedback", "both") else []
-            job = shop.teacher.submit(rows, path, start_name, int(_number(rounds)), bool(keep_all), shards)
+            job = shop.teacher.submit(rows, path, start_name, int(_number(rounds)) or None, shards)
         except UserError as error:
             return views.note(views.sentence(error), "bad"), gr.skip(), gr.skip(), gr.skip()
         return "", job.id, card(job.id), gr.Timer(active=True)
@@ -889,7 +884,7 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
         return card(job_id), gr.Timer(active=job is not None and job.running), f'<p class="hint">{readings}.</p>'
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    start.click(begin, [upload, source, epochs, keep, checkpoint], [said, mine, panel, timer], **quiet)
+    start.click(begin, [upload, source, epochs, checkpoint], [said, mine, panel, timer], **quiet)
     cancel.click(stop, mine, [said, panel, timer], **quiet)
     timer.tick(look, [mine, offered_files], [panel, timer, checkpoint, offered_files], trigger_mode="once", **quiet)
     tab.select(arrive, mine, [panel, timer, counted], **quiet)
@@ -912,7 +907,7 @@ def _model_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
     def describe(name: str | None) -> str:
         try:
             chosen, path = shop.models.path(name)
-            metadata = read_header(path) if path.suffix == ".safetensors" else shop.models.predictor(name).metadata
+            metadata = shop.models.predictor(name).metadata
             return views.model_card(chosen, path, metadata, f"models/{chosen}")
         except UserError as error:
             return views.note(views.sentence(error), "bad")

@@ -1,10 +1,11 @@
 """Teach a reader new captchas from the page: keep corrected readings, and fine-tune in a process of its own.
 
-A job checks and splits the labelled pictures (as make_dataset.py), measures the model as it is on the held-out part
-(as accuracy_calculator.py) and fine-tunes it (as `main.py --config configs/finetune.yaml`), in a process that this file
-is run as: it can be stopped at any moment and gives its memory back. Everything is made in a hidden folder and moved to
-the other models when it is whole, so that a failure leaves everything as it was. export_model.py then adds the ONNX
-file, as another process. One job runs at a time.
+A job checks the labelled pictures (as make_dataset.py), measures the model as it is (as accuracy_calculator.py) and
+does what `main.py --config configs/finetune.yaml` does: all pictures teach the new model, and models that each did
+without a part of them say what to expect of it. That runs in a process of its own, which is this file: it can be
+stopped at any moment and gives its memory back. Everything is made in a hidden folder and moved to the other models
+when it is whole, so that a failure leaves everything as it was. export_model.py then adds the ONNX file, as another
+process. One job runs at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import yaml
 from common import ROOT, UserError, run, write_atomically, write_text
 from serving import LABEL_FILES, PictureZip, check_picture
 
-State = Literal["waiting", "checking", "measuring", "training", "exporting", "done", "failed", "cancelled"]
+State = Literal["waiting", "checking", "measuring", "training", "verifying", "exporting", "done", "failed", "cancelled"]
 
 LEAST_PICTURES, MOST_PICTURES = 20, 5000  # of one job
 MOST_WAITING = 3  # jobs beside the one that runs
@@ -39,17 +40,17 @@ MOST_SECONDS = 3600  # that a training may take
 STOP_SECONDS = 15  # until a process that was asked to stop is killed
 ROWS_PER_SHARD = 200  # of feedback: a shard is written anew for each row, so it must stay small
 LONGEST_TEXT = 32
-SPLIT = "70/15/15"
 EXPORT_SECONDS = 600
 ORDER = "order.json"  # what the process of a job reads
 SAYS = "job: "  # how it begins the lines that are for us
-KEPT = ("best.safetensors", "best.onnx", "history.json", "metrics.json", "before.json", "config.yaml")
+KEPT = ("best.safetensors", "history.json", "metrics.json", "config.yaml")
 # How far through the whole job each step begins and ends.
 SHARES: dict[State, tuple[float, float]] = {
     "waiting": (0.0, 0.0),
-    "checking": (0.0, 0.08),
-    "measuring": (0.08, 0.12),
-    "training": (0.12, 0.9),
+    "checking": (0.0, 0.05),
+    "measuring": (0.05, 0.1),
+    "training": (0.1, 0.4),
+    "verifying": (0.4, 0.9),
     "exporting": (0.9, 1.0),
 }
 
@@ -166,13 +167,13 @@ def _read_labels(name: str, text: str) -> dict[str, str]:
     """File name to label, by make_dataset.py's rules, which want a file."""
     import tempfile
 
-    from make_dataset import _LabelFile
+    from make_dataset import LabelFile
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LABEL_FILES[name.lower().endswith(".txt")]
         path.write_text(text, encoding="utf-8")
         try:
-            return _LabelFile(path).labels
+            return LabelFile(path).labels
         except UserError as error:
             raise UserError(str(error).replace(str(path), name)) from None
 
@@ -188,13 +189,13 @@ class Job:
     Attributes:
         id: made here, never from outside.
         start: the checkpoint to start from, and what the page calls it.
-        epochs: of the whole network.
-        keep_alphabet: whether it goes on reading the characters that only the start knows.
+        epochs: of the whole network; None for as many as suit the number of pictures.
         state: where it is.
         part: how much of that step is done, 0 to 1.
         note: what it does just now, or why it failed: one sentence.
         history: the rows of history.json so far.
-        result: metrics of the held-out pictures (`before`, `after`), `counts` of the split, `left_out`.
+        result: `before` and `after` (what accuracy_calculator.py reports), `expect` (a sentence), `left_out` and its
+            `reasons`; `export` where the export failed.
         model: what the new model is called in the chooser; None until there is one.
     """
 
@@ -202,8 +203,7 @@ class Job:
     folder: Path
     start: Path
     start_name: str
-    epochs: int
-    keep_alphabet: bool
+    epochs: int | None
     pictures: int
     state: State = "waiting"
     part: float = 0.0
@@ -213,6 +213,7 @@ class Job:
     model: str | None = None
     started: float = field(default_factory=time.time)
     ended: float | None = None
+    measured: tuple[int, int] = (0, 1)  # parts of the labels, done and in all
     cancelling: bool = False
     process: subprocess.Popen | None = None
 
@@ -270,8 +271,7 @@ class Teacher:
         rows: Sequence[Row],
         start: Path,
         start_name: str,
-        epochs: int = 20,
-        keep_alphabet: bool = False,
+        epochs: int | None = None,
         shards: Sequence[Path] = (),
     ) -> Job:
         """Queue a job.
@@ -280,8 +280,7 @@ class Teacher:
             rows: labelled pictures.
             start: a .safetensors checkpoint.
             start_name: what the page calls it.
-            epochs: 1 to 200.
-            keep_alphabet: go on reading characters that the labels lack.
+            epochs: at most 200; as many as suit the number of pictures by default.
             shards: parquet files with more labelled pictures, copied now.
 
         Raises:
@@ -308,7 +307,7 @@ class Teacher:
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise UserError(f"the pictures cannot be stored ({error.strerror or error})") from None
-        job = Job(job_id, folder, start, start_name, min(max(int(epochs), 1), 200), keep_alphabet, len(rows))
+        job = Job(job_id, folder, start, start_name, min(epochs, 200) if epochs else None, len(rows))
         with self._changed:
             self._jobs.append(job)
             if self._thread is None:
@@ -370,15 +369,12 @@ class Teacher:
             shutil.copyfile(job.start, job.folder / start)
         except OSError:
             raise UserError(f"the model {job.start_name} is gone: choose another") from None
-        order = {"start": start, "epochs": job.epochs, "keep_alphabet": job.keep_alphabet, "threads": self.threads}
-        write_text(job.folder / ORDER, json.dumps(order))
+        write_text(job.folder / ORDER, json.dumps({"start": start, "epochs": job.epochs, "threads": self.threads}))
         self._call(job, [str(ROOT / "teaching.py")], MOST_SECONDS)
-        folder = job.folder / "run"
-        self._read_history(job)
-        job.result["before"], job.result["after"] = _metrics(folder / "before.json"), _metrics(folder / "metrics.json")
-        job.model = self._publish(job, folder)
+        job.model = self._publish(job, job.folder / "run")
         model = self.models.resolve() / job.model
-        arguments = [str(ROOT / "export_model.py"), "--checkpoint", str(model), "--data", "dataset"]
+        shard = next((job.folder / "dataset").glob("train-*.parquet"))
+        arguments = [str(ROOT / "export_model.py"), "--checkpoint", str(model), "--data", str(shard)]
         try:
             self._enter(job, "exporting", "ready to use; exporting to ONNX and comparing")
             self._call(job, [*arguments, "--out", str(model.with_suffix(".onnx"))], EXPORT_SECONDS)
@@ -389,7 +385,6 @@ class Teacher:
 
     def _publish(self, job: Job, folder: Path) -> str:
         """Move what is worth keeping to the other models, all at once; gives the model's name there."""
-        _without_paths(folder / "config.yaml")
         name = f"taught-{job.id}"
         building = self.models / f".{name}"
         building.mkdir(parents=True)
@@ -460,24 +455,27 @@ class Teacher:
 
     def _follow(self, job: Job, line: str) -> None:
         """Take the progress from what a script says."""
+        if job.cancelling:
+            return
         if line.startswith(SAYS):
             said = json.loads(line.removeprefix(SAYS))
-            self._enter_quietly(job, said["state"], said["note"])
-            job.result |= said.get("result", {})
-            job.pictures = said.get("pictures", job.pictures)
+            job.result |= said.pop("result", {})
+            for name, value in said.items():
+                setattr(job, name, value)
+            job.part = 0.0
+        elif match := re.match(r"Measuring, part (\d+) of (\d+)", line):
+            job.state, job.measured = "verifying", (int(match[1]) - 1, int(match[2]))
         elif match := re.search(r"epoch (\d+)/(\d+):.*?(\d+)/(\d+) \[", line):
             epoch, epochs, step, steps = map(int, match.groups())
-            job.part = (epoch - 1 + step / max(steps, 1)) / max(epochs, 1)
-            if not job.cancelling:
-                job.note = f"epoch {epoch} of {epochs}"
+            done, parts = job.measured
+            job.part = (done + (epoch - 1 + step / max(steps, 1)) / max(epochs, 1)) / parts
+            job.note = f"epoch {epoch} of {epochs}"
+            if job.state == "verifying":
+                job.note = f"measuring with held-out pictures, part {done + 1} of {parts}: {job.note}"
         elif line.startswith("epoch "):
             self._read_history(job)
         elif job.state == "checking" and (match := re.search(r"(\d+)%\|", line)):
             job.part = int(match[1]) / 100
-
-    def _enter_quietly(self, job: Job, state: State, note: str) -> None:
-        if not job.cancelling:
-            job.state, job.note, job.part = state, note, 0.0
 
     def _read_history(self, job: Job) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -504,24 +502,6 @@ def _stop(process: subprocess.Popen | None) -> None:
     timer.start()
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
-    """What a .safetensors checkpoint says of itself, read without torch.
-
-    Raises:
-        UserError: it cannot be read, or is not one of ours.
-    """
-    from safetensors import safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            raw = file.metadata() or {}
-        return {key: value if key == "format" else json.loads(value) for key, value in raw.items()} | {
-            "model": json.loads(raw["model"])
-        }
-    except Exception as error:  # safetensors has its own, OSError, KeyError, ValueError
-        raise UserError(f"{Path(path).name} is damaged or was not written by main.py: choose another model") from error
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # The process of a job
 
@@ -530,73 +510,51 @@ def main() -> int:
     """Do what the job in the current folder asks for, up to the taught checkpoint in `run`; Teacher starts this."""
     from accuracy_calculator import evaluate, load_labelled
     from config import DatasetConfig
-    from main import Interrupted, train_model
+    from main import Interrupted, describe_expectation, train_model
     from make_dataset import make_dataset
     from predict import CaptchaPredictor
 
     if not Path(ORDER).is_file():
         raise UserError("this file is run by the page (interface.py), in the folder of a training")
-    order = json.loads(Path(ORDER).read_text(encoding="utf-8"))
+    config = _settings(json.loads(Path(ORDER).read_text(encoding="utf-8")))
     sources = [name for name in ("upload", "feedback") if Path(name).is_dir()]
-    info = make_dataset(DatasetConfig(sources=sources, out="dataset", split=SPLIT, workers=1))
-    counts = info["counts"]
-    total = sum(counts.values())
-    result = {"counts": counts, "left_out": info["rejects"]["total"], "reasons": info["rejects"]["counts"]}
-    if total < LEAST_PICTURES or not counts["test"] or not counts["validation"]:
+    info = make_dataset(DatasetConfig(sources=sources, out="dataset", split=config.split, workers=1))
+    total, rejects = sum(info["counts"].values()), info["rejects"]
+    if total < LEAST_PICTURES:
         raise UserError(f"{total} different pictures with a usable label are too few: {LEAST_PICTURES} are the least")
-    _say("measuring", f"measuring the model as it is on {counts['test']} held-out pictures", total, result)
-    images, texts, _ = load_labelled("dataset", "test")
-    predictor = CaptchaPredictor(order["start"], threads=order["threads"])
-    report, _ = evaluate(predictor, images, texts, progress=False)
-    _say("training", "beginning the training")
+    left_out = {"left_out": rejects["total"], "reasons": rejects["counts"]}
+    _say(state="measuring", note="measuring the model as it is", pictures=total, result=left_out)
+    images, texts, _ = load_labelled("dataset", "train")
+    report, _ = evaluate(CaptchaPredictor(config.init, threads=config.threads), images, texts, progress=False)
+    _say(state="training", note="beginning the training", result={"before": report})
     try:
-        train_model(_settings(order, info["alphabet"]))
+        report = train_model(config)["report"]
     except Interrupted:
         return 130
-    write_text("run/before.json", json.dumps(report, indent=1))
+    _say(result={"after": report, "expect": describe_expectation(report)})
     return 0
 
 
-def _say(state: State, note: str, pictures: int | None = None, result: dict[str, Any] | None = None) -> None:
-    said: dict[str, Any] = {"state": state, "note": note}
-    if result is not None:
-        said |= {"pictures": pictures, "result": result}
-    print(SAYS + json.dumps(said), flush=True)
+def _say(**changes: Any) -> None:
+    """Tell the page what has changed in its `Job`."""
+    print(SAYS + json.dumps(changes), flush=True)
 
 
-def _settings(order: dict[str, Any], alphabet: str) -> Any:
+def _settings(order: dict[str, Any]) -> Any:
     """A TrainConfig: configs/finetune.yaml, and what this job asks for."""
     from config import TrainConfig
+    from model import read_metadata
 
-    model = read_header(order["start"])["model"]
-    if order["keep_alphabet"]:
-        alphabet = model["alphabet"] + "".join(c for c in alphabet if c not in model["alphabet"])
-    # A dash between two characters would mean a range.
-    alphabet = alphabet.replace("-", "") + ("-" if "-" in alphabet else "")
     values = yaml.safe_load((ROOT / "configs" / "finetune.yaml").read_text(encoding="utf-8"))
     values |= {
         "data": ["dataset"],
         "out": "run",
         "init": order["start"],
-        "model": model["name"],
-        "alphabet": alphabet,
+        "model": read_metadata(order["start"])["model"]["name"],
         "epochs": order["epochs"],
         "threads": order["threads"],
     }
     return TrainConfig(**values)
-
-
-def _metrics(path: Path) -> dict[str, Any]:
-    """The headline figures of a report."""
-    report = json.loads(path.read_text(encoding="utf-8"))
-    return {key: report[key] for key in ("n", "sequence_accuracy", "wilson_95", "cer", "character_accuracy")}
-
-
-def _without_paths(config: Path) -> None:
-    """The run's settings without the folders that only its training knew."""
-    with contextlib.suppress(OSError, yaml.YAMLError):
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        write_text(config, yaml.safe_dump(settings | {"init": "auto", "data": "data", "out": None}, sort_keys=False))
 
 
 if __name__ == "__main__":

@@ -262,40 +262,76 @@ def strength_card(outcome: Mapping[str, Any], failures: Sequence[Trial]) -> str:
 
 def sweep_chart(label: str, points: Sequence[tuple[float, Mapping[str, Any]]], now: float) -> str:
     """Success rate along a knob, with intervals; a mark where the knob stands."""
-    width, height, left, right, top, bottom = 560, 220, 44, 14, 14, 40
     values = [value for value, _ in points]
-    span = max(values) - min(values) or 1.0
-
-    def x(value: float) -> float:
-        return left + (value - min(values)) / span * (width - left - right)
-
-    def y(rate: float) -> float:
-        return top + (1 - rate) * (height - top - bottom)
-
-    grid = "".join(
-        f'<line x1="{left}" x2="{width - right}" y1="{y(r):.1f}" y2="{y(r):.1f}" class="grid"/>'
-        f'<text x="{left - 6}" y="{y(r) + 4:.1f}" class="tick end">{r:.0%}</text>'
-        for r in (0, 0.25, 0.5, 0.75, 1)
-    )
-    bars = "".join(
-        f'<line x1="{x(v):.1f}" x2="{x(v):.1f}" y1="{y(o["interval"][0]):.1f}" y2="{y(o["interval"][1]):.1f}" '
-        f'class="whisker"/><circle cx="{x(v):.1f}" cy="{y(o["rate"]):.1f}" r="4.5" class="point"><title>'
-        f"{v:g}: {percent(o['rate'])}</title></circle>"
-        f'<text x="{x(v):.1f}" y="{height - bottom + 18}" class="tick middle">{v:g}</text>'
-        for v, o in points
-    )
-    path = " ".join(f"{x(v):.1f},{y(o['rate']):.1f}" for v, o in points)
-    place = x(min(max(now, min(values)), max(values)))
+    chart = Chart(220, (min(values), max(values)), 1.0)
+    bars = ""
+    for value, outcome in points:
+        (x, y), (_, low), (_, high) = (chart.at(value, rate) for rate in (outcome["rate"], *outcome["interval"]))
+        bars += (
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" class="whisker"/><circle cx="{x:.1f}" '
+            f'cy="{y:.1f}" r="4.5" class="point"><title>{value:g}: {percent(outcome["rate"])}</title></circle>'
+        )
+    place, _ = chart.at(min(max(now, min(values)), max(values)), 0)
+    bars += f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{chart.top}" y2="{chart.base}" class="now"/>'
     said = "; ".join(f"{v:g}: {o['rate']:.0%}" for v, o in points)
-    return (
-        f'<div class="card"><h3>Read, along “{text(label)}”</h3><svg class="chart" viewBox="0 0 {width} {height}" '
-        f'role="img" aria-label="Success rate by {text(label)}: {said}">{grid}'
-        f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{top}" y2="{height - bottom}" class="now"/>'
-        f'<polyline points="{path}" class="curve good"/>{bars}'
-        f'<text x="{(left + width - right) / 2}" y="{height - 4}" class="tick middle">{text(label)}</text></svg>'
-        f'<p class="hint">{points[0][1]["n"]} captchas at each value, all else as set; bars are 95 % intervals; the '
-        "dashed line is where the knob stands.</p></div>"
+    svg = chart.svg(
+        f"Success rate by {label}: {said}",
+        [(v, o["rate"]) for v, o in points],
+        [(rate, f"{rate:.0%}") for rate in (0, 0.25, 0.5, 0.75, 1)],
+        [(value, f"{value:g}") for value in values],
+        bars,
     )
+    return (
+        f'<div class="card"><h3>Read, along “{text(label)}”</h3>{svg}<p class="hint">{points[0][1]["n"]} captchas at '
+        "each value, all else as set; bars are 95 % intervals; the dashed line is where the knob stands.</p></div>"
+    )
+
+
+class Chart:
+    """A line chart as SVG.
+
+    Args:
+        height: of the picture, whose width is 560.
+        across: the first and last value on the horizontal axis.
+        highest: value on the vertical axis, which begins at 0.
+    """
+
+    width, left, right, top = 560, 44, 14, 14
+
+    def __init__(self, height: int, across: tuple[float, float], highest: float) -> None:
+        self.height, self.base = height, height - 28
+        self.first, self.span, self.highest = across[0], across[1] - across[0] or 1.0, highest or 1.0
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Values to a place in the picture."""
+        along = self.left + (x - self.first) / self.span * (self.width - self.left - self.right)
+        return along, self.base - y / self.highest * (self.base - self.top)
+
+    def svg(
+        self,
+        said: str,
+        points: Sequence[tuple[float, float]],
+        levels: Sequence[tuple[float, str]],
+        ticks: Sequence[tuple[float, str]],
+        more: str = "",
+    ) -> str:
+        """The chart: what it says in words, its line, names of values on both axes, and what else is drawn."""
+        grid = ""
+        for value, name in levels:
+            y = self.at(0, value)[1]
+            grid += (
+                f'<line x1="{self.left}" x2="{self.width - self.right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
+                f'<text x="{self.left - 6}" y="{y + 4:.1f}" class="tick end">{text(name)}</text>'
+            )
+        for value, name in ticks:
+            grid += (
+                f'<text x="{self.at(value, 0)[0]:.1f}" y="{self.height - 8}" class="tick middle">{text(name)}</text>'
+            )
+        path = " ".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in points)
+        return (
+            f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{text(said)}">{grid}'
+            f'<polyline points="{path}" class="curve"/>{more}</svg>'
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -326,8 +362,9 @@ def job_card(job: Job | None, before: int, downloads: Mapping[str, str]) -> str:
         parts.append(_curve(job.history))
     if job.result.get("after"):
         parts.append(_result(job.result))
-    if job.result.get("counts") and not job.result.get("after"):
-        parts.append(f'<p class="hint">{_counts(job.result)}</p>')
+    if job.result.get("left_out"):
+        reasons = ", ".join(f"{n} {reason}" for reason, n in job.result["reasons"].items())
+        parts.append(f'<p class="hint">{job.result["left_out"]} left out: {text(reasons)}.</p>')
     if downloads:
         links = "".join(
             f'<a class="button" download href="{text(url)}">{text(name)}</a>' for name, url in downloads.items()
@@ -342,61 +379,33 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _counts(result: Mapping[str, Any]) -> str:
-    counts = result["counts"]
-    said = f"{counts['train']} to learn from, {counts['validation']} to choose by, {counts['test']} held out"
-    if result.get("left_out"):
-        reasons = ", ".join(f"{n} {reason}" for reason, n in result["reasons"].items())
-        said += f"; {result['left_out']} left out ({reasons})"
-    return text(said) + "."
-
-
 def _result(result: Mapping[str, Any]) -> str:
     rows = "".join(
         f"<tr><th>{name}</th><td><b>{percent(m['sequence_accuracy'])}</b></td><td>{interval(m['wilson_95'])}</td>"
-        f"<td>{percent(m['cer'])}</td></tr>"
-        for name, m in (("before", result.get("before")), ("after", result["after"]))
-        if m
+        f"<td>{percent(m['cer'])}</td><td>{m['n']:,}</td></tr>"
+        for name, m in (("before", result["before"]), ("after", result["after"]))
     )
     return (
-        f'<table class="facts"><thead><tr><th>on {result["after"]["n"]} held-out pictures</th><th>whole text right</th>'
-        f"<th>95 % interval</th><th>CER</th></tr></thead><tbody>{rows}</tbody></table>"
-        f'<p class="hint">{_counts(result)}</p>'
+        '<table class="facts"><thead><tr><th></th><th>whole text right</th><th>95 % interval</th><th>CER</th>'
+        f"<th>n</th></tr></thead><tbody>{rows}</tbody></table><p>{sentence(result['expect'])}</p>"
     )
 
 
 def _curve(history: Sequence[Mapping[str, Any]]) -> str:
-    """Sequence accuracy and CER on the validation pictures, epoch by epoch."""
-    width, height, left, right, top, bottom = 560, 180, 44, 14, 12, 34
-    checked = [row for row in history if row.get("validation")]
-    if not checked:
-        return ""
-    last = max(row["epoch"] for row in checked)
-
-    def point(epoch: float, share: float) -> tuple[float, float]:
-        across = 0.5 if last <= 1 else (epoch - 1) / (last - 1)
-        return left + across * (width - left - right), top + (1 - min(share, 1.0)) * (height - top - bottom)
-
-    grid = "".join(
-        f'<line x1="{left}" x2="{width - right}" y1="{point(1, s)[1]:.1f}" y2="{point(1, s)[1]:.1f}" class="grid"/>'
-        f'<text x="{left - 6}" y="{point(1, s)[1] + 4:.1f}" class="tick end">{s:.0%}</text>'
-        for s in (0, 0.5, 1)
+    """The training loss, epoch by epoch."""
+    losses = [(float(row["epoch"]), float(row["train_loss"])) for row in history]
+    highest = max(loss for _, loss in losses)
+    epoch, latest = losses[-1]
+    chart = Chart(170, (1, max(epoch, 2)), highest)
+    x, y = chart.at(epoch, latest)
+    svg = chart.svg(
+        f"Loss on the pictures it learns from, epoch by epoch; {latest:.2f} after epoch {epoch:g}",
+        losses,
+        [(highest * share, f"{highest * share:.2g}") for share in (0, 0.5, 1)],
+        [(1, "1"), (epoch, f"{epoch:g}")] if epoch > 1 else [(1, "1")],
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="point"/>',
     )
-    lines = ""
-    for key, kind in (("sequence_accuracy", "good"), ("cer", "bad")):
-        places = [point(row["epoch"], row["validation"][key]) for row in checked]
-        lines += f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}" class="curve {kind}"/>'
-        lines += "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" class="mark {kind}"/>' for a, b in places[-1:])
-    latest = checked[-1]["validation"]
-    return (
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="Validation after epoch '
-        f"{checked[-1]['epoch']}: {percent(latest['sequence_accuracy'])} right, CER {percent(latest['cer'])}"
-        f'">{grid}{lines}<text x="{left}" y="{height - 6}" class="tick">epoch 1</text><text x="{width - right}" '
-        f'y="{height - 6}" class="tick end">epoch {last}</text></svg><p class="legend"><span class="good">'
-        f'<i class="dot"></i>'
-        f"whole text right {percent(latest['sequence_accuracy'])}</span><span class='bad'><i class='dot'></i>"
-        f"CER {percent(latest['cer'])}</span><span>validation, n = {latest.get('n', '?')}</span></p>"
-    )
+    return f'{svg}<p class="hint">Loss on the pictures it learns from: {latest:.2f} after epoch {epoch:g}.</p>'
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -409,7 +418,12 @@ HEADS = {
     "positions": "one classifier per character position",
     "combination": "label-combination classifier",
 }
-RESIZES = {"pad": "shape kept, padded", "stretch": "stretched", "square": "padded to a square"}
+RESIZES = {
+    "content": "cut to its contents and stretched",
+    "pad": "shape kept, padded",
+    "stretch": "stretched",
+    "square": "padded to a square",
+}
 
 
 def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str) -> str:

@@ -59,7 +59,7 @@ MAY = {
     "label_errors": BOTTOM | {"codec", "make_dataset", "model", "predict", "accuracy_calculator", "visualize", "main"},
     "export_model": BOTTOM | {"codec", "model", "predict", "accuracy_calculator"},
     "serving": BOTTOM | {"predict"},
-    "teaching": BOTTOM | {"accuracy_calculator", "main", "make_dataset", "predict", "serving"},
+    "teaching": BOTTOM | {"accuracy_calculator", "main", "make_dataset", "model", "predict", "serving"},
     "strength": BOTTOM | {"accuracy_calculator", "captcha_generator", "captcha_styles", "codec", "predict"},
     "views": BOTTOM | {"accuracy_calculator", "predict", "strength", "teaching", "visualize"},
     "interface": BOTTOM
