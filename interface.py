@@ -57,6 +57,11 @@ STYLE_SHEET = ROOT / "assets" / "page.css"
 # Fonts that a browser has anyway: the page loads none.
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
+# Gradio gives the pictures of examples no names, which a screen reader needs.
+NAME_EXAMPLES = """() => document.querySelectorAll(".gallery-item").forEach((button) => {
+  const file = decodeURIComponent(button.querySelector("img")?.src.split("/").pop() || "");
+  button.setAttribute("aria-label", `Example ${file}`);
+})"""
 COPY = """element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
@@ -206,7 +211,6 @@ def read_batch(files: Sequence[str | Path], predictor: CaptchaPredictor, labels:
                     "file": name,
                     "reading": prediction.text,
                     "confidence": prediction.confidence,
-                    "characters": list(zip(prediction.text, prediction.char_confidences, strict=True)),
                     "prediction": prediction,
                     "picture": small,
                 }
@@ -267,8 +271,8 @@ def batch_summary(batch: Batch, model: str, seconds: float) -> str:
     writer.writeheader()
     # A spreadsheet takes a cell that begins so for a formula.
     writer.writerows({k: f"'{v}" if str(v)[:1] in ("=", "+", "-", "@") else v for k, v in row.items()} for row in rows)
-    links = views.data_link("readings.csv", "text/csv", table.getvalue(), "CSV")
-    links += views.data_link("readings.json", "application/json", json.dumps(rows, ensure_ascii=False), "JSON")
+    links = views.data_link("readings.csv", "text/csv", table.getvalue().encode(), "CSV")
+    links += views.data_link("readings.json", "application/json", json.dumps(rows, ensure_ascii=False).encode(), "JSON")
     return (
         f'<div class="card">{views.figures(items)}<p class="downloads">{links}</p>{_refusals(batch)}'
         f"{views.batch_table(batch.rows, batch.labelled)}</div>"
@@ -421,6 +425,10 @@ def theme(gr: Any) -> Any:
         slider_color="#0b6e69",
         slider_color_dark="#14918a",
         color_accent="#0b6e69",
+        table_odd_background_fill_dark="#162125",
+        table_even_background_fill_dark="#1b282d",
+        link_text_color="#0b6e69",
+        link_text_color_dark="#5fd6c8",
         checkbox_background_color_selected="#0b6e69",
         checkbox_background_color_selected_dark="#0f7d77",
     )
@@ -455,6 +463,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
         _html(
             gr, '<p class="foot">Everything stays on this machine. For programs: <a href="docs">the REST route</a>.</p>'
         )
+        demo.load(None, js=NAME_EXAMPLES, api_visibility="private")
         # Models trained since the start appear when the page is loaded anew.
         demo.load(lambda: gr.Dropdown(choices=shop.names()), None, checkpoint, api_visibility="private")
     demo.queue(default_concurrency_limit=4, max_size=64)
@@ -492,9 +501,14 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
             _uploads_as_they_are(picture)
             button = gr.Button("Read", variant="primary", elem_id="read")
             if examples:
-                gr.Examples([[str(path)] for path in examples], [picture], cache_examples=False, label="Examples")
+                gr.Examples([[str(path)] for path in examples], [picture], cache_examples=False, elem_id="examples")
         with gr.Column(scale=5, min_width=280):
             reading = _html(gr, views.NO_READING, elem_id="reading", js_on_load=COPY)
+    with gr.Row():
+        with gr.Column(scale=5, min_width=280):
+            where = _html(gr, "", elem_id="where")
+        with gr.Column(scale=4, min_width=280):
+            likely = _html(gr, "", elem_id="likely")
             with gr.Row(equal_height=True):
                 correction = gr.Textbox(
                     label="Wrong? Type the right text",
@@ -507,11 +521,6 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
                 )
                 keep = gr.Button("Keep", scale=1, min_width=90, elem_id="keep")
             kept = _html(gr, "", elem_id="kept")
-    with gr.Row():
-        with gr.Column(scale=5, min_width=280):
-            where = _html(gr, "", elem_id="where")
-        with gr.Column(scale=4, min_width=280):
-            likely = _html(gr, "", elem_id="likely")
     grid = _html(gr, "", elem_id="grid")
     outputs = [reading, likely, where, grid]
     blank = (views.NO_READING, "", "", "")
@@ -596,9 +605,9 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
             )
         with gr.Column(scale=2, min_width=240):
             labels = gr.Radio(
-                [("if they agree with the readings", "auto"), ("yes", "yes"), ("no", "no")],
+                [("find out", "auto"), ("yes", "yes"), ("no", "no")],
                 value="auto",
-                label="Do the file names say what is right? (aB3x_1.png is aB3x)",
+                label="Do the file names say what is right (aB3x_1.png)?",
                 elem_id="labels",
             )
             with gr.Row():
@@ -625,9 +634,8 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                     yield shown, gr.skip(), gr.skip()
             assert batch is not None
             seconds = time.perf_counter() - started
-            summary = batch_summary(batch, shop.models.path(name)[0], seconds)
-            yield views.progress_bar(1, f"{total:,} of {total:,}", "Reading"), summary, gr.skip()
-            yield "", gr.skip(), _batch_grid(batch) if batch.rows else ""
+            yield "", batch_summary(batch, shop.models.path(name)[0], seconds), gr.skip()
+            yield gr.skip(), gr.skip(), _batch_grid(batch) if batch.rows else ""
         except UserError as error:
             yield views.note(views.sentence(error), "bad"), "", ""
 
@@ -640,7 +648,7 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
 
 
 def _batch_grid(batch: Batch) -> str:
-    """The least sure pictures with their readings, as HTML."""
+    """The least sure pictures with their readings, as HTML, and the same as one picture to download."""
     from visualize import draw_grid, figure_image
 
     rows = batch.rows[:GRID_PICTURES]
@@ -651,7 +659,7 @@ def _batch_grid(batch: Batch) -> str:
         [row["file"] for row in rows],
     )
     title = f"The {len(rows)} least sure of {len(batch.rows):,}" if len(rows) < len(batch.rows) else "All readings"
-    return views.picture_card(title, figure_image(figure), "pictures with their readings and confidences", wide=True)
+    return views.batch_grid(title, rows, batch.labelled, figure_image(figure))
 
 
 def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
@@ -710,11 +718,8 @@ def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                 )
                 along = gr.Button("Try along this knob", elem_id="sweep", min_width=140)
             strength_status = _html(gr, "", elem_id="strength-status")
-    with gr.Row():
-        with gr.Column(scale=5, min_width=280):
-            strength = _html(gr, "", elem_id="strength")
-        with gr.Column(scale=4, min_width=280):
             chart = _html(gr, "", elem_id="sweep-chart")
+    strength = _html(gr, "", elem_id="strength")
     knobs = list(sliders.values())
     inputs = [style, font, alphabet, length, seed, checkpoint, *knobs]
 
@@ -830,8 +835,8 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
             with gr.Row():
                 start = gr.Button("Teach", variant="primary", elem_id="start", min_width=120)
                 cancel = gr.Button("Cancel", elem_id="cancel", min_width=90)
-        with gr.Column(scale=5, min_width=280):
             said = _html(gr, "", elem_id="teach-said")
+        with gr.Column(scale=5, min_width=280):
             panel = _html(gr, views.job_card(None, 0, {}), elem_id="job")
     mine = gr.State("")  # id of the job that this page started last
     offered_files = gr.State("")  # of that job, as the chooser has them
@@ -934,7 +939,7 @@ def build_app(shop: Workshop, limits: Limits | None = None, examples: str | Path
         max_file_size=UPLOAD_LIMIT,
         theme=theme(gr),
         css_paths=[STYLE_SHEET],
-        footer_links=["api", "settings"],
+        footer_links=["api"],
     )
 
 

@@ -131,12 +131,21 @@ def _small(probability: float) -> str:
     return "< 0.01 %" if probability < 0.0001 else percent(probability, 2)
 
 
-def picture_card(title: str, picture: Image.Image, alt: str, hint: str = "", wide: bool = False) -> str:
-    """A picture under a heading; a wide one can be scrolled on a narrow screen."""
+def data_url(kind: str, content: bytes) -> str:
+    """Bytes within the page itself."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def png(picture: Image.Image) -> bytes:
+    """The picture as a PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    image = f'<img src="{source}" alt="{text(alt)}">'
+    return buffer.getvalue()
+
+
+def picture_card(title: str, picture: Image.Image, alt: str, hint: str = "", wide: bool = False) -> str:
+    """A picture under a heading; a wide one can be scrolled on a narrow screen."""
+    image = f'<img src="{data_url("image/png", png(picture))}" alt="{text(alt)}">'
     if wide:
         image = f'<div class="scroll wide" tabindex="0" role="region" aria-label="{text(title)}">{image}</div>'
     return f'<div class="card picture"><h3>{text(title)}</h3>{image}{hint}</div>'
@@ -185,10 +194,15 @@ def progress_bar(share: float, label: str, name: str = "Progress") -> str:
 # Batch
 
 
-def data_link(name: str, kind: str, content: str, label: str) -> str:
+def data_link(name: str, kind: str, content: bytes, label: str) -> str:
     """A download that needs no file on the server."""
-    encoded = base64.b64encode(content.encode()).decode()
-    return f'<a class="button" download="{text(name)}" href="data:{kind};base64,{encoded}">{text(label)}</a>'
+    return f'<a class="button" download="{text(name)}" href="{data_url(kind, content)}">{text(label)}</a>'
+
+
+def letters(prediction: Prediction) -> str:
+    """A reading, each character in the colour of its class of confidence."""
+    pairs = zip(prediction.text, prediction.char_confidences, strict=True)
+    return "".join(f'<span class="{_class(p)}">{text(c)}</span>' for c, p in pairs) or NOTHING
 
 
 def figures(items: Iterable[tuple[str, str]]) -> str:
@@ -198,15 +212,14 @@ def figures(items: Iterable[tuple[str, str]]) -> str:
 
 
 def batch_table(rows: Sequence[Mapping[str, Any]], labelled: bool) -> str:
-    """Readings, in the order given; `row` has file, reading, confidence, characters and, if labelled, label."""
+    """Readings, in the order given; `row` has file, confidence, prediction and, if labelled, label and right."""
     head = "<th>File</th><th>Reading</th><th>Confidence</th>" + ("<th>Label</th><th>Right?</th>" if labelled else "")
     body = []
     for row in rows[:SHOWN_ROWS]:
         kind = _class(row["confidence"])
-        letters = "".join(f'<span class="{_class(p)}">{text(c)}</span>' for c, p in row["characters"])
         cells = (
             f'<td class="file" title="{text(row["file"])}">{text(row["file"])}</td>'
-            f'<td class="letters">{letters or NOTHING}</td>'
+            f'<td class="letters">{letters(row["prediction"])}</td>'
             f'<td class="{kind}"><i class="dot"></i>{percent(row["confidence"])}</td>'
         )
         if labelled:
@@ -220,6 +233,29 @@ def batch_table(rows: Sequence[Mapping[str, Any]], labelled: bool) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="Readings, least sure first"><table class="list">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{tail}"
     )
+
+
+def batch_grid(title: str, rows: Sequence[Mapping[str, Any]], labelled: bool, picture: Image.Image) -> str:
+    """Pictures with their readings, and all of them as one picture to download."""
+    shown = []
+    for row in rows:
+        mark = ""
+        if labelled:
+            mark = '<b class="right">✓</b>' if row["right"] else f'<b class="wrong">✗</b> {text(row["label"])}'
+        caption = f'<span class="letters">{letters(row["prediction"])}</span> {percent(row["confidence"], 0)} {mark}'
+        shown.append((png(row["picture"]), row["file"], caption))
+    link = data_link("readings.png", "image/png", png(picture), "Picture")
+    return f'<div class="card"><div class="bar-line"><h3>{text(title)}</h3>{link}</div>{gallery(shown)}</div>'
+
+
+def gallery(pictures: Iterable[tuple[bytes, str, str]]) -> str:
+    """Pictures side by side: PNG file, what it is in words, and HTML below it."""
+    shown = "".join(
+        f'<figure><img src="{data_url("image/png", picture)}" alt="{text(alt)}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+        for picture, alt, caption in pictures
+    )
+    return f'<div class="pictures">{shown}</div>'
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -238,15 +274,13 @@ def strength_card(outcome: Mapping[str, Any], failures: Sequence[Trial]) -> str:
     rate = outcome["rate"]
     _, kind, word, meaning = next(v for v in VERDICTS if rate >= v[0])
     low, high = outcome["interval"]
-    shown = "".join(
-        f'<figure><img src="data:image/png;base64,{base64.b64encode(t.picture).decode()}" alt="captcha {text(t.text)}">'
-        f"<figcaption>{text(t.text)} <span>read as</span> <b>{text(t.reading) or NOTHING}</b></figcaption></figure>"
+    shown = gallery(
+        (t.picture, f"captcha {t.text}", f"{text(t.text)} <span>read as</span> <b>{text(t.reading) or NOTHING}</b>")
         for t in failures[:SHOWN_FAILURES]
     )
     more = len(failures) - SHOWN_FAILURES
     listed = (
-        f"<h3>{len(failures)} misread{f', {SHOWN_FAILURES} shown' if more > 0 else ''}</h3>"
-        f'<div class="failures">{shown}</div>'
+        f"<h3>{len(failures)} misread{f', {SHOWN_FAILURES} shown' if more > 0 else ''}</h3>{shown}"
         if failures
         else '<p class="hint">Not one was misread.</p>'
     )
@@ -469,6 +503,13 @@ def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str) -> 
     )
 
 
+SETS = {
+    "validation": "its own kind, pictures that chose the best epoch",
+    "test": "its own kind, pictures held back from training",
+    "cross_validation": "its own kind, by models that had not seen the pictures",
+}
+
+
 def _measured(metrics: Mapping[str, Any]) -> str:
     rows = []
     for name, values in metrics.items():
@@ -479,8 +520,9 @@ def _measured(metrics: Mapping[str, Any]) -> str:
         bounds = interval(values.get("wilson_95") or wilson_interval(round(right * n), n)) if n else "–"
         said = f'<br><span class="hint">{text(values["note"])}</span>' if values.get("note") else ""
         rows.append(
-            f"<tr><th>{text(name)}{said}</th><td>{f'{n:,}' if n else '–'}</td><td><b>{percent(right)}</b></td>"
-            f"<td>{bounds}</td><td>{percent(values['cer']) if 'cer' in values else '–'}</td></tr>"
+            f"<tr><th>{text(SETS.get(name, name))}{said}</th><td>{f'{n:,}' if n else '–'}</td>"
+            f"<td><b>{percent(right)}</b></td><td>{bounds}</td>"
+            f"<td>{percent(values['cer']) if 'cer' in values else '–'}</td></tr>"
         )
     if not rows:
         return '<p class="hint">The checkpoint carries no measurements.</p>'

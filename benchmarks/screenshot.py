@@ -51,7 +51,7 @@ def _batch(page: Page, picture: str) -> None:
     page.locator("#files input[type=file]").set_input_files(files)
     page.locator("#files").get_by_text(files[-1].name).wait_for(timeout=PATIENCE)
     page.locator("#read-all").click()
-    page.locator("#batch-grid img").wait_for(timeout=PATIENCE)
+    page.locator("#batch-grid img").first.wait_for(timeout=PATIENCE)
 
 
 def _make(page: Page, picture: str) -> None:

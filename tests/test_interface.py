@@ -417,7 +417,7 @@ def test_a_batch_gives_a_table_and_downloads(
     tab.upload(tmp_path / "captchas.zip", "#files")
     page.locator("#files").get_by_text("captchas.zip").wait_for()
     page.locator("#read-all").click()
-    page.locator("#batch-grid img").wait_for()
+    page.locator("#batch-grid img").first.wait_for()
     assert page.locator("#batch-result tbody tr").count() == len(right)
     assert page.locator("#batch-result .right").count() == len(right)
     assert "1 left out" in page.locator("#batch-result details").inner_text()

@@ -14,6 +14,7 @@ import views
 from codec import Alphabet, build_codec
 from predict import Prediction
 from strength import Trial, success
+from teaching import Job
 
 NASTY = "<img src=x onerror=alert(1)>\"'`${1}{{x}}&amp;"
 
@@ -55,9 +56,21 @@ def pieces() -> dict[str, str]:
         "file": NASTY,
         "reading": "ab",
         "confidence": 0.5,
-        "characters": [("<", 0.5)],
+        "prediction": prediction("<&{"),
+        "picture": Image.new("RGB", (9, 9)),
         "label": NASTY,
         "right": False,
+    }
+    report = {"n": 20, "sequence_accuracy": 0.5, "wilson_95": (0.3, 0.7), "cer": 0.2}
+    taught = Job(NASTY, Path(), Path(), NASTY, None, 20, "done", note=NASTY, ended=0)
+    taught.history = [{"epoch": i, "train_loss": 3 / i} for i in (1, 2)]
+    taught.result = {
+        "before": report,
+        "after": report,
+        "expect": NASTY,
+        "left_out": 2,
+        "reasons": {NASTY: 2},
+        "export": NASTY,
     }
     metadata: dict[str, Any] = {
         "model": {"name": NASTY, "head": "ctc", "alphabet": "<&{", "image_size": [48, 192], "max_length": 5},
@@ -73,9 +86,12 @@ def pieces() -> dict[str, str]:
         "nowhere": views.where_card(None, prediction("<&{")),
         "progress": views.progress_bar(0.5, NASTY, NASTY),
         "table": views.batch_table([row], labelled=True),
-        "link": views.data_link(NASTY, "text/csv", NASTY, NASTY),
+        "grid": views.batch_grid(NASTY, [row], True, Image.new("RGB", (9, 9))),
+        "link": views.data_link(NASTY, "text/csv", NASTY.encode(), NASTY),
         "strength": views.strength_card(success([trial] * 30), [trial] * 30),
         "sweep": views.sweep_chart(NASTY, [(0, success([trial])), (1, success([trial]))], 0.5),
+        "job": views.job_card(taught, 2, {NASTY: NASTY}),
+        "waiting": views.job_card(Job(NASTY, Path(), Path(), NASTY, None, 5, note=NASTY), 2, {}),
         "model": views.model_card(NASTY, Path(__file__), metadata, NASTY),
         "note": views.note(views.sentence(NASTY)),
     }
