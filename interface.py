@@ -927,10 +927,10 @@ def _model_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
 def build_app(shop: Workshop, limits: Limits | None = None, examples: str | Path = EXAMPLES) -> Any:
     """The route with the page mounted on it, one FastAPI app."""
     gr = _gradio()
-    app = build_api(shop.models, limits)
-    return gr.mount_gradio_app(
-        app,
-        build_demo(shop, examples),
+    demo = build_demo(shop, examples)
+    app = gr.mount_gradio_app(
+        build_api(shop.models, limits),
+        demo,
         path="/",
         show_error=True,
         ssr_mode=False,
@@ -941,6 +941,9 @@ def build_app(shop: Workshop, limits: Limits | None = None, examples: str | Path
         css_paths=[STYLE_SHEET],
         footer_links=["api"],
     )
+    # As its own server would: until then Gradio takes any path of this machine for an upload.
+    demo.has_launched = demo.is_running = True
+    return app
 
 
 def main() -> int:

@@ -459,8 +459,11 @@ def test_knobs_change_the_captcha_and_a_hundred_are_tried(open_tab):
 def test_teaching_makes_a_model_and_cancelling_does_not(
     open_tab, captchas: list[tuple[bytes, str]], tmp_path: Path, demo: SimpleNamespace
 ):
+    """Folds of a real training say what to expect of the new model, which is there at once, as ONNX too."""
     tab = open_tab(viewport=LAPTOP)
-    page = tab.page
+    page, job = tab.page, tab.page.locator("#job")
+    start = demo.models / "reader.safetensors"
+    before = start.read_bytes()
     tab.open("Teach")
     page.locator("#start").click()
     page.locator("#teach-said .bad").wait_for()
@@ -470,25 +473,30 @@ def test_teaching_makes_a_model_and_cancelling_does_not(
     page.locator("#epochs input[type=number]").fill("1")
     page.locator("#epochs input[type=number]").press("Tab")
     page.locator("#start").click()
-    page.locator("#job [role=progressbar]").wait_for()
+    job.locator("[role=progressbar]").wait_for()
     page.locator("#cancel").click()
-    page.locator("#job [data-state=cancelled]").wait_for()
+    job.locator("[data-state=cancelled]").wait_for()
     assert {p.name for p in demo.models.iterdir()} == {"reader.onnx", "reader.safetensors"}
     page.locator("#start").click()
-    page.locator("#job svg.chart").wait_for(timeout=3 * PATIENCE)
-    page.locator("#job .downloads a", has_text="Checkpoint").wait_for(timeout=3 * PATIENCE)
-    assert "held-out pictures" in page.locator("#job").inner_text()
-    file = page.request.get(demo.address + page.locator("#job .downloads a").first.get_attribute("href"))
-    made = next(demo.models.glob("taught-*/best.safetensors"))
-    assert file.status == 200 and file.body() == made.read_bytes()
-    page.locator("#cancel").click()  # of the export, which takes long
-    page.locator("#job [data-state=done]").wait_for(timeout=3 * PATIENCE)
-    name = f"{made.parent.name}/best.safetensors"
+    job.locator("svg.chart").wait_for(timeout=3 * PATIENCE)
+    job.locator("[data-state=done]").wait_for(timeout=6 * PATIENCE)
+    assert start.read_bytes() == before and not list((demo.data / ".teaching").iterdir())
+    folder = next(demo.models.glob("taught-*"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    said = job.inner_text()
+    assert metrics["folds"] == 3 and f"measured on {metrics['n']} pictures by 3 model(s)" in said, said
+    assert [row.split()[0] for row in job.locator("tbody tr").all_inner_texts()] == ["before", "after"]
+    for link, file in (("Checkpoint", "best.safetensors"), ("ONNX", "best.onnx")):
+        answer = page.request.get(demo.address + job.locator("a", has_text=link).get_attribute("href"))
+        assert answer.status == 200 and answer.body() == (folder / file).read_bytes()
+        predictor = CaptchaPredictor(folder / file, device="cpu", threads=1)
+        assert predictor.metadata["metrics"]["cross_validation"]["n"] == metrics["n"]
+        assert str(tmp_path.parent) not in json.dumps(predictor.metadata) + (folder / "config.yaml").read_text()
     page.locator("#checkpoint input").click()
-    page.get_by_role("option", name=name).click()
+    page.get_by_role("option", name=f"{folder.name}/best.safetensors").click()
     tab.open("Model")
-    page.locator("#card h3", has_text=name).wait_for()
-    assert "validation" in page.locator("#card").inner_text()
+    page.locator("#card h3", has_text=folder.name).wait_for()
+    assert "by models that had not seen the pictures" in page.locator("#card").inner_text()
     tab.settled()
 
 
@@ -514,7 +522,7 @@ def test_the_route_and_its_description_stand_beside_the_page(
     assert httpx.get(f"{address}health", trust_env=False).json()["status"] == "ok"
     tab = open_tab(viewport=PHONE, color_scheme="dark")
     tab.page.goto(f"{address}docs")
-    tab.page.get_by_text("/predict", exact=True).first.wait_for()
+    tab.page.locator("h2", has_text="/predict").wait_for()
     tab.fits(PHONE["width"])
     tab.settled()
 
