@@ -2,7 +2,7 @@
 
     python benchmarks/load.py                                      # 64 clients, 60 seconds each, then 5 minutes' memory
     python benchmarks/load.py --clients 8 --seconds 5 --soak 0     # a quick look
-    python benchmarks/load.py --out benchmarks/serving.md          # also write the table as a file
+    python benchmarks/run.py serving                               # as the first, and write benchmarks/serving.md
 
 Both servers run on the same machine in the same run, one after the other, each as a process of its own with the same
 number of threads; the clients are one more process. The baseline is what one would write first: FastAPI, the
@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -32,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common import DEFAULT_CHECKPOINT, UserError, available_cores, run, write_text  # noqa: E402
+from common import DEFAULT_CHECKPOINT, UserError, available_cores, run  # noqa: E402
 
 BASELINE = """
 import sys, threading
@@ -59,6 +57,7 @@ class Outcome:
 
     Attributes:
         name: of the server.
+        start: seconds from the start of the process to its first answer.
         statuses: answers by status; "error" for a connection that failed.
         seconds: of each reading (status 200), from request to answer.
         elapsed: of the whole load.
@@ -66,6 +65,7 @@ class Outcome:
     """
 
     name: str
+    start: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     elapsed: float = 0.0
@@ -78,8 +78,8 @@ class Outcome:
 
 
 @contextmanager
-def server(command: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Run a server whose command has `PORT` for its port; gives (port, process id) once it answers.
+def server(*command: str) -> Iterator[tuple[int, int]]:
+    """Run Python with these arguments, among them `PORT` for a free port; gives (port, process id) once it answers.
 
     Raises:
         UserError: it does not start.
@@ -87,7 +87,7 @@ def server(command: Sequence[str]) -> Iterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([part.replace("PORT", str(port)) for part in command], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, *(part.replace("PORT", str(port)) for part in command)], cwd=ROOT)
     try:
         end = time.monotonic() + 120
         while True:
@@ -97,7 +97,7 @@ def server(command: Sequence[str]) -> Iterator[tuple[int, int]]:
             except (urllib.error.URLError, OSError):
                 if process.poll() is not None or time.monotonic() > end:
                     raise UserError("the server did not start: run interface.py by hand to see why") from None
-                time.sleep(0.2)
+                time.sleep(0.05)
         yield port, process.pid
     finally:
         process.terminate()
@@ -167,21 +167,22 @@ async def _load(port: int, pid: int, clients: int, seconds: float, outcome: Outc
 
 def measure(name: str, command: Sequence[str], clients: int, seconds: float, soak: float = 0.0) -> tuple[Outcome, str]:
     """Load a server; gives the outcome, and what the memory did over `soak` seconds more of the same load."""
-    outcome = Outcome(name)
-    said = ""
-    with server(command) as (port, pid):
+    outcome, longer = Outcome(name), Outcome(name)
+    started = time.perf_counter()
+    with server(*command) as (port, pid):
+        outcome.start = time.perf_counter() - started
         asyncio.run(_load(port, pid, 4, min(3.0, seconds), Outcome("warm-up")))
         asyncio.run(_load(port, pid, clients, seconds, outcome))
         if soak:
-            longer = Outcome(name)
             asyncio.run(_load(port, pid, clients, soak, longer))
-            minutes = [_mean(longer.memory, 60 * m, 60 * (m + 1)) for m in (0, max(0, int(soak // 60) - 1))]
-            said = (
-                f"Memory under the same load: {minutes[0] / 1e6:.0f} MB in minute 1, {minutes[1] / 1e6:.0f} MB in "
-                f"minute {max(1, int(soak // 60))} ({(minutes[1] / minutes[0] - 1) * 100:+.1f} %), "
-                f"{sum(longer.statuses.values()):,} answers: {_statuses(longer)}."
-            )
-    return outcome, said
+    if not soak:
+        return outcome, ""
+    last = max(1, int(soak // 60))
+    first, final = _mean(longer.memory, 0, 60), _mean(longer.memory, 60 * (last - 1), 60 * last)
+    return outcome, (
+        f"Memory under the same load: {first / 1e6:.0f} MB in minute 1, {final / 1e6:.0f} MB in minute {last} "
+        f"({(final / first - 1) * 100:+.1f} %), {sum(longer.statuses.values()):,} answers: {_statuses(longer)}."
+    )
 
 
 def _mean(memory: Sequence[tuple[float, int]], start: float, stop: float) -> float:
@@ -193,19 +194,41 @@ def _statuses(outcome: Outcome) -> str:
     return ", ".join(f"{n:,} x {status}" for status, n in sorted(outcome.statuses.items()))
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """The outcomes in Markdown."""
-    lines = [
-        "| server | readings per second | p50, ms | p99, ms | answers | memory, MB |",
-        "|---|---|---|---|---|---|",
+def report(clients: int = 64, seconds: float = 60, soak: float = 300, threads: int | None = None) -> tuple[str, bool]:
+    """Load both servers; gives the figures in Markdown, and whether the route answered nothing but 200 and 503.
+
+    Args:
+        clients: at once.
+        seconds: of load on each server.
+        soak: seconds more on the route, to watch its memory.
+        threads: CPU threads of a model; all available cores by default.
+    """
+    from run import machine, table
+
+    busy = os.getloadavg()[0]
+    cores = str(threads or available_cores())
+    plain = ["-c", BASELINE, str(ROOT), str(DEFAULT_CHECKPOINT), "PORT", cores]
+    baseline, _ = measure("plain torch, one at a time", plain, clients, seconds)
+    route = ["interface.py", "--port", "PORT", "--threads", cores]
+    ours, memory = measure("this route", route, clients, seconds, soak)
+    rows: list[list[object]] = [
+        [
+            o.name,
+            f"{len(o.seconds) / o.elapsed:.1f}",
+            f"{o.quantile(0.5) * 1000:.0f}",
+            f"{o.quantile(0.99) * 1000:.0f}",
+            _statuses(o),
+            f"{o.memory[-1][1] / 1e6:.0f}",
+            f"{o.start:.1f}",
+        ]
+        for o in (ours, baseline)
     ]
-    for o in outcomes:
-        memory = f"{o.memory[-1][1] / 1e6:.0f}" if o.memory else "?"
-        lines.append(
-            f"| {o.name} | {len(o.seconds) / o.elapsed:.1f} | {o.quantile(0.5) * 1000:.0f} | "
-            f"{o.quantile(0.99) * 1000:.0f} | {_statuses(o)} | {memory} |"
-        )
-    return "\n".join(lines)
+    head = ["server", "readings per second", "p50, ms", "p99, ms", "answers", "memory, MB", "first answer after, s"]
+    said = (
+        f"{clients} clients at once for {seconds:.0f} s, {cores} threads, the pictures of examples/. {machine()}, load "
+        f"of the machine before: {busy:.1f}.\n\n{table(head, rows)}\n\n{memory}"
+    )
+    return said.strip(), set(ours.statuses) <= {"200", "503"}
 
 
 def main() -> int:
@@ -214,24 +237,10 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=64, help="at once")
     parser.add_argument("--seconds", type=float, default=60, help="of load on each server")
     parser.add_argument("--soak", type=float, default=300, help="seconds more on the route, to watch its memory")
-    parser.add_argument("--threads", type=int, default=available_cores(), help="CPU threads of a model")
-    parser.add_argument("--out", help="Markdown file to write")
-    arguments = parser.parse_args()
-    threads = str(arguments.threads)
-    route = [sys.executable, "interface.py", "--port", "PORT", "--threads", threads]
-    plain = [sys.executable, "-c", BASELINE, str(ROOT), str(DEFAULT_CHECKPOINT), "PORT", threads]
-    baseline, _ = measure("plain torch, one at a time", plain, arguments.clients, arguments.seconds)
-    ours, memory = measure("this route", route, arguments.clients, arguments.seconds, arguments.soak)
-    report = (
-        f"{arguments.clients} clients at once for {arguments.seconds:.0f} s, {available_cores()} cores "
-        f"({platform.processor() or platform.machine()}), {threads} threads, the pictures of examples/, load of the "
-        f"machine before and after {os.getloadavg()[0]:.1f}.\n\n{table([ours, baseline])}\n\n{memory}\n"
-    )
-    print(report)
-    print(json.dumps({o.name: {"answers": o.statuses, "elapsed": o.elapsed} for o in (ours, baseline)}))
-    if arguments.out:
-        write_text(arguments.out, f"# Serving\n\n`python {' '.join(sys.argv)}`\n\n{report}")
-    return 0 if set(ours.statuses) <= {"200", "503"} else 1
+    parser.add_argument("--threads", type=int, help="CPU threads of a model; all available cores by default")
+    said, good = report(**vars(parser.parse_args()))
+    print(said)
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

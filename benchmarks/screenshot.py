@@ -10,14 +10,7 @@ Needs Playwright (requirements-dev.txt) and a Chromium: the one at /usr/bin/chro
 from __future__ import annotations
 
 import argparse
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +19,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from load import server  # noqa: E402
 
 from common import UserError, run, write_atomically  # noqa: E402
 
@@ -74,34 +69,6 @@ def _model(page: Page, picture: str) -> None:
 SCENES = {"read": _read, "batch": _batch, "make": _make, "teach": _teach, "model": _model}
 
 
-@contextmanager
-def demo(checkpoint: str | None, seconds: float = 60) -> Iterator[str]:
-    """Run interface.py on a free port; gives its address.
-
-    Raises:
-        UserError: it does not answer within `seconds`.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(ROOT / "interface.py"), "--port", str(port)]
-    process = subprocess.Popen(command + (["--checkpoint", checkpoint] if checkpoint else []), cwd=ROOT)
-    try:
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
-                break
-            except (urllib.error.URLError, OSError):
-                if process.poll() is not None or time.monotonic() > end:
-                    raise UserError("the demo did not start: run interface.py by hand to see why") from None
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Photograph the demo.")
@@ -118,13 +85,19 @@ def main() -> int:
         raise UserError(f"{arguments.picture} does not exist: check the name")
     from playwright.sync_api import sync_playwright
 
-    with demo(arguments.checkpoint) as address, sync_playwright() as playwright:
+    command = [
+        "interface.py",
+        "--port",
+        "PORT",
+        *(["--checkpoint", arguments.checkpoint] if arguments.checkpoint else []),
+    ]
+    with server(*command) as (port, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=arguments.browser, args=BROWSER_FLAGS)
         page = browser.new_page(
             viewport={"width": arguments.width, "height": arguments.height},
             color_scheme="dark" if arguments.dark else "light",
         )
-        page.goto(address)
+        page.goto(f"http://127.0.0.1:{port}/")
         page.locator("#read").wait_for(timeout=PATIENCE)
         if arguments.tab != "read":
             page.get_by_role("tab", name=arguments.tab.capitalize(), exact=True).click()
