@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import socket
 import subprocess
@@ -13,7 +14,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from conftest import zipped
 from PIL import Image
 
 import interface
@@ -29,6 +30,7 @@ from interface import Batch, Workshop, build_demo, detect_captcha, read_batch
 from predict import CaptchaPredictor
 from serving import Models
 
+PROCESSOR_TIME = Path("/proc/self/stat").exists()  # of a process, whatever else the machine does
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     "--no-sandbox",
@@ -78,14 +80,6 @@ def read(exported: Path) -> Callable[[Path], str]:
     """What `CaptchaPredictor` reads in a file: the truth for the page."""
     predictor = CaptchaPredictor(exported, threads=1)
     return lambda path: predictor.predict([path])[0].text
-
-
-def zipped(entries: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, data in entries.items():
-            file.writestr(name, data)
-    return buffer.getvalue()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -203,6 +197,10 @@ def demo(reader: Path, exported: Path, tmp_path_factory: pytest.TempPathFactory)
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() - started < 60, "the page does not answer"
                 time.sleep(0.1)
+        if PROCESSOR_TIME:
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            assert seconds < 12, f"the page took {seconds:.1f} s of work to start: it takes about 3"
         yield SimpleNamespace(address=f"http://127.0.0.1:{port}/", process=process, models=saved, data=folder / "data")
         assert process.poll() is None, "the demo died"
     finally:
@@ -353,34 +351,52 @@ def test_a_bad_picture_gives_a_message(open_tab, pictures: list[Path], read, tmp
 
 @pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_tab_fits_the_screen(open_tab, pictures: list[Path], read, viewport: dict, scheme: str):
+def test_every_tab_is_used_and_fits_the_screen(
+    open_tab, pictures: list[Path], read, tmp_path: Path, viewport: dict, scheme: str
+):
     tab = open_tab(viewport=viewport, color_scheme=scheme)
-    page = tab.page
+    page, width = tab.page, viewport["width"]
     tab.upload(pictures[0])
     tab.shows(read(pictures[0]))
     page.locator("#grid img").wait_for()
     for name in ("picture", "checkpoint", "read", "reading", "where", "likely", "grid", "correction", "keep"):
         box = page.locator(f"#{name}").bounding_box()
-        assert box and box["x"] >= 0 and box["x"] + box["width"] <= viewport["width"], name
-    for name in TABS:
-        tab.open(name)
-        page.get_by_role("tabpanel").first.wait_for()
-        page.wait_for_timeout(150)
-        tab.fits(viewport["width"])
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= width, name
+    tab.fits(width)
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = np.mean([int(v) for v in re.findall(r"\d+", ground)[:3]])
     assert (brightness > 128) == (scheme == "light"), ground
-    tab.open("Read")
     for selector in (".head h1", ".head p", "#reading dd", "#likely b"):
         ink = page.locator(selector).first.evaluate("e => getComputedStyle(e).color")
         contrast = abs(np.mean([int(v) for v in re.findall(r"\d+", ink)[:3]]) - brightness)
         assert contrast > 75, (selector, ink, ground)
+    tab.open("Batch")
+    (tmp_path / "two.zip").write_bytes(zipped({path.name: path.read_bytes() for path in pictures}))
+    tab.upload(tmp_path / "two.zip", "#files")
+    page.locator("#files").get_by_text("two.zip").wait_for()
+    page.locator("#read-all").click()
+    page.locator("#batch-grid img").first.wait_for()
+    tab.fits(width)
+    tab.open("Make")
+    page.locator("#another").click()
+    page.locator("#made img").wait_for()
+    page.locator("#made-reading .reading").wait_for()
+    tab.fits(width)
+    tab.open("Teach")
+    page.locator("#start").click()
+    page.locator("#teach-said .bad").wait_for()
+    tab.fits(width)
+    tab.open("Model")
+    page.locator("#card .model").wait_for()
+    tab.fits(width)
     tab.settled()
 
 
 def test_everything_can_be_reached_with_the_keyboard_and_has_a_name(open_tab):
     tab = open_tab(viewport=LAPTOP)
     page = tab.page
+    page.get_by_role("button", name="Example 7kPx2.png").press("Enter")
+    page.locator("#reading .tiles").wait_for()
     reached = set()
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -546,8 +562,6 @@ def test_the_endpoint_gives_the_same_text(address: str, pictures: list[Path], re
 
 def test_a_path_on_the_server_is_no_upload(address: str, pictures: list[Path]):
     """A request may name any path as its picture; only files that were uploaded are opened."""
-    import json
-
     for path in (pictures[0], ROOT / "pyproject.toml"):
         body = {"data": [{"path": str(path), "meta": {"_type": "gradio.FileData"}}, None]}
         request = urllib.request.Request(

@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from conftest import zipped
 from PIL import Image
 
 import serving
@@ -186,14 +187,6 @@ def test_bad_pictures_are_refused_with_a_reason(name: str):
 
 # --------------------------------------------------------------------------------------------------------------------
 # Zips
-
-
-def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as file:
-        for name, data in entries.items():
-            file.writestr(name, data)
-    return buffer.getvalue()
 
 
 def link(name: str) -> bytes:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import zipped
 
 import teaching
 from common import UserError
 from make_dataset import iter_source
 from teaching import Feedback, Job, Teacher, labelled_pictures
-
-
-def zipped(entries: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, data in entries.items():
-            file.writestr(name, data)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
