@@ -12,10 +12,12 @@ torch is imported only when a .safetensors model is used: the page opens on the 
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import dataclasses
 import io
 import json
+import logging
 import math
 import os
 import socket
@@ -573,18 +575,19 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
 
     gr.on([keep.click, correction.submit], keep_correction, [picture, correction], [kept, correction], **quiet)
 
-    # For programs: the same reading as data.
+    # For programs: the same reading as data. The list of models above only takes names that it had at the start.
+    model = gr.Textbox(visible=False, label="Model")
     answer = gr.JSON(visible=False)
     endpoint = gr.Button(visible=False)
 
     def detect(image: str | None, checkpoint: str | None) -> dict[str, Any]:
-        """Read a captcha; the model is one of the names in the list, the first where there is none."""
+        """Read a captcha; the model is one of the names that /models lists, the first where there is none."""
         try:
-            return detect_captcha(image, checkpoint, shop.models)
+            return detect_captcha(image, checkpoint or None, shop.models)
         except UserError as error:
             raise gr.Error(views.sentence(error), print_exception=False) from None
 
-    endpoint.click(detect, inputs, answer, api_name="detect_captcha")
+    endpoint.click(detect, [picture, model], answer, api_name="detect_captcha")
 
 
 def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
@@ -960,6 +963,10 @@ def main() -> int:
 
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3)
+        )
+        # The connections of open pages are cut at the end, which is no error.
+        logging.getLogger("uvicorn.error").addFilter(
+            lambda said: not (said.exc_info and isinstance(said.exc_info[1], asyncio.CancelledError))
         )
         host = f"[{config.host}]" if ":" in config.host else config.host
         print(f"{TITLE}: http://{host}:{config.port} (Ctrl-C ends it)", flush=True)

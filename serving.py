@@ -237,7 +237,6 @@ class PictureZip:
 
     Attributes:
         names: of the pictures, in the zip's order.
-        left_out: how many other files it holds.
         label_file: name and text of the labels.csv or labels.txt nearest to its top, if there is one.
 
     Raises:
@@ -274,7 +273,6 @@ class PictureZip:
         self._pictures = [e for e in files if PurePosixPath(e.filename).suffix.lower() in IMAGE_SUFFIXES]
         labels = [e for e in files if PurePosixPath(e.filename).name.lower() in LABEL_FILES]
         self.names = [e.filename for e in self._pictures]
-        self.left_out = len(files) - len(self._pictures) - bool(labels)
         self.label_file: tuple[str, str] | None = None
         if labels:
             nearest = min(labels, key=lambda e: (e.filename.count("/"), e.filename))
