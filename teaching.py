@@ -459,10 +459,9 @@ class Teacher:
             return
         if line.startswith(SAYS):
             said = json.loads(line.removeprefix(SAYS))
-            job.result |= said.pop("result", {})
-            for name, value in said.items():
-                setattr(job, name, value)
-            job.part = 0.0
+            job.state, job.note = said.get("state", job.state), said.get("note", job.note)
+            job.pictures, job.part = said.get("pictures", job.pictures), 0.0
+            job.result |= said.get("result", {})
         elif match := re.match(r"Measuring, part (\d+) of (\d+)", line):
             job.state, job.measured = "verifying", (int(match[1]) - 1, int(match[2]))
         elif match := re.search(r"epoch (\d+)/(\d+):.*?(\d+)/(\d+) \[", line):

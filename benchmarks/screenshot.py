@@ -85,13 +85,8 @@ def main() -> int:
         raise UserError(f"{arguments.picture} does not exist: check the name")
     from playwright.sync_api import sync_playwright
 
-    command = [
-        "interface.py",
-        "--port",
-        "PORT",
-        *(["--checkpoint", arguments.checkpoint] if arguments.checkpoint else []),
-    ]
-    with server(*command) as (port, _), sync_playwright() as playwright:
+    checkpoint = ["--checkpoint", arguments.checkpoint] if arguments.checkpoint else []
+    with server("interface.py", "--port", "PORT", *checkpoint) as (port, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=arguments.browser, args=BROWSER_FLAGS)
         page = browser.new_page(
             viewport={"width": arguments.width, "height": arguments.height},
