@@ -331,14 +331,14 @@ def _up_to(rng: random.Random, probability: float, high: float) -> Range:
 
 def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> tuple[Style, tuple[str, ...]]:
     """A scheme and its kinds."""
-    effect = _pick(rng, none=60, hollow=9, edge=7, shadow=7, stencil=4, stripes=4, dots=4, pixel=5)
-    background = _pick(rng, plain=40, gradient=14, texture=12, grain=10, stripes=7, patches=7, clear=10)
-    warp = _pick(rng, none=34, elastic=16, wave=18, arc=8, swirl=7, pinch=7, perspective=10)
+    effect = _pick(rng, none=76, hollow=6, edge=5, shadow=5, stencil=2, stripes=2, dots=2, pixel=2)
+    background = _pick(rng, plain=48, gradient=14, texture=10, grain=7, stripes=5, patches=5, clear=11)
+    warp = _pick(rng, none=42, elastic=13, wave=19, arc=7, swirl=5, pinch=6, perspective=8)
     line = _pick(rng, none=32, straight=26, arc=16, wave=14, grid=12)
-    layout = _pick(rng, word=40, spread=25, tight=20, scattered=15)
+    layout = _pick(rng, word=41, spread=31, tight=14, scattered=14)
 
     # A height that most captchas have, now and then a tiny or a huge one.
-    height = round(_weighted(rng, [(20, 30, 12), (30, 50, 36), (50, 80, 38), (80, 140, 10), (140, 360, 4)]))
+    height = round(_weighted(rng, [(20, 30, 8), (30, 50, 40), (50, 80, 39), (80, 140, 10), (140, 360, 3)]))
     aspect = _weighted(rng, [(1.7, 2.4, 22), (2.4, 3.6, 48), (3.6, 5, 20), (5, 8, 10)])
     small = height < 30
     fewest = rng.choices(range(3, 9), [6, 30, 22, 26, 8, 8])[0]
@@ -353,7 +353,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         "ground": (colours["background_level"], colours["background_tint"]),
         "any": ((0.0, 255.0), rng.random()),
     }[_pick(rng, text=50, ground=15, any=35)]
-    turn = _weighted(rng, [(0, 2, 25), (2, 15, 35), (15, 30, 28), (30, 45, 12)])
+    turn = _weighted(rng, [(0, 2, 28), (2, 15, 38), (15, 30, 27), (30, 45, 7)])
     warps = {
         "elastic": {"elastic": _around(rng, 0.02, 0.06), "elastic_cell": rng.uniform(0.3, 1.2)},
         "wave": {"wave": _around(rng, 0.03, 0.1), "wave_length": _around(rng, 0.7, 2.5)},
@@ -412,10 +412,10 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         line_tint=line_tint,
         lines_above=rng.choice([0.0, 0.5, 1.0]),
         grid=_around(rng, 0.12 * height, 0.5 * height) if line == "grid" else (0, 0),
-        shapes=_up_to(rng, 0.15, 8),
+        shapes=_up_to(rng, 0.12, 8),
         shape_level=line_level if rng.random() < 0.3 else colours["background_level"],
-        decoys=_up_to(rng, 0.1, 25),
-        negatives=_up_to(rng, 0.05, 3),
+        decoys=_up_to(rng, 0.06, 25),
+        negatives=_up_to(rng, 0.03, 3),
         blur=_up_to(rng, 0.25, height * 0.025),
         noise=_up_to(rng, 0.2, 30),
         salt=_up_to(rng, 0.12, 0.06),
@@ -439,7 +439,7 @@ def _draw_colours(rng: random.Random, background: str) -> dict[str, Any]:
     if background == "clear" or rng.random() < 0.1:  # strong colours of any brightness but the ground's, on white
         paper = (230.0, 255.0) if background != "clear" else (255.0, 255.0)
         return {"background_level": paper, "background_tint": 0.05, "text_level": (0, 215), "text_tint": 1.0}
-    contrast = _weighted(rng, [(40, 80, 15), (80, 150, 40), (150, 255, 45)])
+    contrast = _weighted(rng, [(40, 80, 8), (80, 150, 37), (150, 255, 55)])
     spread = rng.uniform(0, 0.5) * (255 - contrast)  # of the ground; the letters get what is left
     light = rng.uniform(contrast + spread, 255)
     ground, letters = (

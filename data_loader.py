@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -483,5 +484,16 @@ def build_loader(dataset: Any, batches: Any, workers: int = 0) -> Any:
     # that is resumed in its middle, where one more iterator is made.
     generator = torch.Generator()
     return torch.utils.data.DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers, generator=generator
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=_ignore_signals,
+        generator=generator,
     )
+
+
+def _ignore_signals(worker: int) -> None:
+    """A terminal and a job scheduler signal all processes at once: the main one saves its state, with workers alive."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -76,6 +76,7 @@ from predict import CaptchaPredictor, Prediction
 
 GENERATED = "generated"  # the folder below data/ for what we make ourselves
 STATE_FILE = "state.pt"
+SAVE_SECONDS = 300  # a kill costs a long epoch no more than this
 PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not given
 FINE_TUNED = 250  # times the root of the number of labels: pictures seen by a run from trained weights
 CERTAIN = 4  # times: who should occur so often and does not is not in the alphabet (by chance: once in 50)
@@ -188,7 +189,7 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         raise UserError(f"{folder} has no training pictures: change --split or add data")
     size = config.image_size or (start.image_size if start else None)
     if size is None and (config.resize or defaults.resize) in ("content", "stretch"):
-        size = (defaults.height, defaults.height * 10 // 3)
+        size = (defaults.height, 4 * defaults.height)
     if size is None:
         chosen = np.random.default_rng(0).permutation(len(images))[:500]
         ratios = [w / h for w, h in (images.image(int(i)).size for i in chosen)]
@@ -439,6 +440,7 @@ class Trainer:
         self.stale = 0  # epochs since the best one
         self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
         self.state: dict[str, Any] | None = None
+        self.saved = time.monotonic()
 
     # -- state on disk
 
@@ -449,6 +451,7 @@ class Trainer:
 
     def save_state(self) -> None:
         """Write the state atomically: a kill at any moment leaves the last good one whole."""
+        self.saved = time.monotonic()
         if not self.accelerator.is_main_process:
             return
         state = {
@@ -574,9 +577,12 @@ class Trainer:
                 self.place["step"] += 1
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                if accelerator.check_trigger():
-                    self.seconds += time.perf_counter() - started
+                stop = accelerator.check_trigger()
+                if stop or time.monotonic() - self.saved > SAVE_SECONDS:
+                    now = time.perf_counter()
+                    self.seconds, started = self.seconds + now - started, now
                     self.save_state()
+                if stop:
                     raise Interrupted(str(self.out))
         self.seconds += time.perf_counter() - started
         self._end_epoch(phase, epoch)

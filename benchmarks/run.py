@@ -32,6 +32,9 @@ from config import ModelConfig  # noqa: E402
 
 WORK = Path("data/generated/benchmarks")
 REAL = os.environ.get("CAPTCHA_DATA", "../shared/data")
+SEEDS = (0, 1, 2)
+ROUNDS = 5  # of timings
+LEPTURE = "captcha==0.7.1"
 CAPTCHA_V2_ALPHABET = "2345678bcdefgmnpwxy"
 
 
@@ -220,41 +223,52 @@ def captcha_v2() -> None:
 
 
 def generate() -> None:
-    """Pictures per second and core of the generator, for each style."""
+    """Pictures per second and core of the generator, for each style, and of lepture's library."""
     from captcha_styles import MIXED, SCHEMES, STYLES
 
+    def draw(style: str, count: int, seed: int) -> float:
+        if style == LEPTURE:
+            return command("benchmarks/draw_lepture.py", count, WORK / "generate" / "lepture.parquet")[0]
+        out = WORK / "generate" / f"{style}-{seed}-{count}"
+        shutil.rmtree(ROOT / out, ignore_errors=True)  # pictures that are there are not drawn again
+        words = f"--count {count} --style {style} --length 4-6 --seed {seed} --workers 1 --out {out}"
+        return command("captcha_generator.py", *words.split())[0]
+
+    names = [*STYLES, MIXED, SCHEMES, LEPTURE]
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for seed in SEEDS:  # the styles in turn, so that a slow minute of the machine meets them all
+        for name in names:
+            short = draw(name, 1, seed)
+            rates[name].append(3999 / (draw(name, 4000, seed) - short))
+    peer = statistics.median(rates[LEPTURE])
     rows: list[list[object]] = []
-    for style in [*STYLES, MIXED, SCHEMES]:
-        out = WORK / "generate" / style
-        rates = []
-        for repeat in range(3):
-            arguments = (
-                "--count",
-                4000,
-                "--style",
-                style,
-                "--seed",
-                repeat,
-                "--workers",
-                1,
-                "--out",
-                f"{out}-{repeat}",
-            )
-            short, _, _ = command("captcha_generator.py", "--count", 1, *arguments[2:-1], f"{out}-{repeat}-start")
-            seconds, _, _ = command("captcha_generator.py", *arguments)
-            rates.append(3999 / (seconds - short))
-        rows.append([style, round(statistics.median(rates)), f"{min(rates):.0f} to {max(rates):.0f}"])
+    for name, values in rates.items():
+        middle = statistics.median(values)
+        style = STYLES.get(name)
+        size = "varies" if style is None or style.width is None else _size(style.width, style.height)
+        label = f"lepture's `{LEPTURE}`" if name == LEPTURE else name
+        size = "160x60" if name == LEPTURE else size
+        rows.append([label, size, round(middle), f"{min(values):.0f} to {max(values):.0f}", f"{middle / peer:.1f}"])
     commands = [
-        f"python captcha_generator.py --count {count} --style STYLE --seed SEED --workers 1 --out FOLDER"
-        for count in (4000, 1)
+        "python captcha_generator.py --count 4000 --style STYLE --length 4-6 --seed SEED --workers 1 --out FOLDER",
+        "python captcha_generator.py --count 1 --style STYLE --length 4-6 --seed SEED --workers 1 --out FOLDER",
+        f"pip install {LEPTURE}",
+        "python benchmarks/draw_lepture.py 4000 FILE.parquet",
+        "python benchmarks/draw_lepture.py 1 FILE.parquet",
     ]
+    head = ["style", "width x height", "pictures per second and core (median)", "range", "times lepture's"]
     write_section(
         "pipeline.md",
         "generate",
-        f"Difference of two commands, so that the start of the process does not count; n = 4,000 pictures, seeds 0, 1 "
-        f"and 2. {machine()}.\n\n"
-        f"{table(['style', 'pictures per second and core (median)', 'range'], rows)}\n\n{fenced(commands)}",
+        f"Difference of two commands, so that the start of the process does not count; n = 4,000 pictures of 4 to 6 of "
+        f"62 characters, PNG and parquet included, seeds 0, 1 and 2. {machine()}.\n\n{table(head, rows)}\n\n"
+        f"{fenced(commands)}",
     )
+
+
+def _size(width: tuple[float, float], height: tuple[float, float]) -> str:
+    """Range of a style's pictures, as text."""
+    return "x".join(f"{low:g}" if low == high else f"{low:g}-{high:g}" for low, high in (width, height))
 
 
 def merge() -> None:
@@ -290,8 +304,6 @@ def merge() -> None:
 # --------------------------------------------------------------------------------------------------------------------
 # Accuracy of what ships, without labels and after a few
 
-SEEDS = (0, 1, 2)
-LEPTURE = "captcha==0.7.1"
 DDDDOCR = "ddddocr==1.6.1"
 FONTS = "data/generated/fonts"  # made by benchmarks/select_fonts.py
 
@@ -336,27 +348,38 @@ def accuracy_row(what: str, reports: list[dict]) -> list[object]:
 ACCURACY_HEAD = ["measured on", "test pictures (n)", "sequence accuracy", "ignoring case", "CER"]
 
 
-def peer(name: str, package: str, data: Path | str) -> float:
-    """Sequence accuracy ignoring case of another reader on the same pictures, in its own environment."""
-    from accuracy_calculator import load_labelled
-
+def peer_python(name: str, package: str) -> Path:
+    """The interpreter of an environment that has another reader; made if need be."""
     python = ROOT / WORK / "peers" / name / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", package], check=True)
+    return python
+
+
+def as_files(data: Path | str, limit: int | None = None) -> Path:
+    """Labelled pictures as files, for readers that know no parquet: a table of file and text."""
+    from accuracy_calculator import load_labelled
+
     folder = ROOT / WORK / "peers" / "pictures"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    images, texts, _ = load_labelled(str(data), split="all")
+    images, texts, _ = load_labelled(str(data), split="all", limit=limit)
     with (folder / "data.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "text"])
         for i, (image, text) in enumerate(zip(images, texts, strict=True)):
             (folder / f"{i}.png").write_bytes(image)
             writer.writerow([folder / f"{i}.png", text])
-    script = ROOT / "benchmarks" / f"read_{name}.py"
-    done = subprocess.run([python, script, folder / "data.csv"], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])["sequence_accuracy_ignore_case"]
+    return folder / "data.csv"
+
+
+def read_with(python: Path | str, reader: str, pictures: Path, cores: str = "") -> dict:
+    """What `read_with.py` reports, on all cores or on those named."""
+    words = [str(python), str(ROOT / "benchmarks" / "read_with.py"), reader, str(pictures)]
+    if cores:
+        words = ["taskset", "-c", cores, *words]
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def unseen() -> None:
@@ -379,7 +402,8 @@ def unseen() -> None:
     for what, data in sets.items():
         shown, report = measure(data)
         commands.append(shown)
-        rows.append([*accuracy_row(what, [report]), f"{peer('ddddocr', DDDDOCR, data):.2%}"])
+        peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))
+        rows.append([*accuracy_row(what, [report]), f"{peer['sequence_accuracy_ignore_case']:.2%}"])
     text = f"{machine()}.\n\n{table([*ACCURACY_HEAD, 'ddddocr 1.6.1 ignoring case'], rows)}\n\n{fenced(commands)}"
     write_section("accuracy.md", "unseen", text)
 
@@ -423,6 +447,58 @@ def few_labels() -> None:
     )
 
 
+# --------------------------------------------------------------------------------------------------------------------
+# Speed of reading
+
+
+def reading() -> None:
+    """Time of one picture, of many, and from the start of a process, beside ddddocr on the same pictures."""
+    readers = {
+        "`saved_models/reader.onnx`": (sys.executable, "saved_models/reader.onnx"),
+        "ddddocr 1.6.1": (peer_python("ddddocr", DDDDOCR), "ddddocr"),
+    }
+    pictures = as_files(f"{REAL}/captcha_v2", 500)
+    picture = str(pictures.parent / "0.png")
+    once = "import ddddocr, sys; print(ddddocr.DdddOcr(show_ad=False).classification(open(sys.argv[1], 'rb').read()))"
+    first = {
+        "ddddocr": ["-c", once],
+        "saved_models/reader.onnx": ["predict.py", "--checkpoint", "saved_models/reader.onnx"],
+    }
+    found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in readers}
+    for _ in range(ROUNDS):
+        for name, (python, reader) in readers.items():  # in turn, so that a slow minute of the machine meets both
+            one = read_with(python, reader, pictures, cores="0")
+            many = read_with(python, reader, pictures)
+            started = time.perf_counter()
+            subprocess.run([python, *first[reader], picture], check=True, capture_output=True, cwd=ROOT)
+            start = time.perf_counter() - started
+            found[name].append(
+                (one["median_ms"], many["images_per_second"], start, one["sequence_accuracy_ignore_case"])
+            )
+    rows = []
+    for name, values in found.items():
+        ms, per_second, start, accuracy = zip(*values, strict=True)
+        rows.append(
+            [
+                name,
+                f"{statistics.median(ms):.2f} ({min(ms):.2f} to {max(ms):.2f})",
+                f"{statistics.median(per_second):.0f} ({min(per_second):.0f} to {max(per_second):.0f})",
+                f"{statistics.median(start):.2f} ({min(start):.2f} to {max(start):.2f})",
+                f"{accuracy[0]:.2%}",
+            ]
+        )
+    head = ["reader", "ms, one picture, one core", "pictures a second, all cores", "s, new process", "ignoring case"]
+    text = (
+        f"Medians of {ROUNDS} rounds and their range; 500 pictures of `captcha_v2`. {machine()}.\n\n"
+        f"{table(head, rows)}\n\n{fenced(['python benchmarks/run.py reading'])}"
+    )
+    write_section("speed.md", "reading", text)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The route under load
+
+
 def serving() -> None:
     """The REST route under load, beside a plain-torch server that reads one request at a time."""
     from load import report
@@ -438,6 +514,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "unseen": unseen,
     "few_labels": few_labels,
     "serving": serving,
+    "reading": reading,
 }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -305,6 +307,14 @@ def test_loading_leaves_the_generator_of_dropout_alone(make: Callable[..., Captc
     before = torch.get_rng_state()
     next(iter(build_loader(make(), [[(0, 1), (0, 2)]])))
     assert torch.get_rng_state().equal(before)
+
+
+def test_workers_leave_signals_to_the_main_process(make: Callable[..., CaptchaDataset]) -> None:
+    batches = iter(build_loader(make(), [[(0, i)] for i in range(20)], workers=1))
+    next(batches)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(batches._workers[0].pid, number)
+    assert len(list(batches)) == 19
 
 
 def test_what_is_kept_in_memory_is_what_was_read(

@@ -736,6 +736,20 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(
     assert_same_run(out, undisturbed)
 
 
+def test_the_state_is_saved_within_long_epochs(train: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+    save = main.Trainer.save_state
+
+    def noting(trainer: main.Trainer) -> None:
+        save(trainer)
+        places.append(torch.load(trainer.state_path, weights_only=True)["place"])
+
+    monkeypatch.setattr(main, "SAVE_SECONDS", -1)
+    monkeypatch.setattr(main.Trainer, "save_state", noting)
+    assert train("--epochs", "1", "--batch_size", "8").code == 0
+    assert [place["step"] for place in places][:3] == [0, 1, 2]
+
+
 def test_ctrl_c_within_an_epoch_says_how_to_go_on_and_loses_nothing(
     launch: Callable, dataset: Path, reader: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
