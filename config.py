@@ -279,9 +279,17 @@ class InterfaceConfig:
 
     checkpoint: str | None = None
     """The model shown first; the shipped weights by default."""
+    models: str | None = None
+    """Folder whose checkpoints are offered and where taught ones go; saved_models/ by default."""
+    data: str | None = None
+    """Folder for corrected readings (`feedback`) and for a training that runs; data/ by default."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 7860
     """Port to listen on."""
     threads: int | None = None
     """CPU threads; all available cores by default."""
+    queue: int = 256
+    """Pictures sent to the route that may wait for their reading; more are refused (503)."""
+    batch: int = 32
+    """Pictures that are read together at most, where requests arrive together."""

@@ -49,18 +49,22 @@ def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized.reshape(height, width, pixels.shape[2])  # cv2 drops a single channel's axis
 
 
+def _padding(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Height and width of a picture once it fits into `size` (height, width), and the rows above and columns left."""
+    scale = min(size[0] / height, size[1] / width)
+    inner_height = max(1, min(size[0], round(height * scale)))
+    inner_width = max(1, min(size[1], round(width * scale)))
+    return inner_height, inner_width, (size[0] - inner_height) // 2, (size[1] - inner_width) // 2
+
+
 def pad_and_resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize (H, W, C) into `size` (height, width) with its shape kept; the rest is filled with the border's colour."""
-    height, width = size
-    scale = min(height / pixels.shape[0], width / pixels.shape[1])
-    inner_height = max(1, min(height, round(pixels.shape[0] * scale)))
-    inner_width = max(1, min(width, round(pixels.shape[1] * scale)))
+    inner_height, inner_width, top, left = _padding(*pixels.shape[:2], size)
     inner = _resize(pixels, inner_height, inner_width)
-    if (inner_height, inner_width) == (height, width):
+    if (inner_height, inner_width) == size:
         return inner
-    canvas = np.empty((height, width, pixels.shape[2]), dtype=np.uint8)
+    canvas = np.empty((*size, pixels.shape[2]), dtype=np.uint8)
     canvas[:] = border_colour(pixels)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
     canvas[top : top + inner_height, left : left + inner_width] = inner
     return canvas
 
@@ -150,6 +154,31 @@ RESIZERS: dict[str, Resizer] = {
 }
 
 
+def seen_box(pixels: np.ndarray, resize: str, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """What part of a picture (H, W, C) fills the network's input: the way back of the resizers above.
+
+    Args:
+        pixels: of the picture, with the network's channels.
+        resize: a key of `RESIZERS`.
+        size: (height, width) of the input.
+
+    Returns:
+        (left, top, right, bottom) in pixels of the picture. Where the input is padded, the box reaches beyond it.
+    """
+    height, width = pixels.shape[:2]
+    if resize == "content":
+        return content_box(pixels)
+    if resize == "stretch":
+        return 0, 0, width, height
+    if resize == "square":
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        return -left, -top, side - left, side - top
+    inner_height, inner_width, top, left = _padding(height, width, size)
+    down, across = height / inner_height, width / inner_width
+    return -left * across, -top * down, (size[1] - left) * across, (size[0] - top) * down
+
+
 class CaptchaTransform:
     """RGB picture to the network's input, a uint8 array (C, H, W); the network itself normalises.
 
@@ -159,13 +188,19 @@ class CaptchaTransform:
     def __init__(self, config: ModelConfig, train: bool = False, strength: float = 1.0) -> None:
         self.size = config.image_size
         self.channels = config.channels
-        self.resize = RESIZERS[config.resize]
+        self.resize = config.resize
         self.strength = strength if train else 0.0
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """RGB picture to (H, W, C) uint8."""
-        pixels = np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
-        return self.resize(pixels, self.size)
+        return RESIZERS[self.resize](self._pixels(image), self.size)
+
+    def seen_box(self, image: Image.Image) -> tuple[float, float, float, float]:
+        """`seen_box` of an RGB picture: (left, top, right, bottom) of what fills the network's input."""
+        return seen_box(self._pixels(image), self.resize, self.size)
+
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
 
     def augment(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A small affine warp, other colours, brightness, contrast, now and then blur or noise; (H, W, C) uint8.

@@ -25,6 +25,14 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")  # none that runs anothe
 EXIF_ORIENTATION = 0x0112
 
 
+class NotAPictureError(UserError):
+    """The file is of no kind that is read."""
+
+
+class TooManyPixelsError(UserError):
+    """The picture is larger than MAX_PIXELS."""
+
+
 def open_image(source: Image.Image | str | Path | bytes | np.ndarray, name: str = "") -> Image.Image:
     """Turn any picture into an RGB image that looks as a browser would show it on a white page.
 
@@ -42,7 +50,9 @@ def open_image(source: Image.Image | str | Path | bytes | np.ndarray, name: str 
         A new image of mode RGB, at least 1x1 pixels and at most MAX_PIXELS. `source` is not changed.
 
     Raises:
-        UserError: not a picture, broken or cut short, without pixels, or larger than MAX_PIXELS.
+        NotAPictureError: it is of no kind that is read.
+        TooManyPixelsError: it is larger than MAX_PIXELS.
+        UserError: it is broken or cut short, or has no pixels. The two above are UserErrors too.
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source, name or "the picture")
@@ -74,7 +84,7 @@ def _from_file(file: IO[bytes], name: str) -> Image.Image:
     except (
         Exception
     ):  # a broken header makes Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise UserError(
+        raise NotAPictureError(
             f"{name} is not a picture that can be read: replace it by a PNG, JPEG, GIF, BMP or WebP file"
         ) from None
     with image:
@@ -172,8 +182,10 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise _too_large(name, f" ({width}x{height})")
 
 
-def _too_large(name: str, size: str = "") -> UserError:
-    return UserError(f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels{size}: scale it down or remove it")
+def _too_large(name: str, size: str = "") -> TooManyPixelsError:
+    return TooManyPixelsError(
+        f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels{size}: scale it down or remove it"
+    )
 
 
 def _reason(error: Exception) -> str:

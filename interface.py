@@ -1,325 +1,987 @@
-"""The demo: a page that reads a captcha and shows how sure it is.
+"""The demo: a page for people and a REST route for programs, in one process on one port.
 
     python interface.py                                            # http://127.0.0.1:7860, the shipped weights
     python interface.py --checkpoint RUN/best.safetensors --port 8000
 
 The page stays on this machine: it listens on 127.0.0.1, takes its fonts and scripts from here, and sends nothing to
-anybody. `detect_captcha` is the function behind it and the name of its API endpoint (gradio_client, or curl).
+anybody. Five tabs: Read one captcha, read a Batch, Make captchas and see how well they keep a machine out, Teach a
+reader yours, and what the Model says of itself. The route is in serving.py; http://127.0.0.1:7860/docs describes it.
+
+torch is imported only when a .safetensors model is used: the page opens on the .onnx one.
 """
 
 from __future__ import annotations
 
-import html
+import asyncio
+import csv
+import dataclasses
+import io
+import json
+import logging
+import math
 import os
 import socket
+import sys
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from common import DEFAULT_CHECKPOINT, ROOT, SAVED_MODELS, UserError, parse_config, run
-from config import InterfaceConfig
+import views
+from common import ROOT, SAVED_MODELS, UserError, parse_config, run
+from config import ALPHANUMERIC, InterfaceConfig
+from serving import Limits, Models, PictureZip, build_api, check_picture, is_zip
+from teaching import Feedback, Teacher, labelled_pictures
 
 if TYPE_CHECKING:
     import gradio
 
-    from predict import CaptchaPredictor, ImageLike
+    from predict import CaptchaPredictor, Prediction
+    from strength import Trial
 
 TITLE = "Captcha reader"
 RESPONSIBLE_USE = "For study, and for measuring captchas that you own or may test."
 EXAMPLES = ROOT / "examples"
 EXAMPLE_COUNT = 12  # on the page; a folder may hold more
-KEPT_MODELS = 3  # in memory at a time
-UPLOAD_LIMIT = "20mb"
+UPLOAD_LIMIT = "50mb"  # of one file
 CACHE_SECONDS = 3600  # then uploads and drawn pictures are deleted
-TABLE_HEADERS = ["position", "character", "confidence, %"]
+BATCH_PICTURES = 2000
+BATCH_CHUNK = 32  # pictures read between two looks at the progress bar
+GRID_PICTURES = 24
+TRIALS, SWEEP_TRIALS = 100, 40
+STYLE_SHEET = ROOT / "assets" / "page.css"
 
 # Fonts that a browser has anyway: the page loads none.
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
-CSS = """
-#reading textarea, #reading input { font: 700 clamp(1.8rem, 6vw, 2.8rem)/1.25 ui-monospace, Menlo, Consolas,
-    "DejaVu Sans Mono", monospace; letter-spacing: .12em; text-align: center; }
-#characters .textspan, #characters .text { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
-    font-size: 1.25rem; color: var(--body-text-color) !important; }
-#characters .legend-item { color: var(--body-text-color) !important; }
-@media (max-width: 600px) { .app { padding: 12px !important; } }
-#table { contain: inline-size; }
-#responsible { text-align: center; opacity: .8; font-size: .9rem; }
-"""
-
-Detection = tuple[str, float, list[tuple[str, str]], list[list[Any]], dict[str, float], Image.Image | None, float]
-NOTHING_DETECTED: Detection = ("", 0.0, [], [], {}, None, 0.0)
-
-
-class Models:
-    """The checkpoints that the page offers, each loaded when first used and kept while its file stays the same.
-
-    A name from the page is looked up in the list of what is there; it is never made into a path.
-
-    Args:
-        folder: its .safetensors and .onnx files, and the best.safetensors of the runs in it, are offered.
-        checkpoint: one more, from anywhere, and the first of the list; the shipped weights by default.
-        threads: CPU threads of a model; all available cores by default.
-
-    Raises:
-        UserError: `checkpoint`, or without one the shipped weights, do not exist.
-    """
-
-    def __init__(
-        self, folder: str | Path = SAVED_MODELS, checkpoint: str | Path | None = None, threads: int | None = None
-    ) -> None:
-        self.folder, self.threads = Path(folder), threads
-        self.first = Path(checkpoint) if checkpoint is not None else self.folder / DEFAULT_CHECKPOINT.name
-        if not self.first.is_file():
-            hint = "check the name" if checkpoint is not None else "train one with main.py, or name one by --checkpoint"
-            raise UserError(f"there is no checkpoint {self.first}: {hint}")
-        self._loaded: OrderedDict[tuple[Path, int, int], CaptchaPredictor] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def paths(self) -> dict[str, Path]:
-        """Name to path, the first being the one that the page starts with; read from the disk at each call."""
-        root = self.folder.resolve()
-        patterns = ("*.safetensors", "*.onnx", "*/best.safetensors")
-        found = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
-        # A link that leads out of the folder is not offered.
-        inside = [p for p in found if p.is_file() and p.resolve().is_relative_to(root) and p.name[0] != "."]
-        names = {p.relative_to(self.folder).as_posix(): p for p in inside}
-        first = next((name for name, p in names.items() if p.resolve() == self.first.resolve()), None)
-        if first is None:
-            first = self.first.name
-            if first in names or first == "best.safetensors":
-                first = f"{self.first.resolve().parent.name}/{first}"
-            if first in names:
-                first = str(self.first)
-        return {first: self.first} | names
-
-    def predictor(self, name: str | None = None) -> CaptchaPredictor:
-        """The model of that name, the first by default.
-
-        Raises:
-            UserError: there is none of that name, or it cannot be used.
-        """
-        paths = self.paths()
-        name = next(iter(paths)) if name is None else name
-        if name not in paths:
-            raise UserError(f"there is no model {name!r} here: choose one from the list, or reload the page")
-        path = paths[name]
-        try:
-            stamp = path.stat()
-        except OSError:
-            raise UserError(f"the model {name} is gone: choose another, or reload the page") from None
-        key = (path.resolve(), stamp.st_mtime_ns, stamp.st_size)
-        with self._lock:  # two requests at once load a model once
-            if key not in self._loaded:
-                from predict import CaptchaPredictor
-
-                self._loaded[key] = CaptchaPredictor(path, threads=self.threads)
-                while len(self._loaded) > KEPT_MODELS:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(key)
-            return self._loaded[key]
+# Gradio gives the pictures of examples no names, which a screen reader needs.
+NAME_EXAMPLES = """() => document.querySelectorAll(".gallery-item").forEach((button) => {
+  const file = decodeURIComponent(button.querySelector("img")?.src.split("/").pop() || "");
+  button.setAttribute("aria-label", `Example ${file}`);
+})"""
+COPY = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  navigator.clipboard.writeText(button.dataset.copy).then(() => {
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  }, () => {});
+});"""
 
 
-def detect_captcha(image: ImageLike | None, checkpoint: str | None = None, models: Models | None = None) -> Detection:
+# --------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def detect_captcha(
+    image: str | Path | bytes | None, checkpoint: str | None = None, models: Models | None = None
+) -> dict[str, Any]:
     """Read one captcha.
 
     Args:
-        image: anything that `image_io.open_image` takes.
+        image: a picture file's path or bytes.
         checkpoint: name of a model, one of `models.paths()`; the first by default.
         models: where to look; saved_models/ by default.
 
     Returns:
-        The text; the confidence of the whole text in percent; the characters with their class of confidence (high,
-        medium, low); a row of position, character and confidence in percent for each; the three likeliest
-        readings with their probabilities, 0 to 1; the confidence grid; milliseconds from picture to text.
+        `text`; `confidence` of the whole text, 0 to 1; `characters`, each with `char`, `confidence`, `class` (high,
+        medium, low) and, from a CTC model, `box` (left, top, right, bottom in pixels); `alternatives`, the three
+        likeliest readings with `text` and `confidence`; `model`; `ms` from picture to text.
 
     Raises:
         UserError: there is no picture, it cannot be read, or the model cannot be used.
     """
+    models = models or Models()
+    predictor, prediction, picture, milliseconds = _read(image, checkpoint, models)
+    from visualize import character_boxes, confidence_class
+
+    answer = prediction.as_dict()
+    boxes = character_boxes(picture, prediction, predictor)
+    for i, character in enumerate(answer["characters"]):
+        character["class"] = confidence_class(prediction.char_confidences[i])
+        if boxes:
+            character["box"] = [round(v, 1) for v in boxes[i]]
+    answer["alternatives"] = [{"text": t, "confidence": round(p, 6)} for t, p in prediction.alternatives]
+    return answer | {"model": models.path(checkpoint)[0], "ms": round(milliseconds, 2)}
+
+
+def _read(
+    image: str | Path | bytes | None, checkpoint: str | None, models: Models
+) -> tuple[CaptchaPredictor, Prediction, Image.Image, float]:
     if image is None:
         raise UserError("there is no picture yet: upload one, paste one, or choose an example")
-    predictor = (models or Models()).predictor(checkpoint)
+    picture = check_picture(_bytes(image))
+    predictor = models.predictor(checkpoint)
     started = time.perf_counter()
-    prediction = predictor.read(predictor.preprocess_image(image, "the picture")[None])[0]
-    milliseconds = (time.perf_counter() - started) * 1000
-    from visualize import NOTHING, confidence_class, confidence_grid, figure_image
+    prediction = predictor.read(predictor.preprocess_image(picture, "the picture")[None])[0]
+    return predictor, prediction, picture, (time.perf_counter() - started) * 1000
 
-    characters = [
-        (c, p, confidence_class(p)) for c, p in zip(prediction.text, prediction.char_confidences, strict=True)
-    ]
+
+def _bytes(image: str | Path | bytes) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    try:
+        return Path(image).read_bytes()
+    except OSError:  # uploads are deleted after an hour
+        raise UserError("the picture is gone: upload it again") from None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Batches
+
+
+@dataclasses.dataclass
+class Batch:
+    """Pictures that were read.
+
+    Attributes:
+        rows: `file`, `reading`, `confidence`, `characters` (pairs), `picture`, and with labels `label` and `right`.
+        refused: file and reason of what could not be read.
+        labelled: whether the file names are taken for labels.
+    """
+
+    rows: list[dict[str, Any]]
+    refused: list[tuple[str, str]]
+    labelled: bool = False
+
+
+def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | UserError]]:
+    """Names and bytes of uploads, with the pictures of zips in their place; an error where one cannot be had.
+
+    Raises:
+        UserError: there are too many.
+    """
+    count = 0
+    for file in files:
+        name = Path(file).name
+        try:
+            data = _bytes(file)
+            found: Any = PictureZip(data, BATCH_PICTURES) if is_zip(data) else [(name, data)]
+            for entry, content in found:
+                count += 1
+                if count > BATCH_PICTURES:
+                    raise OverflowError
+                yield Path(entry).name, content
+        except OverflowError:
+            raise UserError(f"there are more than {BATCH_PICTURES:,} pictures: bring fewer at a time") from None
+        except UserError as error:
+            yield name, error
+
+
+def count_pictures(files: Sequence[str | Path]) -> int:
+    """How many pictures `iter_pictures` will give, for the progress bar."""
+    total = 0
+    for file in files:
+        try:
+            data = _bytes(file)
+            total += len(PictureZip(data, BATCH_PICTURES)) if is_zip(data) else 1
+        except UserError:
+            total += 1
+    return total
+
+
+def read_batch(files: Sequence[str | Path], predictor: CaptchaPredictor, labels: str = "auto") -> Iterator[Any]:
+    """Read uploads a chunk at a time.
+
+    Args:
+        files: pictures and zips of them.
+        predictor: the model.
+        labels: whether file names carry them: `yes`, `no`, or `auto`, which looks whether readings and names agree.
+
+    Yields:
+        The number of pictures done, after each chunk; at the end the `Batch`, least sure first.
+
+    Raises:
+        UserError: there are too many pictures.
+    """
+    import numpy as np
+
+    from make_dataset import label_from_name
+
+    batch, waiting = Batch([], []), []
+
+    def read_waiting() -> None:
+        pixels = np.stack([p for _, p, _ in waiting])
+        for (name, _, small), prediction in zip(waiting, predictor.read(pixels), strict=True):
+            batch.rows.append(
+                {
+                    "file": name,
+                    "reading": prediction.text,
+                    "confidence": prediction.confidence,
+                    "prediction": prediction,
+                    "picture": small,
+                }
+            )
+        waiting.clear()
+
+    for done, (name, data) in enumerate(iter_pictures(files), start=1):
+        try:
+            if isinstance(data, UserError):
+                raise data
+            picture = check_picture(data)
+            pixels = predictor.preprocess_image(picture)
+            picture.thumbnail((320, 200))  # for the grid
+            waiting.append((name, pixels, picture))
+        except UserError as error:
+            batch.refused.append((name, str(error)))
+        if len(waiting) == BATCH_CHUNK:
+            read_waiting()
+            yield done
+    if waiting:
+        read_waiting()
+    for row in batch.rows:
+        row["label"] = label_from_name(row["file"])
+        row["right"] = row["label"] == row["reading"]
+    batch.labelled = labels == "yes" or (labels == "auto" and _names_are_labels(batch.rows))
+    batch.rows.sort(key=lambda row: row["confidence"])
+    yield batch
+
+
+def _names_are_labels(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether half of the names or more agree with half of their reading or more, place by place."""
+
+    def alike(row: dict[str, Any]) -> bool:
+        same = sum(a == b for a, b in zip(row["label"].casefold(), row["reading"].casefold(), strict=False))
+        return same * 2 >= max(len(row["label"]), len(row["reading"]), 1)
+
+    return bool(rows) and sum(map(alike, rows)) * 2 >= len(rows)
+
+
+def batch_summary(batch: Batch, model: str, seconds: float) -> str:
+    """Headline figures and downloads of a batch, as HTML."""
+    n = len(batch.rows)
+    if not n:
+        return views.note("No picture could be read." + _refusals(batch), "bad")
+    items = [("Pictures", f"{n:,}"), ("Model", views.text(model)), ("Pictures a second", f"{n / seconds:,.0f}")]
+    if batch.labelled:
+        from accuracy_calculator import text_metrics
+
+        m = text_metrics([row["label"] for row in batch.rows], [row["reading"] for row in batch.rows])
+        items[1:1] = [
+            ("Sequence accuracy", views.percent(m["sequence_accuracy"])),
+            ("95 % interval", views.interval(m["wilson_95"])),
+            ("CER", views.percent(m["cer"])),
+        ]
+    rows = [_plain(row, batch.labelled) for row in batch.rows]
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, list(rows[0]))
+    writer.writeheader()
+    # A spreadsheet takes a cell that begins so for a formula.
+    writer.writerows({k: f"'{v}" if str(v)[:1] in ("=", "+", "-", "@") else v for k, v in row.items()} for row in rows)
+    links = views.data_link("readings.csv", "text/csv", table.getvalue().encode(), "CSV")
+    links += views.data_link("readings.json", "application/json", json.dumps(rows, ensure_ascii=False).encode(), "JSON")
     return (
-        prediction.text,
-        round(prediction.confidence * 100, 2),
-        [(c, name) for c, _, name in characters],
-        [[i, c, round(p * 100, 2)] for i, (c, p, _) in enumerate(characters, start=1)],
-        {text or NOTHING: probability for text, probability in prediction.alternatives},
-        figure_image(confidence_grid(prediction)),
-        round(milliseconds, 1),
+        f'<div class="card">{views.figures(items)}<p class="downloads">{links}</p>{_refusals(batch)}'
+        f"{views.batch_table(batch.rows, batch.labelled)}</div>"
     )
+
+
+def _plain(row: dict[str, Any], labelled: bool) -> dict[str, Any]:
+    plain = {"file": row["file"], "reading": row["reading"], "confidence": round(row["confidence"], 6)}
+    return plain | ({"label": row["label"], "right": row["right"]} if labelled else {})
+
+
+def _refusals(batch: Batch) -> str:
+    if not batch.refused:
+        return ""
+    listed = "".join(f"<li><b>{views.text(n)}</b>: {views.sentence(why)}</li>" for n, why in batch.refused[:20])
+    more = f"<li>and {len(batch.refused) - 20} more</li>" if len(batch.refused) > 20 else ""
+    return (
+        f'<details class="note bad"><summary>{len(batch.refused)} left out</summary><ul>{listed}{more}</ul></details>'
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The page
+
+
+class _NoStubs:
+    """Gradio writes stub files for editors at each import, which takes half of its seconds; this switches that off."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "gradio.component_meta":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            if hasattr(module, "create_or_modify_pyi"):
+                module.create_or_modify_pyi = lambda *arguments: None  # type: ignore[attr-defined]
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
 def _gradio() -> Any:
     """Gradio, which reads these settings when it is imported, and whose import takes seconds."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if "gradio" not in sys.modules:
+        sys.meta_path.insert(0, _NoStubs)  # type: ignore[arg-type]
+        try:
+            import gradio
+        finally:
+            sys.meta_path.remove(_NoStubs)  # type: ignore[arg-type]
     import gradio
 
     return gradio
 
 
-def build_demo(models: Models, examples: str | Path = EXAMPLES) -> gradio.Blocks:
+@dataclasses.dataclass
+class Workshop:
+    """What the tabs share: the models, the corrected readings, the trainings."""
+
+    models: Models
+    feedback: Feedback
+    teacher: Teacher
+
+    @classmethod
+    def build(cls, models: Models, data: str | Path = ROOT / "data", threads: int | None = None) -> Workshop:
+        """With its folders below `data`; none is made yet."""
+        folder = Path(data)
+        return cls(models, Feedback(folder / "feedback"), Teacher(models.folder, folder / ".teaching", threads))
+
+    def names(self) -> list[str]:
+        """The models to choose from."""
+        return list(self.models.paths())
+
+    def teachable(self, name: str | None) -> tuple[str, Path]:
+        """The .safetensors file of a model: itself, or for an .onnx the one beside it.
+
+        Raises:
+            UserError: there is none.
+        """
+        chosen, path = self.models.path(name)
+        if path.suffix == ".safetensors":
+            return chosen, path
+        twin = path.with_suffix(".safetensors")
+        names = {p.resolve(): n for n, p in self.models.paths().items()}
+        if twin.resolve() in names:
+            return names[twin.resolve()], twin
+        raise UserError(f"{chosen} cannot be taught, since an .onnx file is final: choose a .safetensors model")
+
+
+# What Gradio calls its colours, and the names that the style sheet gives ours: it alone knows light and dark.
+COLOURS = {
+    "body_background_fill": "ground",
+    "body_text_color": "ink",
+    "body_text_color_subdued": "quiet",
+    "block_background_fill": "card",
+    "block_border_color": "line",
+    "block_label_text_color": "quiet",
+    "block_title_text_color": "quiet",
+    "block_info_text_color": "quiet",
+    "border_color_primary": "line",
+    "input_background_fill": "field",
+    "input_border_color": "edge",
+    "button_primary_border_color": "button",
+    "button_primary_background_fill": "button",
+    "button_primary_background_fill_hover": "button-hover",
+    "button_secondary_background_fill": "card",
+    "button_secondary_border_color": "edge",
+    "slider_color": "button",
+    "table_odd_background_fill": "card",
+    "table_even_background_fill": "field",
+    "link_text_color": "accent",
+    "checkbox_background_color_selected": "button",
+}
+
+
+def theme(gr: Any) -> Any:
+    """Calm cards on a tinted ground; all fonts are the browser's."""
+    soft = gr.themes.Base(
+        primary_hue="teal",
+        neutral_hue="slate",
+        font=FONTS,
+        font_mono=MONO_FONTS,
+        radius_size=gr.themes.sizes.radius_lg,
+    )
+    colours = {name: f"var(--{ours})" for name, ours in COLOURS.items()}
+    return soft.set(
+        **colours,
+        **{f"{name}_dark": value for name, value in colours.items()},
+        block_border_width="1px",
+        block_shadow="none",
+        block_shadow_dark="none",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        block_label_border_width="0px",
+        block_label_text_weight="600",
+        block_title_text_weight="600",
+        button_border_width="1px",
+        button_border_width_dark="1px",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#ffffff",
+    )
+
+
+def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks:
     """The page.
 
     Args:
-        models: what it offers.
+        shop: what it offers.
         examples: folder of PNG files to try; may be empty or missing.
     """
     gr = _gradio()
+    names = shop.names()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as demo:
-        gr.Markdown(f"# {TITLE}\nUpload, paste or choose a picture: it is read at once, on this machine.")
-        checkpoint = _read_panel(gr, models, sorted(Path(examples).glob("*.png"))[:EXAMPLE_COUNT])
-        gr.Markdown(RESPONSIBLE_USE, elem_id="responsible")
+        with gr.Row(elem_id="top"):
+            with gr.Column(scale=5, min_width=280):
+                _html(gr, views.header(TITLE, RESPONSIBLE_USE))
+            with gr.Column(scale=3, min_width=240):
+                checkpoint = gr.Dropdown(names, value=names[0], label="Model", elem_id="checkpoint")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Read", id="read"):
+                _read_tab(gr, shop, checkpoint, sorted(Path(examples).glob("*.png"))[:EXAMPLE_COUNT])
+            with gr.Tab("Batch", id="batch"):
+                _batch_tab(gr, shop, checkpoint)
+            with gr.Tab("Make", id="make"):
+                _make_tab(gr, shop, checkpoint)
+            with gr.Tab("Teach", id="teach") as teach:
+                _teach_tab(gr, shop, checkpoint, teach, demo)
+            with gr.Tab("Model", id="model") as model:
+                _model_tab(gr, shop, checkpoint, model)
+        _html(
+            gr, '<p class="foot">Everything stays on this machine. For programs: <a href="docs">the REST route</a>.</p>'
+        )
+        demo.load(None, js=NAME_EXAMPLES, api_visibility="private")
         # Models trained since the start appear when the page is loaded anew.
-        demo.load(lambda: gr.Dropdown(choices=list(models.paths())), None, checkpoint, api_visibility="private")
+        demo.load(lambda: gr.Dropdown(choices=shop.names()), None, checkpoint, api_visibility="private")
+    demo.queue(default_concurrency_limit=4, max_size=64)
     return demo
 
 
-def _read_panel(gr: Any, models: Models, examples: Sequence[Path]) -> gradio.Dropdown:
-    """A picture in, its reading out. Returns the choice of the model."""
-    from visualize import CONFIDENCE_COLOURS
+def _html(gr: Any, value: str, **settings: Any) -> Any:
+    """Our own HTML, with none of Gradio's styles for prose."""
+    return gr.HTML(value, apply_default_css=False, padding=False, **settings)
 
-    names = list(models.paths())
+
+def _uploads_as_they_are(picture: Any) -> None:
+    """Let an event have the path of an upload.
+
+    Gradio would open the upload itself and answer a broken one by the bare word "Error". The file, which it has checked
+    to be an upload, goes to `open_image` as it is: the same pixels as on the command line.
+    """
+    opened_by_gradio = picture.preprocess
+    picture.preprocess = lambda data: data.path if data and data.path else opened_by_gradio(data)
+
+
+def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]) -> None:
+    """A picture in, its reading out, and a correction kept."""
     with gr.Row():
-        with gr.Column(scale=4, min_width=260):
+        with gr.Column(scale=4, min_width=280):
             picture = gr.Image(
-                label="Captcha",
+                label="Captcha: upload, paste or choose one",
                 type="filepath",
                 image_mode=None,  # keeps transparency
                 sources=["upload", "clipboard"],
-                height=220,
+                height=230,
                 elem_id="picture",
+                alt_text="the captcha to read",
             )
-            # Gradio would open the upload itself and answer a broken one by the bare word "Error". The file, which it
-            # has checked to be an upload, goes to `open_image` as it is: the same pixels as on the command line.
-            opened_by_gradio = picture.preprocess
-            picture.preprocess = lambda data: data.path if data and data.path else opened_by_gradio(data)
-            checkpoint = gr.Dropdown(names, value=names[0], label="Model", elem_id="checkpoint")
+            _uploads_as_they_are(picture)
             button = gr.Button("Read", variant="primary", elem_id="read")
             if examples:
-                gr.Examples([[str(path)] for path in examples], [picture], cache_examples=False, label="Examples")
-        with gr.Column(scale=5, min_width=260):
-            text = gr.Textbox(
-                label="Reading", lines=1, interactive=False, buttons=["copy"], elem_id="reading", placeholder="–"
-            )
-            with gr.Row():
-                confidence = gr.Number(label="Confidence, %", interactive=False, min_width=90, elem_id="confidence")
-                milliseconds = gr.Number(label="Time, ms", interactive=False, min_width=90, elem_id="milliseconds")
-            characters = gr.HighlightedText(
-                label="Confidence of each character",
-                color_map=CONFIDENCE_COLOURS,
-                show_legend=True,
-                show_inline_category=False,
-                elem_id="characters",
-            )
-            table = gr.Dataframe(
-                headers=TABLE_HEADERS,
-                datatype=["number", "str", "number"],
-                label="In numbers",
-                show_label=True,
-                interactive=False,
-                elem_id="table",
-            )
-            readings = gr.Label(
-                label="The three likeliest readings", num_top_classes=3, show_heading=False, elem_id="readings"
-            )
-    grid = gr.Image(
-        label="Confidence grid",
-        show_label=False,  # it would lie on the picture, whose titles say the same
-        type="pil",
-        format="png",
-        interactive=False,
-        buttons=["download", "fullscreen"],
-        elem_id="grid",
-    )
-    outputs = [text, confidence, characters, table, readings, grid, milliseconds]
+                gr.Examples([[str(path)] for path in examples], [picture], cache_examples=False, elem_id="examples")
+        with gr.Column(scale=5, min_width=280):
+            reading = _html(gr, views.NO_READING, elem_id="reading", js_on_load=COPY)
+    with gr.Row():
+        with gr.Column(scale=5, min_width=280):
+            where = _html(gr, "", elem_id="where")
+        with gr.Column(scale=4, min_width=280):
+            likely = _html(gr, "", elem_id="likely")
+            with gr.Row(equal_height=True):
+                correction = gr.Textbox(
+                    label="Wrong? Type the right text",
+                    placeholder="what the picture says",
+                    max_lines=1,
+                    max_length=32,
+                    scale=4,
+                    min_width=160,
+                    elem_id="correction",
+                )
+                keep = gr.Button("Keep", scale=1, min_width=90, elem_id="keep")
+            kept = _html(gr, "", elem_id="kept")
+    grid = _html(gr, "", elem_id="grid")
+    outputs = [reading, likely, where, grid]
+    blank = (views.NO_READING, "", "", "")
 
-    def read(image: str | None, checkpoint: str | None) -> Detection:
-        """Read a captcha; the model is one of the names in the list."""
+    def show(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
+        """The reading at once, the pictures as soon as they are drawn."""
+        predictor, prediction, opened, milliseconds = _read(image, name, shop.models)
+        from visualize import confidence_grid, draw_boxes, figure_image
+
+        card = views.reading_card(prediction, milliseconds, shop.models.path(name)[0])
+        yield card, views.likely_card(prediction.alternatives), gr.skip(), gr.skip()
+        boxes = draw_boxes(opened, prediction, predictor)
+        heat = figure_image(confidence_grid(prediction))
+        yield gr.skip(), gr.skip(), views.where_card(boxes, prediction), views.grid_card(heat)
+
+    def read(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
         try:
-            return detect_captcha(image, checkpoint, models)
+            yield from show(image, name)
         except UserError as error:
-            raise gr.Error(_sentence(error), print_exception=False) from None
+            raise gr.Error(views.sentence(error), print_exception=False) from None
 
-    def read_at_once(image: str | None, checkpoint: str | None) -> Detection:
+    def read_at_once(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
         if image is None:
-            return NOTHING_DETECTED
+            yield blank
+            return
         try:
-            return detect_captcha(image, checkpoint, models)
+            yield from show(image, name)
         except UserError as error:
-            gr.Warning(_sentence(error))
-            return NOTHING_DETECTED  # the last picture's reading must not stand beside this one
+            gr.Warning(views.sentence(error))
+            yield blank  # the last picture's reading must not stand beside this one
 
     inputs = [picture, checkpoint]
-    button.click(read, inputs, outputs, api_name="detect_captcha")
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    button.click(read, inputs, outputs, **quiet)
     for changed in (picture.change, checkpoint.change):
-        changed(read_at_once, inputs, outputs, api_visibility="private", trigger_mode="always_last")
-    return checkpoint
+        changed(read_at_once, inputs, outputs, trigger_mode="always_last", **quiet)
+    picture.change(lambda: ("", ""), None, [correction, kept], **quiet)
+
+    def keep_correction(image: str | None, said: str) -> tuple[str, str]:
+        try:
+            if image is None:
+                raise UserError("there is no picture to correct: choose one first")
+            count = shop.feedback.add(_bytes(image), said or "")
+        except UserError as error:
+            return views.note(views.sentence(error), "bad"), said
+        kept_now = (
+            f"Kept: {count} corrected reading{'s' if count != 1 else ''} so far. The Teach tab can learn from them."
+        )
+        return views.note(kept_now, "good"), ""
+
+    gr.on([keep.click, correction.submit], keep_correction, [picture, correction], [kept, correction], **quiet)
+
+    # For programs: the same reading as data. The list of models above only takes names that it had at the start.
+    model = gr.Textbox(visible=False, label="Model")
+    answer = gr.JSON(visible=False)
+    endpoint = gr.Button(visible=False)
+
+    def detect(image: str | None, checkpoint: str | None) -> dict[str, Any]:
+        """Read a captcha; the model is one of the names that /models lists, the first where there is none."""
+        try:
+            return detect_captcha(image, checkpoint or None, shop.models)
+        except UserError as error:
+            raise gr.Error(views.sentence(error), print_exception=False) from None
+
+    endpoint.click(detect, [picture, model], answer, api_name="detect_captcha")
+    endpoint.click(shop.names, None, answer, api_name="list_models")
 
 
-def _sentence(error: UserError) -> str:
-    """Gradio shows messages as HTML; names of files and characters in ours are not."""
-    message = str(error)
-    return html.escape(message[:1].upper() + message[1:] + ".")
+def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
+    """Many pictures in, a table out."""
+    _html(
+        gr,
+        '<p class="tab-intro">Many pictures, or a zip of them. The readings come least sure first, so that a person '
+        "checks what matters.</p>",
+    )
+    with gr.Row():
+        with gr.Column(scale=3, min_width=260):
+            files = gr.File(
+                label="Pictures, or a zip of pictures",
+                file_count="multiple",
+                file_types=["image", ".zip"],
+                height=180,
+                elem_id="files",
+            )
+        with gr.Column(scale=2, min_width=240):
+            labels = gr.Radio(
+                [("find out", "auto"), ("yes", "yes"), ("no", "no")],
+                value="auto",
+                label="Do the file names say what is right (aB3x_1.png)?",
+                elem_id="labels",
+            )
+            with gr.Row():
+                start = gr.Button("Read all", variant="primary", elem_id="read-all", min_width=120)
+                stop = gr.Button("Stop", elem_id="stop-batch", min_width=80)
+    status = _html(gr, "", elem_id="batch-status")
+    result = _html(gr, "", elem_id="batch-result")
+    grid = _html(gr, "", elem_id="batch-grid")
+
+    def read_all(uploads: list[str] | None, name: str | None, kind: str) -> Iterator[tuple[Any, ...]]:
+        try:
+            if not uploads:
+                raise UserError("there are no pictures yet: choose files, or a zip")
+            started = time.perf_counter()
+            total = count_pictures(uploads)
+            yield views.progress_bar(0, f"0 of {total:,}", "Reading"), "", ""
+            predictor = shop.models.predictor(name)
+            batch: Batch | None = None
+            for step in read_batch(uploads, predictor, kind):
+                if isinstance(step, Batch):
+                    batch = step
+                else:
+                    shown = views.progress_bar(step / max(total, 1), f"{step:,} of {total:,}", "Reading")
+                    yield shown, gr.skip(), gr.skip()
+            assert batch is not None
+            seconds = time.perf_counter() - started
+            yield "", batch_summary(batch, shop.models.path(name)[0], seconds), gr.skip()
+            yield gr.skip(), gr.skip(), _batch_grid(batch) if batch.rows else ""
+        except UserError as error:
+            yield views.note(views.sentence(error), "bad"), "", ""
+
+    outputs = [status, result, grid]
+    quiet: dict[str, Any] = {"show_progress": "hidden"}
+    event = start.click(
+        read_all, [files, checkpoint, labels], outputs, api_visibility="private", concurrency_limit=2, **quiet
+    )
+    stop.click(lambda: views.note("Stopped."), None, status, cancels=[event], api_visibility="private", **quiet)
+
+
+def _batch_grid(batch: Batch) -> str:
+    """The least sure pictures with their readings, as HTML, and the same as one picture to download."""
+    from visualize import draw_grid, figure_image
+
+    rows = batch.rows[:GRID_PICTURES]
+    figure = draw_grid(
+        [row["picture"] for row in rows],
+        [row["prediction"] for row in rows],
+        [row["label"] for row in rows] if batch.labelled else None,
+        [row["file"] for row in rows],
+    )
+    title = f"The {len(rows)} least sure of {len(batch.rows):,}" if len(rows) < len(batch.rows) else "All readings"
+    return views.batch_grid(title, rows, batch.labelled, figure_image(figure))
+
+
+def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
+    """The generator's knobs, and how readable a captcha stays."""
+    from captcha_styles import STYLES
+    from strength import FONTS as FONT_NAMES
+    from strength import KNOBS, OWN_FONTS, build_settings, style_values, success, sweep_values, try_many
+
+    names = list(STYLES)
+    own = style_values(names[0])
+    _html(
+        gr,
+        '<p class="tab-intro">Turn the knobs of a captcha and see whether the model still reads it: a strength meter '
+        "for captchas.</p>",
+    )
+    with gr.Row():
+        with gr.Column(scale=4, min_width=280):
+            with gr.Row():
+                style = gr.Dropdown(names, value=names[0], label="Style", elem_id="style", min_width=130)
+                font = gr.Dropdown(list(FONT_NAMES), value=OWN_FONTS, label="Font", elem_id="font", min_width=130)
+            with gr.Row():
+                alphabet = gr.Textbox(
+                    ALPHANUMERIC, label="Alphabet", max_lines=1, max_length=300, elem_id="alphabet", min_width=130
+                )
+                length = gr.Textbox("5", label="Length (5 or 4-6)", max_lines=1, elem_id="length", min_width=100)
+            sliders = {
+                key: gr.Slider(
+                    knob.low, knob.high, own[key], step=knob.step, label=knob.label, info=knob.info, elem_id=key
+                )
+                for key, knob in KNOBS.items()
+            }
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31, elem_id="seed")
+        with gr.Column(scale=5, min_width=280, elem_id="made-column"):
+            made = gr.Image(
+                label="A captcha of this kind",
+                type="pil",
+                format="png",
+                image_mode=None,
+                interactive=False,
+                buttons=["download"],
+                height=190,
+                elem_id="made",
+                alt_text="the captcha that was drawn",
+            )
+            truth = _html(gr, "", elem_id="made-reading", js_on_load=COPY)
+            with gr.Row():
+                another = gr.Button("Another", elem_id="another", min_width=100)
+                attempt = gr.Button(f"Try {TRIALS}", variant="primary", elem_id="try", min_width=120)
+            with gr.Row(equal_height=True):
+                knob = gr.Dropdown(
+                    [(k.label, key) for key, k in KNOBS.items()],
+                    value="rotation",
+                    label="Knob",
+                    elem_id="knob",
+                    min_width=130,
+                )
+                along = gr.Button("Try along this knob", elem_id="sweep", min_width=140)
+            strength_status = _html(gr, "", elem_id="strength-status")
+            chart = _html(gr, "", elem_id="sweep-chart")
+    strength = _html(gr, "", elem_id="strength")
+    knobs = list(sliders.values())
+    inputs = [style, font, alphabet, length, seed, checkpoint, *knobs]
+
+    def settings_of(values: Sequence[Any]) -> Any:
+        chosen, letters, characters, span, number, _, *turned = values
+        numbers = {key: _number(v) for key, v in zip(KNOBS, turned, strict=True)}
+        return build_settings(
+            str(chosen), numbers, str(letters), str(characters or ""), str(span or ""), _number(number)
+        )
+
+    def draw(*values: Any) -> tuple[Any, str]:
+        try:
+            settings = settings_of(values)
+            predictor = shop.models.predictor(values[5])
+            from captcha_generator import render_captcha
+
+            png, said = render_captcha(0, settings)
+            started = time.perf_counter()
+            prediction = predictor.predict([png])[0]
+            milliseconds = (time.perf_counter() - started) * 1000
+        except UserError as error:
+            return gr.skip(), views.note(views.sentence(error), "bad")
+        right = prediction.text == said
+        verdict = (
+            "The model reads it." if right else f"The model misreads it: the captcha says <b>{views.text(said)}</b>."
+        )
+        card = views.reading_card(prediction, milliseconds, shop.models.path(values[5])[0])
+        return Image.open(io.BytesIO(png)), card + views.note(verdict)
+
+    def attempt_many(*values: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            settings, predictor = settings_of(values), shop.models.predictor(values[5])
+            trials: list[Trial] = []
+            yield views.progress_bar(0, f"0 of {TRIALS}", "Trying"), gr.skip()
+            for chunk in try_many(settings, predictor, TRIALS):
+                trials += chunk
+                yield views.progress_bar(len(trials) / TRIALS, f"{len(trials)} of {TRIALS}", "Trying"), gr.skip()
+            failures = [t for t in trials if t.reading != t.text]
+            yield "", views.strength_card(success(trials), failures)
+        except UserError as error:
+            yield views.note(views.sentence(error), "bad"), gr.skip()
+
+    def try_along(key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            if key not in KNOBS:
+                raise UserError("there is no such knob: choose one from the list")
+            predictor = shop.models.predictor(values[5])
+            position = 6 + list(KNOBS).index(key)
+            points = []
+            steps = sweep_values(key)
+            for i, value in enumerate(steps):
+                yield views.progress_bar(i / len(steps), f"{KNOBS[key].label} {value:g}", "Trying"), gr.skip()
+                turned = [*values[:position], value, *values[position + 1 :]]
+                trials = [t for c in try_many(settings_of(turned), predictor, SWEEP_TRIALS) for t in c]
+                points.append((value, success(trials)))
+            yield "", views.sweep_chart(KNOBS[key].label, points, _number(values[position]))
+        except UserError as error:
+            yield views.note(views.sentence(error), "bad"), gr.skip()
+
+    def reset(chosen: str) -> list[Any]:
+        return list(style_values(chosen).values()) if chosen in STYLES else [gr.skip()] * len(KNOBS)
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    style.change(reset, style, knobs, **quiet)
+    changes = [c.change for c in (style, font, alphabet, length, seed, checkpoint, *knobs)]
+    gr.on(changes, draw, inputs, [made, truth], trigger_mode="always_last", **quiet)
+    another.click(lambda s: int(_number(s)) + 1, seed, seed, **quiet)
+    attempt.click(attempt_many, inputs, [strength_status, strength], concurrency_limit=2, **quiet)
+    along.click(try_along, [knob, *inputs], [strength_status, chart], concurrency_limit=2, **quiet)
+
+
+def _number(value: Any) -> float:
+    """A number from the page, 0 where it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0
+
+
+def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) -> None:
+    """Fine-tune the chosen model on labelled captchas."""
+    _html(
+        gr,
+        '<p class="tab-intro">Teach the chosen model your captchas. The pictures are named by their text (aB3x_1.png), '
+        "or a labels.csv in the zip names it. All of them teach the new model; what to expect of it is measured by "
+        "models that each did without a part of them. The model you start from stays as it is.</p>",
+    )
+    with gr.Row():
+        with gr.Column(scale=4, min_width=280):
+            source = gr.Radio(
+                [("a zip", "zip"), ("the corrected readings", "feedback"), ("both", "both")],
+                value="zip",
+                label="Learn from",
+                elem_id="source",
+            )
+            upload = gr.File(
+                label="Zip of labelled captchas",
+                file_types=[".zip"],
+                height=160,
+                elem_id="upload",
+            )
+            counted = _html(gr, "", elem_id="counted")
+            epochs = gr.Slider(
+                0,
+                60,
+                0,
+                step=1,
+                label="Epochs",
+                info="passes over all pictures; 0: as many as suit their number",
+                elem_id="epochs",
+            )
+            with gr.Row():
+                start = gr.Button("Teach", variant="primary", elem_id="start", min_width=120)
+                cancel = gr.Button("Cancel", elem_id="cancel", min_width=90)
+            said = _html(gr, "", elem_id="teach-said")
+        with gr.Column(scale=5, min_width=280):
+            panel = _html(gr, views.job_card(None, 0, {}), elem_id="job")
+    mine = gr.State("")  # id of the job that this page started last
+    offered_files = gr.State("")  # of that job, as the chooser has them
+    timer = gr.Timer(1.0, active=False)
+
+    def current(job_id: str) -> Any:
+        return shop.teacher.find(job_id) or next(iter(shop.teacher.jobs()), None)
+
+    def card(job_id: str) -> str:
+        job = current(job_id)
+        if job is None:
+            return views.job_card(None, 0, {})
+        return views.job_card(job, shop.teacher.before(job), _downloads(shop, job.model))
+
+    def look(job_id: str, seen: str) -> tuple[Any, ...]:
+        """What the timer asks for each second."""
+        job = current(job_id)
+        running = job is not None and job.running
+        offered = " ".join(_downloads(shop, job.model).values()) if job else ""
+        choices: Any = gr.skip()
+        if offered != seen:
+            choices = gr.Dropdown(choices=shop.names())
+        return card(job_id), gr.Timer(active=running), choices, offered
+
+    def begin(file: str | None, kind: str, rounds: float, name: str | None) -> tuple[Any, ...]:
+        try:
+            start_name, path = shop.teachable(name)
+            rows = []
+            if kind in ("zip", "both"):
+                if not file:
+                    raise UserError("there is no zip yet: upload one with labelled captchas")
+                rows = labelled_pictures(file)
+            shards = shop.feedback.shards() if kind in ("feedback", "both") else []
+            job = shop.teacher.submit(rows, path, start_name, int(_number(rounds)) or None, shards)
+        except UserError as error:
+            return views.note(views.sentence(error), "bad"), gr.skip(), gr.skip(), gr.skip()
+        return "", job.id, card(job.id), gr.Timer(active=True)
+
+    def stop(job_id: str) -> tuple[Any, ...]:
+        job = current(job_id)
+        if job is None or not job.running:
+            return views.note("Nothing is being taught."), gr.skip(), gr.skip()
+        shop.teacher.cancel(job)
+        return "", card(job.id), gr.Timer(active=True)
+
+    def arrive(job_id: str) -> tuple[Any, ...]:
+        job = current(job_id)
+        count = shop.feedback.count()
+        readings = f"{count} corrected reading{'s' if count != 1 else ''} so far"
+        return card(job_id), gr.Timer(active=job is not None and job.running), f'<p class="hint">{readings}.</p>'
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    start.click(begin, [upload, source, epochs, checkpoint], [said, mine, panel, timer], **quiet)
+    cancel.click(stop, mine, [said, panel, timer], **quiet)
+    timer.tick(look, [mine, offered_files], [panel, timer, checkpoint, offered_files], trigger_mode="once", **quiet)
+    tab.select(arrive, mine, [panel, timer, counted], **quiet)
+    demo.load(arrive, mine, [panel, timer, counted], **quiet)
+
+
+def _downloads(shop: Workshop, model: str | None) -> dict[str, str]:
+    """Links to the files of a taught model, by the names that the route knows."""
+    if model is None:
+        return {}
+    names = shop.models.paths()
+    both = {"Checkpoint": model, "ONNX": model.replace(".safetensors", ".onnx")}
+    return {label: f"models/{name}" for label, name in both.items() if name in names}
+
+
+def _model_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
+    """What the chosen checkpoint says of itself."""
+    card = _html(gr, "", elem_id="card")
+
+    def describe(name: str | None) -> str:
+        try:
+            chosen, path = shop.models.path(name)
+            metadata = shop.models.predictor(name).metadata
+            return views.model_card(chosen, path, metadata, f"models/{chosen}")
+        except UserError as error:
+            return views.note(views.sentence(error), "bad")
+        except OSError:
+            return views.note("The model is gone: choose another, or reload the page.", "bad")
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    gr.on([tab.select, checkpoint.change], describe, checkpoint, card, **quiet)
+
+
+def build_app(shop: Workshop, limits: Limits | None = None, examples: str | Path = EXAMPLES) -> Any:
+    """The route with the page mounted on it, one FastAPI app."""
+    gr = _gradio()
+    demo = build_demo(shop, examples)
+    app = gr.mount_gradio_app(
+        build_api(shop.models, limits),
+        demo,
+        path="/",
+        show_error=True,
+        ssr_mode=False,
+        pwa=False,
+        run_history=False,
+        max_file_size=UPLOAD_LIMIT,
+        theme=theme(gr),
+        css_paths=[STYLE_SHEET],
+        footer_links=["api"],
+    )
+    # As its own server would: until then Gradio takes any path of this machine for an upload.
+    demo.has_launched = demo.is_running = True
+    return app
 
 
 def main() -> int:
     """Command line."""
     config = parse_config(InterfaceConfig, "A page that reads captchas, on this machine.")
-    models = Models(checkpoint=config.checkpoint, threads=config.threads)
-    _check_port(config.host, config.port)
-    gr = _gradio()
-    demo = build_demo(models)
-    try:
-        demo.launch(
-            server_name=config.host,
-            server_port=config.port,
-            share=False,
-            inbrowser=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            ssr_mode=False,
-            pwa=False,
-            max_file_size=UPLOAD_LIMIT,
-            theme=gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=MONO_FONTS),
-            css=CSS,
-            footer_links=["api", "settings"],
+    if config.queue < 1 or config.batch < 1:
+        raise UserError("--queue and --batch must be 1 or more")
+    models = Models(config.models or SAVED_MODELS, config.checkpoint, config.threads)
+    shop = Workshop.build(models, config.data or ROOT / "data", config.threads)
+    listener = _listen(config.host, config.port)
+    with listener:
+        app = build_app(shop, Limits(queue=config.queue, batch=config.batch))
+        import uvicorn
+
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3)
         )
-    except (OSError, gr.exceptions.ServerFailedToStartError) as error:
-        raise _cannot_listen(config.host, config.port, error) from None
-    print(f"{TITLE}: {demo.local_url} (Ctrl-C ends it)", flush=True)
-    # The first reader should not wait for torch; a model that cannot be used says so on the page.
-    threading.Thread(target=_warm_up, args=(models,), daemon=True).start()
-    demo.block_thread()
+        # The connections of open pages are cut at the end, which is no error.
+        logging.getLogger("uvicorn.error").addFilter(
+            lambda said: not (said.exc_info and isinstance(said.exc_info[1], asyncio.CancelledError))
+        )
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        print(f"{TITLE}: http://{host}:{config.port} (Ctrl-C ends it)", flush=True)
+        # The first reader should not wait for the model; one that cannot be used says so on the page.
+        threading.Thread(target=_warm_up, args=(models,), daemon=True).start()
+        try:
+            server.run(sockets=[listener])
+        finally:
+            shop.teacher.close()
     return 0
 
 
-def _check_port(host: str, port: int) -> None:
-    """Refuse a port that cannot be had before the seconds that the page takes to build."""
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before the seconds that the page takes to build.
+
+    Raises:
+        UserError: it cannot be had.
+    """
     try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            pass
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+        )
     except (OSError, OverflowError) as error:
-        raise _cannot_listen(host, port, error) from None
-
-
-def _cannot_listen(host: str, port: int, error: Exception) -> UserError:
-    reason = str(getattr(error, "strerror", None) or error).rstrip(".")
-    return UserError(f"cannot listen on {host}:{port} ({reason}): stop what uses it, or name another --port or --host")
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        raise UserError(
+            f"cannot listen on {host}:{port} ({reason}): stop what uses it, or name another --port or --host"
+        ) from None
 
 
 def _warm_up(models: Models) -> None:

@@ -198,11 +198,11 @@ def _list(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
     return sorted(folders), sorted(shards), sorted(pictures)
 
 
-def _iter_folder(folder: Path, labels: _LabelFile | None, skip: Path | None) -> Iterator[Sample | Reject]:
+def _iter_folder(folder: Path, labels: LabelFile | None, skip: Path | None) -> Iterator[Sample | Reject]:
     if skip is not None and folder.resolve() == skip:
         return
     folders, shards, pictures = _list(folder)
-    own = _LabelFile.find(folder)
+    own = LabelFile.find(folder)
     labels = own or labels
     if shards:
         for shard in shards:
@@ -215,7 +215,7 @@ def _iter_folder(folder: Path, labels: _LabelFile | None, skip: Path | None) -> 
         yield from own.missing()
 
 
-def _iter_pictures(paths: Sequence[Path], labels: _LabelFile | None) -> Iterator[Sample | Reject]:
+def _iter_pictures(paths: Sequence[Path], labels: LabelFile | None) -> Iterator[Sample | Reject]:
     for path in paths:
         text = labels.take(path) if labels else label_from_name(path.name)
         if text is None:
@@ -229,7 +229,7 @@ def _iter_pictures(paths: Sequence[Path], labels: _LabelFile | None) -> Iterator
         yield Sample(image, text, str(path))
 
 
-class _LabelFile:
+class LabelFile:
     """labels.csv or labels.txt: names of pictures, relative to its folder and with or without suffix, and labels."""
 
     def __init__(self, path: Path) -> None:
@@ -251,7 +251,7 @@ class _LabelFile:
         self.unused = set(self.labels)
 
     @classmethod
-    def find(cls, folder: Path) -> _LabelFile | None:
+    def find(cls, folder: Path) -> LabelFile | None:
         """The label file that stands in `folder`."""
         found = [folder / name for name in ("labels.csv", "labels.txt") if (folder / name).is_file()]
         if len(found) > 1:

@@ -322,10 +322,14 @@ class SlotHead(nn.Module):
         """(N, L, hidden) to (N, L, C)."""
         return nn.Linear(config.hidden, num_classes)
 
-    def forward(self, features: Tensor) -> Tensor:
-        cells = self.reduce(features.flatten(2).transpose(1, 2)) + self.places  # (N, P, hidden)
+    def attend(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D, h, w) to the places' features (N, P, hidden) and each slot's attention to them (N, L, P)."""
+        cells = self.reduce(features.flatten(2).transpose(1, 2)) + self.places
         scores = self.queries @ self.keys(cells).transpose(1, 2) * self.scale + self.prior
-        attention = scores.softmax(-1)  # (N, L, P)
+        return cells, scores.softmax(-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        cells, attention = self.attend(features)
         return self.classifier(self.dropout(F.gelu(attention @ cells)))
 
 
@@ -441,7 +445,17 @@ class CaptchaModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels (N, channels, H, W), 0 to 255, of any number type, to logits (N, T, C)."""
-        return self.head(self.backbone((images.float() - self.mean) / self.std))
+        return self.head(self._features(images))
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self.backbone((images.float() - self.mean) / self.std)
+
+    def attention(self, images: Tensor) -> Tensor | None:
+        """How much each character position looks at each column, (N, L, w); None for heads without slots."""
+        if not isinstance(self.head, SlotHead):
+            return None
+        features = self._features(images)
+        return self.head.attend(features)[1].unflatten(-1, features.shape[2:]).sum(2)
 
     def log_probs(self, images: Tensor) -> Tensor:
         """As `forward`, normalised over C, float32."""

@@ -109,6 +109,13 @@ class CaptchaPredictor:
         """Pixels (N, C, H, W) uint8 to log-probabilities (N, T, classes) float32."""
         return self.backend.log_probs(pixels)
 
+    def attention(self, pixels: np.ndarray) -> np.ndarray | None:
+        """Pixels (N, C, H, W) uint8 to how much each character position looks at each column, (N, L, w).
+
+        None for networks without slots, and for .onnx files, which only give readings.
+        """
+        return self.backend.attention(pixels)
+
     def predict(self, images: Sequence[ImageLike], batch_size: int = 64) -> list[Prediction]:
         """Read pictures, in order; an empty list gives an empty list.
 
@@ -164,6 +171,14 @@ class TorchBackend:
         with torch.inference_mode():
             return self.model.log_probs(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
 
+    def attention(self, pixels: np.ndarray) -> np.ndarray | None:
+        """As `CaptchaPredictor.attention`."""
+        import torch
+
+        with torch.inference_mode():
+            attention = self.model.attention(torch.from_numpy(pixels).to(self.device))
+        return None if attention is None else attention.cpu().numpy()
+
 
 class OnnxBackend:
     """An .onnx file that export_model.py wrote, on ONNX Runtime."""
@@ -189,6 +204,9 @@ class OnnxBackend:
     def log_probs(self, pixels: np.ndarray) -> np.ndarray:
         """As `CaptchaPredictor.log_probs`."""
         return self.session.run(None, {"images": pixels})[0]
+
+    def attention(self, pixels: np.ndarray) -> None:
+        """As `CaptchaPredictor.attention`."""
 
 
 def check_positive(value: int, name: str) -> int:

@@ -495,12 +495,25 @@ def reading() -> None:
     write_section("speed.md", "reading", text)
 
 
+# --------------------------------------------------------------------------------------------------------------------
+# The route under load
+
+
+def serving() -> None:
+    """The REST route under load, beside a plain-torch server that reads one request at a time."""
+    from load import report
+
+    said, _ = report()
+    write_section("serving.md", "serving", f"{said}\n\n{fenced(['python benchmarks/load.py'])}")
+
+
 SECTIONS: dict[str, Callable[[], None]] = {
     "captcha_v2": captcha_v2,
     "generate": generate,
     "merge": merge,
     "unseen": unseen,
     "few_labels": few_labels,
+    "serving": serving,
     "reading": reading,
 }
 

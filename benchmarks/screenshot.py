@@ -1,6 +1,7 @@
-"""Take the README's picture of the demo: start it, give it an example, photograph the page.
+"""Take the README's pictures of the demo: start it, use a tab as a person would, photograph the page.
 
     python benchmarks/screenshot.py examples/7kPx2.png assets/demo.png
+    python benchmarks/screenshot.py examples/7kPx2.png make.png --tab make
     python benchmarks/screenshot.py examples/7kPx2.png phone.png --width 390 --height 844 --dark
 
 Needs Playwright (requirements-dev.txt) and a Chromium: the one at /usr/bin/chromium, or --browser PATH.
@@ -9,18 +10,17 @@ Needs Playwright (requirements-dev.txt) and a Chromium: the one at /usr/bin/chro
 from __future__ import annotations
 
 import argparse
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from load import server  # noqa: E402
 
 from common import UserError, run, write_atomically  # noqa: E402
 
@@ -33,41 +33,48 @@ BROWSER_FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+PATIENCE = 120_000  # milliseconds
 
 
-@contextmanager
-def demo(checkpoint: str | None, seconds: float = 60) -> Iterator[str]:
-    """Run interface.py on a free port; gives its address.
+def _read(page: Page, picture: str) -> None:
+    page.locator("#picture input[type=file]").set_input_files(picture)
+    page.locator("#grid img").wait_for()
 
-    Raises:
-        UserError: it does not answer within `seconds`.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(ROOT / "interface.py"), "--port", str(port)]
-    process = subprocess.Popen(command + (["--checkpoint", checkpoint] if checkpoint else []), cwd=ROOT)
-    try:
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
-                break
-            except (urllib.error.URLError, OSError):
-                if process.poll() is not None or time.monotonic() > end:
-                    raise UserError("the demo did not start: run interface.py by hand to see why") from None
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
-        process.wait(10)
+
+def _batch(page: Page, picture: str) -> None:
+    files = sorted(Path(picture).parent.glob("*.png"))
+    page.locator("#files input[type=file]").set_input_files(files)
+    page.locator("#files").get_by_text(files[-1].name).wait_for()
+    page.locator("#read-all").click()
+    page.locator("#batch-grid img").first.wait_for()
+
+
+def _make(page: Page, picture: str) -> None:
+    page.locator("#another").click()
+    page.locator("#made img").wait_for()
+    page.locator("#try").click()
+    page.locator("#strength .verdict").wait_for()
+    page.locator("#sweep").click()
+    page.locator("#sweep-chart svg").wait_for()
+
+
+def _teach(page: Page, picture: str) -> None:
+    page.locator("#job .card").wait_for()
+
+
+def _model(page: Page, picture: str) -> None:
+    page.locator("#card .model").wait_for()
+
+
+SCENES = {"read": _read, "batch": _batch, "make": _make, "teach": _teach, "model": _model}
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Photograph the demo.")
-    parser.add_argument("picture", help="captcha to upload")
+    parser.add_argument("picture", help="captcha to upload; for the Batch tab all PNG files beside it")
     parser.add_argument("out", help="PNG file to write")
+    parser.add_argument("--tab", choices=list(SCENES), default="read", help="what to show")
     parser.add_argument("--checkpoint", help="model; the shipped weights by default")
     parser.add_argument("--browser", default="/usr/bin/chromium", help="Chromium's path")
     parser.add_argument("--width", type=int, default=1180, help="of the window, in pixels")
@@ -78,15 +85,19 @@ def main() -> int:
         raise UserError(f"{arguments.picture} does not exist: check the name")
     from playwright.sync_api import sync_playwright
 
-    with demo(arguments.checkpoint) as address, sync_playwright() as playwright:
+    checkpoint = ["--checkpoint", arguments.checkpoint] if arguments.checkpoint else []
+    with server("interface.py", "--port", "PORT", *checkpoint) as (port, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=arguments.browser, args=BROWSER_FLAGS)
         page = browser.new_page(
             viewport={"width": arguments.width, "height": arguments.height},
             color_scheme="dark" if arguments.dark else "light",
         )
-        page.goto(address)
-        page.locator("#picture input[type=file]").set_input_files(arguments.picture)
-        page.locator("#grid img").wait_for(timeout=60_000)
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.locator("#read").wait_for()
+        if arguments.tab != "read":
+            page.get_by_role("tab", name=arguments.tab.capitalize(), exact=True).click()
+        SCENES[arguments.tab](page, arguments.picture)
         page.wait_for_timeout(1500)  # transitions
         write_atomically(arguments.out, lambda path: page.screenshot(path=path, full_page=True))
         browser.close()

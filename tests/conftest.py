@@ -6,11 +6,13 @@ from a server that has imported it already: they are processes of their own, whi
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import runpy
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,15 @@ SIZE = (16, 48)
 
 # --------------------------------------------------------------------------------------------------------------------
 # Data and models
+
+
+def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip file of these entries."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        for name, data in entries.items():
+            file.writestr(name, data)
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")

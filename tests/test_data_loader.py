@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from common import UserError
 from config import ModelConfig
 from data_loader import (
+    RESIZERS,
     CaptchaDataset,
     EpochBatches,
     MixedDataset,
@@ -224,7 +225,24 @@ def test_square_pads_to_a_square_then_shrinks() -> None:
     assert np.array_equal(through, out)
 
 
-@pytest.mark.parametrize("resize", ["content", "pad", "stretch", "square"])
+@pytest.mark.parametrize("resize", RESIZERS)
+@pytest.mark.parametrize("shape", [(100, 300), (300, 100), (40, 150), (60, 60)])
+def test_a_place_in_the_input_is_found_in_the_picture(resize: str, shape: tuple[int, int]) -> None:
+    """A bar of the picture, found in the network's input, leads back to where it stands."""
+    height, width = shape
+    pixels = np.full((height, width, 3), 255, dtype=np.uint8)
+    pixels[int(0.4 * height) : int(0.7 * height), int(0.3 * width) : int(0.5 * width)] = 0
+    transform = build_transform(config(resize=resize, image_size=(48, 160)))
+    rows, columns = np.nonzero(transform.prepare(Image.fromarray(pixels))[..., 0] < 128)
+    left, top, right, bottom = transform.seen_box(Image.fromarray(pixels))
+    across, down = (right - left) / 160, (bottom - top) / 48  # pixels of the picture for one of the input
+    assert left + columns.min() * across == pytest.approx(0.3 * width, abs=across + 1)
+    assert left + (columns.max() + 1) * across == pytest.approx(0.5 * width, abs=across + 1)
+    assert top + rows.min() * down == pytest.approx(0.4 * height, abs=down + 1)
+    assert top + (rows.max() + 1) * down == pytest.approx(0.7 * height, abs=down + 1)
+
+
+@pytest.mark.parametrize("resize", RESIZERS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", [(1, 1), (1000, 2), (2, 1000), (48, 16)])
 def test_any_shape_comes_to_the_input_size(resize: str, channels: int, shape: tuple[int, int]) -> None:

@@ -129,6 +129,19 @@ def test_pixels_are_normalised_inside_the_network(tiny: Callable) -> None:
         assert torch.allclose(seen[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["efficientnet", "resnet", "crnn", "lacc"])
+def test_slots_say_where_they_look(name: str, tiny: Callable) -> None:
+    model = build_model(tiny(name)).eval()
+    attention = model.attention(pictures(2, model.config.channels))
+    if name in ("crnn", "lacc"):
+        assert attention is None
+        return
+    assert attention.shape[:2] == (2, model.steps)
+    torch.testing.assert_close(attention.sum(-1), torch.ones(2, model.steps))
+    columns = (attention * torch.arange(attention.shape[2])).sum(-1)
+    assert (columns.diff(dim=1) > 0).all(), "untrained slots start to look from left to right"
+
+
 def test_log_probs_are_normalised(tiny: Callable) -> None:
     model = build_model(tiny()).eval()
     assert torch.allclose(model.log_probs(pictures(2, 1)).exp().sum(-1), torch.ones(2, model.steps))

@@ -23,9 +23,11 @@ from visualize import (
     RIGHT,
     WRONG,
     CaptchaVisualizer,
+    character_boxes,
     confidence_class,
     confidence_grid,
     confidence_matrix,
+    draw_boxes,
     draw_grid,
     draw_report,
     figure_image,
@@ -313,6 +315,54 @@ def test_confidence_grid_shows_the_likeliest_of_a_large_alphabet():
     figure = confidence_grid(Prediction(r.text, r.confidence, r.char_confidences, r.spans, log_probs, codec))
     columns = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert len(columns) == visualize.MAX_CLASSES and set(r.text) <= set(columns)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Where characters were seen
+
+
+class Seer:
+    """What `character_boxes` asks a predictor for: the input shows columns 40 to 140; slots look at given columns."""
+
+    def __init__(self, attention: np.ndarray | None = None) -> None:
+        self.transform = self
+        self.looks = attention
+
+    def seen_box(self, image: Image.Image) -> tuple[int, int, int, int]:
+        return 40, -5, 140, 55
+
+    def preprocess_image(self, image: Image.Image) -> np.ndarray:
+        return np.zeros((1, 4, 4), dtype=np.uint8)
+
+    def attention(self, pixels: np.ndarray) -> np.ndarray | None:
+        return None if self.looks is None else self.looks[None]
+
+
+def test_boxes_of_ctc_stand_around_the_steps_in_order():
+    prediction = says("abc", head="ctc")  # 7 steps; the characters are at 0, 2 and 4
+    boxes = character_boxes(GREY, prediction, Seer())
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        assert left <= 40 + (2 * i + 0.5) / 7 * 100 <= right and (top, bottom) == (0, 55)
+    assert [b[0] for b in boxes[1:]] == pytest.approx([b[2] for b in boxes[:-1]])
+    assert len(character_boxes(GREY, says("a", head="ctc"), Seer())) == 1
+    assert character_boxes(GREY, says("", head="ctc"), Seer()) == []
+    assert draw_boxes(GREY, says("", head="ctc"), Seer()) is None
+
+
+def test_boxes_of_slots_stand_where_they_look():
+    attention = np.full((3, 20), 0.001)
+    for slot, column in enumerate((2, 9, 17)):
+        attention[slot, column] = 1
+    boxes = character_boxes(GREY, says("ab"), Seer(attention))
+    for (left, _, right, _), column in zip(boxes, (2, 9), strict=True):
+        assert 40 + 5 * column <= left < right <= 40 + 5 * (column + 1)
+    assert character_boxes(GREY, says("ab"), Seer()) is None and draw_boxes(GREY, says("ab"), Seer()) is None
+
+
+def test_boxes_are_drawn_in_the_colour_of_the_confidence():
+    picture = draw_boxes(GREY, says("abc", [0.99, 0.7, 0.3], head="ctc"), Seer())
+    assert picture.mode == "RGBA" and picture.width > 300
+    assert all(count(picture, colour) > 50 for colour in CONFIDENCE_COLOURS.values())
 
 
 # --------------------------------------------------------------------------------------------------------------------

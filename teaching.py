@@ -1,0 +1,560 @@
+"""Teach a reader new captchas from the page: keep corrected readings, and fine-tune in a process of its own.
+
+A job checks the labelled pictures (as make_dataset.py), measures the model as it is (as accuracy_calculator.py) and
+does what `main.py --config configs/finetune.yaml` does: all pictures teach the new model, and models that each did
+without a part of them say what to expect of it. That runs in a process of its own, which is this file: it can be
+stopped at any moment and gives its memory back. Everything is made in a hidden folder and moved to the other models
+when it is whole, so that a failure leaves everything as it was. export_model.py then adds the ONNX file, as another
+process. One job runs at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from common import ROOT, UserError, run, write_atomically, write_text
+from serving import LABEL_FILES, PictureZip, check_picture
+
+State = Literal["waiting", "checking", "measuring", "training", "verifying", "exporting", "done", "failed", "cancelled"]
+
+LEAST_PICTURES, MOST_PICTURES = 20, 5000  # of one job
+MOST_WAITING = 3  # jobs beside the one that runs
+MOST_SECONDS = 3600  # that a training may take
+STOP_SECONDS = 15  # until a process that was asked to stop is killed
+ROWS_PER_SHARD = 200  # of feedback: a shard is written anew for each row, so it must stay small
+LONGEST_TEXT = 32
+EXPORT_SECONDS = 600
+ORDER = "order.json"  # what the process of a job reads
+SAYS = "job: "  # how it begins the lines that are for us
+KEPT = ("best.safetensors", "history.json", "metrics.json", "config.yaml")
+# How far through the whole job each step begins and ends.
+SHARES: dict[State, tuple[float, float]] = {
+    "waiting": (0.0, 0.0),
+    "checking": (0.0, 0.05),
+    "measuring": (0.05, 0.1),
+    "training": (0.1, 0.4),
+    "verifying": (0.4, 0.9),
+    "exporting": (0.9, 1.0),
+}
+
+Row = tuple[bytes, str]  # a picture file and its label
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> Path:
+    """Labelled pictures as a parquet shard that make_dataset.py takes, atomically."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from make_dataset import SCHEMA
+
+    table = pa.Table.from_pylist(
+        [{"image": {"bytes": picture, "path": None}, "text": text} for picture, text in rows], schema=SCHEMA
+    )
+    return write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="none"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Feedback
+
+
+class Feedback:
+    """Pictures with the right text, from people who corrected a reading: parquet shards in one folder.
+
+    Args:
+        folder: made when the first row comes; a source for make_dataset.py.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._lock = threading.Lock()
+        self._rows: list[Row] = []
+        self._shard: Path | None = None
+
+    def shards(self) -> list[Path]:
+        """Its files, oldest first."""
+        return sorted(self.folder.glob("*.parquet")) if self.folder.is_dir() else []
+
+    def count(self) -> int:
+        """How many rows there are."""
+        import pyarrow.parquet as pq
+
+        total = 0
+        for shard in self.shards():
+            with contextlib.suppress(Exception):  # a damaged shard is make_dataset.py's to report
+                total += pq.read_metadata(shard).num_rows
+        return total
+
+    def add(self, picture: bytes, text: str) -> int:
+        """Keep a picture and what it says; gives the number of rows there are now.
+
+        Raises:
+            UserError: the text cannot be a label, or the picture cannot be read.
+        """
+        text = text.strip()
+        if not text:
+            raise UserError("there is no text yet: type what the picture says")
+        if len(text) > LONGEST_TEXT:
+            raise UserError(f"the text has {len(text)} characters: at most {LONGEST_TEXT} make a label")
+        if any(c.isspace() or not c.isprintable() for c in text):
+            raise UserError("the text has a space or a character that cannot be printed: type the captcha's characters")
+        check_picture(picture)
+        with self._lock:
+            if self._shard is None or len(self._rows) >= ROWS_PER_SHARD:
+                # The time and the process make the name: two pages never write the same shard.
+                self._shard = self.folder / f"feedback-{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}.parquet"
+                self._rows = []
+            rows = [*self._rows, (picture, text)]
+            try:
+                write_rows(self._shard, rows)
+            except OSError as error:
+                raise UserError(f"the correction cannot be kept ({error.strerror or error})") from None
+            self._rows = rows
+        return self.count()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Labelled zips
+
+
+def labelled_pictures(source: bytes | str | Path) -> list[Row]:
+    """The pictures of a zip with their labels, from its labels.csv or labels.txt, else from the file names.
+
+    Raises:
+        Refused: the zip cannot be used.
+        UserError: too few or too many pictures, or a label file that cannot be read.
+    """
+    from make_dataset import label_from_name
+
+    pictures = PictureZip(source, pictures=MOST_PICTURES + 200, entry_bytes=5_000_000)
+    if len(pictures) > MOST_PICTURES:
+        raise UserError(f"the zip has {len(pictures):,} pictures: at most {MOST_PICTURES:,} are taken")
+    if len(pictures) < LEAST_PICTURES:
+        raise UserError(f"the zip has {len(pictures)} pictures: {LEAST_PICTURES} are the least, a few hundred are good")
+    if pictures.label_file is None:
+        return [(data, label_from_name(Path(name).name)) for name, data in pictures]
+    file, text = pictures.label_file
+    labels = _read_labels(Path(file).name, text)
+    base = file[: -len(Path(file).name)]
+    rows = []
+    for name, data in pictures:
+        name = name.removeprefix(base)
+        label = labels.get(name, labels.get(name.rpartition(".")[0]))
+        if label is not None:
+            rows.append((data, label))
+    if len(rows) < LEAST_PICTURES:
+        raise UserError(f"{Path(file).name} names {len(rows)} of the zip's pictures: {LEAST_PICTURES} are the least")
+    return rows
+
+
+def _read_labels(name: str, text: str) -> dict[str, str]:
+    """File name to label, by make_dataset.py's rules, which want a file."""
+    import tempfile
+
+    from make_dataset import LabelFile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / LABEL_FILES[name.lower().endswith(".txt")]
+        path.write_text(text, encoding="utf-8")
+        try:
+            return LabelFile(path).labels
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), name)) from None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Jobs
+
+
+@dataclass(eq=False)
+class Job:
+    """One fine-tuning, and what there is to say of it.
+
+    Attributes:
+        id: made here, never from outside.
+        start: the checkpoint to start from, and what the page calls it.
+        epochs: of the whole network; None for as many as suit the number of pictures.
+        state: where it is.
+        part: how much of that step is done, 0 to 1.
+        note: what it does just now, or why it failed: one sentence.
+        history: the rows of history.json so far.
+        result: `before` and `after` (what accuracy_calculator.py reports), `expect` (a sentence), `left_out` and its
+            `reasons`; `export` where the export failed.
+        model: what the new model is called in the chooser; None until there is one.
+    """
+
+    id: str
+    folder: Path
+    start: Path
+    start_name: str
+    epochs: int | None
+    pictures: int
+    state: State = "waiting"
+    part: float = 0.0
+    note: str = "waiting for its turn"
+    history: list[dict[str, Any]] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    started: float = field(default_factory=time.time)
+    ended: float | None = None
+    measured: tuple[int, int] = (0, 1)  # parts of the labels, done and in all
+    cancelling: bool = False
+    process: subprocess.Popen | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not come to an end."""
+        return self.state not in ("done", "failed", "cancelled")
+
+    @property
+    def progress(self) -> float:
+        """How much of the whole is done, 0 to 1."""
+        if not self.running:
+            return 1.0
+        begin, end = SHARES[self.state]
+        return begin + (end - begin) * min(max(self.part, 0.0), 1.0)
+
+
+class _Cancelled(Exception):
+    pass
+
+
+class Teacher:
+    """Runs jobs one after the other.
+
+    Args:
+        models: folder that the new models go to.
+        work: folder for jobs that run; what an earlier process left there is removed.
+        threads: CPU threads of a training; all available cores by default.
+    """
+
+    def __init__(self, models: str | Path, work: str | Path, threads: int | None = None) -> None:
+        self.models, self.work, self.threads = Path(models), Path(work), threads
+        self._jobs: deque[Job] = deque()  # the one that runs stands first
+        self._finished: deque[Job] = deque(maxlen=8)
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._number = 0
+
+    def jobs(self) -> list[Job]:
+        """Those that run or wait, in order, then those that have ended, the latest first."""
+        with self._changed:
+            return [*self._jobs, *self._finished]
+
+    def find(self, job_id: str | None) -> Job | None:
+        """The job of that id."""
+        return next((job for job in self.jobs() if job.id == job_id), None)
+
+    def before(self, job: Job) -> int:
+        """How many jobs run or wait before this one."""
+        with self._changed:
+            return self._jobs.index(job) if job in self._jobs else 0
+
+    def submit(
+        self,
+        rows: Sequence[Row],
+        start: Path,
+        start_name: str,
+        epochs: int | None = None,
+        shards: Sequence[Path] = (),
+    ) -> Job:
+        """Queue a job.
+
+        Args:
+            rows: labelled pictures.
+            start: a .safetensors checkpoint.
+            start_name: what the page calls it.
+            epochs: at most 200; as many as suit the number of pictures by default.
+            shards: parquet files with more labelled pictures, copied now.
+
+        Raises:
+            UserError: too many jobs wait, or the data cannot be written.
+        """
+        if not rows and not shards:
+            raise UserError("there are no labelled pictures yet: upload a zip, or correct some readings")
+        if start.suffix != ".safetensors":
+            raise UserError(f"{start_name} cannot be taught: choose a .safetensors model")
+        with self._changed:
+            if len(self._jobs) > MOST_WAITING:
+                raise UserError(f"{len(self._jobs) - 1} trainings wait already: try again when one has ended")
+            if self._thread is None:
+                shutil.rmtree(self.work, ignore_errors=True)
+            self._number += 1
+            job_id = f"{datetime.now():%Y%m%d-%H%M%S}-{self._number}"
+        folder = self.work / job_id
+        try:
+            if rows:
+                write_rows(folder / "upload" / "rows.parquet", rows)
+            for i, shard in enumerate(shards):
+                (folder / "feedback").mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(shard, folder / "feedback" / f"{i:04d}.parquet")
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise UserError(f"the pictures cannot be stored ({error.strerror or error})") from None
+        job = Job(job_id, folder, start, start_name, min(epochs, 200) if epochs else None, len(rows))
+        with self._changed:
+            self._jobs.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="teach", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job; it ends as cancelled, soon, and nothing of it is left."""
+        with self._changed:
+            job.cancelling = True
+            if job.running:
+                job.note = "stopping"
+            if job in self._jobs and self._jobs[0] is not job:
+                self._end(job, "cancelled", "cancelled before it began")
+        _stop(job.process)
+
+    def close(self) -> None:
+        """Stop everything, at the end of the program."""
+        with self._changed:
+            jobs = list(self._jobs)
+            for job in jobs:
+                job.cancelling = True
+        for job in jobs:
+            _stop(job.process)
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _end(self, job: Job, state: State, note: str) -> None:
+        job.state, job.note, job.ended = state, note, time.time()
+        shutil.rmtree(job.folder, ignore_errors=True)
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self._finished.appendleft(job)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._jobs:
+                    self._changed.wait()
+                job = self._jobs[0]
+            try:
+                self._teach(job)
+                self._end(job, "done", "done")
+            except _Cancelled:
+                self._end(job, "cancelled", "cancelled: everything is as it was")
+            except UserError as error:
+                self._end(job, "failed", str(error))
+            except Exception as error:  # a full disk, a folder that was removed
+                print(f"teaching failed: {error!r}", file=sys.stderr)
+                self._end(job, "failed", "something went wrong on this machine: its terminal says what")
+
+    def _teach(self, job: Job) -> None:
+        self._enter(job, "checking", "checking the pictures and splitting them")
+        # A copy under its own name: what the new checkpoint says of its origin names no folder of this machine.
+        start = job.start_name.replace("/", "-")
+        try:
+            shutil.copyfile(job.start, job.folder / start)
+        except OSError:
+            raise UserError(f"the model {job.start_name} is gone: choose another") from None
+        write_text(job.folder / ORDER, json.dumps({"start": start, "epochs": job.epochs, "threads": self.threads}))
+        self._call(job, [str(ROOT / "teaching.py")], MOST_SECONDS)
+        job.model = self._publish(job, job.folder / "run")
+        model = self.models.resolve() / job.model
+        shard = next((job.folder / "dataset").glob("train-*.parquet"))
+        arguments = [str(ROOT / "export_model.py"), "--checkpoint", str(model), "--data", str(shard)]
+        try:
+            self._enter(job, "exporting", "ready to use; exporting to ONNX and comparing")
+            self._call(job, [*arguments, "--out", str(model.with_suffix(".onnx"))], EXPORT_SECONDS)
+        except UserError as error:
+            job.result["export"] = str(error)
+        except _Cancelled:
+            job.result["export"] = "the export was cancelled"
+
+    def _publish(self, job: Job, folder: Path) -> str:
+        """Move what is worth keeping to the other models, all at once; gives the model's name there."""
+        name = f"taught-{job.id}"
+        building = self.models / f".{name}"
+        building.mkdir(parents=True)
+        try:
+            for kept in KEPT:
+                if (folder / kept).is_file():
+                    shutil.move(folder / kept, building / kept)
+            building.rename(self.models / name)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return f"{name}/best.safetensors"
+
+    def _enter(self, job: Job, state: State, note: str) -> None:
+        if job.cancelling:
+            raise _Cancelled
+        job.state, job.note, job.part = state, note, 0.0
+
+    def _call(self, job: Job, command: Sequence[str], seconds: float) -> None:
+        """Run a script in the job's folder to its end, reading what it says.
+
+        Args:
+            command: the script and its arguments.
+            seconds: that it may take.
+
+        Raises:
+            UserError: it failed; the message is its own.
+            _Cancelled: it was asked to stop.
+        """
+        script = Path(command[0]).name
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        job.process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=job.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # Ctrl-C in the terminal is the page's to answer
+        )
+        if hasattr(os, "setpriority"):
+            with contextlib.suppress(OSError):  # readings on the page come first
+                os.setpriority(os.PRIO_PROCESS, job.process.pid, 5)
+        if job.cancelling:  # asked while the process started
+            _stop(job.process)
+        overdue = threading.Timer(seconds, _stop, (job.process,))
+        overdue.daemon = True
+        overdue.start()
+        said: deque[str] = deque(maxlen=30)
+        try:
+            for line in job.process.stdout or ():  # tqdm's carriage returns end a line too
+                if line.strip():
+                    said.append(line.strip())
+                    self._follow(job, line)
+            code = job.process.wait()
+        finally:
+            overdue.cancel()
+            _stop(job.process)
+        if job.cancelling:
+            raise _Cancelled
+        if code:
+            print("\n".join([f"{script} failed ({code}):", *said]), file=sys.stderr)
+            errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+            if errors:
+                raise UserError(errors[-1])
+            raise UserError(f"{script} ended with code {code}: the terminal of this page says more")
+
+    def _follow(self, job: Job, line: str) -> None:
+        """Take the progress from what a script says."""
+        if job.cancelling:
+            return
+        if line.startswith(SAYS):
+            said = json.loads(line.removeprefix(SAYS))
+            job.state, job.note = said.get("state", job.state), said.get("note", job.note)
+            job.pictures, job.part = said.get("pictures", job.pictures), 0.0
+            job.result |= said.get("result", {})
+        elif match := re.match(r"Measuring, part (\d+) of (\d+)", line):
+            job.state, job.measured = "verifying", (int(match[1]) - 1, int(match[2]))
+        elif match := re.search(r"epoch (\d+)/(\d+):.*?(\d+)/(\d+) \[", line):
+            epoch, epochs, step, steps = map(int, match.groups())
+            done, parts = job.measured
+            job.part = (done + (epoch - 1 + step / max(steps, 1)) / max(epochs, 1)) / parts
+            job.note = f"epoch {epoch} of {epochs}"
+            if job.state == "verifying":
+                job.note = f"measuring with held-out pictures, part {done + 1} of {parts}: {job.note}"
+        elif line.startswith("epoch "):
+            self._read_history(job)
+        elif job.state == "checking" and (match := re.search(r"(\d+)%\|", line)):
+            job.part = int(match[1]) / 100
+
+    def _read_history(self, job: Job) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            job.history = json.loads((job.folder / "run" / "history.json").read_text(encoding="utf-8"))
+
+
+def _stop(process: subprocess.Popen | None) -> None:
+    """Ask a process to stop; what has not ended some seconds later is killed, with the processes it started."""
+    if process is None or process.poll() is not None:
+        return
+    with contextlib.suppress(OSError):
+        process.terminate()
+
+    def kill() -> None:
+        if process.poll() is None:
+            with contextlib.suppress(OSError):
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
+
+    timer = threading.Timer(STOP_SECONDS, kill)
+    timer.daemon = True
+    timer.start()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The process of a job
+
+
+def main() -> int:
+    """Do what the job in the current folder asks for, up to the taught checkpoint in `run`; Teacher starts this."""
+    from accuracy_calculator import evaluate, load_labelled
+    from config import DatasetConfig
+    from main import Interrupted, describe_expectation, train_model
+    from make_dataset import make_dataset
+    from predict import CaptchaPredictor
+
+    if not Path(ORDER).is_file():
+        raise UserError("this file is run by the page (interface.py), in the folder of a training")
+    config = _settings(json.loads(Path(ORDER).read_text(encoding="utf-8")))
+    sources = [name for name in ("upload", "feedback") if Path(name).is_dir()]
+    info = make_dataset(DatasetConfig(sources=sources, out="dataset", split=config.split, workers=1))
+    total, rejects = sum(info["counts"].values()), info["rejects"]
+    if total < LEAST_PICTURES:
+        raise UserError(f"{total} different pictures with a usable label are too few: {LEAST_PICTURES} are the least")
+    left_out = {"left_out": rejects["total"], "reasons": rejects["counts"]}
+    _say(state="measuring", note="measuring the model as it is", pictures=total, result=left_out)
+    images, texts, _ = load_labelled("dataset", "train")
+    report, _ = evaluate(CaptchaPredictor(config.init, threads=config.threads), images, texts, progress=False)
+    _say(state="training", note="beginning the training", result={"before": report})
+    try:
+        report = train_model(config)["report"]
+    except Interrupted:
+        return 130
+    _say(result={"after": report, "expect": describe_expectation(report)})
+    return 0
+
+
+def _say(**changes: Any) -> None:
+    """Tell the page what has changed in its `Job`."""
+    print(SAYS + json.dumps(changes), flush=True)
+
+
+def _settings(order: dict[str, Any]) -> Any:
+    """A TrainConfig: configs/finetune.yaml, and what this job asks for."""
+    from config import TrainConfig
+    from model import read_metadata
+
+    values = yaml.safe_load((ROOT / "configs" / "finetune.yaml").read_text(encoding="utf-8"))
+    values |= {
+        "data": ["dataset"],
+        "out": "run",
+        "init": order["start"],
+        "model": read_metadata(order["start"])["model"]["name"],
+        "epochs": order["epochs"],
+        "threads": order["threads"],
+    }
+    return TrainConfig(**values)
+
+
+if __name__ == "__main__":
+    run(main)

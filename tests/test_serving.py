@@ -1,0 +1,612 @@
+"""The REST route over a real socket, the checks of uploads, and thousands of broken files thrown at it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import random
+import re
+import socket
+import struct
+import threading
+import time
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from conftest import zipped
+from PIL import Image
+
+import serving
+from common import UserError
+from image_io import open_image
+from predict import CaptchaPredictor
+from serving import Batcher, Limits, Models, PictureZip, Refused, build_api, check_picture
+
+LIMITS = Limits(request_bytes=1_000_000, pixels=1_000_000, pictures=20, queue=40, batch=8, seconds=2)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Models
+
+
+@pytest.fixture
+def folder(reader: Path, exported: Path, tmp_path: Path) -> Path:
+    """A saved_models/ with the shipped weights, runs, and files that are none of the route's business."""
+    models = tmp_path / "models"
+    for run in ("run", ".building"):
+        (models / run).mkdir(parents=True)
+    for name in ("reader.safetensors", "run/best.safetensors", "run/last.safetensors", ".hidden.safetensors"):
+        (models / name).write_bytes(reader.read_bytes())
+    (models / ".building" / "best.safetensors").write_bytes(reader.read_bytes())
+    (models / "run" / "best.onnx").write_bytes(exported.read_bytes())
+    (models / "broken.onnx").write_bytes(b"no model")
+    (models / "state.pt").write_bytes(b"pickle")
+    (tmp_path / "secret.safetensors").write_bytes(reader.read_bytes())
+    (models / "link.safetensors").symlink_to(tmp_path / "secret.safetensors")
+    return models
+
+
+OFFERED = ["reader.safetensors", "broken.onnx", "run/best.onnx", "run/best.safetensors"]
+
+
+def test_only_models_inside_the_folder_are_offered(folder: Path, reader: Path):
+    assert list(Models(folder).paths()) == OFFERED
+    assert next(iter(Models(folder, folder / "run" / "best.safetensors").paths())) == "run/best.safetensors"
+    assert len(Models(folder, folder / "run" / "best.safetensors").paths()) == 4
+    elsewhere = Models(folder, folder.parent / "secret.safetensors")
+    assert next(iter(elsewhere.paths())) == "secret.safetensors" and len(elsewhere.paths()) == 5
+    namesake = Models(folder, reader).paths()  # another reader.safetensors
+    assert len(namesake) == 5 and next(iter(namesake.values())) == reader
+
+
+def test_the_export_of_the_shipped_weights_comes_first_unless_it_is_old(folder: Path, exported: Path):
+    (folder / "reader.onnx").write_bytes(exported.read_bytes())
+    assert next(iter(Models(folder).paths())) == "reader.onnx"
+    os.utime(folder / "reader.onnx", (1, 1))
+    assert next(iter(Models(folder).paths())) == "reader.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.safetensors",
+        "link.safetensors",
+        "run/last.safetensors",
+        ".building/best.safetensors",
+        "/etc/passwd",
+        "",
+    ],
+)
+def test_a_name_that_is_not_offered_opens_nothing(folder: Path, name: str):
+    with pytest.raises(UserError, match="no model"):
+        Models(folder).predictor(name)
+    with pytest.raises(UserError, match="no model"):
+        Models(folder).predictor(str(folder / "reader.safetensors"))
+
+
+def test_a_model_is_loaded_once_and_again_when_its_file_changes(folder: Path, tiny: Callable):
+    from model import build_model, save_checkpoint
+
+    models = Models(folder, threads=1)
+    first = models.predictor()
+    assert models.predictor("reader.safetensors") is first and models.predictor("run/best.safetensors") is not first
+    save_checkpoint(build_model(tiny(alphabet="xyz")), folder / "reader.safetensors")
+    assert models.predictor().alphabet.characters == "xyz"
+    with pytest.raises(UserError, match="damaged"):
+        models.predictor("broken.onnx")
+
+
+def test_a_missing_checkpoint_is_one_sentence(tmp_path: Path):
+    with pytest.raises(UserError, match=r"reader\.safetensors.*main\.py"):
+        Models(tmp_path)
+    with pytest.raises(UserError, match=r"x\.onnx"):
+        Models(tmp_path, tmp_path / "x.onnx")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Pictures
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few kilobytes that claims, and has, that many pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(b"\0" * (width // 8 + 2)) for _ in range(min(height, 200))) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def odd_pictures() -> dict[str, bytes]:
+    """Kinds of pictures that are read like any other."""
+    base = Image.effect_noise((60, 24), 60).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = [base, base.rotate(180)]
+    return {
+        "cmyk.jpg": encoded(base.convert("CMYK"), "JPEG"),
+        "16-bit.png": encoded(Image.fromarray(np.arange(60 * 24, dtype=np.uint16).reshape(24, 60) * 40)),
+        "palette.png": encoded(base.convert("P", palette=Image.Palette.ADAPTIVE)),
+        "turned.jpg": encoded(base, "JPEG", exif=exif),
+        "moving.gif": encoded(base.convert("P"), "GIF", save_all=True, append_images=[f.convert("P") for f in frames]),
+        "moving.webp": encoded(base, "WEBP", save_all=True, append_images=frames),
+        "see-through.png": encoded(base.convert("RGBA")),
+        "1-bit.bmp": encoded(base.convert("1"), "BMP"),
+        "one-pixel.png": encoded(Image.new("L", (1, 1))),
+    }
+
+
+def bad_pictures() -> dict[str, tuple[bytes, int]]:
+    """Uploads that are refused, and the status that says why."""
+    good = encoded(Image.effect_noise((60, 24), 60))
+    return {
+        "empty": (b"", 422),
+        "text": (b"no picture at all", 415),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", 415),
+        "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415),
+        "cut short": (good[: len(good) // 2], 422),
+        "bomb": (bomb(50_000, 50_000), 413),
+        "huge": (bomb(4000, 3000), 413),
+        "no pixels": (b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b";", 415),
+    }
+
+
+@pytest.mark.parametrize("name", odd_pictures())
+def test_odd_pictures_are_read(name: str):
+    data = odd_pictures()[name]
+    np.testing.assert_array_equal(np.asarray(check_picture(data)), np.asarray(open_image(data)))
+
+
+@pytest.mark.parametrize("name", bad_pictures())
+def test_bad_pictures_are_refused_with_a_reason(name: str):
+    data, status = bad_pictures()[name]
+    with pytest.raises(Refused) as refused:
+        check_picture(data, "the upload", LIMITS.pixels)
+    assert refused.value.status == status, str(refused.value)
+    assert "the upload" in str(refused.value)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Zips
+
+
+def link(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = 0o120777 << 16
+        file.writestr(entry, "/etc/passwd")
+    return buffer.getvalue()
+
+
+def lying_zip() -> bytes:
+    """An entry of 8 MB that says it has 1,000 bytes."""
+    data = zipped({"a.png": b"\0" * 8_000_000})
+    size = struct.pack("<I", 8_000_000)
+    return data.replace(size, struct.pack("<I", 1000))
+
+
+def test_a_zip_gives_its_pictures_and_labels():
+    pictures = PictureZip(
+        zipped({"x/a.png": b"1", "x/b.JPG": b"2", "x/labels.csv": b"a.png,aa", "__MACOSX/a.png": b"", "notes.txt": b""})
+    )
+    assert list(pictures) == [("x/a.png", b"1"), ("x/b.JPG", b"2")]
+    assert pictures.label_file == ("x/labels.csv", "a.png,aa")
+    assert list(PictureZip(zipped({}))) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.png", "a/../../b.png", "/etc/a.png", "C:/a.png", "..\\a.png", "\\a.png", "a/.."]
+)
+def test_names_that_lead_out_of_a_zip_are_refused(name: str):
+    with pytest.raises(Refused, match="leads out"):
+        PictureZip(zipped({"good.png": b"1", name: b"2"}))
+
+
+def crowd(entries: int, zip64: bool = False) -> bytes:
+    """A zip whose directory names one entry so many times."""
+    data = zipped({"a.png": b"1"}, zipfile.ZIP_STORED)
+    start = data.index(b"PK\x01\x02")
+    entry = data[start : data.index(b"PK\x05\x06")]
+    count = entries & 0xFFFF
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, entries * len(entry), start, 0)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, start, 1) if zip64 else b""
+    return data[:start] + entry * entries + locator + end
+
+
+def test_zips_that_are_too_much_are_refused():
+    for data in (crowd(100_000), crowd(3000), crowd(100_000, zip64=True), crowd(3, zip64=True)):
+        started = time.monotonic()
+        assert re.search("entries: at most 2,000|zip64", refusal(data))
+        assert time.monotonic() - started < 0.5, "it looked at every entry"
+    assert "more than 20 MB" in refusal(zipped({"a.png": b"\0" * 21_000_000}))
+    assert "more than 1 MB" in refusal_of(
+        PictureZip, zipped({f"{i}.png": b"\0" * 400_000 for i in range(3)}), 9, 1_000_000
+    )
+    with pytest.raises(Refused, match=r"larger than it says|damaged"):
+        list(PictureZip(lying_zip()))
+    assert "link" in refusal(link("a.png"))
+
+
+def refusal_of(make: Callable[..., Any], *arguments: Any) -> str:
+    with pytest.raises(Refused) as refused:
+        list(make(*arguments))
+    return str(refused.value)
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(Refused) as refused:
+        list(PictureZip(data))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"PK\x05\x06" + b"\xff" * 30, b"x" * 100])
+def test_what_is_no_zip_is_refused(data: bytes):
+    with pytest.raises(Refused, match="zip"):
+        list(PictureZip(data))
+
+
+def test_an_encrypted_zip_is_refused():
+    data = bytearray(zipped({"a.png": b"1"}, zipfile.ZIP_STORED))
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    assert "password" in refusal(bytes(data))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Reading together
+
+
+class Slow:
+    """A predictor that can be held up and remembers its batches."""
+
+    def __init__(self, real: CaptchaPredictor) -> None:
+        self.real, self.sizes, self.go = real, [], threading.Event()
+
+    def preprocess_image(self, image: Any, name: str = "") -> np.ndarray:
+        return self.real.preprocess_image(image, name)
+
+    def read(self, pixels: np.ndarray) -> list[Any]:
+        self.sizes.append(len(pixels))
+        assert self.go.wait(20)
+        return self.real.read(pixels)
+
+
+@pytest.fixture
+def slow(reader: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Models, Slow]:
+    models = Models(reader.parent, reader, threads=1)
+    predictor = Slow(models.predictor())
+    monkeypatch.setattr(models, "predictor", lambda name=None: predictor)
+    return models, predictor
+
+
+def test_pictures_that_wait_are_read_together_and_in_order(slow: tuple[Models, Slow], captchas: list):
+    models, predictor = slow
+    batcher = Batcher(models, LIMITS)
+    pictures = [png for png, _ in captchas[:12]]
+    futures = [batcher.submit([("a picture", png)]) for png in pictures]
+    wait_for(lambda: predictor.sizes and not batcher._decoding)
+    predictor.go.set()
+    texts = [future.result(20)[0].text for future in futures]
+    assert texts == [p.text for p in predictor.real.predict(pictures)]
+    assert sum(predictor.sizes) == 12 and max(predictor.sizes) <= LIMITS.batch and len(predictor.sizes) <= 4
+    wait_for(lambda: batcher.waiting == 0)
+
+
+def test_a_full_queue_refuses_and_recovers(slow: tuple[Models, Slow], captchas: list):
+    models, predictor = slow
+    batcher = Batcher(models, LIMITS)
+    futures = [batcher.submit([("a picture", captchas[0][0])] * 10) for _ in range(4)]
+    with pytest.raises(Refused) as refused:
+        batcher.submit([("a picture", captchas[0][0])])
+    assert refused.value.status == 503
+    predictor.go.set()
+    assert all(len(future.result(20)) == 10 for future in futures)
+    wait_for(lambda: batcher.waiting == 0)
+    assert len(batcher.submit([("a picture", captchas[0][0])]).result(20)) == 1
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The routes
+
+
+class Server:
+    """build_api on a real port, in a thread."""
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        import uvicorn
+
+        self.app = build_api(models, limits)
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self.socket.getsockname()[1]
+        config = uvicorn.Config(self.app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+        self.thread.start()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.Client(base_url=self.address, timeout=30, trust_env=False)
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def server(reader: Path, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "reader.onnx").write_bytes(exported.read_bytes())
+    (folder / "torch.safetensors").write_bytes(reader.read_bytes())
+    (folder / "broken.onnx").write_bytes(b"no model")
+    server = Server(Models(folder, threads=1), LIMITS)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def truth(exported: Path, captchas: list) -> list[dict[str, Any]]:
+    predictor = CaptchaPredictor(exported, threads=1)
+    return [p.as_dict() for p in predictor.predict([png for png, _ in captchas])]
+
+
+def same(answer: dict[str, Any], truth: dict[str, Any]) -> bool:
+    """The batch that a picture was read in may change its probabilities in the last digits."""
+    return answer["text"] == truth["text"] and answer["confidence"] == pytest.approx(truth["confidence"], abs=1e-3)
+
+
+def test_a_file_gives_its_reading(server: Server, captchas: list, truth: list):
+    answer = server.client.post("/predict", files={"file": ("a.png", captchas[0][0])})
+    assert answer.status_code == 200
+    said = answer.json()
+    assert set(said) == {"text", "confidence", "characters", "model", "ms"}
+    assert same(said, truth[0]) and said["model"] == "reader.onnx" and said["ms"] > 0
+    assert [c["char"] for c in said["characters"]] == list(said["text"])
+
+
+def test_several_files_a_zip_and_base64_give_lists(server: Server, captchas: list, truth: list):
+    pictures = [png for png, _ in captchas[:3]]
+    files = [("file", (f"{i}.png", png)) for i, png in enumerate(pictures)]
+    several = server.client.post("/predict", files=files).json()["predictions"]
+    archive = zipped({f"{i}.png": png for i, png in enumerate(pictures)})
+    packed = server.client.post("/predict", files={"file": ("a.zip", archive)}).json()["predictions"]
+    texts = [base64.b64encode(png).decode() for png in pictures]
+    listed = server.client.post("/predict", json={"images": texts}).json()["predictions"]
+    for predictions in (several, packed, listed):
+        assert all(same(a, b) for a, b in zip(predictions, truth[:3], strict=True))
+    assert [p["file"] for p in several] == [p["file"] for p in packed] == ["0.png", "1.png", "2.png"]
+    one = server.client.post("/predict", json={"image": f"data:image/png;base64,{texts[0]}"}).json()
+    assert same(one, truth[0])
+    assert len(server.client.post("/predict", files={"files": ("a.png", pictures[0])}).json()["predictions"]) == 1
+
+
+def test_a_model_is_chosen_by_name(server: Server, captchas: list, truth: list):
+    for request in (
+        {"files": {"file": captchas[0][0]}, "data": {"model": "torch.safetensors"}},
+        {"files": {"file": captchas[0][0]}, "params": {"model": "torch.safetensors"}},
+        {"json": {"image": base64.b64encode(captchas[0][0]).decode(), "model": "torch.safetensors"}},
+    ):
+        said = server.client.post("/predict", **request).json()
+        assert said["model"] == "torch.safetensors" and same(said, truth[0])
+    for model in ("nothing", "../x", "/etc/passwd", "broken.onnx", "\ud800"):
+        body = json.dumps({"image": base64.b64encode(captchas[0][0]).decode(), "model": model})
+        answer = server.client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422 and answer.json()["error"], model
+
+
+@pytest.mark.parametrize("name", odd_pictures())
+def test_the_route_reads_odd_pictures(server: Server, name: str):
+    answer = server.client.post("/predict", files={"file": (name, odd_pictures()[name])})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("name", bad_pictures())
+def test_the_route_refuses_bad_pictures(server: Server, name: str):
+    data, status = bad_pictures()[name]
+    for answer in (
+        server.client.post("/predict", files={"file": ("bad.png", data)}),
+        server.client.post("/predict", json={"image": base64.b64encode(data).decode()}),
+    ):
+        assert answer.status_code == status, answer.text
+        assert answer.json()["status"] == status and len(answer.json()["error"]) > 10
+
+
+MALFORMED: dict[str, tuple[dict[str, Any], int]] = {
+    "no body": ({}, 415),
+    "text": ({"content": b"hello", "headers": {"Content-Type": "text/plain"}}, 415),
+    "raw picture": ({"content": b"\x89PNG", "headers": {"Content-Type": "image/png"}}, 415),
+    "no boundary": ({"content": b"--x", "headers": {"Content-Type": "multipart/form-data"}}, 422),
+    "wrong boundary": ({"content": b"abc", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 422),
+    "no file": ({"files": {"model": (None, "reader.onnx")}}, 422),
+    "text for a file": ({"files": {"file": (None, "hello")}}, 422),
+    "bad json": ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422),
+    "deep json": ({"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}, 422),
+    "bytes": ({"content": b"\xff\xfe\x00", "headers": {"Content-Type": "application/json"}}, 422),
+    "list": ({"json": ["a"]}, 422),
+    "nothing": ({"json": {}}, 422),
+    "both": ({"json": {"image": "", "images": []}}, 422),
+    "no base64": ({"json": {"image": "###"}}, 422),
+    "a number": ({"json": {"image": 5}}, 422),
+    "no list": ({"json": {"images": "abc"}}, 422),
+    "empty list": ({"json": {"images": []}}, 422),
+    "odd field": ({"json": {"image": "", "path": "/etc/passwd"}}, 422),
+    "model is a number": ({"json": {"image": "", "model": 5}}, 422),
+    "too many": ({"json": {"images": ["aGVsbG8="] * 21}}, 413),
+    "too long": ({"content": b"x" * 1_100_000, "headers": {"Content-Type": "application/json"}}, 413),
+    "far too long": ({"content": b"x" * 4_000_000, "headers": {"Content-Type": "application/json"}}, 413),
+    "empty zip": ({"files": {"file": ("a.zip", b"PK\x05\x06" + b"\0" * 18)}}, 422),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_requests_are_refused_with_a_reason(server: Server, name: str):
+    request, status = MALFORMED[name]
+    answer = server.client.post("/predict", **request)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"] and answer.json()["status"] == status
+
+
+def test_a_body_without_a_length_is_bounded_too(server: Server):
+    def parts() -> Iterator[bytes]:
+        for _ in range(30):
+            yield b"x" * 100_000
+
+    answer = server.client.post("/predict", content=parts(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+
+
+def test_a_slow_body_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_health_models_and_their_files(server: Server):
+    health = server.client.get("/health").json()
+    assert health["status"] == "ok" and health["queue"] == LIMITS.queue and health["waiting"] == 0
+    models = server.client.get("/models").json()["models"]
+    assert [m["name"] for m in models] == ["reader.onnx", "broken.onnx", "torch.safetensors"]
+    assert [m["default"] for m in models] == [True, False, False]
+    file = server.client.get(models[2]["url"])
+    assert file.status_code == 200 and len(file.content) == models[2]["bytes"]
+    for name in ("state.pt", "../reader.onnx", "%2e%2e/reader.onnx", "%2Fetc%2Fpasswd", ""):
+        assert server.client.get(f"/models/{name}").status_code in (200, 404)
+        assert b"root:" not in server.client.get(f"/models/{name}").content
+
+
+def test_the_description_stands_alone(server: Server):
+    page = server.client.get("/docs").text
+    assert "POST" in page and "/predict" in page and "<script" not in page
+    assert not [part for part in page.split('"') if part.startswith(("http:", "https:", "//"))]
+    schema = server.client.get("/openapi.json").json()
+    assert {"/predict", "/health", "/models"} <= set(schema["paths"])
+    post = schema["paths"]["/predict"]["post"]
+    assert set(post["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+    assert {"200", "413", "415", "422", "503"} <= set(post["responses"])
+
+
+def test_other_methods_and_paths_are_refused_as_json(server: Server):
+    assert server.client.get("/predict").json()["status"] == 405
+    assert server.client.get("/nowhere").json()["status"] == 404
+
+
+def test_many_at_once_are_all_answered(server: Server, captchas: list, truth: list):
+    before = server.client.get("/health").json()["batches"]
+
+    def ask(i: int) -> tuple[int, dict[str, Any]]:
+        answer = httpx.post(f"{server.address}/predict", files={"file": captchas[i][0]}, timeout=30, trust_env=False)
+        return answer.status_code, answer.json()
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(32)))
+    assert all(status == 200 and same(said, truth[i]) for i, (status, said) in enumerate(answers))
+    assert server.client.get("/health").json()["batches"] - before <= 32
+
+
+def test_a_full_queue_is_503_with_a_reason(server: Server, monkeypatch: pytest.MonkeyPatch, captchas: list):
+    monkeypatch.setattr(server.app.state.batcher, "waiting", LIMITS.queue)
+    answer = server.client.post("/predict", files={"file": captchas[0][0]})
+    assert answer.status_code == 503 and answer.headers["retry-after"] and "again" in answer.json()["error"]
+    monkeypatch.undo()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Broken files by the thousand
+
+
+def mutants(seed: int, count: int, seeds: list[bytes]) -> Iterator[bytes]:
+    """Files with bytes flipped, cut out, doubled, overwritten and swapped in from others."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        data = bytearray(rng.choice(seeds))
+        for _ in range(rng.choice((1, 1, 2, 4, 16))):
+            if not data:
+                break
+            i = rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(min(len(data), 64))  # headers matter
+            kind = rng.randrange(6)
+            if kind == 0:
+                data[i] ^= 1 << rng.randrange(8)
+            elif kind == 1:
+                data[i : i + rng.choice((1, 2, 4))] = rng.choice((b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x80\0\0\0"))
+            elif kind == 2:
+                del data[i : i + rng.randrange(1, 40)]
+            elif kind == 3:
+                data[i:i] = data[i : i + rng.randrange(1, 200)]
+            elif kind == 4:
+                del data[i:]
+            else:
+                other = rng.choice(seeds)
+                j = rng.randrange(len(other))
+                data[i : i + 32] = other[j : j + 32]
+        yield bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of the broken files
+def test_no_broken_file_is_more_than_a_refusal(server: Server, captchas: list):
+    """2,200 of them, given to the app without a socket, eight at once: an exception would end the test."""
+    base = open_image(captchas[0][0]).resize((40, 16))
+    pictures = [encoded(base, kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")]
+    pictures += [*odd_pictures().values(), encoded(base.convert("L"), "TIFF", compression="tiff_lzw")]
+    archive = {"a.png": pictures[0], "b/b.jpg": pictures[1], "labels.csv": b"a.png,aa"}
+    zips = [zipped(archive), zipped(archive, zipfile.ZIP_STORED), zipped({"a.png": b""}), link("a.png")]
+    cases = [*mutants(1, 1600, pictures), *mutants(2, 600, zips)]
+    statuses: Counter[int] = Counter()
+    slowest = 0.0
+
+    async def throw(client: httpx.AsyncClient, part: list[bytes]) -> None:
+        nonlocal slowest
+        for data in part:
+            body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + data + b"\r\n--b--\r\n"
+            started = time.monotonic()
+            answer = await client.post(
+                "/predict", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"}
+            )
+            slowest = max(slowest, time.monotonic() - started)
+            statuses[answer.status_code] += 1
+            assert "Traceback" not in answer.text
+            assert (answer.status_code == 200) == ("error" not in answer.json()), answer.text
+
+    async def throw_all() -> None:
+        transport = httpx.ASGITransport(server.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            await asyncio.gather(*(throw(client, cases[i::8]) for i in range(8)))
+
+    asyncio.run(throw_all())
+    assert statuses.total() == 2200
+    assert set(statuses) <= {200, 413, 415, 422}, statuses
+    assert min(statuses[s] for s in (200, 415, 422)) > 20, f"these files test little: {statuses}"
+    assert slowest < 20
+    assert server.client.get("/health").json()["waiting"] == 0
+
+
+def test_limits_are_what_the_documentation_says():
+    limits = Limits()
+    assert limits.request_bytes < limits.memory_bytes and limits.pictures <= limits.queue
+    assert serving.Limits is Limits

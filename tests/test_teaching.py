@@ -1,0 +1,162 @@
+"""Corrected readings, labelled zips, and jobs that go wrong; test_interface.py has a training that goes well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import zipped
+
+import teaching
+from common import UserError
+from make_dataset import iter_source
+from teaching import Feedback, Job, Teacher, labelled_pictures
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[tuple[bytes, str]]:
+    from captcha_generator import CaptchaSettings, render_captcha
+
+    settings = CaptchaSettings(("clean",), "abcd", (2, 3), seed=4)
+    return [render_captcha(i, settings) for i in range(40)]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Feedback
+
+
+def test_corrections_are_a_source_for_make_dataset(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(teaching, "ROWS_PER_SHARD", 3)
+    feedback = Feedback(tmp_path / "feedback")
+    assert feedback.count() == 0 and feedback.shards() == []
+    for i, (png, text) in enumerate(rows[:7], start=1):
+        assert feedback.add(png, f" {text} ") == i
+    assert len(feedback.shards()) == 3
+    samples = list(iter_source(str(tmp_path / "feedback")))
+    assert [(s.image, s.text) for s in samples] == rows[:7]
+    again = Feedback(tmp_path / "feedback")
+    assert again.add(*rows[7]) == 8
+
+
+@pytest.mark.parametrize("text", ["", "   ", "a b", "x" * 33, "a\nb", "\x00"])
+def test_what_is_no_label_is_not_kept(tmp_path: Path, rows: list, text: str):
+    feedback = Feedback(tmp_path / "feedback")
+    with pytest.raises(UserError):
+        feedback.add(rows[0][0], text)
+    with pytest.raises(UserError):
+        feedback.add(b"no picture", "abc")
+    assert feedback.count() == 0
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Zips
+
+
+def test_labels_come_from_names_or_a_label_file(rows: list):
+    named = {f"folder/{text}_{i}.png": png for i, (png, text) in enumerate(rows)}
+    assert sorted(labelled_pictures(zipped(named))) == sorted(rows)
+    listed = {f"x/{i}.png": png for i, (png, _) in enumerate(rows)}
+    table = "".join(f"{i}.png,{text}\n" for i, (_, text) in enumerate(rows))
+    assert labelled_pictures(zipped(listed | {"x/labels.csv": table.encode()})) == rows
+    spaced = table.replace(".png,", " ")
+    assert labelled_pictures(zipped(listed | {"x/labels.txt": spaced.encode()})) == rows
+    with pytest.raises(UserError, match="least"):
+        labelled_pictures(zipped({"a.png": rows[0][0]}))
+    with pytest.raises(UserError, match="names 1 of"):
+        labelled_pictures(zipped(listed | {"x/labels.csv": b"0.png,ab"}))
+    with pytest.raises(UserError, match="zip"):
+        labelled_pictures(b"no zip")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Jobs
+
+
+def wait(job: Job, seconds: float = 200, until: Callable[[Job], object] = lambda job: not job.running) -> Job:
+    end = time.monotonic() + seconds
+    while not until(job):
+        assert time.monotonic() < end, (job.state, job.note)
+        time.sleep(0.02)
+    return job
+
+
+def contents(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def models(reader: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "reader.safetensors").write_bytes(reader.read_bytes())
+    return folder
+
+
+FAKE = """
+import json, sys, time, pathlib
+print("job: " + json.dumps({"state": "training", "note": "beginning"}), flush=True)
+pathlib.Path("run").mkdir()
+mode = json.loads(pathlib.Path("order.json").read_text())["epochs"]
+if mode == 1:
+    time.sleep(60)
+elif mode == 2:
+    sys.stderr.write("epoch 1/2:  50%|#####     | 5/10 [00:01<00:01]\\r")
+    sys.exit("error: there is no room on the disk")
+elif mode == 3:
+    raise MemoryError
+"""
+
+
+@pytest.fixture
+def fake(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Teacher:
+    """A teacher whose training only pretends: epochs 1 sleeps, 2 says an error, 3 breaks."""
+    root = tmp_path / "fake"
+    root.mkdir()
+    (root / "teaching.py").write_text(FAKE)
+    monkeypatch.setattr(teaching, "ROOT", root)
+    return Teacher(models, tmp_path / "work")
+
+
+def test_cancelling_leaves_everything_as_it_was(fake: Teacher, models: Path, rows: list):
+    before = contents(models)
+    job = fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=1)
+    wait(job, until=lambda job: job.state == "training")
+    second = fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=1)
+    third = fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=2)
+    assert fake.before(second) == 1 and second.state == "waiting"
+    fake.cancel(second)
+    assert second.state == "cancelled"
+    process = job.process
+    fake.cancel(job)
+    wait(job, 20)
+    assert job.state == "cancelled" and process is not None and process.poll() is not None
+    wait(third, 20)
+    assert third.state == "failed" and third.note == "there is no room on the disk" and third.part > 0
+    assert contents(models) == before and not list(fake.work.iterdir())
+
+
+def test_a_failure_is_one_sentence_and_the_next_job_runs(fake: Teacher, models: Path, rows: list, capfd):
+    before = contents(models)
+    job = wait(fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=3), 20)
+    assert job.state == "failed" and "MemoryError" not in job.note and "terminal" in job.note
+    assert "MemoryError" in capfd.readouterr().err
+    gone = wait(fake.submit(rows, models / "gone.safetensors", "gone.safetensors"), 20)
+    assert gone.state == "failed" and "is gone" in gone.note
+    assert contents(models) == before and not list(fake.work.iterdir())
+
+
+def test_jobs_are_limited(fake: Teacher, models: Path, rows: list):
+    start = models / "reader.safetensors"
+    with pytest.raises(UserError, match="no labelled pictures"):
+        fake.submit([], start, "reader")
+    with pytest.raises(UserError, match="cannot be taught"):
+        fake.submit(rows, models / "a.onnx", "a.onnx")
+    for _ in range(1 + teaching.MOST_WAITING):
+        fake.submit(rows, start, "reader.safetensors", epochs=1)
+    with pytest.raises(UserError, match="wait already"):
+        fake.submit(rows, start, "reader.safetensors", epochs=1)
+    fake.close()
+    for job in fake.jobs():
+        wait(job, 20)
