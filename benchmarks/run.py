@@ -402,6 +402,7 @@ def unseen() -> None:
     for what, data in sets.items():
         shown, report = measure(data)
         commands.append(shown)
+        shutil.copy(ROOT / WORK / "report.json", ROOT / WORK / f"unseen-{Path(data).stem}.json")  # for ship.py
         peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))
         rows.append([*accuracy_row(what, [report]), f"{peer['sequence_accuracy_ignore_case']:.2%}"])
     text = f"{machine()}.\n\n{table([*ACCURACY_HEAD, 'ddddocr 1.6.1 ignoring case'], rows)}\n\n{fenced(commands)}"
