@@ -370,32 +370,6 @@ class Workshop:
         raise UserError(f"{chosen} cannot be taught, since an .onnx file is final: choose a .safetensors model")
 
 
-# What Gradio calls its colours, and the names that the style sheet gives ours: it alone knows light and dark.
-COLOURS = {
-    "body_background_fill": "ground",
-    "body_text_color": "ink",
-    "body_text_color_subdued": "quiet",
-    "block_background_fill": "card",
-    "block_border_color": "line",
-    "block_label_text_color": "quiet",
-    "block_title_text_color": "quiet",
-    "block_info_text_color": "quiet",
-    "border_color_primary": "line",
-    "input_background_fill": "field",
-    "input_border_color": "edge",
-    "button_primary_border_color": "button",
-    "button_primary_background_fill": "button",
-    "button_primary_background_fill_hover": "button-hover",
-    "button_secondary_background_fill": "card",
-    "button_secondary_border_color": "edge",
-    "slider_color": "button",
-    "table_odd_background_fill": "card",
-    "table_even_background_fill": "field",
-    "link_text_color": "accent",
-    "checkbox_background_color_selected": "button",
-}
-
-
 def theme(gr: Any) -> Any:
     """Calm cards on a tinted ground; all fonts are the browser's."""
     soft = gr.themes.Base(
@@ -405,22 +379,60 @@ def theme(gr: Any) -> Any:
         font_mono=MONO_FONTS,
         radius_size=gr.themes.sizes.radius_lg,
     )
-    colours = {name: f"var(--{ours})" for name, ours in COLOURS.items()}
     return soft.set(
-        **colours,
-        **{f"{name}_dark": value for name, value in colours.items()},
+        body_background_fill="#f4f7f6",
+        body_background_fill_dark="#0d1416",
+        body_text_color="#16262b",
+        body_text_color_dark="#e8f0f0",
+        body_text_color_subdued="#5a6b70",
+        body_text_color_subdued_dark="#9fb1b5",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#162125",
+        block_border_color="#dfe6e5",
+        block_border_color_dark="#2a3a3f",
         block_border_width="1px",
         block_shadow="none",
         block_shadow_dark="none",
         block_label_background_fill="transparent",
         block_label_background_fill_dark="transparent",
         block_label_border_width="0px",
+        block_label_text_color="#5a6b70",
+        block_label_text_color_dark="#9fb1b5",
         block_label_text_weight="600",
+        block_title_text_color="#5a6b70",
+        block_title_text_color_dark="#9fb1b5",
         block_title_text_weight="600",
+        block_info_text_color="#5a6b70",
+        block_info_text_color_dark="#9fb1b5",
+        border_color_primary="#dfe6e5",
+        border_color_primary_dark="#2a3a3f",
+        input_background_fill="#f8faf9",
+        input_background_fill_dark="#101a1d",
+        input_border_color="#cfd9d8",
+        input_border_color_dark="#35484e",
         button_border_width="1px",
         button_border_width_dark="1px",
+        button_primary_border_color="#0b6e69",
+        button_primary_border_color_dark="#0f7d77",
+        button_primary_background_fill="#0b6e69",
+        button_primary_background_fill_hover="#095c58",
+        button_primary_background_fill_dark="#0f7d77",
+        button_primary_background_fill_hover_dark="#14918a",
         button_primary_text_color="#ffffff",
         button_primary_text_color_dark="#ffffff",
+        button_secondary_background_fill="#ffffff",
+        button_secondary_background_fill_dark="#1b282d",
+        button_secondary_border_color="#cfd9d8",
+        button_secondary_border_color_dark="#35484e",
+        slider_color="#0b6e69",
+        slider_color_dark="#14918a",
+        color_accent="#0b6e69",
+        table_odd_background_fill_dark="#162125",
+        table_even_background_fill_dark="#1b282d",
+        link_text_color="#0b6e69",
+        link_text_color_dark="#5fd6c8",
+        checkbox_background_color_selected="#0b6e69",
+        checkbox_background_color_selected_dark="#0f7d77",
     )
 
 
@@ -576,7 +588,6 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
             raise gr.Error(views.sentence(error), print_exception=False) from None
 
     endpoint.click(detect, [picture, model], answer, api_name="detect_captcha")
-    endpoint.click(shop.names, None, answer, api_name="list_models")
 
 
 def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
@@ -911,8 +922,9 @@ def _model_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
         except OSError:
             return views.note("The model is gone: choose another, or reload the page.", "bad")
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    gr.on([tab.select, checkpoint.change], describe, checkpoint, card, **quiet)
+    gr.on(
+        [tab.select, checkpoint.change], describe, checkpoint, card, show_progress="hidden", api_name="describe_model"
+    )
 
 
 def build_app(shop: Workshop, limits: Limits | None = None, examples: str | Path = EXAMPLES) -> Any:

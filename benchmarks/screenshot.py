@@ -33,37 +33,37 @@ BROWSER_FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-PATIENCE = 120_000  # milliseconds
+PATIENCE = 60_000  # milliseconds
 
 
 def _read(page: Page, picture: str) -> None:
     page.locator("#picture input[type=file]").set_input_files(picture)
-    page.locator("#grid img").wait_for()
+    page.locator("#grid img").wait_for(timeout=PATIENCE)
 
 
 def _batch(page: Page, picture: str) -> None:
     files = sorted(Path(picture).parent.glob("*.png"))
     page.locator("#files input[type=file]").set_input_files(files)
-    page.locator("#files").get_by_text(files[-1].name).wait_for()
+    page.locator("#files").get_by_text(files[-1].name).wait_for(timeout=PATIENCE)
     page.locator("#read-all").click()
-    page.locator("#batch-grid img").first.wait_for()
+    page.locator("#batch-grid img").first.wait_for(timeout=PATIENCE)
 
 
 def _make(page: Page, picture: str) -> None:
     page.locator("#another").click()
-    page.locator("#made img").wait_for()
+    page.locator("#made img").wait_for(timeout=PATIENCE)
     page.locator("#try").click()
-    page.locator("#strength .verdict").wait_for()
+    page.locator("#strength .verdict").wait_for(timeout=PATIENCE)
     page.locator("#sweep").click()
-    page.locator("#sweep-chart svg").wait_for()
+    page.locator("#sweep-chart svg").wait_for(timeout=PATIENCE)
 
 
 def _teach(page: Page, picture: str) -> None:
-    page.locator("#job .card").wait_for()
+    page.locator("#job .card").wait_for(timeout=PATIENCE)
 
 
 def _model(page: Page, picture: str) -> None:
-    page.locator("#card .model").wait_for()
+    page.locator("#card .model").wait_for(timeout=PATIENCE)
 
 
 SCENES = {"read": _read, "batch": _batch, "make": _make, "teach": _teach, "model": _model}
@@ -92,9 +92,8 @@ def main() -> int:
             viewport={"width": arguments.width, "height": arguments.height},
             color_scheme="dark" if arguments.dark else "light",
         )
-        page.set_default_timeout(PATIENCE)
         page.goto(f"http://127.0.0.1:{port}/")
-        page.locator("#read").wait_for()
+        page.locator("#read").wait_for(timeout=PATIENCE)
         if arguments.tab != "read":
             page.get_by_role("tab", name=arguments.tab.capitalize(), exact=True).click()
         SCENES[arguments.tab](page, arguments.picture)
