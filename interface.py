@@ -59,11 +59,16 @@ STYLE_SHEET = ROOT / "assets" / "page.css"
 # Fonts that a browser has anyway: the page loads none.
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
-# Gradio gives the pictures of examples no names, which a screen reader needs.
-NAME_EXAMPLES = """() => document.querySelectorAll(".gallery-item").forEach((button) => {
-  const file = decodeURIComponent(button.querySelector("img")?.src.split("/").pop() || "");
-  button.setAttribute("aria-label", `Example ${file}`);
-})"""
+# Gradio gives the pictures of examples no names, which a screen reader needs; they come after the page.
+NAME_EXAMPLES = """() => {
+  const name = () => document.querySelectorAll(".gallery-item img").forEach((img) => {
+    const file = decodeURIComponent(img.src.split("/").pop());
+    if (file) img.closest("button").setAttribute("aria-label", `Example ${file}`);
+  });
+  name();
+  new MutationObserver(name).observe(
+    document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ["src"]});
+}"""
 COPY = """element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
