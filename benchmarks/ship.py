@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seen", required=True, help="what these weights were trained on, in a sentence")
     parser.add_argument("reports", nargs="*", metavar="NAME=REPORT.json")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     metrics = {}
     for item in arguments.reports:
         name, _, path = item.partition("=")
