@@ -375,10 +375,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         width=(round(height * aspect), round(height * aspect)),
         mode="RGBA" if background == "clear" else "L" if rng.random() < 0.15 else "RGB",
         background=("plain" if background == "clear" else background,),
-        characters=rng.choices(
-            [DIGITS, UPPER, LOWER, DIGITS + UPPER, DIGITS + LOWER, UPPER + LOWER, UNLIKE, ""],
-            [10, 9, 9, 13, 13, 8, 18, 20],
-        )[0],
+        characters=rng.choices(*CHARACTERS)[0],
         length=length,
         font_choice=tuple(rng.random() for _ in range(rng.choices([1, 2, 4, 8], [45, 20, 20, 15])[0])),
         font_part=font_part,
