@@ -74,6 +74,12 @@ def stretch(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _resize(pixels, *size)
 
 
+def _square(height: int, width: int) -> tuple[int, int, int]:
+    """Side of the square around a picture, and the rows above and columns left of it there."""
+    side = max(height, width)
+    return side, (side - height) // 2, (side - width) // 2
+
+
 class SquarePadAndResize:
     """Pad a picture to a square, then resize it: for backbones that were trained on squares.
 
@@ -89,10 +95,9 @@ class SquarePadAndResize:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W, C) uint8 to (height, width, C) uint8."""
         height, width, channels = pixels.shape
-        side = max(height, width)
+        side, top, left = _square(height, width)
         canvas = np.empty((side, side, channels), dtype=np.uint8)
         canvas[:] = border_colour(pixels)
-        top, left = (side - height) // 2, (side - width) // 2
         canvas[top : top + height, left : left + width] = pixels
         return _resize(canvas, *self.size)
 
@@ -171,8 +176,7 @@ def seen_box(pixels: np.ndarray, resize: str, size: tuple[int, int]) -> tuple[fl
     if resize == "stretch":
         return 0, 0, width, height
     if resize == "square":
-        side = max(height, width)
-        top, left = (side - height) // 2, (side - width) // 2
+        side, top, left = _square(height, width)
         return -left, -top, side - left, side - top
     inner_height, inner_width, top, left = _padding(height, width, size)
     down, across = height / inner_height, width / inner_width
