@@ -37,8 +37,8 @@ from functools import lru_cache, partial
 from itertools import chain, islice, pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
 from threading import Thread, current_thread, main_thread
+from typing import Any
 
 import cv2
 import numpy as np
