@@ -32,12 +32,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import chain, islice, pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
+from typing import Any
 
 import cv2
 import numpy as np
@@ -1127,8 +1128,7 @@ def generate_captcha_data(config: GeneratorConfig) -> list[Path]:
     find_fonts(settings.alphabet, settings.fonts)  # complain once and here, not in every worker
     out = Path(config.out)
     stamp = _stamp(config, settings)
-    total = math.ceil(config.count / config.shard_size)
-    paths = [out / f"train-{i:05d}-of-{total:05d}.parquet" for i in range(total)]
+    paths = [_shard_path(config, i) for i in range(math.ceil(config.count / config.shard_size))]
     done = _finished_shards(out, stamp)
     if config.grid:
         first = range(min(config.count, 100))
@@ -1204,35 +1204,86 @@ def _difference(found: str, wanted: str) -> str:
 def _write_shards(
     config: GeneratorConfig, settings: CaptchaSettings, stamp: str, paths: Sequence[Path], todo: Sequence[int]
 ) -> None:
+    from tqdm import tqdm
+
+    shards = {i: _indices(config, i) for i in todo}
+    size = sum(map(len, shards.values()))
+    with tqdm(total=size, unit=" captchas", desc="drawing", disable=not size) as bar:
+        if config.engine == "ray" and todo:
+            from captcha_generator import draw_shard  # by the module's name, for this may be `__main__`
+            from engine import run_on_ray
+
+            # Workers run in folders of their own.
+            places = {"out": str(Path(config.out).resolve())}
+            if config.fonts:
+                places["fonts"] = str(Path(config.fonts).resolve())
+            work = partial(draw_shard, values=asdict(config) | places, stamp=stamp)
+            for result in run_on_ray(work, [str(i) for i in todo]):
+                bar.update(result["captchas"])
+            return
+        workers = min(config.workers or available_cores(), math.ceil(size / CHUNK) or 1)
+        with closing(iter_captchas(settings, chain.from_iterable(shards.values()), workers)) as captchas:
+            for i, indices in shards.items():
+                write_atomically(paths[i], partial(_write_shard, indices, captchas, stamp, bar.update))
+
+
+def _indices(config: GeneratorConfig, shard: int) -> range:
+    return range(shard * config.shard_size, min((shard + 1) * config.shard_size, config.count))
+
+
+def _shard_path(config: GeneratorConfig, shard: int) -> Path:
+    return Path(config.out) / f"train-{shard:05d}-of-{math.ceil(config.count / config.shard_size):05d}.parquet"
+
+
+def _write_shard(
+    indices: range, captchas: Iterator[tuple[bytes, str]], stamp: str, advance: Callable[[int], Any], path: Path
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from tqdm import tqdm
 
     features = {"image": {"_type": "Image"}, "text": {"dtype": "string", "_type": "Value"}}
     schema = pa.schema(
         [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("text", pa.string())],
         metadata={b"huggingface": json.dumps({"info": {"features": features}}).encode(), METADATA_KEY: stamp.encode()},
     )
-    shards = {i: range(i * config.shard_size, min((i + 1) * config.shard_size, config.count)) for i in todo}
-    size = sum(map(len, shards.values()))
-    workers = min(config.workers or available_cores(), math.ceil(size / CHUNK) or 1)
-    bar = tqdm(total=size, unit=" captchas", desc="drawing", disable=not size)
-    with bar, closing(iter_captchas(settings, chain.from_iterable(shards.values()), workers)) as captchas:
+    # One row group at a time: memory holds neither the set nor the shard.
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(indices), ROW_GROUP):
+            group = indices[start : start + ROW_GROUP]
+            rows = [
+                {"image": {"bytes": png, "path": f"{index:08d}.png"}, "text": text}
+                for index, (png, text) in zip(group, captchas, strict=False)
+            ]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            advance(len(rows))
 
-        def write(temporary: Path, indices: range) -> None:
-            # One row group at a time: memory holds neither the set nor the shard.
-            with pq.ParquetWriter(temporary, schema) as writer:
-                for start in range(0, len(indices), ROW_GROUP):
-                    group = indices[start : start + ROW_GROUP]
-                    rows = [
-                        {"image": {"bytes": png, "path": f"{index:08d}.png"}, "text": text}
-                        for index, (png, text) in zip(group, captchas, strict=False)
-                    ]
-                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                    bar.update(len(rows))
 
-        for i, indices in shards.items():
-            write_atomically(paths[i], partial(write, indices=indices))
+def draw_shard(shard: str, values: dict[str, Any], stamp: str) -> dict[str, Any]:
+    """Draw one shard, as a worker on whatever machine does it.
+
+    Args:
+        shard: its number.
+        values: the fields of the `GeneratorConfig`.
+        stamp: what decides the shards' bytes, as the machine sees it that hands out the work.
+
+    Returns:
+        `captchas`, how many were drawn.
+
+    Raises:
+        UserError: this machine would draw other pictures, for it has other fonts.
+    """
+    config = GeneratorConfig(**values)
+    settings = CaptchaSettings.from_config(config)
+    if (mine := _stamp(config, settings)) != stamp:
+        raise UserError(
+            f"a worker would draw {_difference(mine, stamp)}: give all machines the same packages and the same --fonts"
+        )
+    indices = _indices(config, int(shard))
+    captchas = iter_captchas(settings, indices)
+    write_atomically(
+        _shard_path(config, int(shard)), partial(_write_shard, indices, captchas, stamp, lambda count: None)
+    )
+    return {"captchas": len(indices)}
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 ModelName = Literal["mixer", "crnn", "efficientnet", "resnet", "lacc"]
 HeadName = Literal["ctc", "mixer", "slots", "positions", "combination"]
+EngineName = Literal["local", "ray"]
 ResizeName = Literal["content", "pad", "stretch", "square"]
 
 ALPHANUMERIC = "0-9A-Za-z"
@@ -170,6 +171,9 @@ class GeneratorConfig:
     """Processes; all available cores by default."""
     shard_size: int = 10_000
     """Captchas per parquet shard."""
+    engine: EngineName = "local"
+    """`local`: processes of this machine draw one shard together; `ray`: each worker of a Ray cluster draws its own.
+    The shards are the same."""
     grid: str | None = None
     """Also draw the first 100 captchas as a 10x10 grid into this file."""
 
@@ -240,7 +244,7 @@ class PredictConfig:
     """Settings of `predict.py`."""
 
     images: list[str]
-    """Image files and folders of them."""
+    """Image files and folders of them; with `out`, parquet shards and folders of them."""
     checkpoint: str | None = None
     """A .safetensors or .onnx file; the shipped weights by default."""
     json: bool = False
@@ -249,6 +253,10 @@ class PredictConfig:
     """Write the readings to this CSV file."""
     grid: str | None = None
     """Draw pictures and readings into this PNG file."""
+    out: str | None = None
+    """Read parquet shards instead of image files, into shards of readings in this folder."""
+    engine: EngineName = "local"
+    """With `out`: `local` reads one shard after the other here, `ray` many at a time on a Ray cluster."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None

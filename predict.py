@@ -2,6 +2,7 @@
 
     python predict.py examples                                     # the shipped weights, a folder of pictures
     python predict.py --checkpoint RUN/best.safetensors a.png --json
+    python predict.py --out data/readings data/shards              # parquet in, parquet out (bulk.py)
 
 `CaptchaPredictor` is preprocessing, network and decoding in one; the evaluation and the demo use it too, so the
 accuracy reported is the accuracy a user gets. With an .onnx file neither this module nor the ones it needs import
@@ -253,6 +254,14 @@ def main() -> int:
     """Command line. Exit code 1 where some picture could not be read; the readings of the others are printed."""
     config = parse_config(PredictConfig, "Read captchas from image files.", positional="images")
     check_positive(config.batch_size, "batch size")
+    if config.out:
+        from bulk import read_shards
+
+        total, failed = read_shards(config)
+        print(f"{total - failed} of {total} pictures read into {config.out}")
+        return 1 if failed else 0
+    if config.engine != "local":
+        raise UserError("--engine ray reads parquet shards into --out FOLDER: name both")
     files = find_images(config.images)
     predictor = CaptchaPredictor(config.checkpoint, device=config.device, threads=config.threads)
     readings: list[tuple[Path, Prediction]] = []

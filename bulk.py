@@ -1,0 +1,208 @@
+"""Read parquet shards of captchas into parquet shards of readings; `predict.py --out FOLDER SHARDS...` starts it.
+
+For each shard one of the same name: the columns of the source without the pictures (its `text`, the label, as `label`),
+and `file`, `reading`, `confidence`, `character_confidences`, and `error` where a picture could not be read. A shard
+appears whole or not at all, and what an earlier run finished with the same weights is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common import DEFAULT_CHECKPOINT, UserError, write_atomically
+from config import PredictConfig
+from predict import CaptchaPredictor, check_positive
+
+METADATA_KEY = b"captcha_readings"
+READINGS = pa.schema(
+    [
+        ("file", pa.string()),
+        ("reading", pa.string()),
+        ("confidence", pa.float32()),
+        ("character_confidences", pa.list_(pa.float32())),
+        ("error", pa.string()),
+    ]
+)
+
+
+def find_shards(paths: Iterable[str | Path]) -> list[Path]:
+    """The parquet files named, and those in the folders named, sorted.
+
+    Raises:
+        UserError: a path does not exist, there is no shard, or two have the same name.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path} does not exist: check the name")
+        found += sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    found = [path for path in found if not path.name.startswith(".")]
+    if not found:
+        raise UserError(f"there is no parquet shard in {', '.join(map(str, paths))}: with --out, shards are read")
+    names: dict[str, Path] = {}
+    for path in found:
+        if path.name in names:
+            raise UserError(f"{path} and {names[path.name]} have the same name: read them into two folders")
+        names[path.name] = path
+    return found
+
+
+def read_shards(config: PredictConfig) -> tuple[int, int]:
+    """Read all shards of `config.images` into the folder `config.out`.
+
+    Returns:
+        How many pictures were read, and how many could not be.
+
+    Raises:
+        UserError: no shards, a damaged one, or one without pictures.
+    """
+    from tqdm import tqdm
+
+    check_positive(config.batch_size, "batch size")
+    shards = find_shards(config.images)
+    folder = Path(str(config.out))
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder as --out")
+    if any(folder.resolve() == shard.resolve().parent for shard in shards):
+        raise UserError(f"{folder} holds the shards themselves: give another folder as --out")
+    work = partial(
+        read_shard,
+        out=str(folder.resolve()),
+        checkpoint=str(Path(config.checkpoint or DEFAULT_CHECKPOINT).resolve()),
+        batch_size=config.batch_size,
+        threads=config.threads if config.engine == "local" else 1,
+        device=config.device,
+    )
+    names = [str(shard.resolve()) for shard in shards]
+    if config.engine == "ray":
+        from engine import run_on_ray
+
+        results: Iterator[dict[str, Any]] = run_on_ray(work, names)
+    else:
+        results = map(work, names)
+    total = failed = 0
+    with tqdm(total=len(shards), unit="shard", desc="reading") as bar:
+        for result in results:
+            total, failed = total + result["pictures"], failed + result["failed"]
+            bar.update()
+            bar.set_postfix(pictures=f"{total:,}", refresh=False)
+    return total, failed
+
+
+def read_shard(
+    source: str, out: str, checkpoint: str, batch_size: int, threads: int | None, device: str | None
+) -> dict[str, Any]:
+    """Read one shard into the folder `out`, unless it is there already.
+
+    Returns:
+        `pictures` of it, and how many `failed`.
+
+    Raises:
+        UserError: it is damaged, or has no pictures.
+    """
+    target = Path(out) / Path(source).name
+    try:
+        file = pq.ParquetFile(source)
+        columns = file.schema_arrow.names
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{source} is not a parquet file that can be read ({error}): replace or remove it") from None
+    if "image" not in columns:
+        raise UserError(f"{source} has no column `image` (it has {', '.join(columns)}): rename the pictures' column")
+    stamp = json.dumps({"pictures": file.metadata.num_rows, "size": Path(source).stat().st_size} | _weights(checkpoint))
+    if (kept := _finished(target, stamp)) is not None:
+        return kept
+    predictor = _predictor(checkpoint, threads, device)
+    others = [name for name in columns if name != "image"]
+    failed = 0
+
+    def write(temporary: Path) -> None:
+        nonlocal failed
+        fields = [file.schema_arrow.field(name).with_name(_renamed(name)) for name in others]
+        # The count of failures is known at the end: it goes into the footer, not into the schema.
+        schema = pa.schema([*fields, *READINGS], metadata={METADATA_KEY: stamp.encode()})
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for batch in file.iter_batches(batch_size=batch_size):
+                readings = _read_batch(batch.column("image").to_pylist(), predictor)
+                failed += sum(row["error"] is not None for row in readings)
+                kept_columns = [batch.column(name) for name in others]
+                table = pa.Table.from_pylist(readings, schema=READINGS)
+                writer.write_table(pa.Table.from_arrays([*kept_columns, *table.columns], schema=schema))
+            writer.add_key_value_metadata({"failed": str(failed)})
+
+    try:
+        write_atomically(target, write)
+    except pa.ArrowException as error:
+        raise UserError(f"{source} is damaged ({error}): replace or remove it") from None
+    except OSError as error:
+        raise UserError(f"cannot write to {out} ({error}): make room or choose another --out") from None
+    return {"pictures": file.metadata.num_rows, "failed": failed}
+
+
+def _renamed(column: str) -> str:
+    return "label" if column == "text" else f"source_{column}" if column in READINGS.names else column
+
+
+def _read_batch(images: list[Any], predictor: CaptchaPredictor) -> list[dict[str, Any]]:
+    """A row for each picture (`bytes` and `path`, or bytes alone), read in one forward pass."""
+    rows: list[dict[str, Any]] = []
+    pixels: list[np.ndarray] = []
+    for image in images:
+        data, name = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
+        row = dict.fromkeys(READINGS.names) | {"file": name}
+        rows.append(row)
+        try:
+            if not data:
+                raise UserError("there are no bytes of a picture in this row")
+            pixels.append(predictor.preprocess_image(data, name or "the picture"))
+        except UserError as error:
+            row["error"] = str(error)
+    readings = iter(predictor.read(np.stack(pixels)) if pixels else [])
+    for row in rows:
+        if row["error"] is None:
+            reading = next(readings)
+            row |= {"reading": reading.text, "confidence": reading.confidence}
+            row["character_confidences"] = list(reading.char_confidences)
+    return rows
+
+
+@lru_cache(maxsize=1)
+def _predictor(checkpoint: str, threads: int | None, device: str | None) -> CaptchaPredictor:
+    """One for all the shards that this process reads."""
+    return CaptchaPredictor(checkpoint, device=device, threads=threads)
+
+
+@lru_cache(maxsize=1)
+def _weights(checkpoint: str) -> dict[str, str]:
+    try:
+        return {"weights": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()}
+    except OSError as error:
+        raise UserError(f"the checkpoint {checkpoint} cannot be read ({error.strerror}): check the name") from None
+
+
+def _finished(target: Path, stamp: str) -> dict[str, Any] | None:
+    """What `read_shard` returned for a shard that an earlier run finished; None where there is none.
+
+    Raises:
+        UserError: something else stands there.
+    """
+    if not target.exists():
+        return None
+    try:
+        file = pq.ParquetFile(target)
+        metadata = file.metadata.metadata or {}
+    except (OSError, pa.ArrowException):
+        metadata = {}
+    if metadata.get(METADATA_KEY, b"").decode() != stamp:
+        raise UserError(
+            f"{target} was read from other pictures or with other weights: choose another --out, or delete that folder"
+        )
+    return {"pictures": file.metadata.num_rows, "failed": int(metadata[b"failed"])}

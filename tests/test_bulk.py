@@ -1,0 +1,172 @@
+"""Parquet shards in, parquet shards out: nothing lost, nothing twice, the same from one process and from a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import captcha_generator
+import predict
+from predict import CaptchaPredictor
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, captchas: list[tuple[bytes, str]]) -> Path:
+    """Four shards of ten captchas; one picture of the second is cut short, and one of the third is missing."""
+    folder = tmp_path_factory.mktemp("source")
+    for number in range(4):
+        part = captchas[number * 10 : number * 10 + 10]
+        images = [{"bytes": png, "path": f"{number}-{i}.png"} for i, (png, _) in enumerate(part)]
+        if number == 1:
+            images[3]["bytes"] = images[3]["bytes"][:40]
+        if number == 2:
+            images[5]["bytes"] = None
+        table = pa.table({"image": images, "text": [text for _, text in part], "reading": range(10)})
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=4)
+    return folder
+
+
+@pytest.fixture
+def read(call: Callable, exported: Path) -> Callable[..., SimpleNamespace]:
+    def run(*arguments: object, checkpoint: Path = exported) -> SimpleNamespace:
+        code, stdout, stderr = call(predict, "--checkpoint", checkpoint, "--threads", 1, *arguments)
+        assert "Traceback" not in stderr
+        return SimpleNamespace(code=code, stdout=stdout, stderr=stderr)
+
+    return run
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_each_row_is_read_and_keeps_its_columns(read: Callable, source: Path, exported: Path, tmp_path: Path) -> None:
+    done = read(source, "--out", tmp_path / "out")
+    assert done.code == 1, "two pictures could not be read"
+    assert "38 of 40 pictures read" in done.stdout
+    assert sorted(bytes_of(tmp_path / "out")) == [f"{i}.parquet" for i in range(4)]
+    predictor = CaptchaPredictor(exported, threads=1)
+    for number in range(4):
+        rows = pq.read_table(source / f"{number}.parquet").to_pylist()
+        found = pq.read_table(tmp_path / "out" / f"{number}.parquet").to_pylist()
+        assert [row["file"] for row in found] == [row["image"]["path"] for row in rows]
+        assert [row["label"] for row in found] == [row["text"] for row in rows]
+        assert [row["source_reading"] for row in found] == list(range(10))
+        bad = {1: 3, 2: 5}.get(number)
+        for i, (row, answer) in enumerate(zip(rows, found, strict=True)):
+            if i == bad:
+                assert answer["reading"] is None
+                assert ("bytes" if number == 2 else "1-3.png") in answer["error"]
+                continue
+            expected = predictor.predict([row["image"]["bytes"]])[0]
+            assert answer["error"] is None
+            assert answer["reading"] == expected.text
+            assert answer["confidence"] == pytest.approx(expected.confidence, abs=1e-3)
+            assert np.allclose(answer["character_confidences"], expected.char_confidences, atol=1e-3)
+
+
+def test_what_is_there_is_kept_and_what_is_not_is_made(read: Callable, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = read(source, "--out", out)
+    whole = bytes_of(out)
+    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    (out / "2.parquet").unlink()
+    again = read(source, "--out", out)
+    assert (again.code, again.stdout) == (first.code, first.stdout)
+    assert bytes_of(out) == whole
+    assert {path.name for path in out.iterdir() if path.stat().st_mtime_ns != times[path.name]} == {"2.parquet"}
+
+
+def test_mistakes_are_told_in_one_sentence(
+    read: Callable, source: Path, reader: Path, exported: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert read(source / "0.parquet", "--out", out).code == 0
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "0.parquet").write_bytes(b"no parquet")
+    (tmp_path / "empty").mkdir()
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "texts.parquet")
+    for expected, arguments, checkpoint in (
+        ("other weights", [source / "0.parquet", "--out", out], reader),
+        ("other pictures", [_renamed(source / "1.parquet", tmp_path / "0.parquet"), "--out", out], exported),
+        ("bad/0.parquet", [tmp_path / "bad", "--out", tmp_path / "a"], exported),
+        ("same name", [source, tmp_path / "bad", "--out", tmp_path / "a"], exported),
+        ("no column `image`", [tmp_path / "texts.parquet", "--out", tmp_path / "a"], exported),
+        ("no parquet shard", [tmp_path / "empty", "--out", tmp_path / "a"], exported),
+        ("does not exist", [tmp_path / "nowhere", "--out", tmp_path / "a"], exported),
+        ("shards themselves", [source, "--out", source], exported),
+        ("--out FOLDER", [source, "--engine", "ray"], exported),
+    ):
+        done = read(*arguments, checkpoint=checkpoint)
+        assert done.code != 0
+        assert expected in done.stderr, done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) == 1
+
+
+def _renamed(path: Path, new: Path) -> Path:
+    new.write_bytes(path.read_bytes())
+    return new
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# On a cluster
+
+
+@pytest.fixture(scope="module")
+def cluster() -> None:
+    """Ray with two workers on this machine."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-scale.txt")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    environment = {"env_vars": {"PYTHONPATH": str(Path(predict.__file__).parent), "OMP_NUM_THREADS": "1"}}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=environment)
+    yield
+    ray.shutdown()
+
+
+def test_a_cluster_reads_as_one_process_does(cluster: None, read: Callable, source: Path, tmp_path: Path) -> None:
+    here, there = (read(source, "--engine", engine, "--out", tmp_path / engine) for engine in ("local", "ray"))
+    assert there.code == here.code == 1
+    assert "38 of 40 pictures read" in there.stdout
+    assert bytes_of(tmp_path / "ray") == bytes_of(tmp_path / "local")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "0.parquet").write_bytes(b"no parquet")
+    assert "bad/0.parquet" in read(tmp_path / "bad", "--engine", "ray", "--out", tmp_path / "c").stderr
+
+
+def test_a_worker_killed_midway_costs_nothing(cluster: None, call: Callable, tmp_path: Path) -> None:
+    settings = ["--count", 3000, "--shard_size", 250, "--style", "classic", "--seed", 5, "--workers", 1]
+    assert call(captcha_generator, *settings, "--out", tmp_path / "local")[0] == 0
+    killed = []
+
+    def kill_one(path: Path) -> None:
+        """Kill a worker that is just writing a shard, as soon as one is there."""
+        import threading
+        import time
+
+        def wait() -> None:
+            while not killed:
+                for file in path.glob(".train-*.tmp.parquet"):
+                    pid = int(file.name.split(".")[2])
+                    if pid != os.getpid():
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+                        return
+                time.sleep(0.005)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+    kill_one(tmp_path / "ray")
+    code, stdout, stderr = call(captcha_generator, *settings, "--engine", "ray", "--out", tmp_path / "ray")
+    assert code == 0, stderr
+    assert killed
+    assert "3000 captchas in 12 shard(s)" in stdout
+    left = bytes_of(tmp_path / "ray")
+    assert {name: data for name, data in left.items() if not name.startswith(".")} == bytes_of(tmp_path / "local")
