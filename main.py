@@ -24,7 +24,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -438,7 +438,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: list[float] | None = None
         self.stale = 0  # epochs since the best one
-        self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self.loss_sum, self.loss_count, self.seconds, self.waited = 0.0, 0, 0.0, 0.0
         self.state: dict[str, Any] | None = None
         self.saved = time.monotonic()
 
@@ -459,7 +459,7 @@ class Trainer:
             "history": json.dumps(self.history),
             "best": self.best,
             "stale": self.stale,
-            "running": [self.loss_sum, self.loss_count, self.seconds],
+            "running": [self.loss_sum, self.loss_count, self.seconds, self.waited],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -483,7 +483,7 @@ class Trainer:
             raise UserError(f"{self.state_path} is damaged: start the run again in another folder") from error
         self.place, self.best, self.stale = state["place"], state["best"], state["stale"]
         self.history = json.loads(state["history"])
-        self.loss_sum, self.loss_count, self.seconds = state["running"]
+        self.loss_sum, self.loss_count, self.seconds, self.waited = state["running"]
         self.state = state
 
     def _restore_phase(self) -> None:
@@ -572,7 +572,7 @@ class Trainer:
             dynamic_ncols=True,
         )
         with bar:
-            for pixels, texts, _ in build_loader(self.datasets["train"], batches, config.workers):
+            for pixels, texts, _ in self._waiting(build_loader(self.datasets["train"], batches, config.workers)):
                 loss = self._step(pixels, texts, batches.batch_size)
                 self.place["step"] += 1
                 bar.update()
@@ -586,6 +586,17 @@ class Trainer:
                     raise Interrupted(str(self.out))
         self.seconds += time.perf_counter() - started
         self._end_epoch(phase, epoch)
+
+    def _waiting(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The loader's batches; adds up the time that it lets the network wait."""
+        batches = iter(loader)
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
 
     def _step(self, pixels: torch.Tensor, texts: list[str], global_batch: int) -> float:
         accelerator, config = self.accelerator, self.config
@@ -619,6 +630,7 @@ class Trainer:
             "train_loss": self.loss_sum / max(self.loss_count, 1),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(self.seconds, 3),
+            "waited": round(self.waited, 3),
         }
         score = None
         if len(self.datasets["validation"]):
@@ -632,7 +644,7 @@ class Trainer:
         better = score is None or self.best is None or score > self.best
         self.best, self.stale = (score, 0) if better else (self.best, self.stale + 1)
         self.history.append(row)
-        self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self.loss_sum, self.loss_count, self.seconds, self.waited = 0.0, 0, 0.0, 0.0
         self.place = {"phase": self.place["phase"], "epoch": self.place["epoch"] + 1, "step": 0}
         if accelerator.is_main_process:
             metrics = {"validation": _numbers(row.get("validation", {})), "epoch": epoch + 1}
@@ -661,6 +673,8 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
 def describe_epoch(row: dict[str, Any], better: bool) -> str:
     """One line of figures, one of sample readings, and a hint where the numbers call for one."""
     line = f"epoch {row['epoch']:3d}  loss {row['train_loss']:.4f}  {row['seconds']:.1f} s"
+    if row["waited"] > 0.1 * row["seconds"]:
+        line += f", {row['waited'] / row['seconds']:.0%} of it waiting for pictures (--workers)"
     validation = row.get("validation")
     if not validation:
         return line

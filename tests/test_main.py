@@ -65,7 +65,7 @@ def history(out: Path) -> list[dict]:
 
 
 def timeless(out: Path) -> list[dict]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in history(out)]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "waited")} for row in history(out)]
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_history_has_a_row_per_epoch(finished: SimpleNamespace, dataset: Pat
     assert [(row["epoch"], row["phase"]) for row in rows] == [(1, "whole"), (2, "whole")]
     labels = load_data(dataset, load_model(finished.out / "last.safetensors").config)["validation"].texts
     for row in rows:
-        assert row["train_loss"] > 0 and row["seconds"] >= 0 and 0 <= row["learning_rate"] <= 1e-3
+        assert row["train_loss"] > 0 and 0 < row["waited"] < row["seconds"] and 0 <= row["learning_rate"] <= 1e-3
         validation = row["validation"]
         assert validation["n"] == 15
         assert 0 <= validation["blanks"] <= 1
@@ -566,12 +566,18 @@ def test_the_best_weights_are_kept(train: Callable, monkeypatch: pytest.MonkeyPa
 
 
 def test_blanks_alone_are_explained() -> None:
-    row = {"epoch": 1, "train_loss": 4.0, "seconds": 1.0}
+    row = {"epoch": 1, "train_loss": 4.0, "seconds": 1.0, "waited": 0.0}
     validation = {"loss": 4.0, "sequence_accuracy": 0.0, "cer": 1.0, "blanks": 1.0}
     text = main.describe_epoch(row | {"validation": validation | {"samples": [("ab", ""), ("c", "")]}}, True)
     assert "Only blanks" in text and "--learning_rate" in text and "ab→∅" in text and "blanks 100%" in text
     text = main.describe_epoch(row | {"validation": validation | {"samples": [("ab", "b"), ("c", "")]}}, True)
     assert "Only blanks" not in text
+
+
+def test_pictures_that_come_too_slowly_are_named() -> None:
+    row = {"epoch": 1, "train_loss": 4.0, "seconds": 10.0}
+    assert "waiting for pictures" not in main.describe_epoch(row | {"waited": 0.5}, True)
+    assert "30% of it waiting for pictures (--workers)" in main.describe_epoch(row | {"waited": 3.0}, True)
 
 
 def test_the_number_of_epochs_follows_the_number_of_pictures() -> None:
@@ -792,19 +798,35 @@ def test_the_saved_settings_win_when_resuming(train: Callable, finished: SimpleN
 # Several processes, trackers
 
 
-def test_two_processes_train_as_one(train: Callable, dataset: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_and_go_on_where_one_stopped(
+    train: Callable, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halfway, save = tmp_path / "halfway", main.Trainer.save_state
+
+    def keep(trainer: main.Trainer) -> None:
+        save(trainer)
+        if trainer.place == {"phase": 0, "epoch": 1, "step": 0}:
+            shutil.copytree(trainer.out, halfway)
+
+    monkeypatch.setattr(main.Trainer, "save_state", keep)
     flags = [*SCRATCH, "--epochs", "2", "--dropout", "0", "--augment", "0", "--learning_rate", "1e-5"]
     alone = train(*flags)
     out = tmp_path / "together"
     launcher = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    command = [*launcher.split(), "--dynamo_backend", "no", "--main_process_port", "0", str(ROOT / "main.py"), *flags]
-    result = subprocess.run(
-        [sys.executable, *command, "--data", str(dataset), "--out", str(out), "--evaluate", "false"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-    )
+
+    def launch_two(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [*launcher.split(), "--dynamo_backend", "no", "--main_process_port", "0", ROOT / "main.py", *words]
+        return subprocess.run(
+            [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=tmp_path, timeout=120
+        )
+
+    result = launch_two(*flags, "--data", dataset, "--out", out, "--evaluate", "false")
+    resumed = launch_two("--resume", "--out", halfway)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Going on after epoch 1, step 0" in resumed.stdout
+    assert history(halfway)[0] == history(alone.out)[0]
+    for row in history(halfway)[1], history(out)[1]:
+        assert row["train_loss"] == pytest.approx(history(alone.out)[1]["train_loss"], rel=0.03)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Phase whole") == 1, "one process speaks"
     assert "on cpu:0" in result.stdout, "two processes at work, not two runs"
