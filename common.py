@@ -6,6 +6,7 @@ No torch here, and nothing of ours: this file stands at the bottom of the import
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -78,10 +79,14 @@ def _field_help(config_class: type, name: str) -> str:
     return next((p.description or "" for p in parse_from_object(config_class).params if p.arg_name == name), "")
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and leave the process with its exit code.
 
-    A `UserError` is printed as one sentence (exit code 1), Ctrl-C ends with exit code 130; neither shows a traceback.
+    A `UserError` or a full disk is printed as one sentence (exit code 1), Ctrl-C ends with exit code 130; none shows a
+    traceback.
     """
     try:
         code = main()
@@ -95,6 +100,11 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output, `head` for instance, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"error: there is no room to write ({error}): make room and run it again", file=sys.stderr)
+        code = 1
     sys.exit(code or 0)
 
 
@@ -109,6 +119,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     try:
         write(temporary)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say which file it was
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     return path

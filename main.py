@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import pickle
@@ -466,7 +467,9 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        write_atomically(self.state_path, lambda path: torch.save(state, path))
+        buffer = io.BytesIO()  # torch itself would report a full disk as a bug of its own
+        torch.save(state, buffer)
+        write_atomically(self.state_path, lambda path: path.write_bytes(buffer.getbuffer()))
 
     def load_state(self) -> None:
         """Read the state that `save_state` wrote.

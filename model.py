@@ -569,7 +569,7 @@ def save_checkpoint(
         provenance: configuration, data fingerprint, versions, time.
         half: store floats in 16 bits; they are widened again when loaded.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if half:
@@ -584,7 +584,7 @@ def save_checkpoint(
         "metrics": json.dumps(metrics or {}),
         "provenance": json.dumps(provenance or {}, default=str),
     }
-    return write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
+    return write_atomically(path, lambda temporary: temporary.write_bytes(save(state, metadata)))
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

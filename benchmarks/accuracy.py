@@ -1,0 +1,209 @@
+"""Tables of accuracy: the four models on one set, and the shipped reader without labels and after a few."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import statistics
+import time
+from pathlib import Path
+
+from tables import (
+    CAPTCHA_V2_ALPHABET,
+    DDDDOCR,
+    FONTS,
+    LEPTURE,
+    REAL,
+    ROOT,
+    SEEDS,
+    WORK,
+    as_files,
+    command,
+    fenced,
+    lepture,
+    machine,
+    measure,
+    peer_python,
+    percent,
+    read_with,
+    table,
+    train,
+    write_section,
+)
+
+from config import ModelConfig
+
+# --------------------------------------------------------------------------------------------------------------------
+# The four models on captcha_v2
+
+
+def milliseconds(checkpoint: Path, data: Path, runs: int = 200) -> float:
+    """Median time of one picture, file bytes to text, one thread, ONNX Runtime."""
+    from accuracy_calculator import load_labelled
+    from predict import CaptchaPredictor
+
+    onnx = checkpoint.with_suffix(".onnx")
+    command("export_model.py", "--checkpoint", checkpoint, "--out", onnx, "--data", data)
+    predictor = CaptchaPredictor(ROOT / onnx, threads=1)
+    images, _, _ = load_labelled(str(ROOT / data), limit=runs)
+    times = []
+    for image in images:
+        started = time.perf_counter()
+        predictor.predict([image])
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times[10:])
+
+
+def captcha_v2() -> None:
+    """Sequence accuracy, CER, minutes, weights, file size and time per picture of the four models."""
+    from model import build_model, count_parameters, read_metadata
+
+    data = WORK / "captcha_v2-70-30"
+    line = WORK / "line"
+    command("make_dataset.py", f"{REAL}/captcha_v2", "--out", data, "--split", "70/0/30", "--seed", 0)
+    command(
+        "captcha_generator.py",
+        *("--count", 10000, "--style", "line", "--alphabet", CAPTCHA_V2_ALPHABET, "--length", 5, "--out", line),
+    )
+    commands = [
+        f"python make_dataset.py {REAL}/captcha_v2 --out {data} --split 70/0/30 --seed 0",
+        f"python captcha_generator.py --count 10000 --style line --alphabet {CAPTCHA_V2_ALPHABET} --length 5 "
+        f"--out {line}",
+    ]
+    size = '--image_size "[32, 128]"'
+    pretrain = f"--config configs/pretrain.yaml --data {line} --evaluate false {size}"
+    finetune = f"--config configs/finetune.yaml --data {data} --epochs 15 --mix_synthetic 0"
+    recipes: dict[str, list[tuple[str, str]]] = {
+        "crnn": [("crnn", f"--model crnn --data {data} --init scratch --epochs 25 --batch_size 32")],
+        "efficientnet": [
+            ("efficientnet-line", f"--model efficientnet {pretrain} --threads 1"),
+            (
+                "efficientnet",
+                f"--model efficientnet {finetune} {size} --init {WORK}/efficientnet-line/best.safetensors",
+            ),
+        ],
+        "resnet": [
+            ("resnet-line", f"--model resnet {pretrain}"),
+            ("resnet", f"--model resnet {finetune} {size} --init {WORK}/resnet-line/best.safetensors"),
+        ],
+        "lacc": [
+            ("lacc-line", f"--model lacc {pretrain} --init {WORK}/efficientnet-line/best.safetensors"),
+            ("lacc", f"--model lacc {finetune} {size} --init {WORK}/lacc-line/best.safetensors"),
+        ],
+    }
+    rows: list[list[object]] = []
+    for name, stages in recipes.items():
+        minutes = []
+        for folder, arguments in stages:
+            shown, seconds = train(WORK / folder, arguments)
+            commands.append(shown)
+            minutes.append(f"{seconds / 60:.1f}")
+        report = json.loads((ROOT / WORK / name / "metrics.json").read_text())
+        checkpoint = WORK / name / "best.safetensors"
+        weights = count_parameters(build_model(ModelConfig.from_json(read_metadata(ROOT / checkpoint)["model"])))
+        low, high = report["wilson_95"]
+        rows.append(
+            [
+                name,
+                f"{report['sequence_accuracy']:.2%} ({low:.1%} to {high:.1%})",
+                f"{report['cer']:.2%}",
+                " + ".join(minutes),
+                f"{weights / 1e6:.2f} M",
+                f"{(ROOT / checkpoint).stat().st_size / 2**20:.1f} MiB",
+                f"{milliseconds(checkpoint, data):.1f}",
+            ]
+        )
+    head = [
+        "model", "sequence accuracy (95 % interval)", "CER", "minutes (pretraining + training)", "weights", "file",
+        "ms per picture",
+    ]  # fmt: skip
+    write_section(
+        "pipeline.md",
+        "captcha_v2",
+        f"n = 312 test pictures (728 train), seed 0. {machine()}.\n\n{table(head, rows)}\n\n{fenced(commands)}",
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Accuracy of what ships, without labels and after a few
+
+
+def accuracy_row(what: str, reports: list[dict]) -> list[object]:
+    """A row of the tables of accuracy.md."""
+    return [
+        what,
+        f"{reports[0]['n']:,}",
+        percent([r["sequence_accuracy"] for r in reports]),
+        percent([r["sequence_accuracy_ignore_case"] for r in reports]),
+        percent([r["cer"] for r in reports]),
+    ]
+
+
+ACCURACY_HEAD = ["measured on", "test pictures (n)", "sequence accuracy", "ignoring case", "CER"]
+
+
+def unseen() -> None:
+    """The shipped reader on captchas of which it has seen no label, beside ddddocr."""
+    commands = [f"pip install {LEPTURE}", lepture(WORK / "lepture-1000.parquet", 1000)]
+    heldout = (
+        f"captcha_generator.py --count 2000 --style heldout --length 3-10 --seed 99 --fonts {FONTS} "
+        f"--out {WORK}/heldout"
+    )
+    command(*shlex.split(heldout))
+    commands.append(f"python {heldout}")
+    sets = {
+        "`captcha_v2`": f"{REAL}/captcha_v2",
+        "`generic_upper`": f"{REAL}/generic_upper",
+        "`generic_lower`": f"{REAL}/generic_lower",
+        "lepture's `captcha` 0.7.1, 4 to 6 characters of 62": WORK / "lepture-1000.parquet",
+        "held-out schemes": WORK / "heldout",
+    }
+    rows = []
+    for what, data in sets.items():
+        shown, report = measure(data)
+        commands.append(shown)
+        shutil.copy(ROOT / WORK / "report.json", ROOT / WORK / f"unseen-{Path(data).stem}.json")  # for ship.py
+        peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))
+        rows.append([*accuracy_row(what, [report]), f"{peer['sequence_accuracy_ignore_case']:.2%}"])
+    text = f"{machine()}.\n\n{table([*ACCURACY_HEAD, 'ddddocr 1.6.1 ignoring case'], rows)}\n\n{fenced(commands)}"
+    write_section("accuracy.md", "unseen", text)
+
+
+def few_labels() -> None:
+    """The shipped reader after fine-tuning on some labels, with three seeds of split and training."""
+    v2, upper, lower = (f"{REAL}/{name}" for name in ("captcha_v2", "generic_upper", "generic_lower"))
+    drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
+    commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
+    settings: list[tuple[str, Path | str, str, str | None]] = [  # what, source, split, other data for the test
+        ("`captcha_v2`, 728 labels", v2, "728/0/312", None),
+        ("`captcha_v2`, 550 labels (and 90 unused)", v2, "550/90/400", None),
+        ("`captcha_v2`, 100 labels", v2, "100/0/940", None),
+        ("`generic_upper`, 300 labels", upper, "300/0/3700", None),
+        ("`generic_lower`, 300 labels", lower, "300/0/3700", None),
+        ("lepture's `captcha`, 5,000 labels", drawn, "100/0/0", str(fresh)),
+    ]
+    rows = []
+    for what, source, split, test in settings:
+        reports, seconds = [], []
+        for seed in SEEDS:
+            name = f"{Path(source).stem}-{split.replace('/', '-')}-{seed}"
+            data, out = WORK / name, WORK / f"{name}-run"
+            made = f"make_dataset.py {source} --out {data} --split {split} --seed {seed}"
+            if not (ROOT / data).exists():
+                command(*shlex.split(made))
+            arguments = f"--config configs/finetune.yaml --data {data} --seed {seed} --folds 0 --evaluate false"
+            trained, took = train(out, arguments)
+            shown, report = measure(test or data, f"{out}/best.safetensors", "all" if test else "test")
+            reports.append(report)
+            seconds.append(took)
+            if seed == SEEDS[0]:
+                commands += [f"python {made}", trained, shown]
+        rows.append([*accuracy_row(what, reports), f"{statistics.mean(seconds):.0f}"])
+    write_section(
+        "accuracy.md",
+        "few_labels",
+        f"Means of seeds 0, 1 and 2, each with its own split, and their range. {machine()}.\n\n"
+        f"{table([*ACCURACY_HEAD, 'seconds of training'], rows)}\n\n"
+        f"The commands for seed 0; the others differ in the seed.\n\n{fenced(commands)}",
+    )

@@ -1,0 +1,179 @@
+"""What the files of benchmarks share: running our scripts, watching them, other readers, and writing the tables."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the scripts live one folder up
+
+from common import available_cores, write_text  # noqa: E402
+
+WORK = Path("data/generated/benchmarks")
+REAL = os.environ.get("CAPTCHA_DATA", "../shared/data")
+SEEDS = (0, 1, 2)
+ROUNDS = 5  # of timings
+LEPTURE = "captcha==0.7.1"
+CAPTCHA_V2_ALPHABET = "2345678bcdefgmnpwxy"
+DDDDOCR = "ddddocr==1.6.1"
+FONTS = "data/generated/fonts"  # made by benchmarks/select_fonts.py
+
+
+def command(*arguments: object) -> tuple[float, float, str]:
+    """Run a script of ours from the repository root.
+
+    Returns:
+        Seconds, the peak memory in MiB of its largest process, and what it printed.
+    """
+    words = [sys.executable, *map(str, arguments)]
+    print("$ python " + shlex.join(words[1:]), flush=True)
+    started = time.perf_counter()
+    with (ROOT / WORK / "output.log").open("w+b") as log:
+        process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        peak = _watch(process)
+        seconds = time.perf_counter() - started
+        log.seek(0)
+        output = log.read().decode(errors="replace")
+    if process.returncode:
+        raise SystemExit(f"failed with exit code {process.returncode}:\n{output[-2000:]}")
+    return seconds, peak, output
+
+
+def _watch(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process; the largest sum of resident memory, in MiB, of it and its children (Linux)."""
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(_resident(pid) for pid in _family(process.pid)))
+        time.sleep(0.05)
+    return peak / 2**20
+
+
+def _family(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(grandchild for child in children for grandchild in _family(int(child)))]
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def machine() -> str:
+    """Processor, cores and the date, for the line above a table."""
+    cpu = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    return f"{cpu}, {available_cores()} cores, {datetime.date.today().isoformat()}"
+
+
+def write_section(file: str, name: str, text: str) -> None:
+    """Put `text` between the marker lines of `name` in benchmarks/`file`."""
+    path = ROOT / "benchmarks" / file
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    whole = path.read_text(encoding="utf-8")
+    before, rest = whole.split(start, 1)
+    after = rest.split(end, 1)[1]
+    write_text(path, f"{before}{start}\n{text.strip()}\n{end}{after}")
+
+
+def table(head: list[str], rows: list[list[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def fenced(commands: list[str]) -> str:
+    """Commands as a code block."""
+    return "```bash\n" + "\n".join(commands) + "\n```"
+
+
+def train(out: Path, arguments: str) -> tuple[str, float]:
+    """Train unless the run is complete.
+
+    Returns:
+        The command, and the seconds its epochs took (validation and start-up not counted).
+    """
+    line = f"main.py {arguments} --cpu --out {out}"
+    if not (ROOT / out / "done").exists():
+        command(*shlex.split(line))
+        write_text(ROOT / out / "done", "")
+    history = json.loads((ROOT / out / "history.json").read_text())
+    return "python " + line, sum(row["seconds"] for row in history)
+
+
+def lepture(out: Path, count: int) -> str:
+    """Draw captchas with lepture's library into a parquet file. It cannot be seeded: every call draws others.
+
+    Returns:
+        The command.
+    """
+    line = f"benchmarks/draw_lepture.py {count} {out}"
+    if not (ROOT / out).exists():
+        command(*shlex.split(line))
+    return f"python {line}"
+
+
+def measure(data: Path | str, checkpoint: str = "saved_models/reader.onnx", split: str = "all") -> tuple[str, dict]:
+    """The report of `accuracy_calculator.py` on some pictures, and the command."""
+    report = WORK / "report.json"
+    line = f"accuracy_calculator.py --checkpoint {checkpoint} --data {data} --split {split} --threads 1"
+    command(*shlex.split(line), "--json", report)
+    return f"python {line}", json.loads((ROOT / report).read_text())
+
+
+def percent(values: list[float]) -> str:
+    """Mean, and the range where there are several values."""
+    mean = f"{statistics.mean(values):.2%}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2%} to {max(values):.2%})"
+
+
+def peer_python(name: str, package: str) -> Path:
+    """The interpreter of an environment that has another reader; made if need be."""
+    python = ROOT / WORK / "peers" / name / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", package], check=True)
+    return python
+
+
+def as_files(data: Path | str, limit: int | None = None) -> Path:
+    """Labelled pictures as files, for readers that know no parquet: a table of file and text."""
+    from accuracy_calculator import load_labelled
+
+    folder = ROOT / WORK / "peers" / "pictures"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    images, texts, _ = load_labelled(str(data), split="all", limit=limit)
+    with (folder / "data.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "text"])
+        for i, (image, text) in enumerate(zip(images, texts, strict=True)):
+            (folder / f"{i}.png").write_bytes(image)
+            writer.writerow([folder / f"{i}.png", text])
+    return folder / "data.csv"
+
+
+def read_with(python: Path | str, reader: str, pictures: Path, cores: str = "") -> dict:
+    """What `read_with.py` reports, on all cores or on those named."""
+    words = [str(python), str(ROOT / "benchmarks" / "read_with.py"), reader, str(pictures)]
+    if cores:
+        words = ["taskset", "-c", cores, *words]
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
