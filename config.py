@@ -192,6 +192,9 @@ class DatasetConfig:
     """Seed of the split."""
     alphabet: str | None = None
     """Characters a label may have (ranges allowed); every printable character by default."""
+    check: Literal["pixels", "bytes"] = "pixels"
+    """`pixels`: decode every picture; two with the same pixels are one. `bytes`: for pictures that a program has just
+    written; look at the header alone and find duplicates by the bytes of the files, several times as fast."""
     max_length: int = 32
     """Longest label kept."""
     limit: int | None = None

@@ -7,6 +7,7 @@ or palette picture looks the same to each of them.
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ MAX_PIXELS = 40_000_000
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")  # none that runs another program, as EPS does
 EXIF_ORIENTATION = 0x0112
+PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # width and height follow, 4 bytes each
 
 
 class NotAPictureError(UserError):
@@ -61,7 +63,7 @@ def open_image(source: Image.Image | str | Path | bytes | np.ndarray, name: str 
     if isinstance(source, (bytes, bytearray, memoryview)):
         name = name or "the picture"
         if not len(source):
-            raise UserError(f"{name} is empty (0 bytes): replace or remove it")
+            raise _empty(name)
         return _from_file(io.BytesIO(source), name)
     if not isinstance(source, (str, Path)):
         raise UserError(f"{name or 'the picture'} is a {type(source).__name__}: give a path, bytes, array or PIL image")
@@ -69,16 +71,41 @@ def open_image(source: Image.Image | str | Path | bytes | np.ndarray, name: str 
     try:
         with Path(source).open("rb") as file:  # not read whole: a 10 GB file that is no picture costs nothing
             if not file.read(1):
-                raise UserError(f"{name} is empty (0 bytes): replace or remove it")
+                raise _empty(name)
             file.seek(0)
             return _from_file(file, name)
     except OSError as error:
         raise UserError(f"{name} cannot be read ({error.strerror or error}): check the path") from None
 
 
+def check_header(data: bytes, name: str = "the picture") -> None:
+    """Look at the signature and the size of a picture file without decoding it, so broken pixels pass.
+
+    Raises:
+        UserError: what `open_image` raises for a file that is empty, no picture, without pixels or too large.
+    """
+    if data.startswith(PNG_START) and len(data) >= len(PNG_START) + 8:  # the usual case, in 1 us instead of Pillow's 30
+        _check_size(*struct.unpack_from(">II", data, len(PNG_START)), name)
+        return
+    if not data:
+        raise _empty(name)
+    with _open(io.BytesIO(data), name) as image:
+        _check_size(*image.size, name)
+
+
+def _empty(name: str) -> UserError:
+    return UserError(f"{name} is empty (0 bytes): replace or remove it")
+
+
 def _from_file(file: IO[bytes], name: str) -> Image.Image:
+    with _open(file, name) as image:
+        return _to_rgb(image, name)
+
+
+def _open(file: IO[bytes], name: str) -> Image.Image:
+    """Pillow's image of a file, not decoded yet."""
     try:
-        image = Image.open(file, formats=FORMATS)
+        return Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit lies above ours
         raise _too_large(name) from None
     except (
@@ -87,8 +114,6 @@ def _from_file(file: IO[bytes], name: str) -> Image.Image:
         raise NotAPictureError(
             f"{name} is not a picture that can be read: replace it by a PNG, JPEG, GIF, BMP or WebP file"
         ) from None
-    with image:
-        return _to_rgb(image, name)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -26,15 +26,21 @@ was kept and what was left out and why, and `rejects.jsonl` with every reject, o
 1,000). Two pictures with the same pixels are one picture, whatever the format of their files: the first is kept, and
 the split is decided by the pixels and the seed alone. Pictures are never re-encoded.
 
-How: the first pass checks and hashes the samples and writes the good ones to a temporary file; 32 bytes per picture
-stay in memory. Sorting these hashes finds the duplicates and decides the split; the second pass sorts the rows into the
-shards. Everything is built in a hidden folder beside `out`, which then takes its place.
+With `--check bytes` the pictures are trusted: only the header is looked at, and two pictures are one if their files are
+the same, byte for byte. That is for what a program has just written.
+
+How: the first pass reads, checks and hashes the samples in several processes, each of which opens the shards itself;
+33 bytes per sample stay in memory, about 100 while they are sorted. Sorting finds the duplicates and decides the split;
+the second pass reads the shards again and sorts the rows into those of the splits. Only what cannot be read twice or in
+pieces, such as a stream, goes through a temporary file. Everything is built in a hidden folder beside `out`, which then
+takes its place.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import json
 import multiprocessing
 import os
@@ -44,15 +50,16 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, replace
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
@@ -60,7 +67,7 @@ from tqdm import tqdm
 from codec import Alphabet
 from common import UserError, available_cores, parse_config, run, write_atomically
 from config import DatasetConfig
-from image_io import IMAGE_SUFFIXES, open_image
+from image_io import IMAGE_SUFFIXES, check_header, open_image
 
 SPLITS = ("train", "validation", "test")
 INFO_NAME = "dataset.json"
@@ -68,6 +75,9 @@ REJECTS_NAME = "rejects.jsonl"
 FORMAT = "captcha-dataset-1"
 TEXT_COLUMNS = ("text", "label", "caption")
 LISTED_REJECTS = 1000
+UNUSED, DUPLICATE, REJECTED = -1, -2, -3  # rows of no split
+KEY = "S16"  # NumPy's type for hashes: they sort as bytes do, and trailing zeros make no two of them equal
+FOLDERS = rf"(?s)^.*[/{re.escape(os.sep)}]"  # of a path
 
 FEATURES = {"image": {"_type": "Image"}, "text": {"dtype": "string", "_type": "Value"}}
 SCHEMA = pa.schema(
@@ -75,8 +85,10 @@ SCHEMA = pa.schema(
     metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
 )
 
-CHUNK_ROWS = 256
+CHUNK_ROWS = 1024
 CHUNK_BYTES = 8 << 20
+PART_ROWS = 2048  # what a process is given at a time
+LARGE_GROUP_ROWS = 4 * PART_ROWS  # a row group is read from its start: a larger one would keep a single process busy
 ROW_GROUP_ROWS = 1000  # small enough for random access by the Hub's viewer and for flat memory
 ROW_GROUP_BYTES = 32 << 20
 ROWS_BEFORE_POOL = 4096  # below this, starting processes takes longer than checking the pictures right here
@@ -123,7 +135,14 @@ def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
     Raises:
         UserError: no such source, an unreadable parquet or label file, missing columns, or the Hub out of reach.
     """
-    return (item for item in _iter_items(source, limit) if isinstance(item, Sample))
+    for item in _iter_items(source, limit):
+        if isinstance(item, Sample):
+            yield item
+        elif isinstance(item, Shard):
+            for batch in item.batches():
+                images = batch.column("image")
+                columns = images.field("bytes"), batch.column("text"), images.field("path")
+                yield from map(Sample, *(column.to_pylist() for column in columns))
 
 
 def parse_label(text: str) -> str:
@@ -152,8 +171,8 @@ def label_from_name(name: str) -> str:
     return re.sub(r"(-\d+| \(\d+\))$", "", stem)
 
 
-def _iter_items(source: str, limit: int | None = None, skip: Path | None = None) -> Iterator[Sample | Reject]:
-    """Samples, at most `limit`, and the rejects that are known before looking at the picture."""
+def _iter_items(source: str, limit: int | None = None, skip: Path | None = None) -> Iterator[Sample | Shard | Reject]:
+    """Samples and shards, of at most `limit` rows in all, and rejects that are known before looking at the picture."""
     if source.startswith("hub:"):
         items = _iter_hub(source)
     elif (path := Path(source)).is_dir():
@@ -161,7 +180,7 @@ def _iter_items(source: str, limit: int | None = None, skip: Path | None = None)
     elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         items = _iter_pictures([path], None)
     elif path.suffix.lower() == ".parquet" and path.is_file():
-        items = _iter_parquet(path)
+        items = iter([Shard.open(path)])
     elif path.exists():
         raise UserError(f"the source {source} is neither a folder nor a parquet file nor a picture: name one of these")
     else:
@@ -169,11 +188,17 @@ def _iter_items(source: str, limit: int | None = None, skip: Path | None = None)
     seen = 0
     empty = True
     for item in items:
-        empty = False
-        if isinstance(item, Sample):
+        if not isinstance(item, Reject):
             if limit is not None and seen >= limit:
                 return
-            seen += 1
+            rows = 1 if isinstance(item, Sample) else item.rows
+            if not rows:
+                continue
+            if limit is not None and seen + rows > limit:
+                rows = limit - seen
+                item = replace(item, rows=rows)
+            seen += rows
+        empty = False
         yield item
     if empty:
         raise UserError(
@@ -198,15 +223,14 @@ def _list(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
     return sorted(folders), sorted(shards), sorted(pictures)
 
 
-def _iter_folder(folder: Path, labels: LabelFile | None, skip: Path | None) -> Iterator[Sample | Reject]:
+def _iter_folder(folder: Path, labels: LabelFile | None, skip: Path | None) -> Iterator[Sample | Shard | Reject]:
     if skip is not None and folder.resolve() == skip:
         return
     folders, shards, pictures = _list(folder)
     own = LabelFile.find(folder)
     labels = own or labels
     if shards:
-        for shard in shards:
-            yield from _iter_parquet(shard)
+        yield from map(Shard.open, shards)
     else:
         yield from _iter_pictures(pictures, labels)
     for sub_folder in folders:
@@ -341,30 +365,111 @@ def _columns(names: Sequence[str], where: str) -> tuple[str, str]:
     return "image", text
 
 
-def _check_parquet(path: Path) -> tuple[pq.ParquetFile, str, str, bool]:
-    """Open a shard; also its label column and whether the pictures stand in a struct."""
-    file = _open_parquet(path)
-    schema = file.schema_arrow
-    image, text = _columns(schema.names, str(path))
-    image_type, text_type = schema.field(image).type, schema.field(text).type
-    in_struct = pa.types.is_struct(image_type)
-    if in_struct and "bytes" in [field.name for field in image_type]:
-        binary = image_type.field("bytes").type
-    else:
+@dataclass(frozen=True)
+class Shard:
+    """Rows of a parquet file from the start of a row group on, which any process can read by itself.
+
+    Attributes:
+        path: the file.
+        image: name of the pictures' column, `image.bytes` where they stand in a struct.
+        text: name of the labels' column.
+        stamp: size and time of the file, by which a change is noticed.
+        first_group: number of the first row group.
+        group_rows: rows of each row group from there on.
+        start: number of the first row.
+        rows: how many there are.
+    """
+
+    path: Path
+    image: str
+    text: str
+    stamp: tuple[int, int]
+    first_group: int
+    group_rows: tuple[int, ...]
+    start: int
+    rows: int
+
+    @classmethod
+    def open(cls, path: Path) -> Shard:
+        """All rows of a file.
+
+        Raises:
+            UserError: it cannot be read or has not the columns that are needed.
+        """
+        stamp = _stamp(path)
+        with _open_parquet(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+        image, text = _columns(schema.names, str(path))
+        image_type, text_type = schema.field(image).type, schema.field(text).type
         binary = image_type
-    if not (pa.types.is_binary(binary) or pa.types.is_large_binary(binary)):
-        raise UserError(f"the column {image} of {path} holds {image_type}: it must hold the bytes of picture files")
-    if pa.types.is_dictionary(text_type):
-        text_type = text_type.value_type
-    if not (pa.types.is_string(text_type) or pa.types.is_large_string(text_type) or pa.types.is_null(text_type)):
-        raise UserError(f"the column {text} of {path} holds {text_type}: store labels as strings (numbers lose zeros)")
-    return file, image, text, in_struct
+        if pa.types.is_struct(image_type) and "bytes" in [field.name for field in image_type]:
+            binary = image_type.field("bytes").type
+            image = "image.bytes"
+        if not (pa.types.is_binary(binary) or pa.types.is_large_binary(binary)):
+            raise UserError(f"the column image of {path} holds {image_type}: it must hold the bytes of picture files")
+        if pa.types.is_dictionary(text_type):
+            text_type = text_type.value_type
+        if not (pa.types.is_string(text_type) or pa.types.is_large_string(text_type) or pa.types.is_null(text_type)):
+            raise UserError(
+                f"the column {text} of {path} holds {text_type}: store labels as strings (numbers lose zeros)"
+            )
+        groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        return cls(path, image, text, stamp, 0, groups, 0, metadata.num_rows)
+
+    def parts(self) -> Iterator[Shard]:
+        """Cut at the ends of row groups, so that each part has about PART_ROWS rows."""
+        first = start = rows = 0
+        for last, count in enumerate(self.group_rows):
+            rows = min(rows + count, self.rows - start)
+            if rows >= PART_ROWS or (rows and start + rows == self.rows):
+                groups = self.group_rows[first : last + 1]
+                yield replace(self, first_group=first, group_rows=groups, start=start, rows=rows)
+                first, start, rows = last + 1, start + rows, 0
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, a few at a time, in the columns of SCHEMA without nulls; `path` is the file and the row.
+
+        Raises:
+            UserError: the file is broken, or has changed since `open`.
+        """
+        groups = range(self.first_group, self.first_group + len(self.group_rows))
+        row, end = self.start, self.start + self.rows
+        with _open_parquet(self.path) as file:
+            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+            chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES * sum(self.group_rows) // max(size, 1)))
+            columns = [self.image, self.text]
+            for batch in _read_batches(
+                file, self.path, row, batch_size=chunk_rows, row_groups=groups, columns=columns, use_threads=False
+            ):
+                batch = batch.slice(0, end - row)
+                images, texts = batch.column("image"), batch.column(self.text)
+                images = images.field("bytes") if self.image == "image.bytes" else images
+                images, texts = images.cast(pa.binary()), texts.cast(pa.string())
+                numbers = pa.array(range(row, row + batch.num_rows)).cast(pa.string())
+                yield _record_batch(  # fill_null copies even where there is nothing to fill
+                    images.fill_null(b"") if images.null_count else images,
+                    pc.binary_join_element_wise(f"{self.path} row", numbers, " "),
+                    texts.fill_null("") if texts.null_count else texts,
+                )
+                row += batch.num_rows
+                if row == end:
+                    break
+        if _stamp(self.path) != self.stamp:
+            raise UserError(f"{self.path} has changed while it was read: start again when nothing writes to it")
 
 
-def _read_batches(file: pq.ParquetFile, path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a shard, a few at a time."""
-    batches = file.iter_batches(CHUNK_ROWS, columns=columns)
-    row = 0
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _record_batch(images: pa.Array, paths: pa.Array, texts: pa.Array) -> pa.RecordBatch:
+    return pa.record_batch([pa.StructArray.from_arrays([images, paths], ["bytes", "path"]), texts], schema=SCHEMA)
+
+
+def _read_batches(file: pq.ParquetFile, path: Path, row: int = 0, **settings: Any) -> Iterator[pa.RecordBatch]:
+    """The rows of a shard, a few at a time; `row` is the number of the first, `settings` are those of iter_batches."""
+    batches = file.iter_batches(**{"batch_size": ROW_GROUP_ROWS // 4} | settings)
     while True:
         try:
             batch = next(batches, None)
@@ -376,18 +481,20 @@ def _read_batches(file: pq.ParquetFile, path: Path, columns: list[str] | None = 
         row += batch.num_rows
 
 
-def _iter_parquet(path: Path) -> Iterator[Sample]:
-    file, image, text, in_struct = _check_parquet(path)
-    row = 0
-    with file:
-        for batch in _read_batches(file, path, [f"{image}.bytes" if in_struct else image, text]):
-            images = batch.column(batch.schema.get_field_index(image))
-            if in_struct:
-                images = images.field("bytes")
-            texts = batch.column(batch.schema.get_field_index(text))
-            for data, label in zip(images.to_pylist(), texts.to_pylist(), strict=True):
-                yield Sample(data or b"", label or "", f"{path} row {row}")
-                row += 1
+@dataclass(frozen=True)
+class Spilled:
+    """Rows in the temporary file: a message of Arrow's, in the columns of SCHEMA."""
+
+    file: Path
+    offset: int
+    size: int
+    rows: int
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All of them at once."""
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            yield pa.ipc.read_record_batch(pa.py_buffer(file.read(self.size)), SCHEMA)
 
 
 def _iter_hub(source: str) -> Iterator[Sample]:
@@ -436,15 +543,67 @@ def content_hash(image: Image.Image) -> bytes:
     return digest.digest()
 
 
-def _hash_images(images: Sequence[bytes]) -> list[bytes | str]:
-    """The content hash of each picture, or what is wrong with it."""
-    results: list[bytes | str] = []
-    for data in images:
-        try:
-            results.append(content_hash(open_image(data)))
-        except UserError as error:
-            results.append(str(error))
-    return results
+@dataclass(frozen=True)
+class Checked:
+    """What the first pass finds in a part.
+
+    Attributes:
+        good: for each row a byte, 1 if it can be used.
+        keys: for each good row 16 bytes that stand for the picture.
+        marks: for each good row 16 bytes that stand for the picture and its label.
+        rejects: the other rows.
+    """
+
+    good: bytes
+    keys: bytes
+    marks: bytes
+    rejects: list[Reject]
+
+
+def _check(part: Shard | Spilled, config: DatasetConfig) -> Checked:
+    good, keys, marks, rejects = bytearray(), bytearray(), bytearray(), []
+    for batch in part.batches():
+        images = batch.column("image")
+        labels, faults = _clean_labels(batch.column("text").to_pylist(), config)
+        for row, (data, label) in enumerate(zip(images.field("bytes").to_pylist(), labels, strict=True)):
+            fault = faults.get(row)
+            if fault is None:
+                try:
+                    key = _file_hash(data) if config.check == "bytes" else content_hash(open_image(data))
+                except UserError as error:
+                    fault = "unreadable image", str(error)
+            good.append(fault is None)
+            if fault:
+                rejects.append(Reject(images.field("path")[row].as_py(), *fault))
+                continue
+            keys += key
+            marks += blake2b(key + label.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return Checked(bytes(good), bytes(keys), bytes(marks), rejects)
+
+
+def _file_hash(data: bytes) -> bytes:
+    """16 bytes that stand for the bytes of a picture file, of which only the header is looked at."""
+    check_header(data)
+    return sha256(data).digest()[:16]  # SHA-2 has instructions of its own in most processors, so it beats BLAKE2
+
+
+def _clean_labels(texts: list[str], config: DatasetConfig) -> tuple[list[str], dict[int, tuple[str, str]]]:
+    """The labels in raw texts, and what is wrong with some of them: their positions, reasons and details."""
+    alphabet = None if config.alphabet is None else Alphabet.parse(config.alphabet)
+    # Most batches are good as they are. A caption holds spaces, so every label is as `parse_label` would give it.
+    characters = set("".join(texts))
+    if (
+        all(texts)
+        and max(map(len, texts)) <= config.max_length
+        and not any(label_fault(character, character, alphabet, 1) for character in characters)
+    ):
+        return texts, {}
+    labels = [parse_label(text) for text in texts]
+    faults = {}
+    for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        if fault := label_fault(text, label, alphabet, config.max_length):
+            faults[row] = fault
+    return labels, faults
 
 
 def _start_worker() -> None:
@@ -459,13 +618,15 @@ def _start_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _hashed(chunks: Iterable[list[Sample]], workers: int) -> Iterator[tuple[list[Sample], list[bytes | str]]]:
-    """Pair each chunk with the hashes of its pictures, in order, with a bounded number of chunks in flight."""
-    chunks = iter(chunks)
+def _checked(parts: Iterable[Shard | Spilled], config: DatasetConfig) -> Iterator[tuple[Shard | Spilled, Checked]]:
+    """Pair each part with what is found in it, in order, with a bounded number of parts in flight."""
+    workers = available_cores() if config.workers is None else config.workers
+    check = functools.partial(_check, config=config)
+    parts = iter(parts)
     rows = 0
-    for chunk in chunks:
-        yield chunk, _hash_images([sample.image for sample in chunk])
-        rows += len(chunk)
+    for part in parts:
+        yield part, check(part)
+        rows += part.rows
         if workers > 1 and rows >= ROWS_BEFORE_POOL:
             break
     else:
@@ -474,16 +635,16 @@ def _hashed(chunks: Iterable[list[Sample]], workers: int) -> Iterator[tuple[list
     # process with threads (pyarrow's, torch's) may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    pending: deque[tuple[list[Sample], Future[list[bytes | str]]]] = deque()
+    pending: deque[tuple[Shard | Spilled, Future[Checked]]] = deque()
     try:
-        for chunk in chunks:
-            pending.append((chunk, pool.submit(_hash_images, [sample.image for sample in chunk])))
+        for part in parts:
+            pending.append((part, pool.submit(check, part)))
             if len(pending) > 2 * workers:
-                chunk, future = pending.popleft()
-                yield chunk, future.result()
+                part, future = pending.popleft()
+                yield part, future.result()
         while pending:
-            chunk, future = pending.popleft()
-            yield chunk, future.result()
+            part, future = pending.popleft()
+            yield part, future.result()
     except BrokenProcessPool:
         raise UserError(
             "a process that checks pictures has died: use --workers 1, and call make_dataset from a script only under "
@@ -566,31 +727,31 @@ def _split_counts(split: str, total: int) -> tuple[int, int, int]:
 
 
 def _first_rows(keys: np.ndarray) -> np.ndarray:
-    """For each row of `keys` (N, 2) the first row that equals it, (N,) int64."""
-    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal keys stay in the order of the rows
+    """For each of N `keys`, of type KEY, the first row that equals it, (N,) int64."""
+    order = np.argsort(keys, kind="stable")  # equal keys stay in the order of the rows
     ordered = keys[order]
     starts = np.ones(len(keys), dtype=bool)
-    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    starts[1:] = ordered[1:] != ordered[:-1]
+    del ordered  # 16 MB of every million rows
     first = np.empty(len(keys), dtype=np.int64)
     first[order] = order[starts][np.cumsum(starts) - 1]
     return first
 
 
 def _assign(keys: np.ndarray, split: str, seed: int) -> np.ndarray:
-    """The split of each of N different pictures, an index into SPLITS or -1 (unused), (N,) int8.
+    """The split of each of N different pictures, (N,) of type KEY: an index into SPLITS or UNUSED, (N,) int8.
 
     Pictures are ranked by a hash of their content hash, keyed by the seed; the lowest are the test split. So a picture
     keeps its split whatever the order of the rows, and changing the share of validation does not touch the test split.
     """
     train, validation, test = _split_counts(split, len(keys))
     secret = blake2b(str(seed).encode()).digest()
-    content = keys.tobytes()
+    content = memoryview(keys.view(np.uint8))
     ranks = bytearray()
     for start in range(0, len(content), 16):
         ranks += blake2b(content[start : start + 16], digest_size=16, key=secret).digest()
-    rank = np.frombuffer(ranks, dtype=">u8").reshape(-1, 2)
-    order = np.lexsort((rank[:, 1], rank[:, 0]))
-    assigned = np.full(len(keys), -1, dtype=np.int8)
+    order = np.argsort(np.frombuffer(ranks, KEY), kind="stable")
+    assigned = np.full(len(keys), UNUSED, dtype=np.int8)
     assigned[order[:test]] = 2
     assigned[order[test : test + validation]] = 1
     assigned[order[test + validation : test + validation + train]] = 0
@@ -643,14 +804,11 @@ def _parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _to_batch(rows: Sequence[Sample]) -> pa.RecordBatch:
-    images = pa.StructArray.from_arrays(
-        [
-            pa.array([row.image for row in rows], pa.binary()),
-            pa.array([row.source for row in rows], pa.string()),
-        ],
-        ["bytes", "path"],
+    return _record_batch(
+        pa.array([row.image for row in rows], pa.binary()),
+        pa.array([row.source for row in rows], pa.string()),
+        pa.array([row.text for row in rows], pa.string()),
     )
-    return pa.record_batch([images, pa.array([row.text for row in rows], pa.string())], schema=SCHEMA)
 
 
 def is_dataset(folder: str | Path) -> bool:
@@ -688,9 +846,9 @@ def make_dataset(config: DatasetConfig) -> dict[str, Any]:
         What `dataset.json` holds: `format`, `sources`, `split`, `seed`, `counts` (pictures per split), `unused`
         (pictures beyond the counts of an absolute split), `alphabet` (sorted characters of the labels kept),
         `max_length` (longest label kept), `lengths` (length -> number of labels), `read` (samples looked at),
-        `settings` (`alphabet`, `max_length` and `limit` as configured), `rejects` (`total`, `counts` by reason,
-        `listed`: the first 1,000 as source, reason and detail) and `fingerprint` (32 hex digits over pictures, labels,
-        split and seed, whatever their order).
+        `settings` (`alphabet`, `check`, `max_length` and `limit` as configured), `rejects` (`total`, `counts` by
+        reason, `listed`: the first 1,000 as source, reason and detail) and `fingerprint` (32 hex digits over pictures,
+        labels, split and seed, whatever their order).
 
     Raises:
         UserError: a source cannot be read, nothing is left of it, the settings make no sense, or `out` holds something
@@ -701,6 +859,8 @@ def make_dataset(config: DatasetConfig) -> dict[str, Any]:
         if value is not None and value < least:
             raise UserError(f"--{name} is {value}: it must be {least} or more")
     parse_split(config.split)
+    if config.alphabet is not None:
+        Alphabet.parse(config.alphabet)
     if not config.sources:
         raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
     out = Path(config.out).absolute()
@@ -766,78 +926,61 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _build(config: DatasetConfig, building: Path, out: Path) -> dict[str, Any]:
-    alphabet = None if config.alphabet is None else Alphabet.parse(config.alphabet)
-    workers = available_cores() if config.workers is None else config.workers
+    parts: list[Shard | Spilled] = []
+    good, keys, marks = bytearray(), bytearray(), bytearray()  # as in Checked
     unsplit = building / "unsplit.arrow"
-    read = 0
-    keys = bytearray()  # 16 bytes per picture: its content hash
-    marks = bytearray()  # 16 bytes per picture: the hash of content hash and label
     with (building / REJECTS_NAME).open("w", encoding="utf-8") as rejects_file:
         rejects = _Rejects(rejects_file)
-
-        def labelled() -> Iterator[Sample]:
-            nonlocal read
-            for source in config.sources:
-                skip = None if Path(source).resolve() == out else out
-                for item in _iter_items(source, config.limit, skip):
-                    read += 1
-                    if isinstance(item, Reject):
-                        rejects.add(item)
-                        continue
-                    label = parse_label(item.text)
-                    if fault := label_fault(item.text, label, alphabet, config.max_length):
-                        rejects.add(Reject(item.source, *fault))
-                        continue
-                    yield item if label == item.text else Sample(item.image, label, item.source)
-
         total = _count_rows(config.sources, config.limit)
-        with (
-            pa.OSFile(str(unsplit), "wb") as sink,
-            pa.ipc.new_stream(sink, SCHEMA) as writer,
-            tqdm(total=total, unit=" pictures", desc="checking", disable=None) as bar,
-        ):
-            for chunk, hashes in _hashed(_chunks(labelled()), workers):
-                good = []
-                for sample, key in zip(chunk, hashes, strict=True):
-                    if isinstance(key, str):
-                        rejects.add(Reject(sample.source, "unreadable image", key))
-                        continue
-                    good.append(sample)
-                    keys += key
-                    marks += blake2b(key + sample.text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-                if good:
-                    writer.write_batch(_to_batch(good))
-                bar.update(read - bar.n)
+        with tqdm(total=total, unit=" pictures", desc="checking", disable=None) as bar:
+            for part, checked in _checked(_iter_parts(config, unsplit, out, rejects), config):
+                parts.append(part)
+                good += checked.good
+                keys += checked.keys
+                marks += checked.marks
+                for reject in checked.rejects:
+                    rejects.add(reject)
+                bar.update(part.rows)
+        read = sum(good) + rejects.counts.total()
 
         if not keys:
             raise UserError(f"no usable sample in {', '.join(config.sources)}; left out: {rejects.summary()}")
-        key_array = np.frombuffer(keys, dtype=">u8").reshape(-1, 2)
+        rows = np.flatnonzero(np.frombuffer(good, dtype=np.uint8))
+        key_array = np.frombuffer(keys, KEY)
         first = _first_rows(key_array)
-        unique = np.flatnonzero(first == np.arange(len(first)))
-        assigned = np.full(len(first), -2, dtype=np.int8)  # -2: duplicate, -1: unused
-        assigned[unique] = _assign(key_array[unique], config.split, config.seed)
+        is_first = first == np.arange(len(first))
+        assigned = np.full(len(good), REJECTED, dtype=np.int8)
+        assigned[rows] = DUPLICATE
+        assigned[rows[is_first]] = _assign(key_array[is_first], config.split, config.seed)
         counts = [int((assigned == i).sum()) for i in range(len(SPLITS))]
-        lengths, characters = _route(unsplit, building, assigned, first, counts, config.shard_size, rejects)
+        originals = dict(zip(rows[~is_first].tolist(), rows[first[~is_first]].tolist(), strict=True))
+        lengths, characters = _route(parts, building, assigned, originals, counts, config, rejects)
         unsplit.unlink()
     if not rejects.counts:
         (building / REJECTS_NAME).unlink()
 
-    mark_array = np.frombuffer(marks, dtype=">u8").reshape(-1, 2)[assigned >= 0]
-    mark_array = mark_array[np.lexsort((mark_array[:, 1], mark_array[:, 0]))]
+    mark_array = np.sort(np.frombuffer(marks, KEY)[assigned[rows] >= 0])
     numbers, percent = parse_split(config.split)
-    recipe = json.dumps([FORMAT, numbers, percent, config.seed]).encode()
+    # Pixels and bytes give other keys anyway; named all the same, so that no two recipes look alike.
+    how = [] if config.check == "pixels" else [config.check]
+    recipe = json.dumps([FORMAT, numbers, percent, config.seed, *how]).encode()
     info = {
         "format": FORMAT,
         "sources": list(config.sources),
         "split": config.split,
         "seed": config.seed,
         "counts": dict(zip(SPLITS, counts, strict=True)),
-        "unused": int((assigned == -1).sum()),
+        "unused": int((assigned == UNUSED).sum()),
         "alphabet": "".join(sorted(characters)),
         "max_length": max(lengths, default=0),
         "lengths": {str(length): lengths[length] for length in sorted(lengths)},
         "read": read,
-        "settings": {"alphabet": config.alphabet, "max_length": config.max_length, "limit": config.limit},
+        "settings": {
+            "alphabet": config.alphabet,
+            "check": config.check,
+            "max_length": config.max_length,
+            "limit": config.limit,
+        },
         "rejects": {
             "total": rejects.counts.total(),
             "counts": dict(rejects.counts.most_common()),
@@ -866,90 +1009,113 @@ def _count_rows(sources: Sequence[str], limit: int | None) -> int | None:
             shards, total = [], None
         rows = 0
         for shard in shards:
-            with _check_parquet(shard)[0] as file:
-                rows += file.metadata.num_rows
+            rows += Shard.open(shard).rows
         if total is not None:
             total += rows if limit is None else min(rows, limit)
     return total
 
 
-def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    chunk: list[Sample] = []
-    size = 0
-    for sample in samples:
-        chunk.append(sample)
-        size += len(sample.image)
-        if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+def _iter_parts(config: DatasetConfig, unsplit: Path, out: Path, rejects: _Rejects) -> Iterator[Shard | Spilled]:
+    """All samples, as parts that can be read twice; what cannot goes into the file `unsplit`."""
+    with unsplit.open("wb") as file:
+
+        def spill(batch: pa.RecordBatch) -> Spilled:
+            message, offset = batch.serialize(), file.tell()
+            file.write(message)
+            file.flush()  # other processes read it now
+            return Spilled(unsplit, offset, message.size, batch.num_rows)
+
+        for source in config.sources:
+            chunk: list[Sample] = []
+            size = 0
+            skip = None if Path(source).resolve() == out else out
+            for item in _iter_items(source, config.limit, skip):
+                if isinstance(item, Reject):
+                    rejects.add(item)
+                elif isinstance(item, Sample):
+                    chunk.append(item)
+                    size += len(item.image)
+                    if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
+                        yield spill(_to_batch(chunk))
+                        chunk, size = [], 0
+                else:
+                    for part in item.parts():
+                        if part.rows > LARGE_GROUP_ROWS:
+                            yield from map(spill, part.batches())
+                        else:
+                            yield part
+            if chunk:
+                yield spill(_to_batch(chunk))
 
 
 def _route(
-    unsplit: Path,
+    parts: Sequence[Shard | Spilled],
     folder: Path,
     assigned: np.ndarray,
-    first: np.ndarray,
+    originals: dict[int, int],
     counts: Sequence[int],
-    shard_size: int,
+    config: DatasetConfig,
     rejects: _Rejects,
 ) -> tuple[Counter[int], set[str]]:
-    """Second pass: copy the rows to the shards of their splits.
+    """Second pass: copy the rows to the shards of their splits, which `assigned` says for each row.
+
+    `originals` says for each duplicate the row that it repeats.
 
     Returns:
         How many labels there are of each length, and all their characters.
     """
-    originals = set(first[assigned == -2].tolist())  # rows whose label a duplicate's entry will name
+    named = np.zeros(len(assigned), dtype=bool)  # rows that a duplicate's entry will name
+    named[list(originals.values())] = True
     kept: dict[int, tuple[str, str]] = {}
     lengths: Counter[int] = Counter()
     characters: set[str] = set()
-    writers = [_ShardWriter(folder, split, count, shard_size) for split, count in zip(SPLITS, counts, strict=True)]
+    writers = [
+        _ShardWriter(folder, split, count, config.shard_size) for split, count in zip(SPLITS, counts, strict=True)
+    ]
     start = 0
     try:
-        with (
-            pa.OSFile(str(unsplit), "rb") as file,
-            pa.ipc.open_stream(file) as reader,
-            tqdm(total=len(assigned), unit=" pictures", desc="writing", disable=None) as bar,
-        ):
-            for batch in reader:
+        with tqdm(total=len(assigned), unit=" pictures", desc="writing", disable=None) as bar:
+            for batch in _ahead(batch for part in parts for batch in part.batches()):
                 part = assigned[start : start + batch.num_rows]
-                sources, batch = _shorten_paths(batch)
+                images = batch.column("image")
+                sources = images.field("path")
+                # A dataset that is published should not tell how its maker's disk is laid out.
+                names = pc.replace_substring_regex(sources, FOLDERS, "")
+                labels, _ = _clean_labels(batch.column("text").to_pylist(), config)
+                batch = _record_batch(images.field("bytes"), names, pa.array(labels, pa.string()))
                 for i, writer in enumerate(writers):
-                    mask = part == i
-                    if mask.any():
-                        writer.add(batch if mask.all() else batch.filter(pa.array(mask)))
-                texts = batch.column("text").to_pylist()
-                for offset, text in enumerate(texts):
-                    if part[offset] >= 0:
-                        lengths[len(text)] += 1
-                        characters.update(text)
-                    row = start + offset
-                    if row in originals or part[offset] == -2:
-                        if row in originals:
-                            kept[row] = (sources[offset], text)
-                        else:
-                            rejects.add(_duplicate(sources[offset], text, *kept[int(first[row])]))
-                start += batch.num_rows
-                bar.update(batch.num_rows)
+                    mine = np.flatnonzero(part == i)
+                    if len(mine):
+                        writer.add(batch if len(mine) == len(part) else batch.take(pa.array(mine)))
+                        texts = [labels[offset] for offset in mine]
+                        lengths.update(map(len, texts))
+                        characters.update("".join(texts))
+                for offset in np.flatnonzero(named[start : start + len(part)] | (part == DUPLICATE)).tolist():
+                    source, label = sources[offset].as_py(), labels[offset]
+                    if named[start + offset]:
+                        kept[start + offset] = (source, label)
+                    else:
+                        rejects.add(_duplicate(source, label, *kept[originals[start + offset]], config.check))
+                start += len(part)
+                bar.update(len(part))
     finally:
         for writer in writers:
             writer.close()
     return lengths, characters
 
 
-def _shorten_paths(batch: pa.RecordBatch) -> tuple[list[str], pa.RecordBatch]:
-    """Take the folders off the paths: a dataset that is published should not tell how its maker's disk is laid out."""
-    images = batch.column("image")
-    sources = images.field("path").to_pylist()
-    names = pa.array([os.path.basename(source) for source in sources], pa.string())  # noqa: PTH119 - a Path is slow
-    images = pa.StructArray.from_arrays([images.field("bytes"), names], ["bytes", "path"])
-    return sources, pa.record_batch([images, batch.column("text")], schema=SCHEMA)
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same, with the next one being read by a thread meanwhile: pyarrow reads and writes without the GIL."""
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(next, batches, None)
+        while (batch := future.result()) is not None:
+            future = thread.submit(next, batches, None)
+            yield batch
 
 
-def _duplicate(source: str, text: str, first_source: str, first_text: str) -> Reject:
+def _duplicate(source: str, text: str, first_source: str, first_text: str, check: str) -> Reject:
     if text == first_text:
-        return Reject(source, "duplicate image", f"same pixels and label as {first_source}")
+        return Reject(source, "duplicate image", f"same {check} and label as {first_source}")
     return Reject(
         source, "duplicate image, other label", f"labelled {text!r} here and {first_text!r} in {first_source}"
     )

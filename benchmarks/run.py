@@ -35,6 +35,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
         speed.growth,
         speed.generate,
         speed.merge,
+        speed.dataset,
         speed.bulk,
         speed.serving,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -10,8 +11,10 @@ import statistics
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from tables import (
@@ -116,6 +119,106 @@ def merge() -> None:
         f"{machine()}.\n\n{table(head, rows)}\n\n"
         + fenced([f"python {line}" for line in (generated, *(line for _, _, line in steps))]),
     )
+
+
+def with_comment(png: bytes, number: int) -> bytes:
+    """The same picture in other bytes: a tEXt chunk with `number` before the end; as it was for 0."""
+    if not number:
+        return png
+    chunk = b"tEXtcopy\0%d" % number
+    size, checksum = len(chunk) - 4, zlib.crc32(chunk)
+    return png[:-12] + size.to_bytes(4, "big") + chunk + checksum.to_bytes(4, "big") + png[-12:]
+
+
+def write_copies(source: Path, out: Path, copies: int) -> None:
+    """Write `copies` times the rows of a folder of shards, each time in other bytes, a shard for each copy."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from make_dataset import SCHEMA
+
+    out.mkdir(parents=True)
+    for copy in range(copies):
+        path = out / f"train-{copy:05d}-of-{copies:05d}.parquet"
+        with pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=False) as writer:
+            for shard in sorted(source.glob("*.parquet")):
+                for batch in pq.ParquetFile(shard).iter_batches(1000):
+                    images = batch.column("image")
+                    pngs = pa.array([with_comment(png.as_py(), copy) for png in images.field("bytes")], pa.binary())
+                    struct = pa.StructArray.from_arrays([pngs, images.field("path")], ["bytes", "path"])
+                    writer.write_table(pa.table({"image": struct, "text": batch.column("text")}, schema=SCHEMA))
+
+
+def dataset() -> None:
+    """Time and memory of checking, deduplicating and splitting, beside copying and hashing the same files."""
+    drawn, copies, out = WORK / "drawn", WORK / "copies", WORK / "dataset"
+    count = MILLION // 10
+    folders = {count // 10: WORK / "drawn-tenth", count: drawn, MILLION: copies}
+    made = [
+        f"captcha_generator.py --count {rows} --style clean --length 3-4 --shard_size {rows} --out {folders[rows]}"
+        for rows in (count // 10, count)
+    ]
+    runs = [(rows, "bytes") for rows in folders] + [(count, "pixels")]
+
+    def line(rows: int, check: str) -> str:
+        return f"make_dataset.py {folders[rows]} --check {check} --out {out}"
+
+    def copy_and_hash(folder: Path) -> float:
+        started = time.perf_counter()
+        subprocess.run(["cp", "-r", folder, out], check=True)
+        for path in sorted(folder.glob("*.parquet")):
+            with path.open("rb") as file:
+                hashlib.file_digest(file, "sha256")
+        return time.perf_counter() - started
+
+    try:
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+        for words in made:
+            command(*shlex.split(words))
+        write_copies(drawn, copies, 10)
+        size = sum(path.stat().st_size for path in copies.iterdir())
+        found: dict[tuple[int, str], list[tuple[float, float, float]]] = {run: [] for run in runs}
+        for _ in range(3):
+            for rows, check in runs:  # in turn with copying, so that a slow minute of the machine meets both
+                shutil.rmtree(out, ignore_errors=True)
+                base = copy_and_hash(folders[rows])
+                shutil.rmtree(out)
+                seconds, peak, _ = command(*shlex.split(line(rows, check)))
+                found[rows, check].append((seconds, peak, base))
+    finally:
+        for folder in (*folders.values(), out):  # several GB
+            shutil.rmtree(folder, ignore_errors=True)
+    table_rows: list[list[object]] = []
+    for (rows, check), values in found.items():
+        seconds, peaks, bases = zip(*values, strict=True)
+        ratios = [second / base for second, base in zip(seconds, bases, strict=True)]
+        table_rows.append(
+            [
+                check,
+                f"{rows:,}",
+                f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})",
+                f"{rows / statistics.median(seconds):,.0f}",
+                f"{statistics.median(peaks):.0f} ({min(peaks):.0f} to {max(peaks):.0f})",
+                f"{statistics.median(bases):.1f} ({min(bases):.1f} to {max(bases):.1f})",
+                f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
+            ]
+        )
+    head = ["--check", "rows (n)", "seconds", "rows per second", "peak memory, all processes (MiB)"]
+    head += ["cp and SHA-256, seconds", "times that"]
+    commands = [f"python {words}" for words in (*made, *(line(*run) for run in runs))]
+    write_section(
+        "pipeline.md",
+        "dataset",
+        f"Medians of 3 rounds and their range, start of the process included; seed 0. The {MILLION:,} rows take "
+        f"{size / 2**30:.1f} GiB: {count:,} generated PNGs of {size / MILLION:,.0f} bytes on average, ten times, each "
+        "time with another tEXt chunk, so that no two files have the same bytes. Beside it `cp -r` of the same shards "
+        f"and then `hashlib.file_digest(file, 'sha256')` of each, one after another. {machine()}.\n\n"
+        f"{table(head, table_rows)}\n\n{fenced(commands)}",
+    )
+
+
+MILLION = int(os.environ.get("CAPTCHA_ROWS", "1000000"))  # rows of the largest dataset; fewer to try the script out
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 import image_io
 from common import UserError
-from image_io import IMAGE_SUFFIXES, MAX_PIXELS, open_image
+from image_io import IMAGE_SUFFIXES, MAX_PIXELS, check_header, open_image
 
 ROOT = Path(image_io.__file__).parent
 
@@ -169,6 +169,25 @@ def test_huge_pictures_are_refused_by_their_header(side):
     assert side * side > MAX_PIXELS
     with pytest.raises(UserError, match=r"bomb\.png has more than 40 million pixels"):
         open_image(png_header(side, side), "bomb.png")
+
+
+def test_a_header_alone_is_judged_as_the_whole_picture_is(rgb):
+    for image_format in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"):
+        check_header(encode(Image.fromarray(rgb), image_format))
+    png, bmp = (encode(Image.fromarray(rgb), image_format) for image_format in ("PNG", "BMP"))
+    check_header(png[:-30])  # what is behind the header is not looked at
+    header = b"IHDR" + struct.pack(">II", 8000, 5001) + png[24:29]
+    large_png = png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+    no_pixels = png[:16] + struct.pack(">II", 0, 12) + png[24:]
+    large_bmp = bmp[:18] + struct.pack("<ii", 8000, 5001) + bmp[26:]
+    for data in (b"", b"no picture", png[:8], png[:20], bmp[:10], large_png, large_bmp):
+        with pytest.raises(UserError) as whole:
+            open_image(data)
+        with pytest.raises(UserError) as header:
+            check_header(data)
+        assert type(header.value) is type(whole.value) and str(header.value) == str(whole.value)
+    with pytest.raises(UserError, match="has no pixels"):  # Pillow says that this is no picture
+        check_header(no_pixels)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")

@@ -798,12 +798,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_run_whole(dataset: Path, tmp
     out = tmp_path / "run"
     flags = ["--data", dataset, "--init", "scratch", "--epochs", 1, "--limit", 16, "--evaluate", "false"]
     # No file may grow beyond 2 MB: the system's answer to a write is an error, as on a full disk.
-    command = ["bash", "-c", 'ulimit -f 2000; exec "$@"', "bash", sys.executable, ROOT / "main.py", *flags, "--out", out]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120)
+    words = [str(word) for word in (sys.executable, ROOT / "main.py", *flags, "--out", out)]
+    limited = ["bash", "-c", 'ulimit -f 2000; exec "$@"', "bash", *words]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=120)
     assert_one_sentence(done, "no room to write", "state")
     assert {path.name for path in out.iterdir()} == {"config.yaml"}
-    again = [str(word) for word in (sys.executable, ROOT / "main.py", *flags, "--out", out)]
-    assert subprocess.run(again, capture_output=True, timeout=120).returncode == 0
+    assert subprocess.run(words, capture_output=True, timeout=120).returncode == 0
 
 
 # --------------------------------------------------------------------------------------------------------------------

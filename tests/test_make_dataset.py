@@ -369,6 +369,51 @@ def test_unprintable_characters_are_refused_by_default(tmp_path):
     assert reasons(info) == {"character outside the alphabet": 3}
 
 
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG whose header lies about its size."""
+    data = encode(picture(1))
+    return data[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + data[24:]
+
+
+def test_check_by_bytes(tmp_path):
+    same = encode(picture(1))
+    cases = [
+        (same, "abc", None),
+        (encode(picture(1), "BMP"), "abc", None),  # the same pixels in other bytes
+        (encode(picture(2, (60, 60)))[:2000], "abd", None),  # cut short: nobody decodes it
+        (encode(picture(3), "JPEG"), "abe", None),
+        (same, "abc", "duplicate image"),
+        (same, "abz", "duplicate image, other label"),
+        (b"no picture", "abf", "unreadable image"),
+        (same[:20], "abg", "unreadable image"),
+        (None, "abh", "unreadable image"),
+        (png_of_size(0, 6), "abi", "unreadable image"),
+        (png_of_size(6000, 7000), "abj", "unreadable image"),
+        (encode(picture(4)), "", "empty label"),
+    ]
+    shard(tmp_path / "a.parquet", [(image, text) for image, text, _ in cases])
+    info = build(tmp_path / "out", tmp_path / "a.parquet", check="bytes", split="100/0/0")
+    expected = {f"{tmp_path / 'a.parquet'} row {i}": reason for i, (_, _, reason) in enumerate(cases) if reason}
+    assert {r["source"]: r["reason"] for r in info["rejects"]["listed"]} == expected
+    details = {int(r["source"].split()[-1]): r["detail"] for r in info["rejects"]["listed"]}
+    assert details[4] == f"same bytes and label as {tmp_path / 'a.parquet'} row 0"
+    for row, words in {6: "is not a picture", 8: "is empty", 9: "has no pixels", 10: "40 million pixels"}.items():
+        assert words in details[row]
+    assert [(s.image, s.text) for s in iter_source(str(tmp_path / "out"))] == [case[:2] for case in cases[:4]]
+    assert info["settings"]["check"] == "bytes" and info["read"] == len(cases)
+
+
+def test_check_by_bytes_gives_the_same_split_in_any_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROWS_BEFORE_POOL", 1)
+    monkeypatch.setattr(module, "PART_ROWS", 100)
+    shard(tmp_path / "a.parquet", rows(250))
+    shard(tmp_path / "b.parquet", rows(250)[::-1])
+    one, two = (build(tmp_path / n, tmp_path / f"{n}.parquet", check="bytes", workers=2) for n in "ab")
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+    assert one["fingerprint"] == two["fingerprint"]
+    assert one["fingerprint"] != build(tmp_path / "c", tmp_path / "a.parquet")["fingerprint"]
+
+
 def test_list_of_rejects_is_bounded(tmp_path):
     shard(tmp_path / "a.parquet", [*rows(1), *[(b"x", "abc")] * 1500])
     info = build(tmp_path / "out", tmp_path / "a.parquet")
@@ -447,11 +492,58 @@ def test_same_split_whatever_order_shards_and_workers(tmp_path, monkeypatch):
     assert read(tmp_path / "split")["test"] == read(tmp_path / "one")["test"]
 
 
+def drawn(count: int) -> list[tuple[bytes, str]]:
+    """Pictures whose bytes hang on no library's encoder."""
+    header = encode(Image.new("RGB", (4, 3)), "BMP")[:54]
+    return [(header + bytes(range(i, i + 36)), f"t{i}") for i in range(count)]
+
+
+def test_what_a_seed_gives_stays_as_it_is(tmp_path):
+    """Splits that were published with a seed, and fingerprints in trained weights, must not change with this script."""
+    shard(tmp_path / "a.parquet", [*drawn(20), drawn(4)[3]])
+    info = build(tmp_path / "out", tmp_path / "a.parquet")
+    assert info["fingerprint"] == "d0cc99cc76b25682ba3e82947576dec6"
+    found = {split: sorted(labels.values()) for split, labels in read(tmp_path / "out").items()}
+    assert found["validation"] == ["t0", "t13"] and found["test"] == ["t1", "t16"]
+    assert len(found["train"]) == 16
+    (duplicate,) = info["rejects"]["listed"]
+    assert duplicate["detail"] == f"same pixels and label as {tmp_path / 'a.parquet'} row 3"
+
+
 def test_other_label_is_another_fingerprint(tmp_path):
     shard(tmp_path / "a.parquet", rows(10))
     shard(tmp_path / "b.parquet", [*rows(9), (rows(10)[9][0], "other")])
     one, two = (build(tmp_path / "out", tmp_path / name)["fingerprint"] for name in ("a.parquet", "b.parquet"))
     assert one != two
+
+
+@pytest.mark.parametrize("limit", [None, 130, 200])
+def test_row_groups_of_any_size_give_the_same(tmp_path, monkeypatch, limit):
+    shard(tmp_path / "a.parquet", rows(250))  # row groups of 100, 100 and 50
+    one = build(tmp_path / "one", tmp_path / "a.parquet", limit=limit)
+    assert one["read"] == (limit or 250)
+    for part_rows, large in ((100, 400), (30, 400), (30, 60)):  # the last is spilled
+        monkeypatch.setattr(module, "PART_ROWS", part_rows)
+        monkeypatch.setattr(module, "LARGE_GROUP_ROWS", large)
+        two = build(tmp_path / "two", tmp_path / "a.parquet", limit=limit)
+        assert two == one
+        assert list(iter_source(str(tmp_path / "two"))) == [
+            Sample(s.image, s.text, s.source.replace("/one/", "/two/")) for s in iter_source(str(tmp_path / "one"))
+        ]
+
+
+def test_a_source_that_changes_meanwhile_is_an_error(tmp_path, monkeypatch):
+    source = shard(tmp_path / "a.parquet", rows(10))
+    route = module._route
+
+    def change(*arguments):
+        shard(source, rows(10, 50))
+        return route(*arguments)
+
+    monkeypatch.setattr(module, "_route", change)
+    with pytest.raises(UserError, match=r"a\.parquet has changed"):
+        build(tmp_path / "out", source)
+    assert not (tmp_path / "out").exists()
 
 
 def test_splits_share_no_picture_and_lose_none(tmp_path):
@@ -601,8 +693,9 @@ def long_source(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("moment", ["rejects.jsonl", "train-00000-of-00001.parquet"])  # made in the two passes
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_a_kill_leaves_the_old_dataset_whole(tmp_path, long_source, kill):
+def test_a_kill_leaves_the_old_dataset_whole(tmp_path, long_source, kill, moment):
     out = tmp_path / "out"
     build(out, shard(tmp_path / "a.parquet", rows(10)))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -611,9 +704,9 @@ def test_a_kill_leaves_the_old_dataset_whole(tmp_path, long_source, kill):
         stderr=subprocess.PIPE,
         text=True,
     )
-    unsplit = tmp_path / ".out.building" / "unsplit.arrow"
+    building = tmp_path / ".out.building"
     deadline = time.monotonic() + 60
-    while process.poll() is None and not (unsplit.exists() and unsplit.stat().st_size > 1_000_000):
+    while process.poll() is None and not (building / moment).exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(kill)
@@ -622,7 +715,7 @@ def test_a_kill_leaves_the_old_dataset_whole(tmp_path, long_source, kill):
     assert "Traceback" not in errors
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     if kill == signal.SIGINT:
-        assert not unsplit.parent.exists()
+        assert not building.exists()
     build(out, shard(tmp_path / "b.parquet", rows(20)))  # what the kill left is no obstacle
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.parquet", "b.parquet", "out"]
 
@@ -664,7 +757,10 @@ def peak_memory(source: Path, out: Path, *arguments: str) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
-def test_memory_is_flat(tmp_path):
+@pytest.mark.parametrize(  # groups of 20,000 go through the temporary file
+    ("check", "group_rows"), [("pixels", 20_000), ("bytes", 20_000), ("bytes", module.LARGE_GROUP_ROWS)]
+)
+def test_memory_is_flat(tmp_path, check, group_rows):
     base = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
 
     def tiny(i: int) -> bytes:
@@ -674,11 +770,12 @@ def test_memory_is_flat(tmp_path):
 
     peaks = []
     for count in (1000, 20_000):
-        # One row group holds everything: a reader of whole row groups would show.
+        # Row groups hold all they may: a reader of whole row groups would show.
         images = pa.array([{"bytes": tiny(i), "path": None} for i in range(count)], SCHEMA.field("image").type)
         path = tmp_path / f"{count}.parquet"
-        pq.write_table(pa.table({"image": images, "text": ["abc"] * count}), path, row_group_size=count)
-        peaks.append(peak_memory(path, tmp_path / "out"))
+        table = pa.table({"image": images, "text": ["abc"] * count})
+        pq.write_table(table, path, row_group_size=min(count, group_rows))
+        peaks.append(peak_memory(path, tmp_path / "out", "--check", check))
     assert load_info(tmp_path / "out")["counts"] == {"train": 16_000, "validation": 2000, "test": 2000}
     assert peaks[1] - peaks[0] < 30_000, f"{peaks} kB, and the pictures alone take 48 MB"
 
