@@ -190,7 +190,7 @@ def test_thin_is_transparent_and_grows_with_the_text() -> None:
     long, _ = generate_captcha("abcabcabc", "thin", index=1)
     assert long.width > 1.5 * short.width
     alpha = np.asarray(long)[..., 3]
-    assert set(np.unique(alpha)) == {0, 255}  # hard edges
+    assert {0, 255} < set(np.unique(alpha))  # soft edges are transparent in part
     assert 0.5 < (alpha == 0).mean() < 0.995
 
 
