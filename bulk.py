@@ -74,15 +74,19 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
         raise UserError(f"{folder} is a file: give a folder as --out")
     if any(folder.resolve() == shard.resolve().parent for shard in shards):
         raise UserError(f"{folder} holds the shards themselves: give another folder as --out")
+    for left in folder.glob(".*.tmp.parquet"):  # by a run that was killed
+        left.unlink(missing_ok=True)
+    checkpoint = str(Path(config.checkpoint or DEFAULT_CHECKPOINT).absolute())
     work = partial(
         read_shard,
         out=str(folder.resolve()),
-        checkpoint=str(Path(config.checkpoint or DEFAULT_CHECKPOINT).resolve()),
+        checkpoint=checkpoint,
+        weights=_weights(checkpoint),
         batch_size=config.batch_size,
         threads=config.threads if config.engine == "local" else 1,
         device=config.device,
     )
-    names = [str(shard.resolve()) for shard in shards]
+    names = [str(shard.absolute()) for shard in shards]  # not resolved: a link may have another name
     if config.engine == "ray":
         from engine import run_on_ray
 
@@ -95,19 +99,32 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
             total, failed = total + result["pictures"], failed + result["failed"]
             bar.update()
             bar.set_postfix(pictures=f"{total:,}", refresh=False)
+    if missing := [shard for shard in shards if not (folder / shard.name).exists()]:
+        raise UserError(
+            f"{len(missing)} of {len(shards)} shards were read elsewhere: give an --out that all machines share"
+        )
     return total, failed
 
 
 def read_shard(
-    source: str, out: str, checkpoint: str, batch_size: int, threads: int | None, device: str | None
+    source: str,
+    out: str,
+    checkpoint: str,
+    weights: str,
+    batch_size: int,
+    threads: int | None,
+    device: str | None,
 ) -> dict[str, Any]:
     """Read one shard into the folder `out`, unless it is there already.
+
+    Args:
+        weights: SHA-256 of the checkpoint, in hex digits, as the machine sees it that hands out the work.
 
     Returns:
         `pictures` of it, and how many `failed`.
 
     Raises:
-        UserError: it is damaged, or has no pictures.
+        UserError: it is damaged, or has no pictures, or this machine has other weights.
     """
     target = Path(out) / Path(source).name
     try:
@@ -117,20 +134,25 @@ def read_shard(
         raise UserError(f"{source} is not a parquet file that can be read ({error}): replace or remove it") from None
     if "image" not in columns:
         raise UserError(f"{source} has no column `image` (it has {', '.join(columns)}): rename the pictures' column")
-    stamp = json.dumps({"pictures": file.metadata.num_rows, "size": Path(source).stat().st_size} | _weights(checkpoint))
+    if _weights(checkpoint) != weights:
+        raise UserError(f"a worker has other weights in {checkpoint}: give all machines the same")
+    stamp = json.dumps({"pictures": file.metadata.num_rows, "size": Path(source).stat().st_size, "weights": weights})
     if (kept := _finished(target, stamp)) is not None:
         return kept
     predictor = _predictor(checkpoint, threads, device)
     others = [name for name in columns if name != "image"]
+    names = [_renamed(name, columns) for name in others]
+    if len({*names, *READINGS.names}) < len(names) + len(READINGS.names):
+        raise UserError(f"{source} has columns whose names clash with the readings' ({', '.join(names)}): rename them")
     failed = 0
 
     def write(temporary: Path) -> None:
         nonlocal failed
-        fields = [file.schema_arrow.field(name).with_name(_renamed(name)) for name in others]
+        fields = [file.schema_arrow.field(old).with_name(new) for old, new in zip(others, names, strict=True)]
         # The count of failures is known at the end: it goes into the footer, not into the schema.
         schema = pa.schema([*fields, *READINGS], metadata={METADATA_KEY: stamp.encode()})
         with pq.ParquetWriter(temporary, schema) as writer:
-            for batch in file.iter_batches(batch_size=batch_size):
+            for batch in _batches(file, source, batch_size):
                 readings = _read_batch(batch.column("image").to_pylist(), predictor)
                 failed += sum(row["error"] is not None for row in readings)
                 kept_columns = [batch.column(name) for name in others]
@@ -140,15 +162,27 @@ def read_shard(
 
     try:
         write_atomically(target, write)
-    except pa.ArrowException as error:
-        raise UserError(f"{source} is damaged ({error}): replace or remove it") from None
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error}): make room or choose another --out") from None
     return {"pictures": file.metadata.num_rows, "failed": failed}
 
 
-def _renamed(column: str) -> str:
-    return "label" if column == "text" else f"source_{column}" if column in READINGS.names else column
+def _batches(file: pq.ParquetFile, source: str, size: int) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(batch_size=size)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{source} is damaged ({error}): replace or remove it") from None
+        if batch is None:
+            return
+        yield batch
+
+
+def _renamed(column: str, columns: list[str]) -> str:
+    if column == "text" and "label" not in columns:
+        return "label"
+    return f"source_{column}" if column in READINGS.names else column
 
 
 def _read_batch(images: list[Any], predictor: CaptchaPredictor) -> list[dict[str, Any]]:
@@ -181,9 +215,9 @@ def _predictor(checkpoint: str, threads: int | None, device: str | None) -> Capt
 
 
 @lru_cache(maxsize=1)
-def _weights(checkpoint: str) -> dict[str, str]:
+def _weights(checkpoint: str) -> str:
     try:
-        return {"weights": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()}
+        return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"the checkpoint {checkpoint} cannot be read ({error.strerror}): check the name") from None
 

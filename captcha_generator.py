@@ -1138,6 +1138,10 @@ def generate_captcha_data(config: GeneratorConfig) -> list[Path]:
         _write_shards(config, settings, stamp, paths, todo)
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error}): make room or choose another --out") from None
+    if missing := [path for path in paths if not path.exists()]:
+        raise UserError(
+            f"{len(missing)} of {len(paths)} shards were drawn elsewhere: give an --out that all machines share"
+        )
     kept = f" ({len(paths) - len(todo)} were there already)" if len(todo) < len(paths) else ""
     print(f"{config.count} captchas in {len(paths)} shard(s) in {out}{kept}")
     return paths

@@ -80,6 +80,7 @@ def _field_help(config_class: type, name: str) -> str:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -112,15 +113,27 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     """Let `write(temporary_path)` make a file, then move it to `path`: a kill at any moment leaves the old file whole.
 
     The temporary file keeps the suffix of `path`, since some writers choose their format by it.
+
+    Raises:
+        UserError: nothing may be written there.
+        OSError: what `write` raises, a full disk for instance.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from None
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the new name with no bytes behind it
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say which file it was
+        if error.errno in FORBIDDEN:
+            raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from None
+        if error.errno is not None and not error.filename:  # a full disk does not say which file it was
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -41,7 +41,12 @@ def run_on_ray(work: Callable[[str], dict[str, Any]], items: Sequence[str]) -> I
     if not ray.is_initialized():
         # Workers run somewhere else in the file system, and import our modules from here.
         environment = {"env_vars": {"PYTHONPATH": str(ROOT)}}
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=environment)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=environment)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            where = os.environ.get("RAY_ADDRESS", "here")
+            raise UserError(f"there is no Ray cluster at {where} ({reason}): start one or mend RAY_ADDRESS") from None
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.from_items([{"item": item} for item in items], override_num_blocks=len(items))
     for row in rows.map(_Guarded(work), num_cpus=1).iter_rows():
@@ -61,3 +66,7 @@ class _Guarded:
             return {**self.work(row["item"]), "error": ""}
         except UserError as error:
             return {"error": str(error)}
+        except OSError as error:
+            return {
+                "error": f"a worker failed at {row['item']} ({error}): make room or mend its disk, and run it again"
+            }

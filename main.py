@@ -486,7 +486,7 @@ class Trainer:
             raise UserError(f"{self.state_path} is damaged: start the run again in another folder") from error
         self.place, self.best, self.stale = state["place"], state["best"], state["stale"]
         self.history = json.loads(state["history"])
-        self.loss_sum, self.loss_count, self.seconds, self.waited = state["running"]
+        self.loss_sum, self.loss_count, self.seconds, self.waited = [*state["running"], 0.0][:4]  # 3 in older states
         self.state = state
 
     def _restore_phase(self) -> None:
@@ -496,8 +496,8 @@ class Trainer:
         self.optimizer.load_state_dict(self.state["optimizer"])
         self.schedule.load_state_dict(self.state["schedule"])
         torch.set_rng_state(self.state["rng"])
-        if self.state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(self.state["cuda_rng"])
+        for device, rng in enumerate(self.state["cuda_rng"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(rng, device)
         self.state = None
 
     # -- the loop
@@ -592,14 +592,13 @@ class Trainer:
 
     def _waiting(self, loader: Iterable[Any]) -> Iterator[Any]:
         """The loader's batches; adds up the time that it lets the network wait."""
-        batches = iter(loader)
-        while True:
-            started = time.perf_counter()
-            batch = next(batches, None)
+        started = time.perf_counter()
+        batches = iter(loader)  # starts the loader's processes
+        while (batch := next(batches, None)) is not None:
             self.waited += time.perf_counter() - started
-            if batch is None:
-                return
             yield batch
+            started = time.perf_counter()
+        self.waited += time.perf_counter() - started
 
     def _step(self, pixels: torch.Tensor, texts: list[str], global_batch: int) -> float:
         accelerator, config = self.accelerator, self.config
@@ -750,7 +749,8 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     if not config.resume and (out / STATE_FILE).exists():
         raise UserError(f"{out} already holds a run: go on with it by --resume, or name another --out")
     torch.manual_seed(config.seed)
-    with accelerator.main_process_first():
+    # Machines may have disks of their own: one process of each prepares the data.
+    with accelerator.main_process_first(), accelerator.local_main_process_first():
         folder = prepare_data(config, accelerator.print)
     model_config = resolve_model_config(config, folder)
     model, pretrained, notes = initialise(config, model_config)
@@ -827,6 +827,8 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
     if not path.is_file():
         raise UserError(f"{config.out} holds no run to resume (there is no {path.name} in it)")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if unknown := set(values) - {field.name for field in dataclasses.fields(TrainConfig)}:
+        raise UserError(f"{path} has the setting {min(unknown)}, which this version does not know: remove that line")
     if values.get("image_size"):
         values["image_size"] = tuple(values["image_size"])
     return dataclasses.replace(TrainConfig(**values), out=config.out, resume=True)

@@ -241,6 +241,9 @@ def _iter_folder(folder: Path, labels: LabelFile | None, skip: Path | None) -> I
 
 def _iter_pictures(paths: Sequence[Path], labels: LabelFile | None) -> Iterator[Sample | Reject]:
     for path in paths:
+        if any("\ud800" <= character <= "\udfff" for character in str(path)):  # surrogates stand for foreign bytes
+            yield Reject(ascii(str(path)), "file name is not UTF-8", "rename it")
+            continue
         text = labels.take(path) if labels else label_from_name(path.name)
         if text is None:
             yield Reject(str(path), "not in the label file", f"{labels.path} does not name it")
@@ -445,6 +448,11 @@ class Shard:
                 images, texts = batch.column("image"), batch.column(self.text)
                 images = images.field("bytes") if self.image == "image.bytes" else images
                 images, texts = images.cast(pa.binary()), texts.cast(pa.string())
+                try:
+                    texts.validate(full=True)
+                except pa.ArrowException:
+                    where = f"rows {row} to {row + batch.num_rows - 1} of {self.path}"
+                    raise UserError(f"{where} hold a label that is not UTF-8: save the labels as UTF-8") from None
                 numbers = pa.array(range(row, row + batch.num_rows)).cast(pa.string())
                 yield _record_batch(  # fill_null copies even where there is nothing to fill
                     images.fill_null(b"") if images.null_count else images,
@@ -895,7 +903,8 @@ def _replacing(out: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-            lock_path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # Windows removes no open file
+                lock_path.unlink(missing_ok=True)
 
 
 def _lock(file: IO[str], out: Path) -> None:

@@ -255,6 +255,8 @@ def main() -> int:
     config = parse_config(PredictConfig, "Read captchas from image files.", positional="images")
     check_positive(config.batch_size, "batch size")
     if config.out:
+        if config.csv or config.grid or config.json:
+            raise UserError("--out writes shards of readings: leave --csv, --grid and --json out")
         from bulk import read_shards
 
         total, failed = read_shards(config)

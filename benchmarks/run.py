@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import accuracy
 import speed
-from tables import ROOT, WORK
+from tables import ROOT, WORK, check_places
 
 from common import run
 
@@ -51,6 +51,7 @@ def main() -> int:
         return 1
     (ROOT / WORK).mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
+    check_places(names)  # rather than lose what took hours to measure
     for name in names:
         SECTIONS[name]()
     return 0

@@ -91,6 +91,9 @@ def _size(width: tuple[float, float], height: tuple[float, float]) -> str:
     return "x".join(f"{low:g}" if low == high else f"{low:g}-{high:g}" for low, high in (width, height))
 
 
+MERGE = "python benchmarks/run.py merge  # makes the links, and runs:"
+
+
 def merge() -> None:
     """Rows per second and memory of merging 1,000,000 generated rows, and of checking and splitting 100,000 of them."""
     shards, out = WORK / "shards", WORK / "million"
@@ -117,7 +120,7 @@ def merge() -> None:
         "merge",
         f"The million rows take {size / 2**30:.1f} GiB: ten shards, which are links to two generated ones. Seed 0. "
         f"{machine()}.\n\n{table(head, rows)}\n\n"
-        + fenced([f"python {line}" for line in (generated, *(line for _, _, line in steps))]),
+        + fenced([MERGE, *(f"python {line}" for line in (generated, *(line for _, _, line in steps)))]),
     )
 
 
@@ -214,7 +217,8 @@ def dataset() -> None:
         f"{size / 2**30:.1f} GiB: {count:,} generated PNGs of {size / MILLION:,.0f} bytes on average, ten times, each "
         "time with another tEXt chunk, so that no two files have the same bytes. Beside it `cp -r` of the same shards "
         f"and then `hashlib.file_digest(file, 'sha256')` of each, one after another. {machine()}.\n\n"
-        f"{table(head, table_rows)}\n\n{fenced(commands)}",
+        f"{table(head, table_rows)}\n\n"
+        + fenced(["python benchmarks/run.py dataset  # makes the copies, and runs:", *commands]),
     )
 
 
@@ -241,7 +245,7 @@ def reading() -> None:
     found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in readers}
     for _ in range(ROUNDS):
         for name, (python, reader) in readers.items():  # in turn, so that a slow minute of the machine meets both
-            one = read_with(python, reader, pictures, cores="0")
+            one = read_with(python, reader, pictures, one_core=True)
             many = read_with(python, reader, pictures)
             started = time.perf_counter()
             subprocess.run([python, *first[reader], picture], check=True, capture_output=True, cwd=ROOT)
@@ -344,7 +348,7 @@ def hardware() -> None:
 
 
 def precision() -> None:
-    """The shipped reader in 32 bits, with half-precision weights in torch, and in 8 bits: speed and accuracy."""
+    """The shipped reader in 32 bits and in 8: speed and accuracy."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -384,7 +388,7 @@ def precision() -> None:
         ("float32", "saved_models/reader.onnx"),
         ("int8, calibrated on 300 schemes", folder / eight.name),
     ):
-        timed = [read_with(sys.executable, str(path), pictures, cores="0") for _ in range(ROUNDS)]
+        timed = [read_with(sys.executable, str(path), pictures, one_core=True) for _ in range(ROUNDS)]
         ms = [report["median_ms"] for report in timed]
         accuracy = [measure(data, str(path))[1]["sequence_accuracy_ignore_case"] for data in _PRECISION_SETS]
         size = (ROOT / path).stat().st_size / 2**20
@@ -426,7 +430,7 @@ def learning() -> None:
             made = f"make_dataset.py {REAL}/captcha_v2 --out {data} --split 728/0/312 --seed {seed}"
             if not (ROOT / data).exists():
                 command(*shlex.split(made))
-            out = WORK / f"learning-{len(rows)}-{seed}"
+            out = WORK / f"learning-{what.split()[-2]}-{seed}"
             trained, took = train(out, f"{words} --data {data} --seed {seed} --evaluate false")
             shown, report = measure(data, f"{out}/best.safetensors", "test")
             seconds.append(took)
@@ -497,15 +501,17 @@ def growth() -> None:
         data, out = WORK / f"growth-{count}", WORK / f"growth-{count}-run"
         shutil.rmtree(ROOT / out, ignore_errors=True)
         drawn = f"captcha_generator.py --count {count} {kind} --seed 0 --out {data}"
+        made = f"make_dataset.py {data} --split 100/0/0 --check bytes --out {data}-split"
         trained = (
-            f"main.py --data {data} --init scratch --split 100/0/0 --epochs 1 --batch_size 32 --seed 0 --cpu "
+            f"main.py --data {data}-split --init scratch --epochs 1 --batch_size 32 --seed 0 --cpu "
             f"--evaluate false --out {out}"
         )
         command(*shlex.split(drawn))
+        command(*shlex.split(made))
         seconds, peak, _ = command(*shlex.split(trained))
         history = json.loads((ROOT / out / "history.json").read_text())
         shown, report = measure(test, f"{out}/best.safetensors")
-        lines += [drawn, trained, shown.removeprefix("python ")]
+        lines += [drawn, made, trained, shown.removeprefix("python ")]
         accuracy, epoch = report["sequence_accuracy"], history[0]["seconds"]
         found.append((count, accuracy, epoch, peak))
         row = [f"{count:,}", f"{accuracy:.2%}", f"{report['cer']:.2%}", f"{epoch:.0f}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +36,7 @@ def command(*arguments: object) -> tuple[float, float, str]:
     """Run a script of ours from the repository root.
 
     Returns:
-        Seconds, the peak memory in MiB of its largest process, and what it printed.
+        Seconds, the peak memory in MiB of the process and its children together, and what they printed.
     """
     words = [sys.executable, *map(str, arguments)]
     print("$ python " + shlex.join(words[1:]), flush=True)
@@ -94,6 +96,14 @@ def write_section(file: str, name: str, text: str) -> None:
     write_text(path, f"{before}{start}\n{text.strip()}\n{end}{after}")
 
 
+def check_places(names: Sequence[str]) -> None:
+    """End with a message if one of the sections has no place in benchmarks/*.md."""
+    texts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.md"))
+    for name in names:
+        if texts.count(f"<!-- {name} -->") != 1 or texts.count(f"<!-- /{name} -->") != 1:
+            raise SystemExit(f"error: benchmarks/*.md has no single pair of lines <!-- {name} --> and <!-- /{name} -->")
+
+
 def table(head: list[str], rows: list[list[object]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -106,15 +116,19 @@ def fenced(commands: list[str]) -> str:
 
 
 def train(out: Path, arguments: str) -> tuple[str, float]:
-    """Train unless the run is complete.
+    """Train, unless the very same run is complete: same settings, presets and shipped weights.
 
     Returns:
         The command, and the seconds its epochs took (validation and start-up not counted).
     """
     line = f"main.py {arguments} --cpu --out {out}"
-    if not (ROOT / out / "done").exists():
+    inputs = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "saved_models" / "reader.safetensors"]
+    key = hashlib.sha256(b"".join([line.encode(), *(path.read_bytes() for path in inputs)])).hexdigest()
+    done = ROOT / out / "done"
+    if not done.exists() or done.read_text() != key:
+        shutil.rmtree(ROOT / out, ignore_errors=True)
         command(*shlex.split(line))
-        write_text(ROOT / out / "done", "")
+        write_text(done, key)
     history = json.loads((ROOT / out / "history.json").read_text())
     return "python " + line, sum(row["seconds"] for row in history)
 
@@ -171,9 +185,9 @@ def as_files(data: Path | str, limit: int | None = None) -> Path:
     return folder / "data.csv"
 
 
-def read_with(python: Path | str, reader: str, pictures: Path, cores: str = "") -> dict:
-    """What `read_with.py` reports, on all cores or on those named."""
+def read_with(python: Path | str, reader: str, pictures: Path, one_core: bool = False) -> dict:
+    """What `read_with.py` reports, on all cores or on one."""
     words = [str(python), str(ROOT / "benchmarks" / "read_with.py"), reader, str(pictures)]
-    if cores:
-        words = ["taskset", "-c", cores, *words]
+    if one_core:
+        words = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *words]
     return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])

@@ -94,11 +94,20 @@ def test_mistakes_are_told_in_one_sentence(
     (tmp_path / "bad" / "0.parquet").write_bytes(b"no parquet")
     (tmp_path / "empty").mkdir()
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "texts.parquet")
+    pq.write_table(
+        pq.read_table(source / "0.parquet").append_column("source_reading", [range(10)]), tmp_path / "c.parquet"
+    )
+    damaged = bytearray((source / "0.parquet").read_bytes())
+    damaged[4:40] = b"\xff" * 36  # the head of its first page
+    (tmp_path / "damaged.parquet").write_bytes(damaged)
     for expected, arguments, checkpoint in (
         ("other weights", [source / "0.parquet", "--out", out], reader),
         ("other pictures", [_renamed(source / "1.parquet", tmp_path / "0.parquet"), "--out", out], exported),
         ("bad/0.parquet", [tmp_path / "bad", "--out", tmp_path / "a"], exported),
         ("same name", [source, tmp_path / "bad", "--out", tmp_path / "a"], exported),
+        ("clash", [tmp_path / "c.parquet", "--out", tmp_path / "a"], exported),
+        ("damaged.parquet is damaged", [tmp_path / "damaged.parquet", "--out", tmp_path / "a"], exported),
+        ("--csv", [source, "--csv", tmp_path / "x.csv", "--out", tmp_path / "a"], exported),
         ("no column `image`", [tmp_path / "texts.parquet", "--out", tmp_path / "a"], exported),
         ("no parquet shard", [tmp_path / "empty", "--out", tmp_path / "a"], exported),
         ("does not exist", [tmp_path / "nowhere", "--out", tmp_path / "a"], exported),
@@ -109,6 +118,17 @@ def test_mistakes_are_told_in_one_sentence(
         assert done.code != 0
         assert expected in done.stderr, done.stderr
         assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) == 1
+
+
+def test_a_link_and_two_labels_keep_their_names(read: Callable, source: Path, tmp_path: Path) -> None:
+    table = pq.read_table(source / "0.parquet").append_column("label", [["x"] * 10])
+    (tmp_path / "blob").mkdir()
+    pq.write_table(table, tmp_path / "blob" / "0a1b2c")
+    (tmp_path / "train.parquet").symlink_to(tmp_path / "blob" / "0a1b2c")
+    assert read(tmp_path / "train.parquet", "--out", tmp_path / "out").code == 0
+    found = pq.read_table(tmp_path / "out" / "train.parquet")
+    assert found.column("text").equals(table.column("text"))
+    assert found.column("label").equals(table.column("label"))
 
 
 def _renamed(path: Path, new: Path) -> Path:

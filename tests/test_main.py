@@ -788,6 +788,21 @@ def test_resuming_needs_a_run(train: Callable, call: Callable, tmp_path: Path, f
     assert_one_sentence(train("--resume", out=copy), "no state to resume")
 
 
+def test_what_another_version_left_is_resumed_or_refused(train: Callable, finished: SimpleNamespace, tmp_path: Path):
+    copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
+    state = torch.load(copy / "state.pt", weights_only=True)
+    torch.save(state | {"running": state["running"][:3]}, copy / "state.pt")  # it did not measure waiting
+    assert train("--resume", out=copy).code == 0
+    with (copy / "config.yaml").open("a") as file:
+        file.write("magic: 3\n")
+    assert_one_sentence(train("--resume", out=copy), "magic", "config.yaml")
+
+
+def test_a_place_where_nothing_may_be_written_is_one_sentence(train: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_sentence(train(*SCRATCH, out=tmp_path / "file" / "run"), "cannot be written", "file/run")
+
+
 def test_the_saved_settings_win_when_resuming(train: Callable, finished: SimpleNamespace, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
     assert train("--resume", "--epochs", 9, "--seed", 3, out=copy).code == 0

@@ -267,6 +267,26 @@ def test_output_inside_the_source_is_not_read_again(tmp_path):
         assert build(tmp_path / "data/dataset", tmp_path / "data")["read"] == 1
 
 
+def test_a_file_name_of_foreign_bytes_is_left_out_and_listed(tmp_path: Path, captchas: list[tuple[bytes, str]]) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, (png, text) in enumerate(captchas[:4]):
+        (folder / f"{text}_{i}.png").write_bytes(png)
+    with open(os.fsencode(folder) + b"/ab\xe9.png", "wb") as file:  # noqa: PTH123 - no str of it can be encoded
+        file.write(captchas[4][0])
+    info = make_dataset(DatasetConfig(sources=[str(folder)], out=str(tmp_path / "out"), workers=1))
+    assert sum(info["counts"].values()) == 4
+    assert info["rejects"]["counts"] == {"file name is not UTF-8": 1}
+    assert "xe9" in info["rejects"]["listed"][0]["source"] or "udce9" in info["rejects"]["listed"][0]["source"]
+
+
+def test_a_label_of_foreign_bytes_is_one_sentence(tmp_path: Path, captchas: list[tuple[bytes, str]]) -> None:
+    labels = pa.array([b"ab", b"c\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"image": [png for png, _ in captchas[:2]], "text": labels}), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"rows 0 to 1 of .*x\.parquet hold a label that is not UTF-8"):
+        make_dataset(DatasetConfig(sources=[str(tmp_path / "x.parquet")], out=str(tmp_path / "out"), workers=1))
+
+
 def test_hub_path_through_a_local_dataset(tmp_path):
     shard(tmp_path / "hub/train-00000-of-00001.parquet", rows(6))
     shard(tmp_path / "hub/test-00000-of-00001.parquet", rows(3, 6))
@@ -777,7 +797,7 @@ def test_memory_is_flat(tmp_path, check, group_rows):
         pq.write_table(table, path, row_group_size=min(count, group_rows))
         peaks.append(peak_memory(path, tmp_path / "out", "--check", check))
     assert load_info(tmp_path / "out")["counts"] == {"train": 16_000, "validation": 2000, "test": 2000}
-    assert peaks[1] - peaks[0] < 30_000, f"{peaks} kB, and the pictures alone take 48 MB"
+    assert peaks[1] - peaks[0] < 40_000, f"{peaks} kB, and the pictures alone take 48 MB"
 
 
 def test_importing_is_light():

@@ -119,6 +119,14 @@ def test_imports_point_one_way(name: str) -> None:
     assert not later, f"{name}.py imports {later} at its top"
 
 
+def test_every_table_of_the_benchmarks_has_its_place() -> None:
+    program = "import run, tables; tables.check_places(run.SECTIONS); print(*run.SECTIONS)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    marked = re.findall(r"<!-- (\w+) -->", "".join(p.read_text() for p in (ROOT / "benchmarks").glob("*.md")))
+    assert sorted(done.stdout.split()) == sorted(marked)
+
+
 @pytest.mark.parametrize("file", LAZY)
 def test_an_import_that_points_the_other_way_waits_until_it_is_asked_for(file: str) -> None:
     module, condition = LAZY[file]
