@@ -837,7 +837,7 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
 def default_epochs(n: int, pretrained: bool) -> int:
     """Epochs of the whole network on `n` labels."""
     if pretrained:
-        return min(60, max(3, round(FINE_TUNED / math.sqrt(n))))
+        return min(60, max(6, round(FINE_TUNED / math.sqrt(n))))
     return min(60, max(8, round(PICTURES_SEEN / n)))
 
 

@@ -3,7 +3,9 @@
     python benchmarks/ship.py RUN/best.safetensors saved_models/reader.safetensors --seen "TEXT" NAME=REPORT.json ...
 
 REPORT.json is what `accuracy_calculator.py --json` wrote; NAME says on which pictures. The provenance of the weights
-that the run started from goes along.
+that the run started from goes along. With `--average`, the weights are the mean of the run's and of those it started
+from: a run on pictures of another kind then costs less of what was learned before (Wortsman et al., 2022,
+arXiv:2109.01903).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seen", required=True, help="what these weights were trained on, in a sentence")
+    parser.add_argument("--average", type=Path, help="the checkpoint that the run started from")
     parser.add_argument("reports", nargs="*", metavar="NAME=REPORT.json")
     arguments = parser.parse_intermixed_args()
     metrics = {}
@@ -47,8 +50,12 @@ def main() -> None:
         except (OSError, ValueError) as error:
             raise UserError(f"{item} cannot be used ({error}): give NAME=REPORT.json") from None
         metrics[name] = {key: report[key] for key in KEPT}
+    model = load_model(arguments.checkpoint)
+    if arguments.average:
+        before, after = load_model(arguments.average).state_dict(), model.state_dict()
+        model.load_state_dict({k: (before[k] + v) / 2 if v.is_floating_point() else v for k, v in after.items()})
     provenance = {"seen": arguments.seen, "runs": origin(arguments.checkpoint)}
-    save_checkpoint(load_model(arguments.checkpoint), arguments.out, metrics=metrics, provenance=provenance, half=True)
+    save_checkpoint(model, arguments.out, metrics=metrics, provenance=provenance, half=True)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")
 
 
