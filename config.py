@@ -39,7 +39,7 @@ class ModelConfig:
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
     positions)."""
     backbone: str = "residual"
-    """Feature extractor: `residual`, `residual-wide`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
+    """Feature extractor: `residual`, `residual-wide`, `residual-deep`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
     hidden: int = 128
     """Width of the head's hidden layer (of each LSTM direction for the CRNN)."""
     dropout: float = 0.1
@@ -83,7 +83,8 @@ class TrainConfig:
     head: HeadName | None = None
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None
-    """EfficientNet variant for `efficientnet` and `lacc` (`efficientnet-b0` to `-b7`). Default: b0."""
+    """Another feature extractor than the model's own: `residual`, `residual-wide`, `residual-deep`, `resnet18` or
+    `efficientnet-b0` to `-b7`."""
     hidden: int | None = None
     """Width of the head's hidden layer."""
     dropout: float = 0.1

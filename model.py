@@ -76,10 +76,18 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualBackbone(nn.Module):
-    """Small residual network that keeps the width: height stride 16, width stride 4."""
+    """Small residual network that keeps the width: height stride 16, width stride 4.
+
+    `residual-deep` has a second block in each stage, which does nothing until it is trained: weights of `residual-wide`
+    start it without a loss (Chen, Goodfellow and Shlens, 2016, arXiv:1511.05641).
+    """
 
     mean, std = (0.5,), (0.5,)
-    widths: ClassVar = {"residual": (24, 40, 64, 112), "residual-wide": (24, 48, 72, 128)}  # channels of its stages
+    widths: ClassVar = {  # channels of its stages
+        "residual": (24, 40, 64, 112),
+        "residual-wide": (24, 48, 72, 128),
+        "residual-deep": (24, 48, 72, 128),
+    }
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -92,9 +100,18 @@ class ResidualBackbone(nn.Module):
             ResidualBlock(second, third, (2, 1)),
             ResidualBlock(third, self.out_channels, (2, 1)),
         )
+        stages = (second, third, self.out_channels) if config.backbone == "residual-deep" else ()
+        self.deeper = nn.ModuleList([ResidualBlock(width, width, (1, 1)) for width in stages])
+        for block in self.deeper:
+            nn.init.zeros_(cast(ResidualBlock, block).norm2.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
+        if not self.deeper:
+            return self.layers(images)
+        x = self.layers[:3](images)
+        for block, second in zip(self.layers[3:], self.deeper, strict=True):
+            x = second(block(x))
+        return x
 
 
 class EfficientNetBackbone(nn.Module):
@@ -190,6 +207,7 @@ def _keep_width(convolution: nn.Conv2d) -> None:
         convolution.static_padding = nn.ZeroPad2d((extra // 2, extra - extra // 2, top, bottom))
 
 
+GROWN = {"residual-deep": "residual-wide"}  # a backbone, and the smaller one whose weights start it too
 BACKBONES: dict[str, type[nn.Module]] = {
     **dict.fromkeys(ResidualBackbone.widths, ResidualBackbone),
     "resnet18": ResNetBackbone,
@@ -205,9 +223,7 @@ def build_backbone(config: ModelConfig) -> nn.Module:
     if config.backbone.startswith("efficientnet"):
         return EfficientNetBackbone(config)
     if config.backbone not in BACKBONES:
-        raise UserError(
-            f"no backbone {config.backbone!r}: choose residual, residual-wide, resnet18 or efficientnet-b0 to -b7"
-        )
+        raise UserError(f"no backbone {config.backbone!r}: choose {', '.join(BACKBONES)} or efficientnet-b0 to -b7")
     return BACKBONES[config.backbone](config)
 
 
@@ -658,7 +674,7 @@ def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
     """
     source = ModelConfig.from_json(read_metadata(path)["model"])
     target = model.config
-    if source.backbone != target.backbone:
+    if source.backbone not in (target.backbone, GROWN.get(target.backbone)):
         raise UserError(
             f"{path} has the backbone {source.backbone!r} and cannot start a model with {target.backbone!r}: "
             f"use --model {source.name}"
@@ -673,7 +689,8 @@ def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
         axis = model.head.class_axes.get(name.removeprefix("head.")) if source.head == target.head else None
         weights = old.get(name)
         if weights is None:
-            fresh.append(name)
+            if source.backbone == target.backbone or not name.startswith("backbone."):  # what grew does nothing yet
+                fresh.append(name)
         elif axis is not None and _same_but(tensor, weights, axis):
             tensor.index_copy_(axis, to, weights.index_select(axis, origin))
         elif tensor.shape == weights.shape:

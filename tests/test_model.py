@@ -405,6 +405,25 @@ def test_nothing_in_common_still_transfers_the_backbone(tiny: Callable, tmp_path
         assert tensor.equal(old.backbone.state_dict()[name])
 
 
+def test_a_deeper_network_starts_as_the_shallower_one_and_learns_with_all_of_it(tiny: Callable, tmp_path: Path) -> None:
+    old = build_model(tiny("mixer", backbone="residual-wide")).eval()
+    new = build_model(tiny("mixer", backbone="residual-deep"))
+    assert load_into(new, save_checkpoint(old, tmp_path / "old.safetensors")).fresh == ()
+    images = torch.randint(0, 256, (4, 3, *new.config.image_size), dtype=torch.uint8)
+    assert torch.allclose(new.eval().log_probs(images), old.log_probs(images), atol=1e-6)
+    assert count_parameters(new) > 1.5 * count_parameters(old)
+    optimizer = torch.optim.SGD(new.parameters(), lr=0.1)
+    for _ in range(2):  # the first step opens the way to the inner convolutions
+        optimizer.zero_grad()
+        new.losses(new.train()(images), ["ab", "cd", "ab", "cd"]).sum().backward()
+        optimizer.step()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in new.backbone.deeper.parameters())
+    with pytest.raises(UserError, match="residual-deep"):
+        load_into(
+            build_model(tiny("mixer", backbone="residual-wide")), save_checkpoint(new, tmp_path / "n.safetensors")
+        )
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
 def test_grey_and_colour_start_from_each_other(before: int, after: int, tiny: Callable, tmp_path: Path) -> None:
     old, new = build_model(tiny(channels=before)).eval(), build_model(tiny(channels=after)).eval()
