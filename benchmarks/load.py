@@ -27,10 +27,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from tables import ROOT, machine, resident, table  # also finds the modules one folder up
 
-from common import DEFAULT_CHECKPOINT, UserError, available_cores, run  # noqa: E402
+from common import DEFAULT_CHECKPOINT, UserError, available_cores, run
 
 BASELINE = """
 import sys, threading
@@ -102,15 +101,6 @@ def server(*command: str) -> Iterator[tuple[int, int]]:
     finally:
         process.terminate()
         process.wait(20)
-
-
-def resident(pid: int) -> int:
-    """Resident bytes of a process and its children; 0 where the system does not say."""
-    total = 0
-    for line in subprocess.run(["ps", "-eo", "pid,ppid,rss"], capture_output=True, text=True).stdout.splitlines()[1:]:
-        own, parent, kilobytes = map(int, line.split())
-        total += kilobytes * 1024 if pid in (own, parent) else 0
-    return total
 
 
 async def _client(port: int, bodies: Sequence[bytes], first: int, end: float, outcome: Outcome) -> None:
@@ -203,8 +193,6 @@ def report(clients: int = 64, seconds: float = 60, soak: float = 300, threads: i
         soak: seconds more on the route, to watch its memory.
         threads: CPU threads of a model; all available cores by default.
     """
-    from run import machine, table
-
     busy = os.getloadavg()[0]
     cores = str(threads or available_cores())
     plain = ["-c", BASELINE, str(ROOT), str(DEFAULT_CHECKPOINT), "PORT", cores]

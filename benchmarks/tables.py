@@ -53,27 +53,22 @@ def command(*arguments: object) -> tuple[float, float, str]:
 
 
 def _watch(process: subprocess.Popen[bytes]) -> float:
-    """Wait for a process; the largest sum of resident memory, in MiB, of it and its children (Linux)."""
+    """Wait for a process; the largest sum of resident memory, in MiB, of it and its descendants."""
     peak = 0
     while process.poll() is None:
-        peak = max(peak, sum(_resident(pid) for pid in _family(process.pid)))
+        peak = max(peak, resident(process.pid))
         time.sleep(0.05)
     return peak / 2**20
 
 
-def _family(pid: int) -> list[int]:
+def resident(pid: int) -> int:
+    """Resident bytes of a process and its descendants, as Linux's /proc has it; 0 elsewhere."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [pid, *(grandchild for child in children for grandchild in _family(int(child)))]
-
-
-def _resident(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        children = [c for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
     except (OSError, IndexError):
         return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(resident(int(child)) for child in children)
 
 
 def machine() -> str:
