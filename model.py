@@ -647,6 +647,19 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> CaptchaM
     return model.to(device).eval()
 
 
+def blend(start: CaptchaModel, tuned: CaptchaModel, share: float) -> dict[str, Tensor]:
+    """Weights on the way from `start` (share 0) to what it became by training (share 1), as a state of `tuned`.
+
+    Between the two, what a model knew and what it learned from few labels often read better together than either
+    (Wortsman et al., 2022, arXiv:2109.01903).
+    """
+    old = start.state_dict()
+    return {
+        name: torch.lerp(old[name].to(new), new, share) if new.is_floating_point() else new
+        for name, new in tuned.state_dict().items()
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Transfer:
     """What `load_into` did.

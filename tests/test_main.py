@@ -30,7 +30,7 @@ from common import UserError, parse_config
 from config import DatasetConfig, TrainConfig
 from data_loader import MixedDataset, load_data
 from make_dataset import is_dataset, make_dataset
-from model import build_model, load_model, read_metadata, save_checkpoint
+from model import blend, build_model, load_model, read_metadata, save_checkpoint
 from predict import CaptchaPredictor
 
 ROOT = Path(main.__file__).resolve().parent
@@ -658,6 +658,27 @@ def test_measuring_changes_nothing_of_the_model(train: Callable, all_labels: Pat
     with_folds, without = train(*FOLDS, data=all_labels), train(*FOLDS, "--folds", 0, data=all_labels)
     a, b = (load_file(run.out / "best.safetensors") for run in (with_folds, without))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_weights_are_kept_the_share_of_the_way_that_reads_best(
+    train: Callable, all_labels: Path, reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*FOLDS, "--init", reader]
+    tuned = train(*flags, "--folds", 0, data=all_labels)
+    monkeypatch.setattr(main, "SHARES", (0.5,))
+    half = train(*flags, data=all_labels)
+    assert "0.5 of the way" in half.stdout
+    report = json.loads((half.out / "metrics.json").read_text())
+    assert (report["share"], report["n"]) == (0.5, 90)
+    start, end, between = (
+        load_model(p) for p in (reader, tuned.out / "best.safetensors", half.out / "best.safetensors")
+    )
+    expected = blend(start, end, 0.5)
+    assert all(torch.allclose(between.state_dict()[name], value, atol=1e-6) for name, value in expected.items())
+    assert read_metadata(half.out / "best.safetensors")["provenance"]["share"] == 0.5
+    assert train("--resume", out=half.out).code == 0, "once is enough"
+    again = load_model(half.out / "best.safetensors").state_dict()
+    assert all(torch.equal(again[name], value) for name, value in between.state_dict().items())
 
 
 def test_measuring_goes_on_where_it_was_stopped(train: Callable, all_labels: Path, monkeypatch) -> None:

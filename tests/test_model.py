@@ -18,6 +18,7 @@ from model import (
     MODEL_CLASSES,
     MODELS,
     CaptchaModel,
+    blend,
     build_model,
     count_parameters,
     load_imagenet,
@@ -403,6 +404,17 @@ def test_nothing_in_common_still_transfers_the_backbone(tiny: Callable, tmp_path
     assert (transfer.shared, transfer.new) == ("", "wxyz")
     for name, tensor in new.backbone.state_dict().items():
         assert tensor.equal(old.backbone.state_dict()[name])
+
+
+def test_a_blend_lies_between_start_and_end(tiny: Callable) -> None:
+    start, end = build_model(tiny("mixer")), build_model(tiny("mixer"))
+    a, b = start.state_dict(), end.state_dict()
+    for share, expected in ((0, a), (1, b)):
+        assert all(torch.allclose(value, expected[name]) for name, value in blend(start, end, share).items())
+    quarter = blend(start, end, 0.25)
+    for name, value in quarter.items():
+        if value.is_floating_point():
+            assert torch.allclose(value, 0.75 * a[name] + 0.25 * b[name], atol=1e-6)
 
 
 def test_a_deeper_network_starts_as_the_shallower_one_and_learns_with_all_of_it(tiny: Callable, tmp_path: Path) -> None:
