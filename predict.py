@@ -199,7 +199,9 @@ class OnnxBackend:
         raw = self.session.get_modelmeta().custom_metadata_map
         if "model" not in raw:
             raise UserError(f"{path} was not written by export_model.py: it lacks the model's description")
-        self.metadata = {key: value if key == "format" else json.loads(value) for key, value in raw.items()}
+        # Other tools, quantization for instance, leave texts of their own.
+        ours = ("model", "preprocess", "metrics", "provenance")
+        self.metadata = {key: json.loads(value) if key in ours else value for key, value in raw.items()}
         self.config = ModelConfig.from_json(self.metadata["model"])
 
     def log_probs(self, pixels: np.ndarray) -> np.ndarray:

@@ -51,6 +51,18 @@ def test_every_model_gives_the_same_figures_for_any_batch(
     assert check_parity(checkpoint, out, [png for png, _ in captchas], 1e-3)[1] == 0
 
 
+def test_notes_of_other_tools_in_the_file_do_no_harm(exported: Path, tmp_path: Path) -> None:
+    import onnx
+
+    proto = onnx.load(exported)
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = "onnx.infer", "onnxruntime.quant"  # what quantization leaves
+    onnx.save(proto, tmp_path / "noted.onnx")
+    predictor = CaptchaPredictor(tmp_path / "noted.onnx", threads=1)
+    assert predictor.metadata["onnx.infer"] == "onnxruntime.quant"
+    assert predictor.config == CaptchaPredictor(exported, threads=1).config
+
+
 def test_the_description_is_inside(reader: Path, exported: Path) -> None:
     raw = onnxruntime.InferenceSession(str(exported)).get_modelmeta().custom_metadata_map
     metadata = read_metadata(reader)
