@@ -937,9 +937,9 @@ def cross_validate(
                 (folder / "done").touch()
         texts += [dataset.texts[i] for i in held_out]
         images = [dataset.images[int(i)] for i in held_out]
-        for share in SHARES if pretrained else (1.0,):
-            found = _read_blended(folder / "best.safetensors", start, share, images, config)
-            readings[share] = [*readings.get(share, []), *found]
+        shares = SHARES if pretrained else (1.0,)
+        for share, found in _read_shares(folder / "best.safetensors", start, shares, images, config):
+            readings.setdefault(share, []).extend(found)
         part += 1
     reports = {
         share: detailed_metrics(texts, [p.text for p in found], [p.confidence for p in found])
@@ -956,14 +956,16 @@ def cross_validate(
     return report
 
 
-def _read_blended(
-    checkpoint: Path, start: CaptchaModel, share: float, images: list[bytes], config: TrainConfig
-) -> list[Prediction]:
+def _read_shares(
+    checkpoint: Path, start: CaptchaModel, shares: Sequence[float], images: list[bytes], config: TrainConfig
+) -> Iterator[tuple[float, list[Prediction]]]:
+    """What the weights of each share of the way from `start` to the checkpoint read."""
     predictor = CaptchaPredictor(checkpoint, device="cpu" if config.cpu else None, threads=config.threads)
-    if share < 1:
-        tuned = cast(TorchBackend, predictor.backend).model
-        tuned.load_state_dict(blend(start, tuned, share))
-    return predictor.predict(images, batch_size=config.batch_size)
+    model = cast(TorchBackend, predictor.backend).model
+    tuned = copy.deepcopy(model)
+    for share in shares:
+        model.load_state_dict(blend(start, tuned, share))
+        yield share, predictor.predict(images, batch_size=config.batch_size)
 
 
 def _keep_blended(checkpoint: Path, start: CaptchaModel, share: float) -> None:
