@@ -28,6 +28,7 @@ from tables import (
     peer_python,
     percent,
     read_with,
+    split_set,
     table,
     train,
     write_section,
@@ -196,10 +197,7 @@ def few_labels() -> None:
         for seed in SEEDS:
             name = f"{Path(source).stem}-{split.replace('/', '-')}-{seed}"
             data, out = WORK / name, WORK / f"{name}-run"
-            made = f"make_dataset.py {source} --out {data} --split {split} --seed {seed}"
-            if not (ROOT / data).exists():
-                command(*shlex.split(made))
-            shutil.rmtree(ROOT / out, ignore_errors=True)  # of weights that shipped before
+            made = split_set(source, data, split, seed)
             arguments = f"--config configs/finetune.yaml --data {data} --seed {seed} --folds 0 --evaluate false"
             trained, took = train(out, arguments)
             shown, report = measure(test or data, f"{out}/best.safetensors", "all" if test else "test")
@@ -208,7 +206,7 @@ def few_labels() -> None:
             if "generic" in what:
                 alike.append(_alike(out / "best.safetensors", data))
             if seed == SEEDS[0]:
-                commands += [f"python {made}", trained, shown]
+                commands += [made, trained, shown]
         rows.append([*accuracy_row(what, reports), f"{statistics.mean(seconds):.0f}", percent(alike) if alike else ""])
     write_section(
         "accuracy.md",

@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the scripts live one folder up
 
 from common import UserError, run
-from model import load_model, read_metadata, save_checkpoint
+from model import blend, load_model, read_metadata, save_checkpoint
 
 KEPT = ("n", "sequence_accuracy", "sequence_accuracy_ignore_case", "character_accuracy", "cer", "wilson_95")
 LOCAL = ("out", "resume", "threads", "workers", "cpu", "tracker", "evaluate", "folds")  # settings that shaped nothing
@@ -52,8 +52,7 @@ def main() -> None:
         metrics[name] = {key: report[key] for key in KEPT}
     model = load_model(arguments.checkpoint)
     if arguments.average:
-        before, after = load_model(arguments.average).state_dict(), model.state_dict()
-        model.load_state_dict({k: (before[k] + v) / 2 if v.is_floating_point() else v for k, v in after.items()})
+        model.load_state_dict(blend(load_model(arguments.average), model, 0.5))
     provenance = {"seen": arguments.seen, "runs": origin(arguments.checkpoint)}
     save_checkpoint(model, arguments.out, metrics=metrics, provenance=provenance, half=True)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")

@@ -33,6 +33,7 @@ from tables import (
     measure,
     peer_python,
     read_with,
+    split_set,
     table,
     train,
     write_section,
@@ -427,16 +428,14 @@ def learning() -> None:
         seconds, accuracy = [], []
         for seed in SEEDS:
             data = WORK / f"captcha_v2-728-0-312-{seed}"
-            made = f"make_dataset.py {REAL}/captcha_v2 --out {data} --split 728/0/312 --seed {seed}"
-            if not (ROOT / data).exists():
-                command(*shlex.split(made))
+            made = split_set(f"{REAL}/captcha_v2", data, "728/0/312", seed)
             out = WORK / f"learning-{what.split()[-2]}-{seed}"
             trained, took = train(out, f"{words} --data {data} --seed {seed} --evaluate false")
             shown, report = measure(data, f"{out}/best.safetensors", "test")
             seconds.append(took)
             accuracy.append(report["sequence_accuracy"])
             if seed == SEEDS[0]:
-                commands += [f"python {made}"] * (not rows) + [trained, shown]
+                commands += [made] * (not rows) + [trained, shown]
         rows.append(
             [
                 what,
@@ -457,9 +456,7 @@ def training() -> None:
     """Pictures a second in training, and the share of its time that it waits for pictures."""
     commands, rows = [], []
     data = WORK / "captcha_v2-728-0-312-0"
-    made = f"make_dataset.py {REAL}/captcha_v2 --out {data} --split 728/0/312 --seed 0"
-    if not (ROOT / data).exists():
-        command(*shlex.split(made))
+    commands.append(split_set(f"{REAL}/captcha_v2", data, "728/0/312", 0))
     for workers in (0, 1, 2):
         out = WORK / f"training-{workers}"
         shutil.rmtree(ROOT / out, ignore_errors=True)  # timings are taken anew

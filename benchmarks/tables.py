@@ -128,6 +128,18 @@ def train(out: Path, arguments: str) -> tuple[str, float]:
     return "python " + line, sum(row["seconds"] for row in history)
 
 
+def split_set(source: Path | str, out: Path, split: str, seed: int) -> str:
+    """Make a split dataset, unless it is there.
+
+    Returns:
+        The command.
+    """
+    line = f"make_dataset.py {source} --out {out} --split {split} --seed {seed}"
+    if not (ROOT / out).exists():
+        command(*shlex.split(line))
+    return f"python {line}"
+
+
 def lepture(out: Path, count: int) -> str:
     """Draw captchas with lepture's library into a parquet file. It cannot be seeded: every call draws others.
 
