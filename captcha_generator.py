@@ -56,7 +56,7 @@ ROW_GROUP = 256  # pictures per parquet row group: about what the writing proces
 CHUNK = 64  # pictures per task of a worker
 GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 2  # part of the settings in each shard: raise it when the same settings would draw other pictures
+FORMAT = 3  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -610,6 +610,9 @@ def draw_lines(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
             level, swing = rng.uniform(0.3, 0.7) * height, rng.uniform(0.05, 0.25) * height
             turns, phase = rng.uniform(0.5, 2.5) * 2 * math.pi, rng.random() * 2 * math.pi
             points = [(t / 32 * width, level + swing * math.sin(turns * t / 32 + phase)) for t in range(33)]
+        elif kind == "kinked":
+            _draw_kinked(canvas, rng, colour, thickness, cv2.LINE_AA if style.antialias else 8)
+            continue
         else:
             raise ValueError(f"unknown kind of line {kind!r}")
         # Four fractional bits: points between pixels, or slow curves would show steps.
@@ -685,6 +688,20 @@ def _bezier(control: Sequence[Point], steps: int) -> list[Point]:
     return points
 
 
+def _draw_kinked(
+    canvas: np.ndarray, rng: random.Random, colour: Sequence[float], thickness: int, line_type: int
+) -> None:
+    """Two to five straight pieces from left to right; in every other line, each is thinner than the one before."""
+    height, width, _ = canvas.shape
+    pieces = rng.randint(2, 5)
+    start, end = rng.uniform(0, 0.3), rng.uniform(0.6, 1)
+    places = [start + (end - start) * (i + rng.uniform(-0.5, 0.5)) / pieces for i in range(pieces + 1)]
+    points = [(round(place * width), round(rng.random() * height)) for place in places]
+    thinner = rng.choice((0, 1))
+    for i, (a, b) in enumerate(pairwise(points)):
+        cv2.line(canvas, a, b, colour, max(1, thickness - i * thinner), line_type)
+
+
 def _draw_tapered(canvas: np.ndarray, rng: random.Random, colour: Sequence[float], short: bool) -> None:
     """A curve in few straight pieces of falling width: the noise lines of the Kaptcha library, which come in pairs."""
     height, width, _ = canvas.shape
@@ -755,6 +772,14 @@ def _wave_field(height: int, width: int, rng: random.Random, amplitude: float, w
         step = 2 * math.pi / rng.uniform(*wavelength)
         field[..., axis] = amplitude * np.sin(along * step + rng.random() * 2 * math.pi)
     return field
+
+
+def _ripple_field(height: int, width: int, rng: random.Random, amplitude: float, length: float) -> np.ndarray:
+    x, y = rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height
+    from_centre = _pixel_grid(height, width) - np.float32([x, y])
+    distance = np.maximum(cv2.magnitude(from_centre[..., 0], from_centre[..., 1]), 1)
+    shift = amplitude * np.sin(distance * np.float32(2 * math.pi / length) + np.float32(rng.random() * 2 * math.pi))
+    return from_centre * (shift / distance)[..., None]
 
 
 def _bend_field(height: int, width: int, arc: float, swirl: float, pinch: float) -> np.ndarray:
@@ -865,6 +890,9 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
         fields.append(_elastic_field(height, width, rng, rng.uniform(*style.elastic), style.elastic_cell))
     if style.wave[1]:
         fields.append(_wave_field(height, width, rng, rng.uniform(*style.wave), style.wave_length))
+    if style.ripple[1]:
+        length = max(2.0, rng.uniform(*style.ripple_length))
+        fields.append(_ripple_field(height, width, rng, rng.uniform(*style.ripple), length))
     bend = [rng.uniform(*span) if any(span) else 0.0 for span in (style.arc, style.swirl, style.pinch)]
     if any(bend):
         fields.append(_bend_field(height, width, *bend))

@@ -107,9 +107,10 @@ class Style:
     lines: Range = (0, 0)
     """Number of lines."""
     line_kinds: tuple[str, ...] = ("straight",)
-    """One is drawn for each line: `straight`, `arc`, `wave`, or `taper` (kinked, thick at its left end)."""
+    """One is drawn for each line: `straight`, `arc`, `wave`, `kinked` (a few straight pieces, often ever thinner), or
+    `taper` (the pairs of the Kaptcha library, kinked and thick at the left end)."""
     line_width: Range = (1, 2)
-    """Pixels, rounded; `taper` has its own."""
+    """Pixels, rounded; `taper` has its own. Of a `kinked` line, its thickest piece."""
     line_level: Range = (0, 160)
     """Brightness of lines and spots."""
     line_tint: float = 0.9
@@ -136,6 +137,10 @@ class Style:
     """Amplitude in pixels of sine waves along both axes."""
     wave_length: Range = (40, 120)
     """Their length in pixels."""
+    ripple: Range = (0, 0)
+    """Amplitude in pixels of rings around a point of the picture."""
+    ripple_length: Range = (10, 40)
+    """Pixels from ring to ring."""
     tilt: float = 0
     """The whole picture turns by up to this many degrees either way."""
     perspective: float = 0
@@ -291,7 +296,7 @@ UNLIKE = (
 )
 CHARACTERS = (  # sets of them, and how often each is drawn
     (DIGITS, UPPER, LOWER, DIGITS + UPPER, DIGITS + LOWER, UPPER + LOWER, UNLIKE, ""),
-    (10, 9, 9, 13, 13, 8, 18, 20),
+    (11, 13, 13, 18, 18, 5, 12, 10),
 )
 
 
@@ -334,8 +339,8 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
     """A scheme and its kinds."""
     effect = _pick(rng, none=76, hollow=6, edge=5, shadow=5, stencil=2, stripes=2, dots=2, pixel=2)
     background = _pick(rng, plain=48, gradient=14, texture=10, grain=7, stripes=5, patches=5, clear=11)
-    warp = _pick(rng, none=42, elastic=13, wave=19, arc=7, swirl=5, pinch=6, perspective=8)
-    line = _pick(rng, none=32, straight=26, arc=16, wave=14, grid=12)
+    warp = _pick(rng, none=40, elastic=12, wave=18, ripple=6, arc=6, swirl=5, pinch=5, perspective=8)
+    line = _pick(rng, none=30, straight=24, arc=15, wave=12, kinked=11, grid=8)
     layout = _pick(rng, word=41, spread=31, tight=14, scattered=14)
 
     # A height that most captchas have, now and then a tiny or a huge one.
@@ -358,17 +363,19 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
     warps = {
         "elastic": {"elastic": _around(rng, 0.02, 0.06), "elastic_cell": rng.uniform(0.3, 1.2)},
         "wave": {"wave": _around(rng, 0.03, 0.1), "wave_length": _around(rng, 0.7, 2.5)},
+        "ripple": {"ripple": _around(rng, 0.01, 0.05), "ripple_length": _around(rng, 0.05, 0.9)},
         "arc": {"arc": _around(rng, -0.25, 0.25, 1)},
         "swirl": {"swirl": _around(rng, -35, 35, 1)},
         "pinch": {"pinch": _around(rng, -0.35, 0.3, 1)},
         "perspective": {"perspective": rng.uniform(0.03, 0.14), "tilt": rng.uniform(0, 9)},
     }.get(warp, {})
-    for name in ("elastic", "wave", "wave_length"):  # drawn as parts of the height
+    for name in ("elastic", "wave", "wave_length", "ripple", "ripple_length"):  # drawn as parts of the height
         if name in warps:
             warps[name] = (warps[name][0] * height, warps[name][1] * height)
     if "elastic_cell" in warps:
         warps["elastic_cell"] = max(6.0, warps["elastic_cell"] * height)
     most_lines = rng.choice([2, 4, 8])
+    tidy = rng.random() < 0.4  # most libraries leave it at letters, lines and a warp
     # Many thick lines would leave nothing to read.
     thickest = max(1.0, height * (0.03 if line == "grid" else min(0.07, 0.12 / most_lines)))
     return Style(
@@ -401,7 +408,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         effect="" if effect == "none" or (small and effect != "edge") else effect,  # type: ignore[arg-type]
         effect_level=_around(rng, 0, 255),
         antialias=rng.random() < 0.85,
-        spots=_up_to(rng, 0.35, rng.choice([15, 60, 300]) * aspect / 3),
+        spots=_up_to(rng, 0.1 if tidy else 0.45, rng.choice([15, 60, 300]) * aspect / 3),
         spot_radius=(0, rng.choice([0, 0, 1, 1, 2]) * max(1, height / 60)),
         lines=(0, 0) if line in ("none", "grid") else _around(rng, 1, most_lines),
         line_kinds=(line,) if line not in ("none", "grid") else ("straight",),
@@ -410,13 +417,13 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         line_tint=line_tint,
         lines_above=rng.choice([0.0, 0.5, 1.0]),
         grid=_around(rng, 0.12 * height, 0.5 * height) if line == "grid" else (0, 0),
-        shapes=_up_to(rng, 0.12, 8),
+        shapes=_up_to(rng, 0 if tidy else 0.16, 8),
         shape_level=line_level if rng.random() < 0.3 else colours["background_level"],
-        decoys=_up_to(rng, 0.06, 25),
-        negatives=_up_to(rng, 0.03, 3),
+        decoys=_up_to(rng, 0 if tidy else 0.06, 25),
+        negatives=_up_to(rng, 0 if tidy else 0.03, 3),
         blur=_up_to(rng, 0.25, height * 0.025),
-        noise=_up_to(rng, 0.2, 30),
-        salt=_up_to(rng, 0.12, 0.06),
+        noise=_up_to(rng, 0 if tidy else 0.25, 30),
+        salt=_up_to(rng, 0 if tidy else 0.14, 0.06),
         shrink=(1, 1) if small or rng.random() < 0.9 else _around(rng, 1.1, max(1.2, min(2.5, height / 24))),
         levels=rng.choice([2, 3, 4, 6]) if rng.random() < 0.08 else 0,
         jpeg=(lambda low: (low, min(95, low + 30)))(rng.randint(12, 80)) if rng.random() < 0.3 else None,

@@ -12,6 +12,7 @@ import string
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,32 @@ def test_each_primitive_changes_the_canvas_as_told() -> None:
     assert 100 < (canvas < 200).any(axis=2).sum() < 4000
     with pytest.raises(ValueError, match="zigzag"):
         generator.draw_lines(canvas, random.Random(0), Style(lines=(1, 1), line_kinds=("zigzag",)))
+
+
+def test_a_kinked_line_crosses_the_picture_and_may_get_thinner() -> None:
+    style = Style(lines=(1, 1), line_kinds=("kinked",), line_width=(4, 4), line_level=(0, 0), line_tint=0)
+    thinner = 0
+    for seed in range(40):
+        canvas = np.full((20, 600, 1), 255, np.uint8)
+        generator.draw_lines(canvas, random.Random(seed), style)
+        ink = (canvas[..., 0] < 128).sum(axis=0)
+        columns = np.flatnonzero(ink)
+        assert columns[0] <= 0.45 * 600 and columns[-1] >= 0.5 * 600
+        assert (ink[columns[0] : columns[-1] + 1] > 0).all()  # one line, without gaps
+        thinner += np.median(ink[columns[-12:-4]]) < 4  # less ink than a line four pixels thick leaves
+    assert 8 < thinner < 32
+
+
+def test_a_ripple_moves_nothing_further_than_its_amplitude() -> None:
+    slope = np.repeat(np.arange(160, dtype=np.uint8)[None, :, None], 60, axis=0)  # brightness = column
+    still = Style(height=(60, 60), width=(160, 160), mode="L", ripple=(3, 3), ripple_length=(20, 20))
+    field = generator._ripple_field(60, 160, random.Random(0), 3, 20)
+    moved = generator._displace(slope, field)[:, 10:-10, 0].astype(int) - slope[:, 10:-10, 0]
+    assert 2 <= abs(moved).max() <= 4  # 3, rounded either way
+    assert abs(moved.mean()) < 0.5  # as far out as in
+    assert moved.max() > 1 and moved.min() < -1
+    pictures = [generate_captcha("ABC", style, seed=1)[0] for style in (still, replace(still, ripple=(0, 0)))]
+    assert pictures[0].tobytes() != pictures[1].tobytes()
 
 
 def test_random_strings_are_even() -> None:
