@@ -14,12 +14,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common import DEFAULT_CHECKPOINT, UserError, write_atomically
 from config import PredictConfig
+from data_loader import View
 from predict import CaptchaPredictor, check_positive
 
 METADATA_KEY = b"captcha_readings"
@@ -188,7 +188,7 @@ def _renamed(column: str, columns: list[str]) -> str:
 def _read_batch(images: list[Any], predictor: CaptchaPredictor) -> list[dict[str, Any]]:
     """A row for each picture (`bytes` and `path`, or bytes alone), read in one forward pass."""
     rows: list[dict[str, Any]] = []
-    pixels: list[np.ndarray] = []
+    views: list[View] = []
     for image in images:
         data, name = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
         row = dict.fromkeys(READINGS.names) | {"file": name}
@@ -196,10 +196,10 @@ def _read_batch(images: list[Any], predictor: CaptchaPredictor) -> list[dict[str
         try:
             if not data:
                 raise UserError("there are no bytes of a picture in this row")
-            pixels.append(predictor.preprocess_image(data, name or "the picture"))
+            views.append(predictor.view(data, name or "the picture"))
         except UserError as error:
             row["error"] = str(error)
-    readings = iter(predictor.read(np.stack(pixels)) if pixels else [])
+    readings = iter(predictor.read(views))
     for row in rows:
         if row["error"] is None:
             reading = next(readings)

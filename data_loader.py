@@ -6,6 +6,7 @@ call it, so a picture gives the same array everywhere. It needs no torch: servin
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import mmap
 import os
@@ -147,7 +148,11 @@ def crop_and_stretch(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Letters that are small in a large empty picture keep their resolution, and letters of all pictures become alike in
     size.
     """
-    left, top, right, bottom = content_box(pixels)
+    return _cut(pixels, content_box(pixels), size)
+
+
+def _cut(pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    left, top, right, bottom = box
     return _resize(pixels[top:bottom, left:right], *size)
 
 
@@ -183,6 +188,27 @@ def seen_box(pixels: np.ndarray, resize: str, size: tuple[int, int]) -> tuple[fl
     return -left * across, -top * down, (size[1] - left) * across, (size[0] - top) * down
 
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A picture, or a part of it, as the network sees it.
+
+    Attributes:
+        pixels: (C, H, W) uint8, the network's input.
+        box: (left, top, right, bottom) in pixels of the picture: what fills the input; see `seen_box`.
+        copy: (h, w, C) uint8, the picture, made smaller where it is far larger than the input.
+        scale: pixels of the picture for each of the copy, (down, across).
+    """
+
+    pixels: np.ndarray
+    box: tuple[float, float, float, float]
+    copy: np.ndarray
+    scale: tuple[float, float]
+
+
+COPY = 4  # `View.copy` has at most so many times the input's height and width
+LEAST_PART = 8  # pixels; a narrower part of a picture shows nothing
+
+
 class CaptchaTransform:
     """RGB picture to the network's input, a uint8 array (C, H, W); the network itself normalises.
 
@@ -199,9 +225,32 @@ class CaptchaTransform:
         """RGB picture to (H, W, C) uint8."""
         return RESIZERS[self.resize](self._pixels(image), self.size)
 
-    def seen_box(self, image: Image.Image) -> tuple[float, float, float, float]:
-        """`seen_box` of an RGB picture: (left, top, right, bottom) of what fills the network's input."""
-        return seen_box(self._pixels(image), self.resize, self.size)
+    def view(self, image: Image.Image) -> View:
+        """RGB picture to the network's input, with what it takes to look at a part of it more closely."""
+        whole = self._pixels(image)
+        height, width = whole.shape[:2]
+        box = seen_box(whole, self.resize, self.size)
+        pixels = _cut(whole, box, self.size) if self.resize == "content" else RESIZERS[self.resize](whole, self.size)  # type: ignore[arg-type]
+        shrink = max(1.0, height / (COPY * self.size[0]), width / (COPY * self.size[1]))
+        copy = _resize(whole, max(1, round(height / shrink)), max(1, round(width / shrink)))
+        return View(self.finish(pixels), box, copy, (height / copy.shape[0], width / copy.shape[1]))
+
+    def closer(self, view: View, start: float, stop: float) -> View | None:
+        """The part of a picture between two shares, 0 to 1, of the width of a view, cut to its contents.
+
+        For `resize: content` alone; None where the part is too narrow.
+        """
+        down, across = view.scale
+        left, _, right, _ = view.box
+        first, last = (left + share * (right - left) for share in (max(0.0, start), min(1.0, stop)))
+        first, last = int(first / across), math.ceil(last / across)
+        part = view.copy[:, first:last]
+        if part.shape[1] < LEAST_PART:
+            return None
+        cut = content_box(part)
+        inner_left, top, inner_right, bottom = cut
+        box = ((first + inner_left) * across, top * down, (first + inner_right) * across, bottom * down)
+        return View(self.finish(_cut(part, cut, self.size)), box, view.copy, view.scale)
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))

@@ -123,7 +123,7 @@ def _read(
     picture = check_picture(_bytes(image))
     predictor = models.predictor(checkpoint)
     started = time.perf_counter()
-    prediction = predictor.read(predictor.preprocess_image(picture, "the picture")[None])[0]
+    prediction = predictor.read([predictor.view(picture, "the picture")])[0]
     return predictor, prediction, picture, (time.perf_counter() - started) * 1000
 
 
@@ -204,15 +204,14 @@ def read_batch(files: Sequence[str | Path], predictor: CaptchaPredictor, labels:
     Raises:
         UserError: there are too many pictures.
     """
-    import numpy as np
 
     from make_dataset import label_from_name
 
     batch, waiting = Batch([], []), []
 
     def read_waiting() -> None:
-        pixels = np.stack([p for _, p, _ in waiting])
-        for (name, _, small), prediction in zip(waiting, predictor.read(pixels), strict=True):
+        readings = predictor.read([view for _, view, _ in waiting])
+        for (name, _, small), prediction in zip(waiting, readings, strict=True):
             batch.rows.append(
                 {
                     "file": name,
@@ -229,9 +228,9 @@ def read_batch(files: Sequence[str | Path], predictor: CaptchaPredictor, labels:
             if isinstance(data, UserError):
                 raise data
             picture = check_picture(data)
-            pixels = predictor.preprocess_image(picture)
+            view = predictor.view(picture)
             picture.thumbnail((320, 200))  # for the grid
-            waiting.append((name, pixels, picture))
+            waiting.append((name, view, picture))
         except UserError as error:
             batch.refused.append((name, str(error)))
         if len(waiting) == BATCH_CHUNK:
@@ -1006,7 +1005,7 @@ def _warm_up(models: Models) -> None:
 
     with suppress(UserError):
         predictor = models.predictor()
-        predictor.read(predictor.preprocess_image(Image.new("RGB", (100, 40)))[None])  # the first pass is a slow one
+        predictor.read([predictor.view(Image.new("RGB", (100, 40)))])  # the first pass is a slow one
     import visualize  # noqa: F401
 
 

@@ -27,8 +27,11 @@ from PIL import Image
 from codec import Alphabet, Codec, build_codec
 from common import DEFAULT_CHECKPOINT, UserError, available_cores, parse_config, run, write_text
 from config import ModelConfig, PredictConfig
-from data_loader import CaptchaTransform, build_transform
+from data_loader import CaptchaTransform, View, build_transform
 from image_io import IMAGE_SUFFIXES, open_image
+
+UNSURE = 0.5
+MARGINS = (1.2, 0.6)  # beside the characters, in widths of one, at the second and third look
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
 
@@ -44,6 +47,8 @@ class Prediction:
         spans: for each character the steps [start, stop) of T it was read from.
         log_probs: (T, C) float32, class 0 is blank or padding.
         codec: knows the alphabet.
+        box: (left, top, right, bottom), the part of the picture, in its pixels, that the T steps cover. Where the
+            network's input was padded, it reaches beyond the picture.
     """
 
     text: str
@@ -52,6 +57,7 @@ class Prediction:
     spans: tuple[tuple[int, int], ...]
     log_probs: np.ndarray = dataclasses.field(repr=False, compare=False)
     codec: Codec = dataclasses.field(repr=False, compare=False)
+    box: tuple[float, float, float, float] = dataclasses.field(repr=False, compare=False)
 
     @cached_property
     def alternatives(self) -> list[tuple[str, float]]:
@@ -99,12 +105,20 @@ class CaptchaPredictor:
         self.transform: CaptchaTransform = build_transform(self.config)
 
     def preprocess_image(self, image: ImageLike, name: str = "") -> np.ndarray:
-        """One picture as the network sees it, uint8 (C, H, W).
+        """One picture as the network sees it at first, uint8 (C, H, W).
 
         Raises:
             UserError: it cannot be read.
         """
         return preprocess_image(image, self.transform, name)
+
+    def view(self, image: ImageLike, name: str = "") -> View:
+        """One picture, ready for `read`.
+
+        Raises:
+            UserError: it cannot be read; the message calls it `name`.
+        """
+        return self.transform.view(open_image(image, name))
 
     def log_probs(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels (N, C, H, W) uint8 to log-probabilities (N, T, classes) float32."""
@@ -130,22 +144,49 @@ class CaptchaPredictor:
         check_positive(batch_size, "batch size")
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
-            pixels = np.stack(
-                [
-                    self.preprocess_image(images[i], "" if isinstance(images[i], str | Path) else f"image {i}")
-                    for i in range(start, min(start + batch_size, len(images)))
-                ]
+            places = range(start, min(start + batch_size, len(images)))
+            predictions += self.read(
+                [self.view(images[i], "" if isinstance(images[i], str | Path) else f"image {i}") for i in places]
             )
-            predictions += self.read(pixels)
         return predictions
 
-    def read(self, pixels: np.ndarray) -> list[Prediction]:
-        """Readings of a batch that is already preprocessed, (N, C, H, W) uint8."""
-        log_probs = self.log_probs(pixels)
+    def read(self, views: Sequence[View]) -> list[Prediction]:
+        """Readings of pictures in one forward pass, and of unsure ones again.
+
+        A network that reads along the width and sees pictures cut to their contents looks again where its reading is
+        more likely wrong than right: at the characters found, from nearer. The surest of its readings counts.
+        """
+        if not views:
+            return []
+        views, readings = list(views), self._read(views)
+        for margin in MARGINS if self.codec.head == "ctc" and self.config.resize == "content" else ():
+            again = {}
+            for i, reading in enumerate(readings):
+                if reading.confidence < UNSURE and reading.spans:
+                    closer = self.transform.closer(views[i], *_around(reading, margin))
+                    if closer is not None:
+                        again[i] = closer
+            if not again:
+                break
+            for (i, view), reading in zip(again.items(), self._read(list(again.values())), strict=True):
+                if reading.confidence > readings[i].confidence:
+                    views[i], readings[i] = view, reading
+        return readings
+
+    def _read(self, views: list[View]) -> list[Prediction]:
+        log_probs = self.log_probs(np.stack([view.pixels for view in views]))
         return [
-            Prediction(r.text, r.confidence, r.char_confidences, r.spans, rows, self.codec)
-            for r, rows in zip(self.codec.decode(log_probs), log_probs, strict=True)
+            Prediction(r.text, r.confidence, r.char_confidences, r.spans, rows, self.codec, view.box)
+            for r, rows, view in zip(self.codec.decode(log_probs), log_probs, views, strict=True)
         ]
+
+
+def _around(reading: Prediction, margin: float) -> tuple[float, float]:
+    """Where its characters begin and end, as shares of the width, with a margin in mean widths of a character."""
+    steps = len(reading.log_probs)
+    first, last = reading.spans[0][0] / steps, reading.spans[-1][1] / steps
+    beside = margin * (last - first) / len(reading.spans) + 0.02
+    return first - beside, last + beside
 
 
 class TorchBackend:
@@ -271,15 +312,13 @@ def main() -> int:
     readings: list[tuple[Path, Prediction]] = []
     failures: list[str] = []
     for start in range(0, len(files), config.batch_size):
-        batch: list[tuple[Path, np.ndarray]] = []
+        batch: list[tuple[Path, View]] = []
         for path in files[start : start + config.batch_size]:
             try:
-                batch.append((path, predictor.preprocess_image(path)))
+                batch.append((path, predictor.view(path)))
             except UserError as error:
                 failures.append(str(error))
-        if not batch:
-            continue
-        for (path, _), prediction in zip(batch, predictor.read(np.stack([p for _, p in batch])), strict=True):
+        for (path, _), prediction in zip(batch, predictor.read([view for _, view in batch]), strict=True):
             readings.append((path, prediction))
             if config.json:
                 print(json.dumps({"file": str(path), **prediction.as_dict()}, ensure_ascii=False), flush=True)

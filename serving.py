@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from common import DEFAULT_CHECKPOINT, SAVED_MODELS, UserError, available_cores
@@ -37,6 +36,7 @@ from image_io import FORMATS, IMAGE_SUFFIXES, NotAPictureError, TooManyPixelsErr
 if TYPE_CHECKING:
     import fastapi
 
+    from data_loader import View
     from predict import CaptchaPredictor, Prediction
 
 KEPT_MODELS = 3  # in memory at a time
@@ -347,7 +347,7 @@ class _Job:
     """One request on its way: pictures in, a future of their readings."""
 
     predictor: CaptchaPredictor
-    pixels: np.ndarray  # (n, C, H, W) uint8
+    views: list[View]
     future: Future[list[Prediction]]
 
 
@@ -403,10 +403,8 @@ class Batcher:
         try:
             predictor = self.models.predictor(model)
             # One after the other: of a request's pictures only one is in memory in full size.
-            pixels = [
-                predictor.preprocess_image(check_picture(data, name, self.limits.pixels)) for name, data in pictures
-            ]
-            job = _Job(predictor, np.stack(pixels), future)
+            views = [predictor.view(check_picture(data, name, self.limits.pixels)) for name, data in pictures]
+            job = _Job(predictor, views, future)
         except BaseException as error:
             future.set_exception(error)
         finally:
@@ -422,17 +420,17 @@ class Batcher:
             while not self._jobs:
                 self._changed.wait()
             end = time.monotonic() + PATIENCE
-            while self._decoding and sum(len(j.pixels) for j in self._jobs) < self.limits.batch:
+            while self._decoding and sum(len(j.views) for j in self._jobs) < self.limits.batch:
                 left = end - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
             taken = [self._jobs.popleft()]
-            count = len(taken[0].pixels)
+            count = len(taken[0].views)
             while self._jobs and self._jobs[0].predictor is taken[0].predictor:
-                if count + len(self._jobs[0].pixels) > self.limits.batch:
+                if count + len(self._jobs[0].views) > self.limits.batch:
                     break
-                count += len(self._jobs[0].pixels)
+                count += len(self._jobs[0].views)
                 taken.append(self._jobs.popleft())
             return taken
 
@@ -440,7 +438,7 @@ class Batcher:
         while True:
             jobs = self._next()
             try:
-                readings = jobs[0].predictor.read(np.concatenate([job.pixels for job in jobs]))
+                readings = jobs[0].predictor.read([view for job in jobs for view in job.views])
             except BaseException as error:
                 for job in jobs:
                     job.future.set_exception(error)
@@ -448,8 +446,8 @@ class Batcher:
             self.batches += 1
             start = 0
             for job in jobs:
-                job.future.set_result(readings[start : start + len(job.pixels)])
-                start += len(job.pixels)
+                job.future.set_result(readings[start : start + len(job.views)])
+                start += len(job.views)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -727,7 +727,7 @@ def character_boxes(image: Image.Image, prediction: Prediction, predictor: Captc
         if attention is None:
             return None
         columns = _attended_columns(attention[0, [start for start, _ in prediction.spans]])
-    left, top, right, bottom = predictor.transform.seen_box(image)
+    left, top, right, bottom = prediction.box
     edges = np.clip(left + np.array(columns).reshape(-1, 2) * (right - left), 0, image.width).tolist()
     return [(first, max(0.0, top), last, min(float(image.height), bottom)) for first, last in edges]
 

@@ -545,6 +545,7 @@ def bulk() -> None:
     count = 20_000
     rows: list[list[object]] = []
     commands: list[str] = []
+    rates: dict[str, list[float]] = {}
     for engine in ("local", "ray"):
         shards, readings = WORK / f"bulk-{engine}", WORK / f"bulk-{engine}-readings"
         for folder in (shards, readings):
@@ -558,7 +559,8 @@ def bulk() -> None:
             f"{'--threads 1 ' if engine == 'local' else ''}--out {readings} {shards}"
         )
         seconds = [command(*shlex.split(line))[0] for line in (drawn, read)]
-        rows.append([engine, *(f"{count / s:.0f}" for s in seconds), *(f"{s:.0f}" for s in seconds)])
+        rates[engine] = [count / s for s in seconds]
+        rows.append([engine, *(f"{rate:.0f}" for rate in rates[engine]), *(f"{s:.0f}" for s in seconds)])
         commands += [f"python {drawn}", f"python {read}"]
     for kind in ("", "-readings"):
         names = sorted(path.name for path in (ROOT / WORK / f"bulk-local{kind}").glob("*.parquet"))
@@ -577,4 +579,23 @@ def bulk() -> None:
         "start (a cluster's takes some ten seconds). `local`: one process; `ray`: a cluster of this machine. The "
         f"shards of both are the same bytes. {machine()}.\n\n{table(head, rows)}\n\n"
         f"{fenced(commands)}",
+    )
+    _estimate(count, *rates["local"])
+
+
+def _estimate(count: int, drawn: float, read: float, many: int = 100_000_000, cores: int = 256) -> None:
+    """Write into docs/scaling.md what so many pictures would take, from a core's rates of drawing and reading."""
+    rows: list[list[object]] = []
+    for what, rate, kind in (("drawing", drawn, ""), ("reading", read, "-readings")):
+        files = (ROOT / WORK / f"bulk-local{kind}").glob("*.parquet")
+        each = sum(path.stat().st_size for path in files) / count
+        hours = many / rate / 3600
+        size = f"{many * each / 1e9:,.0f} GB"
+        rows.append([what, f"{rate:.0f}", f"{hours:,.0f}", f"{hours / cores:.1f}", f"{each:,.0f}", size])
+    head = ["", "a second and core", "hours of one core", f"hours of {cores} cores", "bytes each", "on disk"]
+    write_section(
+        "../docs/scaling.md",
+        "estimate",
+        f"From the rates of one process on one core (`python benchmarks/run.py bulk`, n = {count:,} captchas of random "
+        f"schemes; {machine()}):\n\n{table(head, rows)}",
     )

@@ -234,12 +234,42 @@ def test_a_place_in_the_input_is_found_in_the_picture(resize: str, shape: tuple[
     pixels[int(0.4 * height) : int(0.7 * height), int(0.3 * width) : int(0.5 * width)] = 0
     transform = build_transform(config(resize=resize, image_size=(48, 160)))
     rows, columns = np.nonzero(transform.prepare(Image.fromarray(pixels))[..., 0] < 128)
-    left, top, right, bottom = transform.seen_box(Image.fromarray(pixels))
+    view = transform.view(Image.fromarray(pixels))
+    assert np.array_equal(view.pixels, transform(Image.fromarray(pixels)))
+    left, top, right, bottom = view.box
     across, down = (right - left) / 160, (bottom - top) / 48  # pixels of the picture for one of the input
     assert left + columns.min() * across == pytest.approx(0.3 * width, abs=across + 1)
     assert left + (columns.max() + 1) * across == pytest.approx(0.5 * width, abs=across + 1)
     assert top + rows.min() * down == pytest.approx(0.4 * height, abs=down + 1)
     assert top + (rows.max() + 1) * down == pytest.approx(0.7 * height, abs=down + 1)
+
+
+@pytest.mark.parametrize("enlarged", [1, 20])
+def test_a_closer_look_is_at_the_part_asked_for(enlarged: int) -> None:
+    """Two bars far apart, small or in a huge picture: near the left one, the right one is out of sight."""
+    pixels = np.full((40, 200, 3), 255, dtype=np.uint8)
+    pixels[10:30, 40:50] = 0
+    pixels[5:35, 160:170] = (255, 0, 0)
+    pixels = pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1)
+    transform = build_transform(config(resize="content", image_size=(32, 128), channels=3))
+    whole = transform.view(Image.fromarray(pixels))
+    assert whole.copy.size <= 3 * (4 * 32) * (4 * 128)
+    left, _, right, _ = whole.box
+    shares = [(x * enlarged - left) / (right - left) for x in (30, 60)]
+    near = transform.closer(whole, *shares)
+    assert near is not None and near.pixels.shape == (3, 32, 128)
+    red, dark = near.pixels[1] < 128, near.pixels[0] < 128  # red is dark in green alone
+    assert np.array_equal(red, dark) and dark.any()
+    left, top, right, bottom = near.box
+    rows, columns = np.nonzero(dark)
+    across, down = (right - left) / 128, (bottom - top) / 32
+    assert left + columns.min() * across == pytest.approx(40 * enlarged, abs=1.5 * enlarged)
+    assert left + (columns.max() + 1) * across == pytest.approx(50 * enlarged, abs=1.5 * enlarged)
+    assert top + rows.min() * down == pytest.approx(10 * enlarged, abs=1.5 * enlarged)
+    assert top + (rows.max() + 1) * down == pytest.approx(30 * enlarged, abs=1.5 * enlarged)
+    assert transform.closer(whole, 0.5, 0.5) is None
+    again = transform.closer(near, 0.0, 1.0)  # from there, too
+    assert again is not None and again.box == pytest.approx(near.box, abs=3 * enlarged)
 
 
 @pytest.mark.parametrize("resize", RESIZERS)

@@ -149,7 +149,7 @@ def test_planted_errors_rank_on_top(
     sheets = []
     real = visualize.draw_label_errors
     monkeypatch.setattr(visualize, "draw_label_errors", lambda *args: sheets.append(real(*args)) or sheets[-1])
-    flags = ["--find-label-errors", "--data", data, "--checkpoint", start, "--folds", 2, "--epochs", 3, *CPU]
+    flags = ["--find-label-errors", "--data", data, "--checkpoint", start, "--folds", 2, "--epochs", 4, *CPU]
     files = ["--json", tmp_path / "r.json", "--csv", tmp_path / "r.csv", "--plots", tmp_path / "pictures"]
     code, out, err = call(accuracy_calculator, *flags, *files)
     assert code == 0, err
@@ -315,7 +315,7 @@ def check_scores(codec: CTCCodec | SlotCodec, log_probs: np.ndarray, by_definiti
         [by_definition(sample, label) for sample, label in zip(log_probs, labels, strict=True)]
     )
     predictions = [
-        Prediction(r.text, r.confidence, r.char_confidences, r.spans, sample.astype(np.float32), codec)
+        Prediction(r.text, r.confidence, r.char_confidences, r.spans, sample.astype(np.float32), codec, (0, 0, 9, 9))
         for r, sample in zip(codec.decode(log_probs), log_probs, strict=True)
     ]
     rows = [Row(str(i), str(i), b"", label, bytes([i])) for i, label in enumerate(labels)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +110,74 @@ def test_a_reading_is_what_the_model_says(reader: Path, encoded: list[bytes]) ->
         ids = [model.alphabet.encode(text)]
         expected = np.exp(ctc_log_likelihood(np.log(probabilities)[None], ids))[0]
         assert prediction.confidence == pytest.approx(expected, rel=1e-4)
+
+
+def says(text: str, p: float, first: int) -> np.ndarray:
+    """Log-probabilities (1, 12, 5) of a network that is sure of `text` with p for each character, from step `first`."""
+    rows = np.full((12, 5), 1e-6)
+    rows[:, 0] = 1
+    for i, character in enumerate(text):
+        rows[first + 2 * i] = (1 - p) / 4
+        rows[first + 2 * i, 1 + "abcd".index(character)] = p
+    return np.log(rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)[None]
+
+
+@pytest.fixture
+def looking(reader: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[CaptchaPredictor, list[np.ndarray]]]:
+    """A predictor that sees pictures cut to their contents, with what its network says at each look."""
+
+    def build(*answers: np.ndarray, **changes: Any) -> tuple[CaptchaPredictor, list[np.ndarray]]:
+        predictor = CaptchaPredictor(reader, threads=1)
+        predictor.config = dataclasses.replace(predictor.config, **({"resize": "content"} | changes))
+        predictor.transform = build_transform(predictor.config)
+        seen: list[np.ndarray] = []
+        monkeypatch.setattr(predictor, "log_probs", lambda pixels: (seen.append(pixels), answers[len(seen) - 1])[1])
+        return predictor, seen
+
+    return build
+
+
+def bars() -> Image.Image:
+    """Six dark bars at columns 10 to 180 of 200."""
+    pixels = np.full((50, 200, 3), 255, dtype=np.uint8)
+    for x in range(10, 190, 30):
+        pixels[10:40, x : x + 20] = 0
+    return Image.fromarray(pixels)
+
+
+def test_a_sure_reading_is_not_looked_at_again(looking: Callable) -> None:
+    predictor, seen = looking(says("ab", 0.9, 4))  # 0.81 in all
+    assert predictor.predict([bars()])[0].text == "ab" and len(seen) == 1
+
+
+def test_an_unsure_reading_is_looked_at_from_nearer_and_the_surest_counts(looking: Callable) -> None:
+    # Unsure of two characters in steps 4 to 6 of 12, then less sure, then sure.
+    predictor, seen = looking(says("ab", 0.6, 4), says("cd", 0.5, 4), says("ad", 0.9, 2))
+    prediction = predictor.predict([bars()])[0]
+    assert prediction.text == "ad" and prediction.confidence == pytest.approx(0.81, abs=0.01)
+    assert np.exp(prediction.log_probs) == pytest.approx(np.exp(says("ad", 0.9, 2)[0]))
+    assert len(seen) == 3 and not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[1], seen[2])
+    left, _, right, _ = prediction.box
+    assert 10 < left < 190 * 4 / 12 and 190 * 7 / 12 < right < 180  # the middle, without the outer bars
+
+
+def test_the_first_reading_stays_where_a_nearer_one_is_less_sure(looking: Callable) -> None:
+    predictor, seen = looking(says("ab", 0.6, 4), says("cd", 0.4, 4), says("dc", 0.4, 4))
+    prediction = predictor.predict([bars()])[0]
+    assert prediction.text == "ab" and len(seen) == 3
+    assert prediction.box[0] < 11 and prediction.box[2] > 178
+
+
+def test_only_the_unsure_of_a_batch_are_looked_at_again(looking: Callable) -> None:
+    first = np.concatenate([says("ab", 0.9, 4), says("b", 0.3, 4), says("cd", 0.9, 4), says("", 0.9, 4)])
+    predictor, seen = looking(first, says("c", 0.8, 4))
+    assert [p.text for p in predictor.predict([bars()] * 4)] == ["ab", "c", "cd", ""]
+    assert [len(pixels) for pixels in seen] == [4, 1]
+
+
+def test_a_network_that_sees_whole_pictures_looks_once(looking: Callable) -> None:
+    predictor, seen = looking(says("ab", 0.3, 4), resize="pad")
+    assert predictor.predict([bars()])[0].text == "ab" and len(seen) == 1
 
 
 def test_a_prediction_is_complete(predictor: CaptchaPredictor, encoded: list[bytes]) -> None:

@@ -29,6 +29,7 @@ from PIL import Image
 
 import serving
 from common import UserError
+from data_loader import View
 from image_io import open_image
 from predict import CaptchaPredictor
 from serving import Batcher, Limits, Models, PictureZip, Refused, build_api, check_picture
@@ -282,13 +283,13 @@ class Slow:
     def __init__(self, real: CaptchaPredictor) -> None:
         self.real, self.sizes, self.go = real, [], threading.Event()
 
-    def preprocess_image(self, image: Any, name: str = "") -> np.ndarray:
-        return self.real.preprocess_image(image, name)
+    def view(self, image: Any, name: str = "") -> View:
+        return self.real.view(image, name)
 
-    def read(self, pixels: np.ndarray) -> list[Any]:
-        self.sizes.append(len(pixels))
+    def read(self, views: list[View]) -> list[Any]:
+        self.sizes.append(len(views))
         assert self.go.wait(20)
-        return self.real.read(pixels)
+        return self.real.read(views)
 
 
 @pytest.fixture

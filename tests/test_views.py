@@ -45,9 +45,8 @@ class Tags(HTMLParser):
 def prediction(text: str = "ab", alphabet: str = "ab<&{") -> Prediction:
     codec = build_codec("ctc", Alphabet(alphabet))
     log_probs = np.full((10, len(alphabet) + 1), -9.0, dtype=np.float32)
-    return Prediction(
-        text, 0.7, tuple(0.95 - 0.3 * i for i in range(len(text))), ((0, 1),) * len(text), log_probs, codec
-    )
+    confidences = tuple(0.95 - 0.3 * i for i in range(len(text)))
+    return Prediction(text, 0.7, confidences, ((0, 1),) * len(text), log_probs, codec, (0, 0, 9, 9))
 
 
 def pieces() -> dict[str, str]:

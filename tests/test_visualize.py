@@ -69,7 +69,7 @@ def says(text: str, confidence: float | list[float] = 0.99, head: str = "slots")
     log_probs = np.log(np.array([*rows, end], dtype=np.float32))
     r = codec.decode(log_probs[None])[0]
     assert r.text == text
-    return Prediction(r.text, r.confidence, r.char_confidences, r.spans, log_probs, codec)
+    return Prediction(r.text, r.confidence, r.char_confidences, r.spans, log_probs, codec, SEEN)
 
 
 def count(picture: Image.Image, colour: str) -> int:
@@ -93,6 +93,7 @@ def opened(path: Path, widest: int = 2600, highest: int = 9000) -> Image.Image:
 
 
 GREY = Image.new("RGB", (160, 60), "#888888")
+SEEN = (40, -5, 140, 55)  # of that picture, by the network
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -312,7 +313,7 @@ def test_confidence_grid_shows_the_likeliest_of_a_large_alphabet():
     codec = build_codec("slots", alphabet)
     log_probs = np.log(np.random.default_rng(0).dirichlet([0.05] * 501, size=4) + 1e-9).astype(np.float32)
     r = codec.decode(log_probs[None])[0]
-    figure = confidence_grid(Prediction(r.text, r.confidence, r.char_confidences, r.spans, log_probs, codec))
+    figure = confidence_grid(Prediction(r.text, r.confidence, r.char_confidences, r.spans, log_probs, codec, SEEN))
     columns = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert len(columns) == visualize.MAX_CLASSES and set(r.text) <= set(columns)
 
@@ -322,14 +323,10 @@ def test_confidence_grid_shows_the_likeliest_of_a_large_alphabet():
 
 
 class Seer:
-    """What `character_boxes` asks a predictor for: the input shows columns 40 to 140; slots look at given columns."""
+    """What `character_boxes` asks a predictor for: where slots look."""
 
     def __init__(self, attention: np.ndarray | None = None) -> None:
-        self.transform = self
         self.looks = attention
-
-    def seen_box(self, image: Image.Image) -> tuple[int, int, int, int]:
-        return 40, -5, 140, 55
 
     def preprocess_image(self, image: Image.Image) -> np.ndarray:
         return np.zeros((1, 4, 4), dtype=np.uint8)
