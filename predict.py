@@ -30,8 +30,8 @@ from config import ModelConfig, PredictConfig
 from data_loader import CaptchaTransform, View, build_transform
 from image_io import IMAGE_SUFFIXES, open_image
 
-UNSURE = 0.5
-MARGINS = (1.2, 0.6)  # beside the characters, in widths of one, at the second and third look
+UNSURE = 0.5  # a reading of less confidence is looked at again
+MARGINS = (1.0, 0.4)  # beside the characters, in widths of one, at the second and third look
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
 
