@@ -31,6 +31,7 @@ from tables import (
     split_set,
     table,
     train,
+    weights,
     write_section,
 )
 
@@ -173,24 +174,35 @@ def unseen() -> None:
         shutil.copy(ROOT / WORK / "report.json", ROOT / WORK / f"unseen-{Path(data).stem}.json")  # for ship.py
         peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))
         rows.append([*accuracy_row(what, [report]), f"{peer['sequence_accuracy_ignore_case']:.2%}"])
-    text = f"{machine()}.\n\n{table([*ACCURACY_HEAD, 'ddddocr 1.6.1 ignoring case'], rows)}\n\n{fenced(commands)}"
+    shown = table([*ACCURACY_HEAD, "ddddocr 1.6.1 ignoring case"], rows)
+    text = f"{machine()}, {weights()}.\n\n{shown}\n\n{fenced(commands)}"
     write_section("accuracy.md", "unseen", text)
+
+
+Setting = tuple[str, Path | str, str, str | None]  # what, source, split, other data for the test
 
 
 def few_labels() -> None:
     """The shipped reader after fine-tuning on some labels, with three seeds of split and training."""
     v2, upper, lower = (f"{REAL}/{name}" for name in ("captcha_v2", "generic_upper", "generic_lower"))
-    drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
-    commands = ["python benchmarks/run.py few_labels  # counts 0 and O as one, and runs:"]
-    commands += [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
-    settings: list[tuple[str, Path | str, str, str | None]] = [  # what, source, split, other data for the test
+    settings: list[Setting] = [
         ("`captcha_v2`, 728 labels", v2, "728/0/312", None),
         ("`captcha_v2`, 550 labels (and 90 to choose the epoch by)", v2, "550/90/400", None),
         ("`captcha_v2`, 100 labels", v2, "100/0/940", None),
         ("`generic_upper`, 300 labels", upper, "300/0/3700", None),
         ("`generic_lower`, 300 labels", lower, "300/0/3700", None),
-        ("lepture's `captcha`, 5,000 labels", drawn, "100/0/0", str(fresh)),
     ]
+    _tuned("few_labels", settings, ["python benchmarks/run.py few_labels  # counts 0 and O as one, and runs:"])
+
+
+def many_labels() -> None:
+    """The same with captchas of lepture's library, which can be drawn without end."""
+    drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
+    commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
+    _tuned("many_labels", [("lepture's `captcha`, 5,000 labels", drawn, "100/0/0", str(fresh))], commands)
+
+
+def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
     rows = []
     for what, source, split, test in settings:
         reports, seconds, alike = [], [], []
@@ -210,8 +222,9 @@ def few_labels() -> None:
         rows.append([*accuracy_row(what, reports), f"{statistics.mean(seconds):.0f}", percent(alike) if alike else ""])
     write_section(
         "accuracy.md",
-        "few_labels",
-        f"Means of seeds 0, 1 and 2, each with its own split, and their range. {machine()}.\n\n"
+        section,
+        f"Means of seeds 0, 1 and 2, each with its own split, and their range. {machine()}, "
+        f"{weights()}.\n\n"
         f"{table([*ACCURACY_HEAD, 'seconds of training', 'ignoring case, 0 and O as one'], rows)}\n\n"
         f"The commands for seed 0; the others differ in the seed.\n\n{fenced(commands)}",
     )

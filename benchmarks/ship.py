@@ -28,6 +28,8 @@ LOCAL = ("out", "resume", "threads", "workers", "cpu", "tracker", "evaluate", "f
 def origin(path: Path) -> list[dict[str, Any]]:
     """Provenance of a checkpoint and of those it started from, the first run first."""
     provenance = dict(read_metadata(path)["provenance"])
+    if "runs" in provenance:  # shipped before
+        return provenance["runs"]
     config = provenance["config"] = {k: v for k, v in provenance["config"].items() if k not in LOCAL}
     start = Path(str(config.get("init")))
     return [*(origin(start) if start.suffix == ".safetensors" else []), provenance]

@@ -81,6 +81,11 @@ def machine() -> str:
     return f"{cpu}, {available_cores()} cores, {datetime.date.today().isoformat()}"
 
 
+def weights() -> str:
+    """Which weights a table was measured with: the beginning of their SHA-256."""
+    return "weights " + hashlib.sha256((ROOT / "saved_models" / "reader.safetensors").read_bytes()).hexdigest()[:8]
+
+
 def write_section(file: str, name: str, text: str) -> None:
     """Put `text` between the marker lines of `name` in benchmarks/`file`."""
     path = ROOT / "benchmarks" / file
