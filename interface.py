@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +37,7 @@ import views
 from common import ROOT, SAVED_MODELS, UserError, parse_config, run
 from config import ALPHANUMERIC, InterfaceConfig
 from serving import Limits, Models, PictureZip, build_api, check_picture, is_zip
-from teaching import Feedback, Teacher, labelled_pictures
+from teaching import LEAST_PICTURES, Feedback, Teacher, labelled_pictures
 
 if TYPE_CHECKING:
     import gradio
@@ -51,6 +52,10 @@ EXAMPLE_COUNT = 12  # on the page; a folder may hold more
 UPLOAD_LIMIT = "50mb"  # of one file
 CACHE_SECONDS = 3600  # then uploads and drawn pictures are deleted
 BATCH_PICTURES = 2000
+UNLIKE_NAMES = (
+    '<p class="hint">The file names do not look like what was read, so nothing was compared: choose “yes” if they say '
+    "what is right.</p>"
+)
 BATCH_CHUNK = 32  # pictures read between two looks at the progress bar
 GRID_PICTURES = 24
 TRIALS, SWEEP_TRIALS = 100, 40
@@ -167,11 +172,13 @@ def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | Us
         try:
             data = _bytes(file)
             found: Any = PictureZip(data, BATCH_PICTURES) if is_zip(data) else [(name, data)]
+            if not len(found):
+                raise UserError("the zip has no picture: PNG, JPEG, GIF, BMP, WebP and TIFF files are read")
             for entry, content in found:
                 count += 1
                 if count > BATCH_PICTURES:
                     raise OverflowError
-                yield Path(entry).name, content
+                yield entry, content
         except OverflowError:
             raise UserError(f"there are more than {BATCH_PICTURES:,} pictures: bring fewer at a time") from None
         except UserError as error:
@@ -239,7 +246,7 @@ def read_batch(files: Sequence[str | Path], predictor: CaptchaPredictor, labels:
     if waiting:
         read_waiting()
     for row in batch.rows:
-        row["label"] = label_from_name(row["file"])
+        row["label"] = label_from_name(Path(row["file"]).name)
         row["right"] = row["label"] == row["reading"]
     batch.labelled = labels == "yes" or (labels == "auto" and _names_are_labels(batch.rows))
     batch.rows.sort(key=lambda row: row["confidence"])
@@ -247,20 +254,20 @@ def read_batch(files: Sequence[str | Path], predictor: CaptchaPredictor, labels:
 
 
 def _names_are_labels(rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether half of the names or more agree with half of their reading or more, place by place."""
+    """Whether half of the names or more have half of their characters, in order, in common with their reading."""
 
     def alike(row: dict[str, Any]) -> bool:
-        same = sum(a == b for a, b in zip(row["label"].casefold(), row["reading"].casefold(), strict=False))
-        return same * 2 >= max(len(row["label"]), len(row["reading"]), 1)
+        return SequenceMatcher(None, row["label"].casefold(), row["reading"].casefold(), False).ratio() >= 0.5
 
     return bool(rows) and sum(map(alike, rows)) * 2 >= len(rows)
 
 
-def batch_summary(batch: Batch, model: str, seconds: float) -> str:
-    """Headline figures and downloads of a batch, as HTML."""
+def batch_summary(batch: Batch, model: str, seconds: float, labels: str = "no") -> str:
+    """Headline figures and downloads of a batch, as HTML; `labels` as for `read_batch`."""
     n = len(batch.rows)
     if not n:
         return views.note("No picture could be read." + _refusals(batch), "bad")
+    unlike = "" if batch.labelled or labels != "auto" else UNLIKE_NAMES
     items = [("Pictures", f"{n:,}"), ("Model", views.text(model)), ("Pictures a second", f"{n / seconds:,.0f}")]
     if batch.labelled:
         from accuracy_calculator import text_metrics
@@ -280,7 +287,7 @@ def batch_summary(batch: Batch, model: str, seconds: float) -> str:
     links = views.data_link("readings.csv", "text/csv", table.getvalue().encode(), "CSV")
     links += views.data_link("readings.json", "application/json", json.dumps(rows, ensure_ascii=False).encode(), "JSON")
     return (
-        f'<div class="card">{views.figures(items)}<p class="downloads">{links}</p>{_refusals(batch)}'
+        f'<div class="card">{views.figures(items)}<p class="downloads">{links}</p>{unlike}{_refusals(batch)}'
         f"{views.batch_table(batch.rows, batch.labelled)}</div>"
     )
 
@@ -296,7 +303,8 @@ def _refusals(batch: Batch) -> str:
     listed = "".join(f"<li><b>{views.text(n)}</b>: {views.sentence(why)}</li>" for n, why in batch.refused[:20])
     more = f"<li>and {len(batch.refused) - 20} more</li>" if len(batch.refused) > 20 else ""
     return (
-        f'<details class="note bad"><summary>{len(batch.refused)} left out</summary><ul>{listed}{more}</ul></details>'
+        f'<details class="note bad"{"" if batch.rows else " open"}><summary>{len(batch.refused)} left out</summary>'
+        f"<ul>{listed}{more}</ul></details>"
     )
 
 
@@ -537,7 +545,7 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
         from visualize import confidence_grid, draw_boxes, figure_image
 
         card = views.reading_card(prediction, milliseconds, shop.models.path(name)[0])
-        yield card, views.likely_card(prediction.alternatives), gr.skip(), gr.skip()
+        yield card, views.likely_card(prediction.alternatives, prediction.text), gr.skip(), gr.skip()
         boxes = draw_boxes(opened, prediction, predictor)
         heat = figure_image(confidence_grid(prediction))
         yield gr.skip(), gr.skip(), views.where_card(boxes, prediction), views.grid_card(heat)
@@ -548,22 +556,32 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
         except UserError as error:
             raise gr.Error(views.sentence(error), print_exception=False) from None
 
-    def read_at_once(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
-        if image is None:
-            yield blank
-            return
-        try:
-            yield from show(image, name)
-        except UserError as error:
-            gr.Warning(views.sentence(error))
-            yield blank  # the last picture's reading must not stand beside this one
+    shown = gr.State(("", ""))  # picture and model of the reading that stands there
+
+    def read_at_once(image: str | None, name: str | None, seen: tuple[str, str]) -> Iterator[tuple[Any, ...]]:
+        asked = (image or "", name or "")
+        if asked == seen:  # replacing a picture tells of it twice
+            yield (gr.skip(),) * 5
+        elif image is None:
+            yield *blank, asked
+        else:
+            try:
+                for step in show(image, name):
+                    yield *step, asked
+            except UserError as error:  # the last picture's reading must not stand beside this one
+                gr.Warning(views.sentence(error))
+                yield views.no_reading(error), "", "", "", asked
 
     inputs = [picture, checkpoint]
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     button.click(read, inputs, outputs, **quiet)
-    for changed in (picture.change, checkpoint.change):
-        changed(read_at_once, inputs, outputs, trigger_mode="always_last", **quiet)
-    picture.change(lambda: ("", ""), None, [correction, kept], **quiet)
+    at_once: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
+    # A model that is chosen for the first time takes seconds to load: show that.
+    for changed, progress in ((picture.change, "hidden"), (checkpoint.change, "minimal")):
+        changed(read_at_once, [*inputs, shown], [*outputs, shown], show_progress=progress, **at_once)
+    picture.change(
+        None, None, [correction, kept], js="() => ['', '']", **quiet
+    )  # here: on the server it would come late
 
     def keep_correction(image: str | None, said: str) -> tuple[str, str]:
         try:
@@ -580,7 +598,7 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
     gr.on([keep.click, correction.submit], keep_correction, [picture, correction], [kept, correction], **quiet)
 
     # For programs: the same reading as data. The list of models above only takes names that it had at the start.
-    model = gr.Textbox(visible=False, label="Model")
+    model = gr.Textbox("", visible=False, label="Model")
     answer = gr.JSON(visible=False)
     endpoint = gr.Button(visible=False)
 
@@ -641,7 +659,7 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                     yield shown, gr.skip(), gr.skip()
             assert batch is not None
             seconds = time.perf_counter() - started
-            yield "", batch_summary(batch, shop.models.path(name)[0], seconds), gr.skip()
+            yield "", batch_summary(batch, shop.models.path(name)[0], seconds, kind), gr.skip()
             yield gr.skip(), gr.skip(), _batch_grid(batch) if batch.rows else ""
         except UserError as error:
             yield views.note(views.sentence(error), "bad"), "", ""
@@ -693,12 +711,21 @@ def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                 )
                 length = gr.Textbox("5", label="Length (5 or 4-6)", max_lines=1, elem_id="length", min_width=100)
             sliders = {
-                key: gr.Slider(
-                    knob.low, knob.high, own[key], step=knob.step, label=knob.label, info=knob.info, elem_id=key
+                key: _within(
+                    gr.Slider(
+                        knob.low,
+                        knob.high,
+                        own[key],
+                        step=knob.step,
+                        label=knob.label,
+                        info=knob.info,
+                        elem_id=key,
+                        buttons=[],  # its reset knows one style alone
+                    )
                 )
                 for key, knob in KNOBS.items()
             }
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31, elem_id="seed")
+            seed = _within(gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31, elem_id="seed"))
         with gr.Column(scale=5, min_width=280, elem_id="made-column"):
             made = gr.Image(
                 label="A captcha of this kind",
@@ -711,10 +738,12 @@ def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                 elem_id="made",
                 alt_text="the captcha that was drawn",
             )
-            truth = _html(gr, "", elem_id="made-reading", js_on_load=COPY)
             with gr.Row():
                 another = gr.Button("Another", elem_id="another", min_width=100)
                 attempt = gr.Button(f"Try {TRIALS}", variant="primary", elem_id="try", min_width=120)
+            strength_status = _html(gr, "", elem_id="strength-status")
+            strength = _html(gr, "", elem_id="strength")
+            truth = _html(gr, "", elem_id="made-reading", js_on_load=COPY)
             with gr.Row(equal_height=True):
                 knob = gr.Dropdown(
                     [(k.label, key) for key, k in KNOBS.items()],
@@ -724,9 +753,8 @@ def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                     min_width=130,
                 )
                 along = gr.Button("Try along this knob", elem_id="sweep", min_width=140)
-            strength_status = _html(gr, "", elem_id="strength-status")
+            sweep_status = _html(gr, "", elem_id="sweep-status")
             chart = _html(gr, "", elem_id="sweep-chart")
-    strength = _html(gr, "", elem_id="strength")
     knobs = list(sliders.values())
     inputs = [style, font, alphabet, length, seed, checkpoint, *knobs]
 
@@ -765,9 +793,12 @@ def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                 trials += chunk
                 yield views.progress_bar(len(trials) / TRIALS, f"{len(trials)} of {TRIALS}", "Trying"), gr.skip()
             failures = [t for t in trials if t.reading != t.text]
-            yield "", views.strength_card(success(trials), failures)
+            unknown = "".join(sorted({c for t in trials for c in t.text if c not in predictor.alphabet}))
+            tried = f"{TRIALS} captchas of the style {values[0]}, seeds from {_number(values[4]):g}"
+            tried += f", on {shop.models.path(values[5])[0]}"
+            yield "", views.strength_card(success(trials), failures, tried, unknown)
         except UserError as error:
-            yield views.note(views.sentence(error), "bad"), gr.skip()
+            yield views.note(views.sentence(error), "bad"), ""
 
     def try_along(key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         try:
@@ -784,7 +815,7 @@ def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                 points.append((value, success(trials)))
             yield "", views.sweep_chart(KNOBS[key].label, points, _number(values[position]))
         except UserError as error:
-            yield views.note(views.sentence(error), "bad"), gr.skip()
+            yield views.note(views.sentence(error), "bad"), ""
 
     def reset(chosen: str) -> list[Any]:
         return list(style_values(chosen).values()) if chosen in STYLES else [gr.skip()] * len(KNOBS)
@@ -793,9 +824,21 @@ def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
     style.change(reset, style, knobs, **quiet)
     changes = [c.change for c in (style, font, alphabet, length, seed, checkpoint, *knobs)]
     gr.on(changes, draw, inputs, [made, truth], trigger_mode="always_last", **quiet)
+    others = [c.change for c in (style, font, alphabet, length, checkpoint, *knobs)]
+    gr.on(others, None, None, [strength, chart], js="() => ['', '']", **quiet)  # figures of other settings
     another.click(lambda s: int(_number(s)) + 1, seed, seed, **quiet)
     attempt.click(attempt_many, inputs, [strength_status, strength], concurrency_limit=2, **quiet)
-    along.click(try_along, [knob, *inputs], [strength_status, chart], concurrency_limit=2, **quiet)
+    along.click(try_along, [knob, *inputs], [sweep_status, chart], concurrency_limit=2, **quiet)
+
+
+def _within(numbers: Any) -> Any:
+    """A slider or number box that takes an emptied box for its least value, and the nearest end for one beyond it.
+
+    Gradio's own answer is an error in words for programmers, which comes while somebody types another number.
+    """
+    low, high = numbers.minimum, numbers.maximum
+    numbers.preprocess = lambda value: min(max(_number(value), low), high)
+    return numbers
 
 
 def _number(value: Any) -> float:
@@ -830,14 +873,16 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
                 elem_id="upload",
             )
             counted = _html(gr, "", elem_id="counted")
-            epochs = gr.Slider(
-                0,
-                60,
-                0,
-                step=1,
-                label="Epochs",
-                info="passes over all pictures; 0: as many as suit their number",
-                elem_id="epochs",
+            epochs = _within(
+                gr.Slider(
+                    0,
+                    60,
+                    0,
+                    step=1,
+                    label="Epochs",
+                    info="passes over all pictures; 0: as many as suit their number",
+                    elem_id="epochs",
+                )
             )
             with gr.Row():
                 start = gr.Button("Teach", variant="primary", elem_id="start", min_width=120)
@@ -868,8 +913,14 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
             choices = gr.Dropdown(choices=shop.names())
         return card(job_id), gr.Timer(active=running), choices, offered
 
-    def begin(file: str | None, kind: str, rounds: float, name: str | None) -> tuple[Any, ...]:
+    def begin(file: str | None, kind: str, rounds: float, name: str | None, job_id: str) -> tuple[Any, ...]:
         try:
+            if (own := shop.teacher.find(job_id)) and own.running:
+                raise UserError("the training that you started is not done yet: wait for it, or cancel it")
+            if kind == "feedback" and shop.feedback.count() < LEAST_PICTURES:
+                raise UserError(
+                    f"{shop.feedback.count()} corrected readings are too few: {LEAST_PICTURES} are the least"
+                )
             start_name, path = shop.teachable(name)
             rows = []
             if kind in ("zip", "both"):
@@ -896,7 +947,7 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
         return card(job_id), gr.Timer(active=job is not None and job.running), f'<p class="hint">{readings}.</p>'
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    start.click(begin, [upload, source, epochs, checkpoint], [said, mine, panel, timer], **quiet)
+    start.click(begin, [upload, source, epochs, checkpoint, mine], [said, mine, panel, timer], **quiet)
     cancel.click(stop, mine, [said, panel, timer], **quiet)
     timer.tick(look, [mine, offered_files], [panel, timer, checkpoint, offered_files], trigger_mode="once", **quiet)
     tab.select(arrive, mine, [panel, timer, counted], **quiet)
@@ -926,9 +977,14 @@ def _model_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
         except OSError:
             return views.note("The model is gone: choose another, or reload the page.", "bad")
 
-    gr.on(
-        [tab.select, checkpoint.change], describe, checkpoint, card, show_progress="hidden", api_name="describe_model"
+    gr.on([tab.select, checkpoint.change], describe, checkpoint, card, show_progress="hidden", api_visibility="private")
+    # For programs: the chooser only takes names that it had at the start.
+    name, answer, endpoint = (
+        gr.Textbox("", visible=False, label="Model"),
+        gr.HTML(visible=False),
+        gr.Button(visible=False),
     )
+    endpoint.click(lambda name: describe(name or None), name, answer, api_name="describe_model")
 
 
 def build_app(shop: Workshop, limits: Limits | None = None, examples: str | Path = EXAMPLES) -> Any:

@@ -135,7 +135,10 @@ class Models:
         paths = self.paths()
         name = next(iter(paths)) if name is None else name
         if name not in paths:
-            raise Refused(422, f"there is no model {name[:80]!r} here: choose one from the list, or reload the page")
+            raise Refused(
+                422,
+                f"there is no model {name[:80]!r} here: choose one from the list (GET /models), or reload the page",
+            )
         return name, paths[name]
 
     def predictor(self, name: str | None = None) -> CaptchaPredictor:
@@ -190,7 +193,8 @@ def check_picture(data: bytes, name: str = "the picture", pixels: int = Limits.p
         width, height = _header_size(data)
         if width * height > pixels:
             raise Refused(
-                413, f"{name} measures {width}x{height}: at most {pixels // MEGABYTE} million pixels are read"
+                413,
+                f"{name} measures {width}x{height}: shrink it, at most {pixels // MEGABYTE} million pixels are read",
             )
         return open_image(data, name)
     except TooManyPixelsError as error:
@@ -264,7 +268,7 @@ class PictureZip:
         except Exception:  # zipfile raises BadZipFile, ValueError, struct.error, UnicodeDecodeError, ...
             raise Refused(422, "this is not a zip that can be read: pack it again") from None
         if len(entries) > pictures:
-            raise Refused(413, f"the zip has {len(entries):,} entries: at most {pictures:,} are taken")
+            raise Refused(413, f"the zip has {len(entries):,} entries: at most {pictures:,} are taken, split it")
         for entry in entries:
             _check_entry(entry, entry_bytes)
         if sum(entry.file_size for entry in entries) > total_bytes:
@@ -314,7 +318,7 @@ def _check_directory(file: Any, pictures: int) -> None:
         raise Refused(413, "the zip is of the kind for huge files (zip64): split it")
     # zipfile trusts the directory's length, not the number of entries: neither may be large.
     if entries > pictures or directory > pictures * 1000:
-        raise Refused(413, f"the zip has {entries:,} entries: at most {pictures:,} are taken")
+        raise Refused(413, f"the zip has {entries:,} entries: at most {pictures:,} are taken, split it")
 
 
 def _check_entry(entry: zipfile.ZipInfo, entry_bytes: int) -> None:
@@ -571,7 +575,8 @@ async def _parse_form(headers: Any, body: bytes, limits: Limits) -> _Order:
             elif name == "model":
                 order.model = value or None
             else:
-                raise Refused(422, f"the form has a field {_shown(name)} that is no file: send `file` or `model`")
+                hint = "send it as a file (curl: -F file=@NAME)" if name == "file" else "send `file` or `model`"
+                raise Refused(422, f"the form has a field {_shown(name)} that is no file: {hint}")
     finally:
         await form.close()
     return order
@@ -610,7 +615,7 @@ def _decoded(text: Any, name: str) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # `base64` breaks its lines
     except (binascii.Error, ValueError):
         raise Refused(422, f"{name} is not base64") from None
 
@@ -638,6 +643,7 @@ ERRORS = {
     413: "Too large: the request, a picture, a zip, or the number of pictures.",
     415: "Not a picture, or a content type that is not understood.",
     422: "Malformed: a broken or empty picture, bad base64 or JSON, a missing file, an unknown model.",
+    408: "The request did not arrive in time.",
     503: "The queue is full; `Retry-After` says when to come again.",
 }
 EXAMPLE_READING = {
@@ -760,6 +766,14 @@ def build_api(models: Models, limits: Limits | None = None) -> fastapi.FastAPI:
             return Response(status_code=499)
         finally:
             memory.used -= taken[0]
+
+    @app.get("/predict", include_in_schema=False)
+    async def only_post() -> JSONResponse:
+        return refuse(405, "send pictures by POST: /docs says how")
+
+    @app.head("/health", include_in_schema=False)
+    async def alive() -> Response:
+        return Response()
 
     @app.get("/health", summary="Whether it is up")
     async def health() -> dict[str, Any]:

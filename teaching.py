@@ -38,6 +38,7 @@ LEAST_PICTURES, MOST_PICTURES = 20, 5000  # of one job
 MOST_WAITING = 3  # jobs beside the one that runs
 MOST_SECONDS = 3600  # that a training may take
 STOP_SECONDS = 15  # until a process that was asked to stop is killed
+SAME_TEXT = 10  # pictures to a text, on average: more, and their names say something else
 ROWS_PER_SHARD = 200  # of feedback: a shard is written anew for each row, so it must stay small
 LONGEST_TEXT = 32
 EXPORT_SECONDS = 600
@@ -102,7 +103,7 @@ class Feedback:
         return total
 
     def add(self, picture: bytes, text: str) -> int:
-        """Keep a picture and what it says; gives the number of rows there are now.
+        """Keep a picture and what it says, in place of what was said of it before; gives the number of rows now.
 
         Raises:
             UserError: the text cannot be a label, or the picture cannot be read.
@@ -116,17 +117,44 @@ class Feedback:
             raise UserError("the text has a space or a character that cannot be printed: type the captcha's characters")
         check_picture(picture)
         with self._lock:
-            if self._shard is None or len(self._rows) >= ROWS_PER_SHARD:
-                # The time and the process make the name: two pages never write the same shard.
-                self._shard = self.folder / f"feedback-{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}.parquet"
-                self._rows = []
-            rows = [*self._rows, (picture, text)]
             try:
-                write_rows(self._shard, rows)
+                if not self._replace(picture, text):
+                    self._append(picture, text)
             except OSError as error:
                 raise UserError(f"the correction cannot be kept ({error.strerror or error})") from None
-            self._rows = rows
         return self.count()
+
+    def _replace(self, picture: bytes, text: str) -> bool:
+        """Give a picture that is kept already its new text; False where there is none."""
+        for shard in self.shards():
+            rows = self._rows if shard == self._shard else _read_rows(shard)
+            if any(kept == picture for kept, _ in rows):
+                rows = [(kept, text if kept == picture else old) for kept, old in rows]
+                write_rows(shard, rows)
+                if shard == self._shard:
+                    self._rows = rows
+                return True
+        return False
+
+    def _append(self, picture: bytes, text: str) -> None:
+        if self._shard is None or len(self._rows) >= ROWS_PER_SHARD:
+            # The time and the process make the name: two pages never write the same shard.
+            self._shard = self.folder / f"feedback-{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}.parquet"
+            self._rows = []
+        rows = [*self._rows, (picture, text)]
+        write_rows(self._shard, rows)
+        self._rows = rows
+
+
+def _read_rows(shard: Path) -> list[Row]:
+    """The rows of a shard; none where it is damaged, which is make_dataset.py's to report."""
+    import pyarrow.parquet as pq
+
+    try:
+        columns = pq.read_table(shard, columns=["image", "text"]).to_pydict()
+        return [(image["bytes"], text) for image, text in zip(columns["image"], columns["text"], strict=True)]
+    except Exception:
+        return []
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -146,9 +174,21 @@ def labelled_pictures(source: bytes | str | Path) -> list[Row]:
     if len(pictures) > MOST_PICTURES:
         raise UserError(f"the zip has {len(pictures):,} pictures: at most {MOST_PICTURES:,} are taken")
     if len(pictures) < LEAST_PICTURES:
-        raise UserError(f"the zip has {len(pictures)} pictures: {LEAST_PICTURES} are the least, a few hundred are good")
+        raise UserError(
+            f"the zip has {len(pictures)} pictures (PNG, JPEG, GIF, BMP, WebP or TIFF files): {LEAST_PICTURES} are the "
+            "least, a few hundred are good"
+        )
     if pictures.label_file is None:
-        return [(data, label_from_name(Path(name).name)) for name, data in pictures]
+        rows = [(data, label_from_name(Path(name).name)) for name, data in pictures]
+        texts = sorted({text for _, text in rows})
+        if len(texts) * SAME_TEXT < len(rows):
+            shown = ", ".join(repr(text) for text in texts[:3])
+            raise UserError(
+                f"the file names give {len(rows)} pictures only {len(texts)} different text"
+                f"{'s' if len(texts) != 1 else ''} ({shown}): name each picture by what it says (aB3x_1.png), or add a "
+                "labels.csv"
+            )
+        return rows
     file, text = pictures.label_file
     labels = _read_labels(Path(file).name, text)
     base = file[: -len(Path(file).name)]
@@ -459,8 +499,9 @@ class Teacher:
             return
         if line.startswith(SAYS):
             said = json.loads(line.removeprefix(SAYS))
-            job.state, job.note = said.get("state", job.state), said.get("note", job.note)
-            job.pictures, job.part = said.get("pictures", job.pictures), 0.0
+            if said.get("state", job.state) != job.state:
+                job.state, job.part = said["state"], 0.0
+            job.note, job.pictures = said.get("note", job.note), said.get("pictures", job.pictures)
             job.result |= said.get("result", {})
         elif match := re.match(r"Measuring, part (\d+) of (\d+)", line):
             job.state, job.measured = "verifying", (int(match[1]) - 1, int(match[2]))
@@ -520,7 +561,11 @@ def main() -> int:
     info = make_dataset(DatasetConfig(sources=sources, out="dataset", split=config.split, workers=1))
     total, rejects = sum(info["counts"].values()), info["rejects"]
     if total < LEAST_PICTURES:
-        raise UserError(f"{total} different pictures with a usable label are too few: {LEAST_PICTURES} are the least")
+        why = ", ".join(f"{n} {reason}" for reason, n in rejects["counts"].items())
+        raise UserError(
+            f"{total} different pictures with a usable label are too few: {LEAST_PICTURES} are the least"
+            + (f" ({rejects['total']} were left out: {why})" if why else "")
+        )
     left_out = {"left_out": rejects["total"], "reasons": rejects["counts"]}
     _say(state="measuring", note="measuring the model as it is", pictures=total, result=left_out)
     images, texts, _ = load_labelled("dataset", "train")

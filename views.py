@@ -87,6 +87,11 @@ def _percent(probability: float) -> int:
 NO_READING = '<div class="card reading empty"><p>Choose a picture: what it says appears here.</p></div>'
 
 
+def no_reading(why: Exception | str) -> str:
+    """In place of a reading, why there is none."""
+    return f'<div class="card reading empty"><p class="bad">{sentence(why)}</p></div>'
+
+
 def reading_card(prediction: Prediction, milliseconds: float, model: str) -> str:
     """The reading in large type, each character in the colour of its class of confidence, and the figures."""
     tiles = "".join(
@@ -117,14 +122,20 @@ LEGEND = (
 )
 
 
-def likely_card(alternatives: Sequence[tuple[str, float]]) -> str:
-    """The likeliest whole readings, with bars."""
+def likely_card(alternatives: Sequence[tuple[str, float]], reading: str | None = None) -> str:
+    """The likeliest whole readings, with bars, and why `reading`, the one shown in large type, may not come first."""
     rows = "".join(
         f'<li><b>{text(reading) or NOTHING}</b><span class="track" aria-hidden="true"><i style="width:'
         f'{max(0.5, probability * 100):.1f}%"></i></span><span class="value">{_small(probability)}</span></li>'
         for reading, probability in alternatives
     )
-    return f'<div class="card"><h3>The three likeliest readings</h3><ol class="likely">{rows}</ol></div>'
+    said = ""
+    if reading is not None and alternatives and alternatives[0][0] != reading:
+        said = (
+            '<p class="hint">The reading above takes the likeliest character at each place. As a whole, another text '
+            "is likelier: the model is unsure.</p>"
+        )
+    return f'<div class="card"><h3>The three likeliest readings</h3><ol class="likely">{rows}</ol>{said}</div>'
 
 
 def _small(probability: float) -> str:
@@ -265,12 +276,24 @@ VERDICTS = (
     (0.9, "low", "No obstacle", "This reader, which never saw this kind, reads nearly all of them."),
     (0.5, "medium", "Weak", "This reader reads more than half of them, and nobody needs more than a few tries."),
     (0.1, "medium", "A hurdle", "It still reads some, and one taught on a few hundred of them would read far more."),
-    (0.0, "high", "Hard for this reader", "It hardly reads any. One taught on a few hundred of them may well do."),
+    (
+        0.0,
+        "high",
+        "Hard for this reader",
+        "It hardly reads any. One taught on a few hundred of them may well do; and people must read them, too.",
+    ),
 )
 
 
-def strength_card(outcome: Mapping[str, Any], failures: Sequence[Trial]) -> str:
-    """The success rate with its interval, what it means, and the captchas that were misread."""
+def strength_card(outcome: Mapping[str, Any], failures: Sequence[Trial], tried: str = "", unknown: str = "") -> str:
+    """The success rate with its interval, what it means, and the captchas that were misread.
+
+    Args:
+        outcome: of `strength.success`.
+        failures: what was misread.
+        tried: what was tried, in words.
+        unknown: characters that the captchas may have and the model cannot write.
+    """
     rate = outcome["rate"]
     _, kind, word, meaning = next(v for v in VERDICTS if rate >= v[0])
     low, high = outcome["interval"]
@@ -284,13 +307,17 @@ def strength_card(outcome: Mapping[str, Any], failures: Sequence[Trial]) -> str:
         if failures
         else '<p class="hint">Not one was misread.</p>'
     )
+    said = f'<p class="hint">Tried: {text(tried)}.</p>' if tried else ""
+    if unknown:
+        missing = f"This model cannot write {unknown}, so it fails wherever one of them stands."
+        said = note(text(missing), "bad") + said
     return (
         '<div class="card strength"><div class="meter" aria-hidden="true"><span class="range" '
         f'style="left:{low * 100:.1f}%;width:{(high - low) * 100:.1f}%"></span>'
         f'<i style="left:{rate * 100:.1f}%"></i></div>'
         f'<p class="verdict {kind}"><b>{outcome["right"]} of {outcome["n"]} read</b> <span>{word}</span></p>'
         f"<p>Success rate {percent(rate)}, 95 % interval {interval((low, high))}; ignoring upper and lower case "
-        f"{percent(outcome['ignoring_case'])}. {meaning}</p>{listed}</div>"
+        f"{percent(outcome['ignoring_case'])}. {meaning}</p>{said}{listed}</div>"
     )
 
 
@@ -392,6 +419,11 @@ def job_card(job: Job | None, before: int, downloads: Mapping[str, str]) -> str:
         parts.append(progress_bar(job.progress, label, "Training"))
     else:
         parts.append(note(sentence(job.note), kind))
+    if job.model:
+        parts.append(
+            f"<p>Choose it at the top of the page: <b>{text(job.model)}</b>. The one it started from is "
+            "unchanged. It writes the characters of your pictures alone.</p>"
+        )
     if job.history:
         parts.append(_curve(job.history))
     if job.result.get("after"):
@@ -420,8 +452,8 @@ def _result(result: Mapping[str, Any]) -> str:
         for name, m in (("before", result["before"]), ("after", result["after"]))
     )
     return (
-        '<table class="facts"><thead><tr><th></th><th>whole text right</th><th>95 % interval</th><th>CER</th>'
-        f"<th>n</th></tr></thead><tbody>{rows}</tbody></table><p>{sentence(result['expect'])}</p>"
+        '<div class="scroll"><table class="facts"><thead><tr><th></th><th>whole text right</th><th>95 % interval</th>'
+        f"<th>CER</th><th>n</th></tr></thead><tbody>{rows}</tbody></table></div><p>{sentence(result['expect'])}</p>"
     )
 
 

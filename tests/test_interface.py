@@ -138,7 +138,15 @@ def test_a_batch_is_sorted_labelled_and_its_refusals_named(
     (tmp_path / "b.zip").write_bytes(zipped({f"IMG{i}9.png": png for i, (png, _) in enumerate(captchas)}))
     *_, camera = read_batch([tmp_path / "b.zip"], predictor)
     assert not camera.labelled
+    assert interface.UNLIKE_NAMES in interface.batch_summary(camera, "m", 1.0, "auto")
     assert "100.0 %" in interface.batch_summary(batch, "m", 1.0)
+    longer = {f"x{Path(name).stem.split('_')[0]}.png": png for name, png in named.items()}  # one character more
+    nested = {f"{i % 2}/{name}": png for i, (name, png) in enumerate(longer.items())}
+    (tmp_path / "c.zip").write_bytes(zipped(nested))
+    (tmp_path / "d.zip").write_bytes(zipped({"a.txt": b"no picture"}))
+    *_, shifted = read_batch([tmp_path / "c.zip", tmp_path / "d.zip"], predictor)
+    assert shifted.labelled and {row["file"] for row in shifted.rows} == nested.keys()
+    assert [name for name, _ in shifted.refused] == ["d.zip"] and "no picture" in str(shifted.refused)
     assert "No picture could be read" in interface.batch_summary(Batch([], [("<b>", "why")]), "m", 1.0)
 
 
@@ -323,6 +331,14 @@ def test_a_correction_is_kept_where_make_dataset_finds_it(open_tab, pictures: li
     page.locator("#correction input, #correction textarea").fill("abcd")
     page.locator("#correction input, #correction textarea").press("Enter")
     page.locator("#kept .good").wait_for()
+    assert page.locator("#correction input, #correction textarea").input_value() == ""
+    tab.clear()
+    tab.upload(pictures[1])
+    typed = page.locator("#correction input, #correction textarea")
+    typed.fill("half a")
+    page.locator("#reading .tiles").wait_for()
+    tab.settled()
+    assert typed.input_value() == "half a"  # what is typed while a picture is read stays
     samples = list(iter_source(str(demo.data / "feedback")))
     assert [(s.image, s.text) for s in samples] == [(pictures[0].read_bytes(), "abcd")]
     tab.settled()
@@ -338,7 +354,9 @@ def test_a_bad_picture_gives_a_message(open_tab, pictures: list[Path], read, tmp
     message = toast.first.inner_text()
     assert "The picture is not a picture that can be read" in message and "Traceback" not in message
     assert "/tmp" not in message and "bad.png" not in message
-    tab.page.locator("#reading .empty").wait_for()
+    card = tab.page.locator("#reading .empty")
+    card.wait_for()
+    assert "The picture is not a picture that can be read" in card.inner_text()
     tab.page.locator("#read").click()  # the button says so too
     toast.nth(1).wait_for()
     assert tab.page.get_by_text("Traceback").count() == 0
@@ -463,8 +481,16 @@ def test_knobs_change_the_captcha_and_a_hundred_are_tried(open_tab):
     assert "of 100 read" in page.locator("#strength").inner_text()
     assert "95 % interval" in page.locator("#strength").inner_text()
     assert page.locator("#strength figure").count() > 0  # this reader is a bad one
+    assert "classic" in page.locator("#strength").inner_text()
     page.locator("#sweep").click()
     page.locator("#sweep-chart svg").wait_for()
+    rotation = page.locator("#rotation input[type=number]")
+    for typed in ("", "5000"):  # emptied before another number is typed, or far too large
+        rotation.fill(typed)
+        rotation.press("Tab")
+        page.locator("#strength .verdict").wait_for(state="detached")  # it was of other settings
+    page.locator("#made-reading .reading").wait_for()
+    assert page.locator(".toast-body").count() == 0
     page.locator("#length input, #length textarea").fill("99")
     page.locator("#made-reading .bad").wait_for()
     tab.fits(LAPTOP["width"])
@@ -489,6 +515,8 @@ def test_teaching_makes_a_model_and_cancelling_does_not(
     page.locator("#epochs input[type=number]").press("Tab")
     page.locator("#start").click()
     job.locator("[role=progressbar]").wait_for()
+    page.locator("#start").click()
+    page.locator("#teach-said", has_text="is not done yet").wait_for()  # one at a time
     page.locator("#cancel").click()
     job.locator("[data-state=cancelled]").wait_for()
     assert {p.name for p in demo.models.iterdir()} == {"reader.onnx", "reader.safetensors"}
@@ -499,6 +527,7 @@ def test_teaching_makes_a_model_and_cancelling_does_not(
     folder = next(demo.models.glob("taught-*"))
     metrics = json.loads((folder / "metrics.json").read_text())
     said = job.inner_text()
+    assert f"{folder.name}/best.safetensors" in said
     assert metrics["folds"] == 3 and f"measured on {metrics['n']} pictures by 3 model(s)" in said, said
     assert [row.split()[0] for row in job.locator("tbody tr").all_inner_texts()] == ["before", "after"]
     for link, file in (("Checkpoint", "best.safetensors"), ("ONNX", "best.onnx")):

@@ -465,6 +465,12 @@ MALFORMED: dict[str, tuple[dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
+def test_base64_may_have_line_breaks(server: Server, captchas: list, truth: list):
+    image = base64.encodebytes(captchas[0][0]).decode()
+    assert image.count("\n") > 1
+    assert server.client.post("/predict", json={"image": image}).json()["text"] == truth[0]
+
+
 def test_malformed_requests_are_refused_with_a_reason(server: Server, name: str):
     request, status = MALFORMED[name]
     answer = server.client.post("/predict", **request)
@@ -516,6 +522,7 @@ def test_the_description_stands_alone(server: Server):
 def test_other_methods_and_paths_are_refused_as_json(server: Server):
     assert server.client.get("/predict").json()["status"] == 405
     assert server.client.get("/nowhere").json()["status"] == 404
+    assert server.client.head("/health").status_code == 200
 
 
 def test_many_at_once_are_all_answered(server: Server, captchas: list, truth: list):

@@ -40,6 +40,22 @@ def test_corrections_are_a_source_for_make_dataset(tmp_path: Path, rows: list, m
     assert again.add(*rows[7]) == 8
 
 
+def test_the_last_text_of_a_picture_counts(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(teaching, "ROWS_PER_SHARD", 2)
+    feedback = Feedback(tmp_path / "feedback")
+    for png, text in rows[:5]:
+        feedback.add(png, text)
+    (tmp_path / "feedback" / "broken.parquet").write_bytes(b"no shard")
+    assert feedback.add(rows[0][0], "dcba") == 5  # in a shard that is full
+    assert feedback.add(rows[4][0], "abcd") == 5  # in the one that is being filled
+    assert Feedback(tmp_path / "feedback").add(rows[2][0], "aaaa") == 5  # after a start anew
+    assert feedback.add(*rows[5]) == 6
+    (tmp_path / "feedback" / "broken.parquet").unlink()
+    said = [(s.image, s.text) for s in iter_source(str(tmp_path / "feedback"))]
+    truth = dict(rows[:6]) | {rows[0][0]: "dcba", rows[4][0]: "abcd", rows[2][0]: "aaaa"}
+    assert sorted(said) == sorted(truth.items())
+
+
 @pytest.mark.parametrize("text", ["", "   ", "a b", "x" * 33, "a\nb", "\x00"])
 def test_what_is_no_label_is_not_kept(tmp_path: Path, rows: list, text: str):
     feedback = Feedback(tmp_path / "feedback")
@@ -64,6 +80,8 @@ def test_labels_come_from_names_or_a_label_file(rows: list):
     assert labelled_pictures(zipped(listed | {"x/labels.txt": spaced.encode()})) == rows
     with pytest.raises(UserError, match="least"):
         labelled_pictures(zipped({"a.png": rows[0][0]}))
+    with pytest.raises(UserError, match=r"only 1 different text \('img'\).*labels\.csv"):
+        labelled_pictures(zipped({f"img_{i:03}.png": png for i, (png, _) in enumerate(rows)}))
     with pytest.raises(UserError, match="names 1 of"):
         labelled_pictures(zipped(listed | {"x/labels.csv": b"0.png,ab"}))
     with pytest.raises(UserError, match="zip"):
@@ -145,6 +163,24 @@ def test_a_failure_is_one_sentence_and_the_next_job_runs(fake: Teacher, models: 
     gone = wait(fake.submit(rows, models / "gone.safetensors", "gone.safetensors"), 20)
     assert gone.state == "failed" and "is gone" in gone.note
     assert contents(models) == before and not list(fake.work.iterdir())
+
+
+def test_progress_never_runs_backwards(models: Path, tmp_path: Path, rows: list):
+    """Of what a training says, line by line, the last comes while it still measures."""
+    teacher, job = Teacher(models, tmp_path / "work"), Job("1", tmp_path, tmp_path, "reader", None, 40)
+    lines = [
+        'job: {"state": "measuring"}',
+        'job: {"state": "training"}',
+        "epoch 1/2: 50%| 5/10 [",
+        "epoch 2/2: 100%| 10/10 [",
+    ]
+    lines += [f"{said}" for part in (1, 2) for said in (f"Measuring, part {part} of 2", "epoch 1/1: 100%| 10/10 [")]
+    lines += ['job: {"result": {"expect": "much"}}']
+    shares = []
+    for line in lines:
+        teacher._follow(job, line)
+        shares.append(job.progress)
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(0.9) and job.result == {"expect": "much"}
 
 
 def test_jobs_are_limited(fake: Teacher, models: Path, rows: list):
