@@ -1049,8 +1049,10 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
         )
-    except (OSError, OverflowError) as error:
-        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+    except OverflowError:
+        raise UserError(f"there is no port {port}: --port is 0 to 65535") from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
         raise UserError(
             f"cannot listen on {host}:{port} ({reason}): stop what uses it, or name another --port or --host"
         ) from None

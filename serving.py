@@ -740,10 +740,16 @@ def build_api(models: Models, limits: Limits | None = None) -> fastapi.FastAPI:
         **errors,
     }
 
-    @app.post("/predict", summary="Read pictures", responses=answers, openapi_extra={"requestBody": REQUEST_BODY})
+    said = (
+        "Read one captcha or several. A request is read whole or not at all: a picture that cannot be read refuses it, "
+        f"and the reason names the picture. At most {limits.pictures} pictures and "
+        f"{limits.request_bytes // MEGABYTE} MB a request, {limits.pixels // MEGABYTE} million pixels a picture. "
+        "Pictures of requests that arrive together are read together."
+    )
+    route = {"summary": "Read pictures", "description": said, "responses": answers}
+
+    @app.post("/predict", openapi_extra={"requestBody": REQUEST_BODY}, **route)  # type: ignore[arg-type]
     async def predict(request: Request) -> Response:
-        """Read one captcha or several. A request is read whole or not at all: a picture that cannot be read refuses
-        it, and the reason names the picture. Pictures of requests that arrive together are read together."""
         started = time.perf_counter()
         taken = [0]
         try:
