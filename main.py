@@ -26,10 +26,11 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -535,13 +536,21 @@ class Trainer:
         self._restore_phase()
         if self.place["epoch"] == 0 and self.place["step"] == 0:
             self.save_state()
-        while self.place["epoch"] < phase.epochs:
-            # Before the epoch: a run that stopped early must not go on for one more when it is resumed.
-            if config.patience and not phase.frozen and self.stale >= config.patience:
-                accelerator.print(f"No better reading for {self.stale} epochs: stopping early.")
-                return False
-            self._run_epoch(phase)
+        with closing(self._load(phase.epochs)) as loaded:
+            while self.place["epoch"] < phase.epochs:
+                # Before the epoch: a run that stopped early must not go on for one more when it is resumed.
+                if config.patience and not phase.frozen and self.stale >= config.patience:
+                    accelerator.print(f"No better reading for {self.stale} epochs: stopping early.")
+                    return False
+                self._run_epoch(phase, loaded)
         return True
+
+    def _load(self, epochs: int) -> Iterator[Any]:
+        """The batches of all epochs that a phase has left: its loader's processes never stop to be started anew."""
+        first, done = self._epoch_number(), self.place["epoch"]
+        starts = [self.place["step"], *[0] * (epochs - done - 1)]
+        batches = [self._batches(first + i, start) for i, start in enumerate(starts)]
+        yield from build_loader(self.datasets["train"], chain.from_iterable(batches), self.config.workers)
 
     def _say(self, text: str) -> None:
         if not self.quiet:
@@ -562,8 +571,8 @@ class Trainer:
             a.num_processes,
         )
 
-    def _run_epoch(self, phase: Phase) -> None:
-        accelerator, config, epoch = self.accelerator, self.config, self._epoch_number()
+    def _run_epoch(self, phase: Phase, loaded: Iterator[Any]) -> None:
+        accelerator, epoch = self.accelerator, self._epoch_number()
         total = sum(p.epochs for p in self.phases)
         batches = self._batches(epoch, self.place["step"])
         train_mode(self.model)
@@ -578,7 +587,7 @@ class Trainer:
             dynamic_ncols=True,
         )
         with bar:
-            for pixels, texts, _ in self._waiting(build_loader(self.datasets["train"], batches, config.workers)):
+            for pixels, texts, _ in self._waiting(islice(loaded, len(batches))):
                 loss = self._step(pixels, texts, batches.batch_size)
                 self.place["step"] += 1
                 bar.update()
@@ -593,10 +602,9 @@ class Trainer:
         self.seconds += time.perf_counter() - started
         self._end_epoch(phase, epoch)
 
-    def _waiting(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """The loader's batches; adds up the time that it lets the network wait."""
+    def _waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches; adds up the time that they let the network wait."""
         started = time.perf_counter()
-        batches = iter(loader)  # starts the loader's processes
         while (batch := next(batches, None)) is not None:
             self.waited += time.perf_counter() - started
             yield batch
