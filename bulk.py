@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 
 from common import DEFAULT_CHECKPOINT, UserError, write_atomically
 from config import PredictConfig
-from data_loader import View
-from predict import CaptchaPredictor, check_positive
+from predict import CaptchaPredictor, View, check_positive
 
 METADATA_KEY = b"captcha_readings"
 READINGS = pa.schema(

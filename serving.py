@@ -36,8 +36,7 @@ from image_io import FORMATS, IMAGE_SUFFIXES, NotAPictureError, TooManyPixelsErr
 if TYPE_CHECKING:
     import fastapi
 
-    from data_loader import View
-    from predict import CaptchaPredictor, Prediction
+    from predict import CaptchaPredictor, Prediction, View
 
 KEPT_MODELS = 3  # in memory at a time
 PATIENCE = 0.004  # seconds that a batch waits for pictures which are being decoded

@@ -504,7 +504,8 @@ class Teacher:
             job.note, job.pictures = said.get("note", job.note), said.get("pictures", job.pictures)
             job.result |= said.get("result", {})
         elif match := re.match(r"Measuring, part (\d+) of (\d+)", line):
-            job.state, job.measured = "verifying", (int(match[1]) - 1, int(match[2]))
+            done, parts = int(match[1]) - 1, int(match[2])
+            job.state, job.measured, job.part = "verifying", (done, parts), done / parts
         elif match := re.search(r"epoch (\d+)/(\d+):.*?(\d+)/(\d+) \[", line):
             epoch, epochs, step, steps = map(int, match.groups())
             done, parts = job.measured
