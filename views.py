@@ -84,12 +84,13 @@ def _percent(probability: float) -> int:
 # --------------------------------------------------------------------------------------------------------------------
 # Read
 
-NO_READING = '<div class="card reading empty"><p>Choose a picture: what it says appears here.</p></div>'
 
-
-def no_reading(why: Exception | str) -> str:
+def no_reading(why: Exception | str, kind: str = "bad") -> str:
     """In place of a reading, why there is none."""
-    return f'<div class="card reading empty"><p class="bad">{sentence(why)}</p></div>'
+    return f'<div class="card reading empty"><p class="{kind}">{sentence(why)}</p></div>'
+
+
+NO_READING = no_reading("Choose a picture: what it says appears here", "")
 
 
 def reading_card(prediction: Prediction, milliseconds: float, model: str) -> str:

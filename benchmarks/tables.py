@@ -139,10 +139,7 @@ def split_set(source: Path | str, out: Path, split: str, seed: int) -> str:
     Returns:
         The command.
     """
-    line = f"make_dataset.py {source} --out {out} --split {split} --seed {seed}"
-    if not (ROOT / out).exists():
-        command(*shlex.split(line))
-    return f"python {line}"
+    return _make(out, f"make_dataset.py {source} --out {out} --split {split} --seed {seed}")
 
 
 def lepture(out: Path, count: int) -> str:
@@ -151,7 +148,11 @@ def lepture(out: Path, count: int) -> str:
     Returns:
         The command.
     """
-    line = f"benchmarks/draw_lepture.py {count} {out}"
+    return _make(out, f"benchmarks/draw_lepture.py {count} {out}")
+
+
+def _make(out: Path, line: str) -> str:
+    """Run what makes `out`, unless it is there; gives the command."""
     if not (ROOT / out).exists():
         command(*shlex.split(line))
     return f"python {line}"
