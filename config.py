@@ -12,7 +12,7 @@ from typing import Any, Literal
 ModelName = Literal["mixer", "crnn", "efficientnet", "resnet", "lacc"]
 HeadName = Literal["ctc", "mixer", "slots", "positions", "combination"]
 EngineName = Literal["local", "ray"]
-ResizeName = Literal["content", "pad", "stretch", "square"]
+ResizeName = Literal["natural", "content", "pad", "stretch", "square"]
 
 ALPHANUMERIC = "0-9A-Za-z"
 
@@ -28,12 +28,12 @@ class ModelConfig:
     max_length: int
     """Longest text it can write, in characters."""
     image_size: tuple[int, int]
-    """(height, width) in pixels of the network's input."""
+    """(height, width) in pixels of the network's input; with `resize: natural` the least width."""
     channels: int = 1
     """1: grey, 3: colour."""
     resize: ResizeName = "pad"
-    """How a picture comes to `image_size`: cut to its contents and stretched, padded in its shape, stretched, or padded
-    to a square."""
+    """How a picture comes to `image_size`: cut to its contents and as wide as they are, cut and stretched, padded in
+    its shape, stretched, or padded to a square."""
     head: HeadName = "ctc"
     """One class per step along the width, for CTC: `ctc` (BiLSTM) or `mixer` (convolution and attention). One class
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
@@ -79,7 +79,8 @@ class TrainConfig:
     """1: grey, 3: colour. Default: the model's own."""
     resize: ResizeName | None = None
     """`pad` keeps the picture's shape, `stretch` does not, `content` cuts off empty borders and stretches the rest,
-    `square` pads to a square. Default: the model's own."""
+    `natural` cuts them off and gives wide contents a wide input (for networks that read along the width), `square` pads
+    to a square. Default: the model's own."""
     head: HeadName | None = None
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None

@@ -7,6 +7,7 @@ call it, so a picture gives the same array everywhere. It needs no torch: servin
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import mmap
 import os
@@ -156,7 +157,39 @@ def _cut(pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, in
     return _resize(pixels[top:bottom, left:right], *size)
 
 
+STEP = 16  # pixels; the widths of inputs that follow the shape are multiples of it
+WIDEST = 2.5  # times the least width
+
+
+def natural_width(box: tuple[int, int, int, int], size: tuple[int, int]) -> int:
+    """Width of the input for what is in a box: its shape is kept, from the width of `size` (height, width) on.
+
+    Below that width there would be too few steps for many narrow letters.
+    """
+    left, top, right, bottom = box
+    return _step_width(size[0] * (right - left) / max(1, bottom - top), size)
+
+
+def _step_width(width: float, size: tuple[int, int]) -> int:
+    return min(max(STEP * round(width / STEP), size[1]), _widest(size))
+
+
+def _widest(size: tuple[int, int]) -> int:
+    return STEP * int(WIDEST * size[1] / STEP)
+
+
+def crop_in_shape(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut (H, W, C) to its `content_box`, then resize that to the height of `size` and its `natural_width`.
+
+    Letters far apart stay as wide as they are; stretched to one width, those of a long word lose their strokes.
+    """
+    box = content_box(pixels)
+    return _cut(pixels, box, (size[0], natural_width(box, size)))
+
+
+CUT = ("natural", "content")  # ways of resizing that see a part of the picture, which may be looked at from nearer
 RESIZERS: dict[str, Resizer] = {
+    "natural": crop_in_shape,
     "content": crop_and_stretch,
     "pad": pad_and_resize,
     "stretch": stretch,
@@ -176,7 +209,7 @@ def seen_box(pixels: np.ndarray, resize: str, size: tuple[int, int]) -> tuple[fl
         (left, top, right, bottom) in pixels of the picture. Where the input is padded, the box reaches beyond it.
     """
     height, width = pixels.shape[:2]
-    if resize == "content":
+    if resize in CUT:
         return content_box(pixels)
     if resize == "stretch":
         return 0, 0, width, height
@@ -220,9 +253,10 @@ class CaptchaTransform:
         self.channels = config.channels
         self.resize = config.resize
         self.strength = strength if train else 0.0
+        self.widest = _widest(self.size) if self.resize == "natural" else self.size[1]
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """RGB picture to (H, W, C) uint8."""
+        """RGB picture to (H, W, C) uint8; W differs from picture to picture with `resize: natural`."""
         return RESIZERS[self.resize](self._pixels(image), self.size)
 
     def view(self, image: Image.Image) -> View:
@@ -230,7 +264,7 @@ class CaptchaTransform:
         whole = self._pixels(image)
         height, width = whole.shape[:2]
         box = seen_box(whole, self.resize, self.size)
-        pixels = _cut(whole, box, self.size) if self.resize == "content" else RESIZERS[self.resize](whole, self.size)  # type: ignore[arg-type]
+        pixels = self._cut(whole, box) if self.resize in CUT else RESIZERS[self.resize](whole, self.size)  # type: ignore[arg-type]
         shrink = max(1.0, height / (COPY * self.size[0]), width / (COPY * self.size[1]))
         copy = _resize(whole, max(1, round(height / shrink)), max(1, round(width / shrink)))
         return View(self.finish(pixels), box, copy, (height / copy.shape[0], width / copy.shape[1]))
@@ -238,7 +272,7 @@ class CaptchaTransform:
     def closer(self, view: View, start: float, stop: float) -> View | None:
         """The part of a picture between two shares, 0 to 1, of the width of a view, cut to its contents.
 
-        For `resize: content` alone; None where the part is too narrow.
+        For a `resize` that is in `CUT` alone; None where the part is too narrow.
         """
         down, across = view.scale
         left, _, right, _ = view.box
@@ -250,7 +284,11 @@ class CaptchaTransform:
         cut = content_box(part)
         inner_left, top, inner_right, bottom = cut
         box = ((first + inner_left) * across, top * down, (first + inner_right) * across, bottom * down)
-        return View(self.finish(_cut(part, cut, self.size)), box, view.copy, view.scale)
+        return View(self.finish(self._cut(part, cut)), box, view.copy, view.scale)
+
+    def _cut(self, pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+        width = natural_width(box, self.size) if self.resize == "natural" else self.size[1]
+        return _cut(pixels, box, (self.size[0], width))
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
@@ -343,16 +381,15 @@ class CaptchaDataset:
         names: Callable[[int], str] = "sample {}".format,
     ) -> None:
         self.images, self.texts, self.transform, self.seed, self.names = images, texts, transform, seed, names
-        height, width = transform.size
-        shape = (len(texts), height, width, transform.channels)
+        shape = (len(texts), transform.size[0], transform.widest, transform.channels)
         # Decoding costs more than augmenting: keep the prepared pictures where they fit. Every epoch has new loader
         # processes, so what one of them prepares must outlive it.
         self._cache = _shared_zeros(shape) if np.prod(shape, dtype=np.int64) <= cache_bytes() else None
-        self._cached = _shared_zeros((len(texts),)).view(bool)
+        self._widths = _shared_zeros((2 * len(texts),)).view(np.uint16)  # of the prepared pictures; 0: not yet
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the prepared pictures: a loader process that is not forked prepares its own."""
-        return self.__dict__ | {"_cache": None, "_cached": np.zeros(len(self.texts), dtype=bool)}
+        return self.__dict__ | {"_cache": None, "_widths": np.zeros(len(self.texts), dtype=np.uint16)}
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -369,12 +406,12 @@ class CaptchaDataset:
         return open_image(self.images[index], self.names(index))
 
     def _prepared(self, index: int) -> np.ndarray:
-        if self._cached[index]:
-            return self._cache[index]  # type: ignore[index]
+        if width := self._widths[index]:
+            return self._cache[index, :, :width]  # type: ignore[index]
         pixels = self.transform.prepare(self.image(index))
         if self._cache is not None:
-            self._cache[index] = pixels
-            self._cached[index] = True
+            self._cache[index, :, : pixels.shape[1]] = pixels
+            self._widths[index] = pixels.shape[1]
         return pixels
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[np.ndarray, str, int]:
@@ -397,6 +434,7 @@ class MixedDataset:
 
     def __init__(self, real: CaptchaDataset, render: Callable[[int], tuple[bytes, str]], count: int) -> None:
         self.real, self.render, self.count = real, render, count
+        self.transform = real.transform
 
     def __len__(self) -> int:
         return len(self.real) + self.count
@@ -409,7 +447,7 @@ class MixedDataset:
         number = epoch * self.count + index - len(self.real)
         encoded, text = self.render(number)
         rng = np.random.default_rng((self.real.seed, epoch, index))
-        return self.real.transform(open_image(encoded, f"synthetic captcha {number}"), rng), text, index
+        return self.transform(open_image(encoded, f"synthetic captcha {number}"), rng), text, index
 
 
 class _Column:
@@ -533,16 +571,48 @@ class EpochBatches:
             yield [(self.epoch, int(index)) for index in batch]
 
 
-def collate(samples: Sequence[tuple[np.ndarray, str, int]]) -> tuple[torch.Tensor, list[str], list[int]]:
-    """Stack samples: pixels (N, C, H, W) uint8, labels, indices."""
-    import torch
-
-    pixels, texts, indices = zip(*samples, strict=True)
-    return torch.from_numpy(np.stack(pixels)), list(texts), list(indices)
+Part = tuple["torch.Tensor", list[str], list[int]]  # pixels (N, C, H, W) uint8, labels, indices
+PARTS = 4  # of a batch of pictures with many widths, each part with one of its own
+SPREAD = (-0.1, 0.35)  # the width of a part in training, as the logarithm of how much wider it is made
 
 
-def build_loader(dataset: Any, batches: Any, workers: int = 0) -> Any:
-    """A torch DataLoader over `batches` (a batch sampler, or any iterable of key lists)."""
+class Collate:
+    """Stack samples into a batch: a list of parts, one where all pictures have the same width.
+
+    With `resize: natural` the pictures are sorted by width, and the pictures of a part resized to its median width.
+
+    Args:
+        transform: that the pictures went through.
+        parts: at most, so that all processes of a training have as many.
+    """
+
+    def __init__(self, transform: CaptchaTransform, parts: int = PARTS) -> None:
+        self.transform = transform
+        self.parts = parts if transform.resize == "natural" else 1
+
+    def __call__(self, samples: Sequence[tuple[np.ndarray, str, int]]) -> list[Part]:
+        """Pixels (C, H, W), labels and indices to parts."""
+        if self.parts == 1:
+            return [self._stack(samples)]
+        ordered = sorted(samples, key=lambda sample: sample[0].shape[2])
+        bounds = np.linspace(0, len(ordered), min(self.parts, len(ordered)) + 1).round().astype(int)
+        return [self._stack(ordered[a:b]) for a, b in itertools.pairwise(bounds)]
+
+    def _stack(self, samples: Sequence[tuple[np.ndarray, str, int]]) -> Part:
+        import torch
+
+        pixels, texts, indices = zip(*samples, strict=True)
+        if self.parts > 1:
+            width = float(np.median([p.shape[2] for p in pixels]))
+            if self.transform.strength:
+                width *= math.exp(np.random.default_rng(indices).uniform(*SPREAD))
+            height, wide = self.transform.size[0], _step_width(width, self.transform.size)
+            pixels = [self.transform.finish(_resize(p.transpose(1, 2, 0), height, wide)) for p in pixels]
+        return torch.from_numpy(np.stack(pixels)), list(texts), list(indices)
+
+
+def build_loader(dataset: Any, batches: Any, workers: int = 0, parts: int = PARTS) -> Any:
+    """A torch DataLoader over `batches` (a batch sampler, or any iterable of key lists); see `Collate`."""
     import torch
 
     # Every iterator draws a seed for its workers. From torch's own generator it would shift the dropout of an epoch
@@ -551,7 +621,7 @@ def build_loader(dataset: Any, batches: Any, workers: int = 0) -> Any:
     return torch.utils.data.DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=collate,
+        collate_fn=Collate(dataset.transform, parts),
         num_workers=workers,
         worker_init_fn=_ignore_signals,
         generator=generator,

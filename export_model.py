@@ -13,6 +13,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from accuracy_calculator import load_labelled
 from common import DEFAULT_CHECKPOINT, ROOT, UserError, parse_config, run, write_atomically
 from config import ExportConfig
+from data_loader import STEP
 from model import CaptchaModel, load_model, read_metadata
 from predict import CaptchaPredictor, ImageLike, find_images
 
@@ -41,7 +43,9 @@ class _LogProbs(nn.Module):
 
 
 def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
-    """Write `checkpoint` as an ONNX model of dynamic batch size, with the checkpoint's metadata inside.
+    """Write `checkpoint` as an ONNX model with the checkpoint's metadata inside.
+
+    The batch size is dynamic, and with `resize: natural` the width, which must be a multiple of 16, too.
 
     Raises:
         UserError: the checkpoint cannot be used.
@@ -52,6 +56,9 @@ def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
     model = load_model(checkpoint)
     # Two pictures: a batch of one would be taken for a constant.
     example = torch.zeros(2, model.config.channels, *model.config.image_size, dtype=torch.uint8)
+    dynamic: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if model.config.resize == "natural":
+        dynamic[3] = STEP * torch.export.Dim("steps")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on its own internals
         program = torch.onnx.export(
@@ -59,7 +66,7 @@ def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
             (example,),
             input_names=["images"],
             output_names=["log_probs"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamic_shapes={"images": dynamic},
             dynamo=True,
             verbose=False,
         )
@@ -88,12 +95,14 @@ def check_parity(
     ours, theirs = CaptchaPredictor(checkpoint, device="cpu"), CaptchaPredictor(exported)
     worst, different = 0.0, 0
     for start in range(0, len(images), BATCH):
-        pixels = np.stack([ours.preprocess_image(image) for image in images[start : start + BATCH]])
-        a, b = ours.log_probs(pixels), theirs.log_probs(pixels)
-        likely = np.maximum(a, b) > LIKELY
-        worst = max(worst, float(np.abs(a - b)[likely].max()))
-        texts = [[r.text for r in ours.codec.decode(log_probs)] for log_probs in (a, b)]
-        different += sum(x != y for x, y in zip(*texts, strict=True))
+        pixels = [ours.preprocess_image(image) for image in images[start : start + BATCH]]
+        for width in {p.shape[2] for p in pixels}:
+            batch = np.stack([p for p in pixels if p.shape[2] == width])
+            a, b = ours.log_probs(batch), theirs.log_probs(batch)
+            likely = np.maximum(a, b) > LIKELY
+            worst = max(worst, float(np.abs(a - b)[likely].max()))
+            texts = [[r.text for r in ours.codec.decode(log_probs)] for log_probs in (a, b)]
+            different += sum(x != y for x, y in zip(*texts, strict=True))
     if worst > tolerance or different:
         raise UserError(
             f"{exported} disagrees with {checkpoint}: log-probabilities differ by up to {worst:.2g}, {different} of "

@@ -225,10 +225,15 @@ def score_labels(predictions: Sequence[Prediction], rows: Sequence[Row]) -> list
     if not predictions:
         return []
     codec = predictions[0].codec
-    log_probs = np.stack([p.log_probs for p in predictions])  # (N, T, C)
     reasons = [row.fault or _cannot_write(row.label, p) for row, p in zip(rows, predictions, strict=True)]
-    readings = codec.log_likelihood(log_probs, [p.text for p in predictions])
-    labels = codec.log_likelihood(log_probs, ["" if why else row.label for row, why in zip(rows, reasons, strict=True)])
+    texts = ["" if why else row.label for row, why in zip(rows, reasons, strict=True)]
+    readings, labels = np.empty(len(rows)), np.empty(len(rows))
+    steps = np.array([len(p.log_probs) for p in predictions])  # wide pictures have more
+    for count in np.unique(steps):
+        places = np.flatnonzero(steps == count)
+        log_probs = np.stack([predictions[i].log_probs for i in places])  # (N, T, C)
+        readings[places] = codec.log_likelihood(log_probs, [predictions[i].text for i in places])
+        labels[places] = codec.log_likelihood(log_probs, [texts[i] for i in places])
     return [
         Score(p.text, p.confidence, float(reading), None if why else float(label), why)
         for p, reading, label, why in zip(predictions, readings, labels, reasons, strict=True)

@@ -60,7 +60,7 @@ from common import (
     write_text,
 )
 from config import DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
-from data_loader import CaptchaDataset, EpochBatches, MixedDataset, build_loader, load_data
+from data_loader import PARTS, CaptchaDataset, EpochBatches, MixedDataset, Part, build_loader, load_data
 from make_dataset import is_dataset, load_info, make_dataset
 from model import (
     MODELS,
@@ -193,7 +193,7 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
     if len(images) == 0:
         raise UserError(f"{folder} has no training pictures: change --split or add data")
     size = config.image_size or (start.image_size if start else None)
-    if size is None and (config.resize or defaults.resize) in ("content", "stretch"):
+    if size is None and (config.resize or defaults.resize) in ("natural", "content", "stretch"):
         size = (defaults.height, 4 * defaults.height)
     if size is None:
         chosen = np.random.default_rng(0).permutation(len(images))[:500]
@@ -376,7 +376,7 @@ def validate(
     mine = list(range(rank, len(dataset), world))
     batches = [mine[i : i + config.batch_size] for i in range(0, len(mine), config.batch_size)]
     rows: list[tuple[int, str, float, float]] = []
-    for pixels, texts, indices in build_loader(dataset, batches, config.workers):
+    for pixels, texts, indices in chain.from_iterable(build_loader(dataset, batches, config.workers)):
         with accelerator.autocast():
             logits = model(pixels.to(accelerator.device))
         losses = model.losses(logits, texts).tolist()
@@ -550,7 +550,8 @@ class Trainer:
         first, done = self._epoch_number(), self.place["epoch"]
         starts = [self.place["step"], *[0] * (epochs - done - 1)]
         batches = [self._batches(first + i, start) for i, start in enumerate(starts)]
-        yield from build_loader(self.datasets["train"], chain.from_iterable(batches), self.config.workers)
+        parts = min(PARTS, max(1, batches[0].batch_size // self.accelerator.num_processes // 4))
+        yield from build_loader(self.datasets["train"], chain.from_iterable(batches), self.config.workers, parts)
 
     def _say(self, text: str) -> None:
         if not self.quiet:
@@ -587,8 +588,8 @@ class Trainer:
             dynamic_ncols=True,
         )
         with bar:
-            for pixels, texts, _ in self._waiting(islice(loaded, len(batches))):
-                loss = self._step(pixels, texts, batches.batch_size)
+            for parts in self._waiting(islice(loaded, len(batches))):
+                loss = self._step(parts, batches.batch_size)
                 self.place["step"] += 1
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
@@ -611,21 +612,25 @@ class Trainer:
             started = time.perf_counter()
         self.waited += time.perf_counter() - started
 
-    def _step(self, pixels: torch.Tensor, texts: list[str], global_batch: int) -> float:
+    def _step(self, parts: list[Part], global_batch: int) -> float:
         accelerator, config = self.accelerator, self.config
         self.optimizer.zero_grad()
-        with accelerator.autocast():
-            logits = self.wrapped(pixels.to(accelerator.device))
-        losses = self.model.losses(logits, texts, config.label_smoothing)
-        # Processes average their gradients: scaled so that the average is that of the global batch, whatever the split.
-        loss = losses.sum() * accelerator.num_processes / global_batch
-        accelerator.backward(loss)
+        total = torch.zeros((), device=accelerator.device)
+        for pixels, texts, _ in parts:
+            with accelerator.autocast():
+                logits = self.wrapped(pixels.to(accelerator.device))
+            losses = self.model.losses(logits, texts, config.label_smoothing)
+            # Processes average their gradients: scaled so that the average is that of the global batch, whatever the
+            # split.
+            loss = losses.sum() * accelerator.num_processes / global_batch
+            accelerator.backward(loss)
+            total += loss.detach()
         if config.clip_norm:
             accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimizer.step()
         if config.schedule != "plateau":
             self.schedule.step()
-        value = float(accelerator.reduce(loss.detach(), "mean"))
+        value = float(accelerator.reduce(total, "mean"))
         if not math.isfinite(value):
             raise UserError(
                 f"the loss is {value} after step {self.place['step'] + 1} of epoch {self._epoch_number() + 1}: lower "

@@ -45,7 +45,7 @@ class Defaults:
 
 
 MODELS: dict[str, Defaults] = {
-    "mixer": Defaults("residual-wide", "mixer", channels=3, height=32, hidden=160, resize="content"),
+    "mixer": Defaults("residual-wide", "mixer", channels=3, height=32, hidden=160, resize="natural"),
     "crnn": Defaults("residual", "ctc", channels=1, height=48, hidden=128),
     "efficientnet": Defaults("efficientnet-b0", "slots", channels=3, height=48, hidden=256),
     "resnet": Defaults("resnet18", "positions", channels=3, height=48, hidden=256),
@@ -431,7 +431,7 @@ class CaptchaModel(nn.Module):
         config: what a checkpoint needs to build the model again.
         alphabet: the characters it reads.
         codec: turns labels into targets and log-probabilities into readings.
-        steps: T, columns (CTC) or character positions (the other heads).
+        steps: T, columns (CTC; more of them for a picture that is wider) or character positions (the other heads).
 
     Raises:
         UserError: the configuration names no known part.
@@ -441,6 +441,14 @@ class CaptchaModel(nn.Module):
         super().__init__()
         if config.head not in HEADS:
             raise UserError(f"no head {config.head!r}: choose one of {', '.join(HEADS)}")
+        if config.resize == "natural":
+            if config.head not in ("ctc", "mixer"):
+                raise UserError(f"the head {config.head!r} takes one width only: use another --resize than natural")
+            if config.image_size[1] % 16:
+                raise UserError(
+                    f"--image_size {list(config.image_size)} does not go with --resize natural: widths are "
+                    "multiples of 16 there"
+                )
         self.config = config
         self.alphabet = Alphabet(config.alphabet)
         self.codec = build_codec(config.head, self.alphabet)

@@ -27,7 +27,7 @@ from PIL import Image
 from codec import Alphabet, Codec, build_codec
 from common import DEFAULT_CHECKPOINT, UserError, available_cores, parse_config, run, write_text
 from config import ModelConfig, PredictConfig
-from data_loader import CaptchaTransform, View, build_transform
+from data_loader import CUT, CaptchaTransform, View, build_transform
 from image_io import IMAGE_SUFFIXES, open_image
 
 UNSURE = 0.5  # a reading of less confidence is looked at again
@@ -159,7 +159,7 @@ class CaptchaPredictor:
         if not views:
             return []
         views, readings = list(views), self._read(views)
-        for margin in MARGINS if self.codec.head == "ctc" and self.config.resize == "content" else ():
+        for margin in MARGINS if self.codec.head == "ctc" and self.config.resize in CUT else ():
             again = {}
             for i, reading in enumerate(readings):
                 if reading.confidence < UNSURE and reading.spans:
@@ -174,11 +174,16 @@ class CaptchaPredictor:
         return readings
 
     def _read(self, views: list[View]) -> list[Prediction]:
-        log_probs = self.log_probs(np.stack([view.pixels for view in views]))
-        return [
-            Prediction(r.text, r.confidence, r.char_confidences, r.spans, rows, self.codec, view.box)
-            for r, rows, view in zip(self.codec.decode(log_probs), log_probs, views, strict=True)
-        ]
+        readings: dict[int, Prediction] = {}
+        widths = [view.pixels.shape[2] for view in views]
+        for width in sorted(set(widths)):
+            places = [i for i, w in enumerate(widths) if w == width]
+            log_probs = self.log_probs(np.stack([views[i].pixels for i in places]))
+            for i, r, rows in zip(places, self.codec.decode(log_probs), log_probs, strict=True):
+                readings[i] = Prediction(
+                    r.text, r.confidence, r.char_confidences, r.spans, rows, self.codec, views[i].box
+                )
+        return [readings[i] for i in range(len(views))]
 
 
 def _around(reading: Prediction, margin: float) -> tuple[float, float]:

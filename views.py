@@ -486,6 +486,7 @@ HEADS = {
     "combination": "label-combination classifier",
 }
 RESIZES = {
+    "natural": "at least; cut to its contents, wide ones are wider",
     "content": "cut to its contents and stretched",
     "pad": "shape kept, padded",
     "stretch": "stretched",

@@ -125,6 +125,20 @@ def reader(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory: 
 
 
 @pytest.fixture(scope="session")
+def natural(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, with random weights, whose input is as wide as the contents of the picture."""
+    import torch
+
+    from image_io import open_image
+    from model import build_model, save_checkpoint
+
+    torch.manual_seed(6)
+    model = build_model(tiny("mixer", resize="natural"))
+    _settle(model, torch.from_numpy(np.stack([_pixels(model, open_image(png))[..., :48] for png, _ in captchas])))
+    return save_checkpoint(model, tmp_path_factory.mktemp("natural") / "natural.safetensors")
+
+
+@pytest.fixture(scope="session")
 def exported(reader: Path) -> Path:
     """The reader as an .onnx file."""
     from export_model import export_onnx

@@ -11,6 +11,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,13 +273,73 @@ def test_a_closer_look_is_at_the_part_asked_for(enlarged: int) -> None:
     assert again is not None and again.box == pytest.approx(near.box, abs=3 * enlarged)
 
 
+def words(*lengths: int) -> list[bytes]:
+    """Pictures with a square for each letter, far apart."""
+    encoded = []
+    for length in lengths:
+        pixels = np.full((40, 60 + 60 * length, 3), 255, dtype=np.uint8)
+        for i in range(length):
+            pixels[8:32, 40 + 60 * i : 64 + 60 * i] = 15 * length
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    return encoded
+
+
+NATURAL: dict[str, Any] = {"resize": "natural", "image_size": (32, 128), "channels": 3}
+
+
+def test_wide_contents_get_a_wide_input() -> None:
+    transform = build_transform(config(**NATURAL))
+    widths = [transform(Image.open(io.BytesIO(word))).shape[2] for word in words(1, 2, 4, 5, 7, 12)]
+    assert widths[:2] == [128, 128] and widths[-1] == 320  # the least and the most
+    assert widths == sorted(widths) and all(width % 16 == 0 for width in widths)
+    for word, width in zip(words(4, 5), widths[2:4], strict=True):
+        pixels = transform(Image.open(io.BytesIO(word)))
+        rows, columns = (np.flatnonzero((pixels[0] < 200).any(axis=axis)) for axis in (1, 0))
+        assert columns[np.flatnonzero(np.diff(columns) > 1)[0]] - columns[0] == pytest.approx(len(rows), abs=3), width
+
+
+def test_a_closer_look_at_few_letters_takes_a_narrower_input() -> None:
+    transform = build_transform(config(**NATURAL))
+    whole = transform.view(Image.open(io.BytesIO(words(7)[0])))
+    near = transform.closer(whole, 0.0, 0.5)
+    assert near is not None and 128 < near.pixels.shape[2] < whole.pixels.shape[2]
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_batch_of_many_widths_comes_in_parts_of_one_width(train: bool) -> None:
+    lengths = [4, 12, 4, 6, 5, 9, 12, 1]
+    dataset = CaptchaDataset(words(*lengths), [f"{n}" for n in lengths], build_transform(config(**NATURAL), train, 0.1))
+    key = [(0, i) if train else i for i in range(8)]
+    for workers in (0, 1):
+        (parts,) = build_loader(dataset, [key], workers)
+        assert sorted(i for _, _, indices in parts for i in indices) == list(range(8)) and len(parts) == 4
+        for pixels, texts, indices in parts:
+            assert texts == [f"{lengths[i]}" for i in indices]
+            assert pixels.shape[1:3] == (3, 32) and pixels.shape[3] % 16 == 0 and 128 <= pixels.shape[3] <= 320
+            if not train:  # the shade of its letters tells which word it is
+                assert [int(p.min()) for p in pixels] == pytest.approx([15 * lengths[i] for i in indices], abs=2)
+        assert [len(texts) for _, texts, _ in parts] == [2, 2, 2, 2]
+    assert len(next(iter(build_loader(dataset, [key], parts=2)))) == 2
+
+
+def test_prepared_pictures_keep_their_widths() -> None:
+    dataset = CaptchaDataset(words(4, 12), ["a", "b"], build_transform(config(**NATURAL)))
+    first = [dataset[i][0] for i in range(2)]
+    dataset.images = [b"gone"] * 2
+    assert all(np.array_equal(dataset[i][0], first[i]) for i in range(2))
+    assert first[0].shape[2] < first[1].shape[2]
+
+
 @pytest.mark.parametrize("resize", RESIZERS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", [(1, 1), (1000, 2), (2, 1000), (48, 16)])
 def test_any_shape_comes_to_the_input_size(resize: str, channels: int, shape: tuple[int, int]) -> None:
     transform = build_transform(config(resize=resize, channels=channels))
     pixels = transform(noise("RGB", shape))
-    assert (pixels.shape, pixels.dtype) == ((channels, 16, 48), np.uint8)
+    assert (pixels.shape[:2], pixels.dtype) == ((channels, 16), np.uint8)
+    assert pixels.shape[2] == (112 if resize == "natural" and shape == (1000, 2) else 48)
     assert pixels.flags.c_contiguous
 
 
@@ -327,11 +388,11 @@ def test_workers_change_nothing(make: Callable[..., CaptchaDataset]) -> None:
     batches = list(EpochBatches(len(dataset), 8, seed=0, epoch=2))
     runs = [list(build_loader(make(), batches, workers)) for workers in (0, 2)]
     assert len(runs[0]) == len(batches) == 5
-    for (pixels, texts, indices), (same, same_texts, same_indices) in zip(*runs, strict=True):
+    for ((pixels, texts, indices),), ((same, same_texts, same_indices),) in zip(*runs, strict=True):
         assert pixels.equal(same)
         assert (texts, indices) == (same_texts, same_indices)
         assert texts == [dataset.texts[i] for i in indices]
-    assert [i for _, _, indices in runs[0] for i in indices] == [i for batch in batches for _, i in batch]
+    assert [i for ((_, _, indices),) in runs[0] for i in indices] == [i for batch in batches for _, i in batch]
 
 
 def test_loading_leaves_the_generator_of_dropout_alone(make: Callable[..., CaptchaDataset]) -> None:
@@ -342,9 +403,9 @@ def test_loading_leaves_the_generator_of_dropout_alone(make: Callable[..., Captc
 
 def test_what_a_worker_prepared_serves_the_next_epoch(make: Callable[..., CaptchaDataset]) -> None:
     dataset = make(train=False)
-    first = [pixels for pixels, _, _ in build_loader(dataset, [[i] for i in range(6)], workers=1)]
+    first = [pixels for ((pixels, _, _),) in build_loader(dataset, [[i] for i in range(6)], workers=1)]
     dataset.images = [b"gone"] * len(dataset)
-    again = [pixels for pixels, _, _ in build_loader(dataset, [[i] for i in range(6)], workers=1)]
+    again = [pixels for ((pixels, _, _),) in build_loader(dataset, [[i] for i in range(6)], workers=1)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     alone = pickle.loads(pickle.dumps(dataset))
     with pytest.raises(UserError):

@@ -27,7 +27,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     monkeypatch.setattr(export_model, "export_onnx", lambda checkpoint, out: out.write_bytes(exported.read_bytes()))
 
 
-@pytest.mark.parametrize("name", ["mixer", "crnn", "efficientnet", "resnet", "lacc"])
+@pytest.mark.parametrize("name", ["crnn", "efficientnet", "resnet", "lacc"])
 def test_every_model_gives_the_same_figures_for_any_batch(
     name: str, tiny: Callable, settle: Callable, captchas: list[tuple[bytes, str]], tmp_path: Path
 ) -> None:
@@ -49,6 +49,20 @@ def test_every_model_gives_the_same_figures_for_any_batch(
         assert np.abs(ours - theirs).max() < 1e-3
     assert np.abs(theirs[0] - theirs[1]).max() > 1e-2, "different pictures, different figures"
     assert check_parity(checkpoint, out, [png for png, _ in captchas], 1e-3)[1] == 0
+
+
+def test_an_input_of_any_width_gives_the_same_figures(natural: Path, tmp_path: Path) -> None:
+    out = export_onnx(natural, tmp_path / "natural.onnx")
+    model, session = load_model(natural), onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    for n, width in ((1, 48), (3, 80), (2, 112)):
+        pixels = np.random.default_rng(n).integers(0, 256, (n, model.config.channels, 16, width), dtype=np.uint8)
+        (theirs,) = session.run(None, {"images": pixels})
+        with torch.inference_mode():
+            ours = model.log_probs(torch.from_numpy(pixels)).numpy()
+        assert theirs.shape == (n, width // 4, 5)
+        assert np.abs(ours - theirs).max() < 1e-3
+    pictures = [Image.effect_noise((width, 40), 90) for width in (60, 400, 130, 400, 250, 60)]
+    assert check_parity(natural, out, pictures, 1e-3)[1] == 0
 
 
 def test_notes_of_other_tools_in_the_file_do_no_harm(exported: Path, tmp_path: Path) -> None:

@@ -290,10 +290,12 @@ def test_a_preset_that_is_wrong_is_one_sentence(text: str, named: str, train: Ca
         ("dropout", 1.5),
         ("warmup", 2),
         ("image_size", "[4,8]"),
+        ("resize", "natural"),  # of 50 columns, and with slots
     ],
 )
 def test_numbers_that_make_no_sense_are_named(flag: str, value: object, train: Callable) -> None:
-    result = train(*SCRATCH, f"--{flag}={value}")
+    size = ["--image_size", "[16,50]"] if value == "natural" else []
+    result = train(*SCRATCH, f"--{flag}={value}", *size)
     assert_one_sentence(result, flag, code=2 if value == "nan" else 1)
     assert not result.out.exists()
 
@@ -498,6 +500,15 @@ def test_the_other_models_train_too(model: str, train: Callable) -> None:
     result = train(*SCRATCH, "--model", model, "--epochs", 1, "--limit", 16)
     assert result.code == 0, result.stderr
     assert read_metadata(result.out / "best.safetensors")["model"]["name"] == model
+
+
+def test_a_batch_in_parts_trains_as_a_whole_one(train: Callable) -> None:
+    """Pictures no wider than the least width come in parts, but as they would all together."""
+    flags = [*SCRATCH, "--model", "mixer", "--epochs", 2, "--dropout", 0, "--augment", 0, "--learning_rate", "1e-5"]
+    parts, whole = (train(*flags, "--image_size", "[16,128]", "--resize", resize) for resize in ("natural", "content"))
+    assert (parts.code, whole.code) == (0, 0), parts.stderr + whole.stderr
+    for a, b in zip(history(parts.out), history(whole.out), strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.05)  # each part has statistics of its own
 
 
 def test_weight_decay_spares_biases_and_norms() -> None:

@@ -175,6 +175,20 @@ def test_only_the_unsure_of_a_batch_are_looked_at_again(looking: Callable) -> No
     assert [len(pixels) for pixels in seen] == [4, 1]
 
 
+def test_pictures_of_many_widths_are_read_together_as_alone(natural: Path) -> None:
+    """The network gets pictures of one width at a time; the readings come in the order of the pictures."""
+    predictor = CaptchaPredictor(natural, threads=1)
+    pictures = [Image.effect_noise((width, 40), 90) for width in (60, 400, 130, 400, 250, 60)]
+    assert len({predictor.view(picture).pixels.shape[2] for picture in pictures}) >= 3
+    together = predictor.predict(pictures)
+    alone = [predictor.predict([picture])[0] for picture in pictures]
+    assert [p.text for p in together] == [p.text for p in alone]
+    for a, b in zip(together, alone, strict=True):
+        assert a.log_probs.shape == b.log_probs.shape and a.box == b.box
+        assert a.log_probs == pytest.approx(b.log_probs, abs=1e-3)
+    assert len({len(p.log_probs) for p in together}) >= 2
+
+
 def test_a_network_that_sees_whole_pictures_looks_once(looking: Callable) -> None:
     predictor, seen = looking(says("ab", 0.3, 4), resize="pad")
     assert predictor.predict([bars()])[0].text == "ab" and len(seen) == 1
