@@ -48,14 +48,19 @@ def parse_config(
     """
     from jsonargparse import ArgumentParser, set_parsing_settings
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the strings under the fields
+    words = list(sys.argv[1:] if argv is None else argv)
+    helping = any(word == "-h" or word.startswith("--h") for word in words)
+    # The strings under the fields explain them; to read the sources for these takes longer than to parse the flags.
+    set_parsing_settings(docstring_parse_attribute_docstrings=helping)
     parser = ArgumentParser(description=description, exit_on_error=True)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below; flags override it")
     if positional:
-        parser.add_argument(positional, nargs="+", type=str, help=_field_help(config_class, positional))
+        parser.add_argument(
+            positional, nargs="+", type=str, help=_field_help(config_class, positional) if helping else ""
+        )
     parser.add_class_arguments(config_class, skip={positional} if positional else set())
     switches = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type in ("bool", bool)}
-    arguments = parser.parse_args(_normalised(sys.argv[1:] if argv is None else argv, switches))
+    arguments = parser.parse_args(_normalised(words, switches))
     values = arguments.as_dict()
     names = {field.name for field in dataclasses.fields(config_class)}
     return config_class(**{name: value for name, value in values.items() if name in names})
