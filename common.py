@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -111,6 +112,7 @@ def run(main: Callable[[], int | None]) -> None:
             raise
         print(f"error: there is no room to write ({error}): make room and run it again", file=sys.stderr)
         code = 1
+    gc.freeze()  # else the interpreter searches all that was imported for cycles once more before it goes: 60 ms
     sys.exit(code or 0)
 
 

@@ -15,6 +15,7 @@ EngineName = Literal["local", "ray"]
 ResizeName = Literal["natural", "content", "pad", "stretch", "square"]
 
 ALPHANUMERIC = "0-9A-Za-z"
+WIDTH_STEP = 16  # pixels; where the input's width follows the picture, it is a multiple of this
 
 
 @dataclass

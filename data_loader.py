@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from common import UserError
-from config import ModelConfig
+from config import WIDTH_STEP, ModelConfig
 from image_io import open_image
 
 if TYPE_CHECKING:
@@ -157,7 +157,6 @@ def _cut(pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, in
     return _resize(pixels[top:bottom, left:right], *size)
 
 
-STEP = 16  # pixels; the widths of inputs that follow the shape are multiples of it
 WIDEST = 2.5  # times the least width
 
 
@@ -171,11 +170,11 @@ def natural_width(box: tuple[int, int, int, int], size: tuple[int, int]) -> int:
 
 
 def _step_width(width: float, size: tuple[int, int]) -> int:
-    return min(max(STEP * round(width / STEP), size[1]), _widest(size))
+    return min(max(WIDTH_STEP * round(width / WIDTH_STEP), size[1]), _widest(size))
 
 
 def _widest(size: tuple[int, int]) -> int:
-    return STEP * int(WIDEST * size[1] / STEP)
+    return WIDTH_STEP * int(WIDEST * size[1] / WIDTH_STEP)
 
 
 def crop_in_shape(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

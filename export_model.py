@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from accuracy_calculator import load_labelled
 from common import DEFAULT_CHECKPOINT, ROOT, UserError, parse_config, run, write_atomically
-from config import ExportConfig
-from data_loader import STEP
+from config import WIDTH_STEP, ExportConfig
 from model import CaptchaModel, load_model, read_metadata
 from predict import CaptchaPredictor, ImageLike, find_images
 
@@ -58,7 +57,7 @@ def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
     example = torch.zeros(2, model.config.channels, *model.config.image_size, dtype=torch.uint8)
     dynamic: dict[int, Any] = {0: torch.export.Dim("batch")}
     if model.config.resize == "natural":
-        dynamic[3] = STEP * torch.export.Dim("steps")
+        dynamic[3] = WIDTH_STEP * torch.export.Dim("steps")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on its own internals
         program = torch.onnx.export(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from codec import Alphabet, build_codec
 from common import UserError, write_atomically
-from config import HeadName, ModelConfig, ResizeName
+from config import WIDTH_STEP, HeadName, ModelConfig, ResizeName
 
 CHECKPOINT_FORMAT = "captcha-reader/1"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -444,10 +444,10 @@ class CaptchaModel(nn.Module):
         if config.resize == "natural":
             if config.head not in ("ctc", "mixer"):
                 raise UserError(f"the head {config.head!r} takes one width only: use another --resize than natural")
-            if config.image_size[1] % 16:
+            if config.image_size[1] % WIDTH_STEP:
                 raise UserError(
                     f"--image_size {list(config.image_size)} does not go with --resize natural: widths are "
-                    "multiples of 16 there"
+                    f"multiples of {WIDTH_STEP} there"
                 )
         self.config = config
         self.alphabet = Alphabet(config.alphabet)
