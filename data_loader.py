@@ -582,12 +582,12 @@ class Collate:
 
     Args:
         transform: that the pictures went through.
-        parts: at most, so that all processes of a training have as many.
+        parts: at most, with `resize: natural`; as many in all processes of a training.
     """
 
     def __init__(self, transform: CaptchaTransform, parts: int = PARTS) -> None:
-        self.transform = transform
-        self.parts = parts if transform.resize == "natural" else 1
+        self.transform, self.natural = transform, transform.resize == "natural"
+        self.parts = parts if self.natural else 1
 
     def __call__(self, samples: Sequence[tuple[np.ndarray, str, int]]) -> list[Part]:
         """Pixels (C, H, W), labels and indices to parts."""
@@ -601,7 +601,7 @@ class Collate:
         import torch
 
         pixels, texts, indices = zip(*samples, strict=True)
-        if self.parts > 1:
+        if self.natural:
             width = float(np.median([p.shape[2] for p in pixels]))
             if self.transform.strength:
                 width *= math.exp(np.random.default_rng(indices).uniform(*SPREAD))

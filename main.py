@@ -417,6 +417,9 @@ def stop_on_signal(accelerator: Accelerator) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+PART_SIZE = 8  # pictures of one width, at least: BatchNorm takes its statistics from them
+
+
 class Trainer:
     """One training run: its parts, its place in the phases, and its state on disk.
 
@@ -550,7 +553,7 @@ class Trainer:
         first, done = self._epoch_number(), self.place["epoch"]
         starts = [self.place["step"], *[0] * (epochs - done - 1)]
         batches = [self._batches(first + i, start) for i, start in enumerate(starts)]
-        parts = min(PARTS, max(1, batches[0].batch_size // self.accelerator.num_processes // 4))
+        parts = min(PARTS, max(1, batches[0].batch_size // self.accelerator.num_processes // PART_SIZE))
         yield from build_loader(self.datasets["train"], chain.from_iterable(batches), self.config.workers, parts)
 
     def _say(self, text: str) -> None:
