@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from tables import (
     split_set,
     table,
     train,
+    weights,
     write_section,
 )
 
@@ -236,42 +237,46 @@ def reading() -> None:
         "`saved_models/reader.onnx`": (sys.executable, "saved_models/reader.onnx"),
         "ddddocr 1.6.1": (peer_python("ddddocr", DDDDOCR), "ddddocr"),
     }
-    pictures = as_files(f"{REAL}/captcha_v2", 500)
-    picture = str(pictures.parent / "0.png")
+    sets = {
+        "`captcha_v2`": as_files(f"{REAL}/captcha_v2", 500),
+        "`generic_upper`": as_files(f"{REAL}/generic_upper", 500),
+        "held-out schemes": as_files(WORK / "heldout", 500),
+    }
     once = "import ddddocr, sys; print(ddddocr.DdddOcr(show_ad=False).classification(open(sys.argv[1], 'rb').read()))"
     first = {
         "ddddocr": ["-c", once],
         "saved_models/reader.onnx": ["predict.py", "--checkpoint", "saved_models/reader.onnx"],
     }
-    found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in readers}
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {(s, r): [] for s in sets for r in readers}
+    starts: dict[str, list[float]] = {name: [] for name in readers}
+    picture = str(sets["`captcha_v2`"].parent / "0.png")
     for _ in range(ROUNDS):
         for name, (python, reader) in readers.items():  # in turn, so that a slow minute of the machine meets both
-            one = read_with(python, reader, pictures, one_core=True)
-            many = read_with(python, reader, pictures)
             started = time.perf_counter()
             subprocess.run([python, *first[reader], picture], check=True, capture_output=True, cwd=ROOT)
-            start = time.perf_counter() - started
-            found[name].append(
-                (one["median_ms"], many["images_per_second"], start, one["sequence_accuracy_ignore_case"])
-            )
-    rows = []
-    for name, values in found.items():
-        ms, per_second, start, accuracy = zip(*values, strict=True)
-        rows.append(
-            [
-                name,
-                f"{statistics.median(ms):.2f} ({min(ms):.2f} to {max(ms):.2f})",
-                f"{statistics.median(per_second):.0f} ({min(per_second):.0f} to {max(per_second):.0f})",
-                f"{statistics.median(start):.2f} ({min(start):.2f} to {max(start):.2f})",
-                f"{accuracy[0]:.2%}",
-            ]
-        )
-    head = ["reader", "ms, one picture, one core", "pictures a second, all cores", "s, new process", "ignoring case"]
+            starts[name].append(time.perf_counter() - started)
+        for what, pictures in sets.items():
+            for name, (python, reader) in readers.items():
+                one = read_with(python, reader, pictures, one_core=True)
+                many = read_with(python, reader, pictures)
+                accuracy = one["sequence_accuracy_ignore_case"]
+                found[what, name].append((one["median_ms"], many["images_per_second"], accuracy))
+    rows: list[list[object]] = []
+    for (what, name), values in found.items():
+        ms, per_second, accuracies = zip(*values, strict=True)
+        rows.append([what, name, _middle(ms, 2), _middle(per_second), f"{accuracies[0]:.2%}"])
+    head = ["500 pictures of", "reader", "ms, one picture, one core", "pictures a second, all cores", "ignoring case"]
+    begun = table(["reader", "s, new process"], [[name, _middle(values, 2)] for name, values in starts.items()])
     text = (
-        f"Medians of {ROUNDS} rounds and their range; 500 pictures of `captcha_v2`. {machine()}.\n\n"
-        f"{table(head, rows)}\n\n{fenced(['python benchmarks/run.py reading'])}"
+        f"Medians of {ROUNDS} rounds and their range. {machine()}, {weights()}.\n\n"
+        f"{table(head, rows)}\n\n{begun}\n\n{fenced(['python benchmarks/run.py unseen reading'])}"
     )
     write_section("speed.md", "reading", text)
+
+
+def _middle(values: Sequence[float], digits: int = 0) -> str:
+    """The median, and the range."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 # --------------------------------------------------------------------------------------------------------------------

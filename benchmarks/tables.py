@@ -122,14 +122,15 @@ def fenced(commands: list[str]) -> str:
 
 
 def train(out: Path, arguments: str) -> tuple[str, float]:
-    """Train, unless the very same run is complete: same settings, presets and shipped weights.
+    """Train, unless the very same run is complete: same settings, presets and starting weights.
 
     Returns:
         The command, and the seconds its epochs took (validation and start-up not counted).
     """
     line = f"main.py {arguments} --cpu --out {out}"
     presets = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
-    key = hashlib.sha256(b"".join([line.encode(), *presets, shipped_weights()])).hexdigest()
+    start = b"" if "--init scratch" in arguments else shipped_weights()
+    key = hashlib.sha256(b"".join([line.encode(), *presets, start])).hexdigest()
     done = ROOT / out / "done"
     if not done.exists() or done.read_text() != key:
         shutil.rmtree(ROOT / out, ignore_errors=True)
@@ -191,7 +192,7 @@ def as_files(data: Path | str, limit: int | None = None) -> Path:
     """Labelled pictures as files, for readers that know no parquet: a table of file and text."""
     from accuracy_calculator import load_labelled
 
-    folder = ROOT / WORK / "peers" / "pictures"
+    folder = ROOT / WORK / "peers" / "pictures" / Path(data).stem
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     images, texts, _ = load_labelled(str(data), split="all", limit=limit)
