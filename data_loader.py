@@ -381,7 +381,7 @@ class CaptchaDataset:
     ) -> None:
         self.images, self.texts, self.transform, self.seed, self.names = images, texts, transform, seed, names
         shape = (len(texts), transform.size[0], transform.widest, transform.channels)
-        # Decoding costs more than augmenting: keep the prepared pictures where they fit. Every epoch has new loader
+        # Decoding costs more than augmenting: keep the prepared pictures where they fit. Each phase has new loader
         # processes, so what one of them prepares must outlive it.
         self._cache = _shared_zeros(shape) if np.prod(shape, dtype=np.int64) <= cache_bytes() else None
         self._widths = _shared_zeros((2 * len(texts),)).view(np.uint16)  # of the prepared pictures; 0: not yet
