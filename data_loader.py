@@ -152,9 +152,11 @@ def crop_and_stretch(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _cut(pixels, content_box(pixels), size)
 
 
-def _cut(pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+def _cut(
+    pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int], natural: bool = False
+) -> np.ndarray:
     left, top, right, bottom = box
-    return _resize(pixels[top:bottom, left:right], *size)
+    return _resize(pixels[top:bottom, left:right], size[0], natural_width(box, size) if natural else size[1])
 
 
 WIDEST = 2.5  # times the least width
@@ -182,8 +184,7 @@ def crop_in_shape(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Letters far apart stay as wide as they are; stretched to one width, those of a long word lose their strokes.
     """
-    box = content_box(pixels)
-    return _cut(pixels, box, (size[0], natural_width(box, size)))
+    return _cut(pixels, content_box(pixels), size, natural=True)
 
 
 CUT = ("natural", "content")  # ways of resizing that see a part of the picture, which may be looked at from nearer
@@ -252,7 +253,8 @@ class CaptchaTransform:
         self.channels = config.channels
         self.resize = config.resize
         self.strength = strength if train else 0.0
-        self.widest = _widest(self.size) if self.resize == "natural" else self.size[1]
+        self.natural = self.resize == "natural"
+        self.widest = _widest(self.size) if self.natural else self.size[1]
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """RGB picture to (H, W, C) uint8; W differs from picture to picture with `resize: natural`."""
@@ -263,7 +265,10 @@ class CaptchaTransform:
         whole = self._pixels(image)
         height, width = whole.shape[:2]
         box = seen_box(whole, self.resize, self.size)
-        pixels = self._cut(whole, box) if self.resize in CUT else RESIZERS[self.resize](whole, self.size)  # type: ignore[arg-type]
+        if self.resize in CUT:
+            pixels = _cut(whole, box, self.size, self.natural)  # type: ignore[arg-type]
+        else:
+            pixels = RESIZERS[self.resize](whole, self.size)
         shrink = max(1.0, height / (COPY * self.size[0]), width / (COPY * self.size[1]))
         copy = _resize(whole, max(1, round(height / shrink)), max(1, round(width / shrink)))
         return View(self.finish(pixels), box, copy, (height / copy.shape[0], width / copy.shape[1]))
@@ -283,11 +288,7 @@ class CaptchaTransform:
         cut = content_box(part)
         inner_left, top, inner_right, bottom = cut
         box = ((first + inner_left) * across, top * down, (first + inner_right) * across, bottom * down)
-        return View(self.finish(self._cut(part, cut)), box, view.copy, view.scale)
-
-    def _cut(self, pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-        width = natural_width(box, self.size) if self.resize == "natural" else self.size[1]
-        return _cut(pixels, box, (self.size[0], width))
+        return View(self.finish(_cut(part, cut, self.size, self.natural)), box, view.copy, view.scale)
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
@@ -586,8 +587,8 @@ class Collate:
     """
 
     def __init__(self, transform: CaptchaTransform, parts: int = PARTS) -> None:
-        self.transform, self.natural = transform, transform.resize == "natural"
-        self.parts = parts if self.natural else 1
+        self.transform = transform
+        self.parts = parts if transform.natural else 1
 
     def __call__(self, samples: Sequence[tuple[np.ndarray, str, int]]) -> list[Part]:
         """Pixels (C, H, W), labels and indices to parts."""
@@ -601,7 +602,7 @@ class Collate:
         import torch
 
         pixels, texts, indices = zip(*samples, strict=True)
-        if self.natural:
+        if self.transform.natural:
             width = float(np.median([p.shape[2] for p in pixels]))
             if self.transform.strength:
                 width *= math.exp(np.random.default_rng(indices).uniform(*SPREAD))

@@ -13,6 +13,7 @@ import re
 import signal
 import tempfile
 from collections.abc import Callable
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fresh()
     monkeypatch.setattr(label_errors, "ROOT", tmp_path / "project")
     (tmp_path / "temporary").mkdir()
+    get_temp_dir()  # where processes meet is settled once: a socket's path in a test's own folder would be too long
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
 
