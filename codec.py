@@ -184,6 +184,46 @@ class CTCCodec:
         """
         return ctc_log_likelihood(log_probs, [self.encode(text) for text in texts])
 
+    def align(self, log_probs: np.ndarray, text: str) -> list[tuple[int, int]]:
+        """Where the characters of a known text are: the likeliest path that writes it (Viterbi, 1967).
+
+        Args:
+            log_probs: (T, C), normalised over C.
+            text: at least one character.
+
+        Returns:
+            (first step, step after the last) of each character.
+
+        Raises:
+            UserError: a character outside the alphabet, or more of them than T steps can write.
+        """
+        extended = [BLANK_ID]  # blank, first, blank, second, ..., blank
+        for symbol in self.encode(text):
+            extended += (symbol, BLANK_ID)
+        if self.steps_needed(text) > len(log_probs):
+            raise UserError(f"{len(log_probs)} steps cannot write {text!r}")
+        states = np.array(extended)
+        emitted = np.asarray(log_probs, dtype=np.float64)[:, states]  # (T, S)
+        leap = np.zeros(len(states), dtype=bool)
+        leap[3::2] = states[3::2] != states[1:-2:2]
+        scores = np.full(len(states), NEGATIVE_INFINITY)
+        scores[:2] = emitted[0, :2]
+        back = np.zeros(emitted.shape, dtype=np.int64)  # by how many states the best way here went on
+        came = np.full((3, len(states)), NEGATIVE_INFINITY)
+        for t in range(1, len(emitted)):
+            came[0], came[1, 1:] = scores, scores[:-1]
+            came[2, 2:] = np.where(leap[2:], scores[:-2], NEGATIVE_INFINITY)
+            back[t] = came.argmax(axis=0)
+            scores = came.max(axis=0) + emitted[t]
+        state = len(states) - 1 - int(scores[-2] > scores[-1])
+        path = []
+        for t in range(len(emitted) - 1, -1, -1):
+            path.append(state)
+            state -= int(back[t, state])
+        path.reverse()
+        steps = [[t for t, state in enumerate(path) if state == 2 * i + 1] for i in range(len(text))]
+        return [(found[0], found[-1] + 1) for found in steps]
+
     def alternatives(self, log_probs: np.ndarray, count: int = 3, beam: int = 16) -> list[tuple[str, float]]:
         """The likeliest texts of one sample, best first, by prefix beam search (Graves, 2012, section 7.5).
 

@@ -98,6 +98,11 @@ class TrainConfig:
     """Styles of the synthetic captchas, comma-separated."""
     mix_synthetic: float = 0.0
     """Synthetic pictures added to each epoch, as a share of the training set (0.5: one for every two real ones)."""
+    synthetic_weight: float = 1.0
+    """Weight of such a picture in the loss; that of a labelled one is 1."""
+    splice: float = 0.0
+    """Probability that a labelled picture is joined anew, cut between characters: the left part of one, the right part
+    of another. The starting weights find the cuts, so it takes trained ones, and a CTC head."""
     split: str = "80/10/10"
     """Train/validation/test percentages or numbers of pictures, where `data` is not split yet."""
     limit: int | None = None

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from codec import Codec, infeasible_labels
 from common import UserError
 from config import WIDTH_STEP, ModelConfig
 from image_io import open_image
@@ -290,6 +291,12 @@ class CaptchaTransform:
         box = ((first + inner_left) * across, top * down, (first + inner_right) * across, bottom * down)
         return View(self.finish(_cut(part, cut, self.size, self.natural)), box, view.copy, view.scale)
 
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Resize pixels (H, any width, C), of the input's height, to a width that the network takes."""
+        height, width = pixels.shape[:2]
+        box = (0, 0, width, height)
+        return _resize(pixels, height, natural_width(box, self.size) if self.natural else self.size[1])
+
     def _pixels(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
 
@@ -405,7 +412,8 @@ class CaptchaDataset:
         """The picture itself, RGB."""
         return open_image(self.images[index], self.names(index))
 
-    def _prepared(self, index: int) -> np.ndarray:
+    def prepared(self, index: int) -> np.ndarray:
+        """One picture cut and resized, not augmented, (H, W, C) uint8."""
         if width := self._widths[index]:
             return self._cache[index, :, :width]  # type: ignore[index]
         pixels = self.transform.prepare(self.image(index))
@@ -417,22 +425,73 @@ class CaptchaDataset:
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[np.ndarray, str, int]:
         """(pixels (C, H, W) uint8, label, index) for an index, or for (epoch, index) with that epoch's augmentation."""
         epoch, index = key if isinstance(key, tuple) else (None, key)
-        pixels = self._prepared(index)
+        pixels = self.prepared(index)
         if epoch is not None and self.transform.strength:
             pixels = self.transform.augment(pixels, np.random.default_rng((self.seed, epoch, index)))
         return self.transform.finish(pixels), self.texts[index], index
+
+
+class SplicedDataset:
+    """A dataset whose pictures are joined anew: the left part of one, the right part of another, its label likewise.
+
+    Few labelled pictures are soon known by heart, as whole words. Joined parts have the neighbours that those words
+    lack. A joined text is as long as some label, and each part stays at its end, so that a pattern in the labels
+    (letters first, digits last) remains where all are of one length.
+
+    Args:
+        real: the labelled pictures.
+        seams: for each picture, where its characters part, as shares of the prepared picture's width: one fewer than
+            characters.
+        share: probability that a picture is joined.
+        codec: of the model.
+        steps: of the model; what these cannot write is not joined.
+    """
+
+    def __init__(
+        self, real: CaptchaDataset, seams: Sequence[Sequence[float]], share: float, codec: Codec, steps: int
+    ) -> None:
+        self.real, self.seams, self.share, self.codec, self.steps = real, seams, share, codec, steps
+        self.texts, self.transform, self.seed = real.texts, real.transform, real.seed
+
+    def __len__(self) -> int:
+        return len(self.real)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, str, int]:
+        """As `CaptchaDataset`, for (epoch, index); `index` is that of the left part."""
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index, 1))  # another series than the augmentation's
+        if rng.random() >= self.share:
+            return self.real[key]
+        other = int(rng.integers(len(self.real)))
+        length = len(self.texts[int(rng.integers(len(self.texts)))])
+        first, second = self.texts[index], self.texts[other]
+        least, most = max(1, length - len(second) + 1), min(len(first), length) - 1  # characters of the left part
+        if least > most:
+            return self.real[key]
+        count = int(rng.integers(least, most + 1))
+        text = first[:count] + second[count - length :]
+        if infeasible_labels([text], self.codec, self.steps):
+            return self.real[key]
+        left, right = self.real.prepared(index), self.real.prepared(other)
+        left = left[:, : round(self.seams[index][count - 1] * left.shape[1])]
+        right = right[:, round(self.seams[other][count - length] * right.shape[1]) :]
+        pixels = self.transform.fit(np.concatenate([left, right], axis=1))
+        pixels = self.transform.augment(pixels, np.random.default_rng((self.seed, epoch, index)))
+        return self.transform.finish(pixels), text, index
 
 
 class MixedDataset:
     """A dataset followed by synthetic captchas, new ones in each epoch.
 
     Args:
-        real: the labelled pictures.
+        real: the labelled pictures, joined anew or not.
         render: gives (encoded picture, label) number i of an endless series.
         count: synthetic captchas per epoch.
     """
 
-    def __init__(self, real: CaptchaDataset, render: Callable[[int], tuple[bytes, str]], count: int) -> None:
+    def __init__(
+        self, real: CaptchaDataset | SplicedDataset, render: Callable[[int], tuple[bytes, str]], count: int
+    ) -> None:
         self.real, self.render, self.count = real, render, count
         self.transform = real.transform
 

@@ -26,11 +26,12 @@ import shutil
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,7 +48,7 @@ from tqdm import tqdm
 from accuracy_calculator import detailed_metrics, evaluate, print_report, text_metrics
 from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
 from captcha_styles import DIGITS, LOWER, UPPER
-from codec import Alphabet, Codec, infeasible_labels
+from codec import Alphabet, Codec, CTCCodec, infeasible_labels
 from common import (
     DEFAULT_CHECKPOINT,
     ROOT,
@@ -60,7 +61,17 @@ from common import (
     write_text,
 )
 from config import DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
-from data_loader import PARTS, CaptchaDataset, EpochBatches, MixedDataset, Part, build_loader, load_data
+from data_loader import (
+    CUT,
+    PARTS,
+    CaptchaDataset,
+    EpochBatches,
+    MixedDataset,
+    Part,
+    SplicedDataset,
+    build_loader,
+    load_data,
+)
 from make_dataset import is_dataset, load_info, make_dataset
 from model import (
     MODELS,
@@ -82,10 +93,10 @@ GENERATED = "generated"  # the folder below data/ for what we make ourselves
 STATE_FILE = "state.pt"
 SAVE_SECONDS = 300  # a kill costs a long epoch no more than this
 PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not given
-FINE_TUNED = 250  # times the root of the number of labels: pictures seen by a run from trained weights
+FINE_TUNED = 430  # times the root of the number of labels: pictures seen by a run from trained weights
 CERTAIN = 4  # times: who should occur so often and does not is not in the alphabet (by chance: once in 50)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from trained weights to what a few labels make of them
-ENOUGH_UNSEEN = 400  # pictures on which an accuracy is known well enough: no more folds are trained
+ENOUGH_UNSEEN = 200  # pictures on which an accuracy is known well enough: no more folds are trained
 
 
 class Interrupted(Exception):
@@ -141,7 +152,50 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
     return out
 
 
-def mix_synthetic(config: TrainConfig, real: CaptchaDataset, codec: Codec, steps: int) -> CaptchaDataset | MixedDataset:
+def splice_pictures(
+    config: TrainConfig, real: CaptchaDataset, model: CaptchaModel, pretrained: bool, say: Callable[[str], None] = print
+) -> CaptchaDataset | SplicedDataset:
+    """Join the training pictures anew in each epoch, cut between the characters that the model finds.
+
+    Args:
+        real: the labelled pictures.
+        model: as it is before training.
+        pretrained: whether it can find anything.
+        say: is told where this cannot be done.
+    """
+    if not config.splice:
+        return real
+    if not pretrained or not isinstance(model.codec, CTCCodec) or model.config.resize not in CUT:
+        say("Pictures are not joined anew (--splice): it takes trained weights, a CTC head and cut pictures.")
+        return real
+    return SplicedDataset(real, find_seams(model, real), config.splice, model.codec, model.steps)
+
+
+@torch.no_grad()
+def find_seams(model: CaptchaModel, dataset: CaptchaDataset) -> list[list[float]]:
+    """Where the characters of each labelled picture part, as shares of its width: midway between the two beside it."""
+    model.eval()
+    codec, device = cast(CTCCodec, model.codec), next(model.parameters()).device
+    seams: list[list[float]] = [[] for _ in range(len(dataset))]
+    by_width: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(dataset)):
+        by_width[dataset.prepared(index).shape[1]].append(index)
+    with tqdm(total=len(dataset), desc="finding characters", unit="image", leave=False, dynamic_ncols=True) as bar:
+        for indices in by_width.values():
+            for start in range(0, len(indices), 64):
+                chosen = indices[start : start + 64]
+                pixels = np.stack([dataset.transform.finish(dataset.prepared(i)) for i in chosen])
+                found = model.log_probs(torch.from_numpy(pixels).to(device)).cpu().numpy()
+                for index, log_probs in zip(chosen, found, strict=True):
+                    spans = codec.align(log_probs, dataset.texts[index])
+                    seams[index] = [(a[1] + b[0]) / 2 / len(log_probs) for a, b in pairwise(spans)]
+                bar.update(len(chosen))
+    return seams
+
+
+def mix_synthetic(
+    config: TrainConfig, real: CaptchaDataset | SplicedDataset, codec: Codec, steps: int
+) -> CaptchaDataset | SplicedDataset | MixedDataset:
     """Add synthetic captchas to the training pictures, new ones in each epoch, of the same alphabet and lengths."""
     count = round(config.mix_synthetic * len(real))
     if not count:
@@ -306,7 +360,7 @@ def initialise(config: TrainConfig, model_config: ModelConfig) -> tuple[CaptchaM
     notes[0] += f" ({transfer.new})." if transfer.new else "."
     if transfer.fresh:
         notes.append(f"Starting anew, since the shapes differ: {', '.join(transfer.fresh)}.")
-    return model, True, notes
+    return model, "backbone" not in transfer.fresh, notes
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -619,10 +673,10 @@ class Trainer:
         accelerator, config = self.accelerator, self.config
         self.optimizer.zero_grad()
         total = torch.zeros((), device=accelerator.device)
-        for pixels, texts, _ in parts:
+        for pixels, texts, indices in parts:
             with accelerator.autocast():
                 logits = self.wrapped(pixels.to(accelerator.device))
-            losses = self.model.losses(logits, texts, config.label_smoothing)
+            losses = self.model.losses(logits, texts, config.label_smoothing) * self._weights(indices)
             # Processes average their gradients: scaled so that the average is that of the global batch, whatever the
             # split.
             loss = losses.sum() * accelerator.num_processes / global_batch
@@ -642,6 +696,13 @@ class Trainer:
         self.loss_sum += value
         self.loss_count += 1
         return value
+
+    def _weights(self, indices: Sequence[int]) -> torch.Tensor:
+        """What each sample counts in the loss, (N,)."""
+        train = self.datasets["train"]
+        real = len(train.real) if isinstance(train, MixedDataset) else len(train)
+        weights = [1.0 if index < real else self.config.synthetic_weight for index in indices]
+        return torch.tensor(weights, device=self.accelerator.device)
 
     def _end_epoch(self, phase: Phase, epoch: int) -> None:
         accelerator = self.accelerator
@@ -715,10 +776,11 @@ def describe_epoch(row: dict[str, Any], better: bool) -> str:
 LEAST = {
     **dict.fromkeys(("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads"), 1),
     **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds"), 0),
-    **dict.fromkeys(("mix_synthetic", "augment", "weight_decay", "clip_norm", "warmup", "label_smoothing"), 0),
+    **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment"), 0),
+    **dict.fromkeys(("weight_decay", "clip_norm", "warmup", "label_smoothing"), 0),
     **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
 }
-BELOW = {"warmup": 1, "dropout": 1, "label_smoothing": 1}
+BELOW = {"splice": 1, "warmup": 1, "dropout": 1, "label_smoothing": 1}
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -794,9 +856,10 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     phases = plan_phases(config, len(datasets["train"]), pretrained, accelerator.print)
-    trained_on = mix_synthetic(config, datasets["train"], model.codec, model.steps)
     # channels_last: oneDNN's depthwise convolutions train 1.5 times as fast on a CPU this way.
     model = model.to(accelerator.device, memory_format=torch.channels_last)
+    spliced = splice_pictures(config, datasets["train"], model, pretrained, accelerator.print)
+    trained_on = mix_synthetic(config, spliced, model.codec, model.steps)
     trainer = Trainer(config, model, phases, datasets | {"train": trained_on}, accelerator, provenance, on_epoch)
     if config.resume:
         trainer.load_state()
@@ -942,7 +1005,8 @@ def cross_validate(
             shutil.rmtree(folder, ignore_errors=True)
             quiet = dataclasses.replace(config, out=str(folder), save_every=10**6)
             model = copy.deepcopy(start).to(accelerator.device, memory_format=torch.channels_last)
-            mixed = mix_synthetic(config, kept, model.codec, model.steps)
+            spliced = splice_pictures(config, kept, model, pretrained, lambda _: None)
+            mixed = mix_synthetic(config, spliced, model.codec, model.steps)
             empty = dataset.subset([])
             try:
                 Trainer(quiet, model, phases, {"train": mixed, "validation": empty}, accelerator, {}, quiet=True).fit()

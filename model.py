@@ -688,14 +688,16 @@ def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
 
     The rows of the characters that both alphabets hold are kept, other class rows stay random. Parameters whose shape
     depends on the input size or the length stay random where these differ. A first convolution is adapted between
-    grey and colour.
+    grey and colour. A backbone of another family stays random as a whole, under a head that can read already.
 
     Raises:
-        UserError: the file cannot be used, or its backbone is another.
+        UserError: the file cannot be used, or it holds nothing for this model.
     """
     source = ModelConfig.from_json(read_metadata(path)["model"])
     target = model.config
-    if source.backbone not in (target.backbone, GROWN.get(target.backbone)):
+    related = source.backbone in (target.backbone, GROWN.get(target.backbone))
+    same_family = source.backbone.split("-")[0] == target.backbone.split("-")[0]
+    if not related and (same_family or source.head != target.head):
         raise UserError(
             f"{path} has the backbone {source.backbone!r} and cannot start a model with {target.backbone!r}: "
             f"use --model {source.name}"
@@ -705,8 +707,10 @@ def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
     shared = [c for c in new_alphabet.characters if c in old_alphabet]
     pairs = [(0, 0), *((new_alphabet.encode(c)[0], old_alphabet.encode(c)[0]) for c in shared)]  # the blank is shared
     to, origin = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    fresh = []
+    fresh = [] if related else ["backbone"]
     for name, tensor in new.items():
+        if not related and name.startswith("backbone."):
+            continue
         axis = model.head.class_axes.get(name.removeprefix("head.")) if source.head == target.head else None
         weights = old.get(name)
         if weights is None:

@@ -296,3 +296,41 @@ def test_infeasible_labels_are_those_of_infinite_loss(steps: int) -> None:
     )
     assert infeasible_labels(texts, codec, steps) == torch.isinf(loss).nonzero().flatten().tolist()
     assert infeasible_labels(texts, SlotCodec(ABC), steps) == [i for i, t in enumerate(texts) if len(t) > steps]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Where the characters of a known text are
+
+
+def best_path(log_probs: np.ndarray, text: str, alphabet: Alphabet) -> tuple[int, ...]:
+    """The likeliest of all C^T paths that write the text."""
+    paths = itertools.product(range(alphabet.num_classes), repeat=len(log_probs))
+    writing = [p for p in paths if [k for k, _ in itertools.groupby(p) if k] == alphabet.encode(text)]
+    return max(writing, key=lambda ids: sum(log_probs[t, i] for t, i in enumerate(ids)))
+
+
+@pytest.mark.parametrize("text", ["a", "ab", "aa", "cab", "bba"])
+@pytest.mark.parametrize("seed", range(4))
+def test_alignment_is_the_best_of_all_paths(text: str, seed: int) -> None:
+    log_probs = random_log_probs(6, 4, seed=seed, sharpness=2)
+    best = best_path(log_probs, text, ABC)
+    runs, start = [], 0
+    for symbol, steps in itertools.groupby(best):
+        stop = start + len(list(steps))
+        if symbol:
+            runs.append((start, stop))
+        start = stop
+    assert CTCCodec(ABC).align(log_probs, text) == runs
+
+
+def test_alignment_follows_the_text_and_not_the_reading() -> None:
+    log_probs = path("--a--bb-c-")[0]
+    assert CTCCodec(ABC).align(log_probs, "abc") == [(2, 3), (5, 7), (8, 9)]
+    assert CTCCodec(ABC).align(log_probs, "acc")[::2] == [(2, 3), (8, 9)]
+
+
+def test_a_text_that_cannot_be_aligned_is_refused() -> None:
+    with pytest.raises(UserError, match="2 steps cannot write 'aa'"):
+        CTCCodec(ABC).align(random_log_probs(2, 4), "aa")
+    with pytest.raises(UserError, match="'d'"):
+        CTCCodec(ABC).align(random_log_probs(9, 4), "d")

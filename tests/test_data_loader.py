@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from codec import Alphabet, CTCCodec
 from common import UserError
 from config import ModelConfig
 from data_loader import (
@@ -25,6 +26,7 @@ from data_loader import (
     CaptchaDataset,
     EpochBatches,
     MixedDataset,
+    SplicedDataset,
     SquarePadAndResize,
     border_colour,
     build_loader,
@@ -331,6 +333,75 @@ def test_prepared_pictures_keep_their_widths() -> None:
     dataset.images = [b"gone"] * 2
     assert all(np.array_equal(dataset[i][0], first[i]) for i in range(2))
     assert first[0].shape[2] < first[1].shape[2]
+
+
+SHADES = {"a": 0, "b": 60, "c": 120, "d": 180}
+CTC = CTCCodec(Alphabet("abcd"))
+
+
+def shaded(text: str) -> bytes:
+    """On white, for each letter a block of its own shade, 16 pixels wide and 32 high, 8 pixels from the next."""
+    buffer = io.BytesIO()
+    blocks = [
+        np.pad(np.full((32, 16), SHADES[letter], np.uint8), ((0, 0), (4, 4)), constant_values=255) for letter in text
+    ]
+    Image.fromarray(np.concatenate(blocks, axis=1)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shades(pixels: np.ndarray, count: int) -> str:
+    """What a picture (C, H, W) of `count` blocks says, in the middle of each."""
+    columns = ((np.arange(count) + 0.5) / count * pixels.shape[2]).astype(int)
+    values = pixels.mean((0, 1))[columns]
+    return "".join(min(SHADES, key=lambda letter: abs(SHADES[letter] - value)) for value in values)
+
+
+def splice(texts: list[str], share: float, steps: int = 30, resize: str = "stretch") -> SplicedDataset:
+    """Grey pictures of such texts, with seams between the blocks."""
+    transform = build_transform(config(channels=1, image_size=(32, 128), resize=resize), train=True, strength=0.01)
+    real = CaptchaDataset([shaded(text) for text in texts], texts, transform, seed=1)
+    border = 4 if resize == "natural" else 0  # is cut off
+    widths = [24 * len(text) - 2 * border for text in texts]
+    seams = [
+        [(24 * i - border) / width for i in range(1, len(text))] for text, width in zip(texts, widths, strict=True)
+    ]
+    return SplicedDataset(real, seams, share, CTC, steps)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "natural"])
+def test_joined_pictures_show_what_their_labels_say(resize: str) -> None:
+    # Stretched to one width, letters are as wide as each other only where texts are as long.
+    texts = ["abcd", "dcba", "badb", "cadb", "ddcc"]
+    if resize == "natural":
+        texts = ["abcdab", "dcbadcba", "badcba", "cadbcad", "ddccbbaa"]
+    spliced = splice(texts, 0.99, resize=resize)
+    seen = [spliced[epoch, index] for epoch in range(20) for index in range(5)]
+    assert sum(text not in texts for _, text, _ in seen) > 50, "they are new"
+    for pixels, text, _ in seen:
+        assert len(text) in {len(t) for t in texts} and shades(pixels, len(text)) == text
+        assert pixels.shape[:2] == (1, 32) and (pixels.shape[2] == 128 or resize == "natural")
+
+
+def test_joined_parts_stay_at_their_ends() -> None:
+    for _, text, _ in (splice(["ab", "cd"], 0.99)[epoch, index] for epoch in range(20) for index in (0, 1)):
+        assert text[0] in "ac" and text[1] in "bd"
+
+
+def test_what_cannot_be_joined_stays_as_it_is() -> None:
+    single = splice(["a", "b", "c"], 0.99)
+    assert {single[epoch, i][1] for epoch in range(9) for i in range(3)} == {"a", "b", "c"}
+    # "aa" and "bb" take three steps, "ab" two: with two steps nothing but what can be written comes out.
+    few = splice(["ab", "ba"], 0.99, steps=2)
+    assert {few[epoch, i][1] for epoch in range(30) for i in range(2)} == {"ab", "ba"}
+
+
+def test_joining_follows_seed_and_epoch_alone() -> None:
+    a, b = splice(["abc", "dca", "bdb"], 0.5), splice(["abc", "dca", "bdb"], 0.5)
+    keys = [(epoch, i) for epoch in range(20) for i in range(3)]
+    assert [a[key][1] for key in keys] == [b[key][1] for key in reversed(keys)][::-1]
+    assert all(np.array_equal(a[key][0], b[key][0]) for key in keys)
+    left = sum(np.array_equal(a[key][0], a.real[key][0]) for key in keys)
+    assert 15 <= left <= 45, "half of them are as they were"
 
 
 @pytest.mark.parametrize("resize", RESIZERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -16,19 +17,22 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from conftest import Job
+from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file
 
 import main
 from codec import Alphabet, CTCCodec
 from common import UserError, parse_config
 from config import DatasetConfig, TrainConfig
-from data_loader import MixedDataset, load_data
+from data_loader import CaptchaDataset, MixedDataset, build_transform, load_data
 from make_dataset import is_dataset, make_dataset
 from model import blend, build_model, load_model, read_metadata, save_checkpoint
 from predict import CaptchaPredictor
@@ -392,6 +396,59 @@ def test_mixed_in_captchas_fit_the_alphabet_and_are_new_each_epoch(train: Callab
     assert "4/4" in result.stderr or "/4 " in result.stderr, "75 pictures make four batches of 16"
 
 
+def test_synthetic_captchas_may_count_less(train: Callable, dataset: Path, tiny) -> None:
+    """With no weight they leave the same gradient as none at all."""
+    config = replace(TrainConfig(), mix_synthetic=0.25, synthetic_style="line", synthetic_weight=0.0, clip_norm=0)
+    real = load_data(dataset, tiny())["train"]
+    mixed = main.mix_synthetic(config, real, CTCCodec(Alphabet("abcd")), steps=12)
+    trainer = main.Trainer(config, build_model(tiny()), [], {"train": mixed}, Accelerator(cpu=True), {})
+    assert trainer._weights([0, 59, 60, 74]).tolist() == [1, 1, 0, 0]
+    trainer.config = replace(config, synthetic_weight=0.3)
+    assert trainer._weights([59, 60]).tolist() == pytest.approx([1, 0.3])
+    losses = []
+    for weight in (1.0, 0.0):
+        flags = ["--mix_synthetic", 1, "--synthetic_style", "line", "--synthetic_weight", weight, "--batch_size", 60]
+        result = train(*SCRATCH, *flags, "--epochs", 1)
+        assert result.code == 0, result.stderr
+        losses.append(history(result.out)[0]["train_loss"])
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_pictures_are_cut_between_their_characters() -> None:
+    """The shipped reader finds the gaps of words far apart, whatever it takes their letters for."""
+    transform = build_transform(replace(load_model(main.DEFAULT_CHECKPOINT).config))
+    font = ImageFont.truetype(str(next(Path(matplotlib.get_data_path()).rglob("DejaVuSans-Bold.ttf"))), 30)
+    images, texts = [], ["7kPx2", "GRN4", "b3HdFu"]
+    for text in texts:
+        picture = Image.new("RGB", (40 * len(text), 50), "white")
+        for i, letter in enumerate(text):
+            ImageDraw.Draw(picture).text((40 * i + 20, 25), letter, fill="black", font=font, anchor="mm")
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        images.append(buffer.getvalue())
+    dataset = CaptchaDataset(images, texts, transform)
+    seams = main.find_seams(load_model(main.DEFAULT_CHECKPOINT), dataset)
+    for index, (cuts, text) in enumerate(zip(seams, texts, strict=True)):
+        ink = (dataset.prepared(index).min((0, 2)) < 128).astype(int)
+        assert len(cuts) == len(text) - 1
+        for count, cut in enumerate(cuts, start=1):
+            column = round(cut * len(ink))
+            assert not ink[column]
+            runs = np.flatnonzero(np.diff(np.concatenate([[0], ink[:column], [0]])) == 1)
+            assert len(runs) == count, "as many letters are to the left"
+
+
+def test_pictures_are_joined_where_weights_and_head_allow_it(train: Callable, natural: Path) -> None:
+    flags = ["--model", "mixer", "--hidden", 8, "--cpu", "--threads", 1, "--batch_size", 16, "--frozen_epochs", 0]
+    runs = [train(*flags, "--init", natural, "--epochs", 1, "--splice", share) for share in (0, 0.9)]
+    assert all(run.code == 0 for run in runs), runs[1].stderr
+    assert history(runs[0].out)[0]["train_loss"] != history(runs[1].out)[0]["train_loss"]
+    assert "not joined" not in runs[1].stdout
+    for refused in (["--init", "scratch"], ["--init", "scratch", "--head", "slots", "--resize", "content"]):
+        run = train(*flags, *refused, "--image_size", "[16,48]", "--epochs", 1, "--splice", 0.9)
+        assert run.code == 0 and "not joined anew" in run.stdout
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Starting weights and phases
 
@@ -437,6 +494,18 @@ def test_auto_takes_the_shipped_weights_where_they_fit(train: Callable, reader: 
     assert f"Starting from {reader}: 4 characters known, 0 new." in result.stdout
     monkeypatch.setattr(main, "DEFAULT_CHECKPOINT", tmp_path / "none.safetensors")
     assert "starting from random weights" in train(*flags).stdout
+
+
+def test_another_backbone_starts_under_a_head_that_can_read(train: Callable, natural: Path) -> None:
+    flags = ["--model", "efficientnet", "--hidden", 8, "--cpu", "--threads", 1, "--batch_size", 16]
+    flags += ["--image_size", "[16,48]", "--init", natural, "--learning_rate", 1e-9, "--limit", 16, "--epochs", 1]
+    result = train(*flags, "--head", "mixer", "--resize", "natural")
+    assert result.code == 0, result.stderr
+    assert "skipping the frozen phase" in result.stdout, "its backbone is random"
+    assert "Starting anew, since the shapes differ: backbone" in result.stdout
+    before, after = load_file(natural), load_file(result.out / "last.safetensors")
+    kept = [name for name in before if name.startswith("head.mix") and name.endswith("weight")]
+    assert kept and all(torch.allclose(before[name].float(), after[name].float(), atol=1e-5) for name in kept)
 
 
 def test_starting_weights_that_do_not_fit_are_one_sentence(train: Callable, reader: Path) -> None:
