@@ -248,7 +248,7 @@ def main() -> int:
 
         return report_label_errors(config)
     images, texts, split = load_labelled(config.data, config.split, config.limit)
-    predictor = CaptchaPredictor(config.checkpoint, device=config.device, threads=config.threads)
+    predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))
     if outside:
         print(f"note: the labels have {''.join(outside)!r}, which {predictor.path} cannot read: counted as errors")

@@ -84,6 +84,7 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
         batch_size=config.batch_size,
         threads=config.threads if config.engine == "local" else 1,
         device=config.device,
+        looks=config.looks,
     )
     names = [str(shard.absolute()) for shard in shards]  # not resolved: a link may have another name
     if config.engine == "ray":
@@ -113,6 +114,7 @@ def read_shard(
     batch_size: int,
     threads: int | None,
     device: str | None,
+    looks: int,
 ) -> dict[str, Any]:
     """Read one shard into the folder `out`, unless it is there already.
 
@@ -135,10 +137,11 @@ def read_shard(
         raise UserError(f"{source} has no column `image` (it has {', '.join(columns)}): rename the pictures' column")
     if _weights(checkpoint) != weights:
         raise UserError(f"a worker has other weights in {checkpoint}: give all machines the same")
-    stamp = json.dumps({"pictures": file.metadata.num_rows, "size": Path(source).stat().st_size, "weights": weights})
+    size = Path(source).stat().st_size
+    stamp = json.dumps({"pictures": file.metadata.num_rows, "size": size, "weights": weights, "looks": looks})
     if (kept := _finished(target, stamp)) is not None:
         return kept
-    predictor = _predictor(checkpoint, threads, device)
+    predictor = _predictor(checkpoint, threads, device, looks)
     others = [name for name in columns if name != "image"]
     names = [_renamed(name, columns) for name in others]
     if len({*names, *READINGS.names}) < len(names) + len(READINGS.names):
@@ -208,9 +211,9 @@ def _read_batch(images: list[Any], predictor: CaptchaPredictor) -> list[dict[str
 
 
 @lru_cache(maxsize=1)
-def _predictor(checkpoint: str, threads: int | None, device: str | None) -> CaptchaPredictor:
+def _predictor(checkpoint: str, threads: int | None, device: str | None, looks: int) -> CaptchaPredictor:
     """One for all the shards that this process reads."""
-    return CaptchaPredictor(checkpoint, device=device, threads=threads)
+    return CaptchaPredictor(checkpoint, device, threads, looks)
 
 
 @lru_cache(maxsize=1)
@@ -236,6 +239,7 @@ def _finished(target: Path, stamp: str) -> dict[str, Any] | None:
         metadata = {}
     if metadata.get(METADATA_KEY, b"").decode() != stamp:
         raise UserError(
-            f"{target} was read from other pictures or with other weights: choose another --out, or delete that folder"
+            f"{target} was read from other pictures, with other weights or --looks: choose another --out, or delete "
+            "that folder"
         )
     return {"pictures": file.metadata.num_rows, "failed": int(metadata[b"failed"])}

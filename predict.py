@@ -32,6 +32,7 @@ from image_io import IMAGE_SUFFIXES, open_image
 
 UNSURE = 0.5  # a reading of less confidence is looked at again
 MARGINS = (1.0, 0.4)  # beside the characters, in widths of one, at the second and third look
+LOOKS = 1 + len(MARGINS)
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
 
@@ -81,6 +82,7 @@ class CaptchaPredictor:
         checkpoint: a .safetensors file (torch) or an .onnx file (ONNX Runtime); the shipped weights by default.
         device: a torch device, for .safetensors; a GPU where there is one by default.
         threads: CPU threads; all available cores by default.
+        looks: at one picture, at most (1 to `LOOKS`): see `read`. One is faster where many pictures are hard.
 
     Attributes:
         path: of the checkpoint.
@@ -88,12 +90,19 @@ class CaptchaPredictor:
         metadata: all that the checkpoint says of itself.
 
     Raises:
-        UserError: the checkpoint is missing or cannot be used.
+        UserError: the checkpoint is missing or cannot be used, or `looks` is out of range.
     """
 
     def __init__(
-        self, checkpoint: str | Path | None = None, device: str | None = None, threads: int | None = None
+        self,
+        checkpoint: str | Path | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        looks: int = LOOKS,
     ) -> None:
+        if not 1 <= looks <= LOOKS:
+            raise UserError(f"the number of looks is {looks}: it must be 1 to {LOOKS}")
+        self.looks = looks
         self.path = Path(checkpoint) if checkpoint is not None else DEFAULT_CHECKPOINT
         self.threads = available_cores() if threads is None else check_positive(threads, "number of threads")
         backend = OnnxBackend if self.path.suffix == ".onnx" else TorchBackend
@@ -159,7 +168,8 @@ class CaptchaPredictor:
         if not views:
             return []
         views, readings = list(views), self._read(views)
-        for margin in MARGINS if self.codec.head == "ctc" and self.config.resize in CUT else ():
+        along_the_width = self.codec.head == "ctc" and self.config.resize in CUT
+        for margin in MARGINS[: self.looks - 1] if along_the_width else ():
             again = {}
             for i, reading in enumerate(readings):
                 if reading.confidence < UNSURE and reading.spans:
@@ -313,7 +323,7 @@ def main() -> int:
     if config.engine != "local":
         raise UserError("--engine ray reads parquet shards into --out FOLDER: name both")
     files = find_images(config.images)
-    predictor = CaptchaPredictor(config.checkpoint, device=config.device, threads=config.threads)
+    predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
     readings: list[tuple[Path, Prediction]] = []
     failures: list[str] = []
     for start in range(0, len(files), config.batch_size):

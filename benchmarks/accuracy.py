@@ -192,7 +192,12 @@ def few_labels() -> None:
         ("`generic_upper`, 300 labels", upper, "300/0/3700", None),
         ("`generic_lower`, 300 labels", lower, "300/0/3700", None),
     ]
-    _tuned("few_labels", settings, ["python benchmarks/run.py few_labels  # counts 0 and O as one, and runs:"])
+    drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
+    commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
+    for count in (50, 300):
+        settings.append((f"lepture's `captcha`, {count} labels", drawn, f"{count}/0/{5000 - count}", str(fresh)))
+    about = "python benchmarks/run.py few_labels  # counts 0 and O as one, and runs:"
+    _tuned("few_labels", settings, [about, *commands])
 
 
 def many_labels() -> None:

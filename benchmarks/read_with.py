@@ -1,7 +1,8 @@
 """Read labelled captchas with one reader and say how well and how fast; runs in an environment that has that reader.
 
     python benchmarks/read_with.py saved_models/reader.onnx DATA.csv
-    PEERS/bin/python benchmarks/read_with.py ddddocr DATA.csv        # pip install ddddocr==1.6.1
+    python benchmarks/read_with.py saved_models/reader.onnx DATA.csv 1  # at most so many looks at a picture
+    PEERS/bin/python benchmarks/read_with.py ddddocr DATA.csv           # pip install ddddocr==1.6.1
 
 DATA.csv has the columns file and text, as `benchmarks/run.py` writes them. Prints one JSON object: `n`,
 `sequence_accuracy` and `sequence_accuracy_ignore_case`, 0 to 1, `median_ms` of one picture at a time, from the bytes of
@@ -23,7 +24,7 @@ from pathlib import Path
 Reader = Callable[[list[bytes]], list[str]]
 
 
-def build_reader(name: str) -> tuple[Reader, int]:
+def build_reader(name: str, looks: str | None = None) -> tuple[Reader, int]:
     """The reader, and how many pictures it likes at once."""
     if name == "ddddocr":
         import ddddocr
@@ -33,16 +34,17 @@ def build_reader(name: str) -> tuple[Reader, int]:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from predict import CaptchaPredictor
 
-    predictor = CaptchaPredictor(name, threads=len(os.sched_getaffinity(0)))
+    settings = {"looks": int(looks)} if looks else {}
+    predictor = CaptchaPredictor(name, threads=len(os.sched_getaffinity(0)), **settings)
     return lambda images: [prediction.text for prediction in predictor.predict(images)], 64
 
 
-def main(name: str, path: str) -> None:
+def main(name: str, path: str, looks: str | None = None) -> None:
     """Read all pictures of the table, one at a time and then in batches."""
     with Path(path).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     images = [Path(row["file"]).read_bytes() for row in rows]
-    read, batch_size = build_reader(name)
+    read, batch_size = build_reader(name, looks)
     read(images[:batch_size])  # the first call of a network allocates its memory
     readings, times = [], []
     for image in images:
@@ -68,6 +70,6 @@ def main(name: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python benchmarks/read_with.py READER DATA.csv")
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: python benchmarks/read_with.py READER DATA.csv [LOOKS]")
     main(*sys.argv[1:])

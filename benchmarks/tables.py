@@ -188,14 +188,14 @@ def peer_python(name: str, package: str) -> Path:
     return python
 
 
-def as_files(data: Path | str, limit: int | None = None) -> Path:
+def as_files(data: Path | str, limit: int | None = None, split: str = "all") -> Path:
     """Labelled pictures as files, for readers that know no parquet: a table of file and text."""
     from accuracy_calculator import load_labelled
 
     folder = ROOT / WORK / "peers" / "pictures" / Path(data).stem
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    images, texts, _ = load_labelled(str(data), split="all", limit=limit)
+    images, texts, _ = load_labelled(str(data), split=split, limit=limit)
     with (folder / "data.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "text"])
@@ -206,8 +206,9 @@ def as_files(data: Path | str, limit: int | None = None) -> Path:
 
 
 def read_with(python: Path | str, reader: str, pictures: Path, one_core: bool = False) -> dict:
-    """What `read_with.py` reports, on all cores or on one."""
-    words = [str(python), str(ROOT / "benchmarks" / "read_with.py"), reader, str(pictures)]
+    """What `read_with.py` reports, on all cores or on one. `reader` may be followed by a number of looks."""
+    words = [str(python), str(ROOT / "benchmarks" / "read_with.py"), reader.split()[0], str(pictures)]
+    words += reader.split()[1:]
     if one_core:
         words = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *words]
     return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])

@@ -189,6 +189,23 @@ def test_pictures_of_many_widths_are_read_together_as_alone(natural: Path) -> No
     assert len({len(p.log_probs) for p in together}) >= 2
 
 
+@pytest.mark.parametrize("looks", [1, 2])
+def test_it_looks_no_more_often_than_told(looking: Callable, looks: int) -> None:
+    predictor, seen = looking(says("ab", 0.6, 4), says("cd", 0.65, 4), says("ad", 0.7, 2))
+    predictor.looks = looks
+    assert predictor.predict([bars()])[0].text == ("ab", "cd")[looks - 1] and len(seen) == looks
+
+
+def test_the_number_of_looks_is_checked(reader: Path, call: Callable, tmp_path: Path) -> None:
+    for looks in (0, 4):
+        with pytest.raises(UserError, match=f"looks is {looks}: it must be 1 to 3"):
+            CaptchaPredictor(reader, looks=looks)
+    assert CaptchaPredictor(reader, threads=1).looks == 3
+    bars().save(tmp_path / "bars.png")
+    code, _, stderr = call(predict, tmp_path / "bars.png", "--checkpoint", reader, "--looks", 5)
+    assert code == 1 and "looks is 5" in stderr
+
+
 def test_a_network_that_sees_whole_pictures_looks_once(looking: Callable) -> None:
     predictor, seen = looking(says("ab", 0.3, 4), resize="pad")
     assert predictor.predict([bars()])[0].text == "ab" and len(seen) == 1
