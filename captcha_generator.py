@@ -1229,7 +1229,7 @@ def _difference(found: str, wanted: str) -> str:
     old, new = json.loads(found), json.loads(wanted)
     changed = next(key for key in new if old.get(key) != new[key])
     if changed in {"format", "styles", "fonts"}:
-        return f"with other settings (the {changed} have changed since)"
+        return f"with other settings (the {changed} {'has' if changed == 'format' else 'have'} changed since)"
     return f"with other settings (--{changed} {old.get(changed)}, now {new[changed]})"
 
 
