@@ -428,8 +428,6 @@ def precision() -> None:
                 *(f"{value:.2%}" for value in accuracy),
             ]
         )
-    ms, accuracies = _in_bf16(pictures)
-    rows.append(["bf16, in torch", "", _middle(ms, 2), *(f"{value:.2%}" for value in accuracies)])
     head = ["weights and arithmetic", "file", "ms, one picture, one core", "`captcha_v2`", "held-out schemes"]
     write_section(
         "speed.md",
@@ -437,31 +435,6 @@ def precision() -> None:
         f"Accuracy ignoring case, without labels; n = 1,040 and 2,000. Medians of {ROUNDS} rounds. {machine()}.\n\n"
         f"{table(head, rows)}\n\n{fenced(['python benchmarks/run.py unseen precision'])}",
     )
-
-
-def _in_bf16(pictures: Path) -> tuple[list[float], list[float]]:
-    """The shipped reader under torch's bf16: median ms of each round, accuracy ignoring case of each set."""
-    import torch
-
-    from accuracy_calculator import load_labelled
-    from predict import CaptchaPredictor
-
-    predictor = CaptchaPredictor(ROOT / "saved_models/reader.safetensors", device="cpu", threads=1)
-    encoded = [Path(line.rsplit(",", 1)[0]).read_bytes() for line in pictures.read_text().splitlines()[1:]]
-    rounds, accuracies = [], []
-    with one_core(), torch.autocast("cpu", torch.bfloat16):
-        for _ in range(ROUNDS):
-            times = []
-            for image in encoded:
-                started = time.perf_counter()
-                predictor.predict([image])
-                times.append(time.perf_counter() - started)
-            rounds.append(statistics.median(times) * 1000)
-        for data in _PRECISION_SETS:
-            images, texts, _ = load_labelled(str(data), split="all")
-            pairs = zip(predictor.predict(images), texts, strict=True)
-            accuracies.append(statistics.mean(reading.text.lower() == text.lower() for reading, text in pairs))
-    return rounds, accuracies
 
 
 _PRECISION_SETS = (f"{REAL}/captcha_v2", WORK / "heldout")
