@@ -294,8 +294,7 @@ class CaptchaTransform:
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Resize pixels (H, any width, C), of the input's height, to a width that the network takes."""
         height, width = pixels.shape[:2]
-        box = (0, 0, width, height)
-        return _resize(pixels, height, natural_width(box, self.size) if self.natural else self.size[1])
+        return _cut(pixels, (0, 0, width, height), self.size, self.natural)
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
@@ -426,9 +425,15 @@ class CaptchaDataset:
         """(pixels (C, H, W) uint8, label, index) for an index, or for (epoch, index) with that epoch's augmentation."""
         epoch, index = key if isinstance(key, tuple) else (None, key)
         pixels = self.prepared(index)
-        if epoch is not None and self.transform.strength:
-            pixels = self.transform.augment(pixels, np.random.default_rng((self.seed, epoch, index)))
+        if epoch is not None:
+            pixels = self.augmented(pixels, epoch, index)
         return self.transform.finish(pixels), self.texts[index], index
+
+    def augmented(self, pixels: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """Prepared pixels (H, W, C) with the augmentation that sample `index` has in that epoch."""
+        if not self.transform.strength:
+            return pixels
+        return self.transform.augment(pixels, np.random.default_rng((self.seed, epoch, index)))
 
 
 class SplicedDataset:
@@ -476,8 +481,7 @@ class SplicedDataset:
         left = left[:, : round(self.seams[index][count - 1] * left.shape[1])]
         right = right[:, round(self.seams[other][count - length] * right.shape[1]) :]
         pixels = self.transform.fit(np.concatenate([left, right], axis=1))
-        pixels = self.transform.augment(pixels, np.random.default_rng((self.seed, epoch, index)))
-        return self.transform.finish(pixels), text, index
+        return self.transform.finish(self.real.augmented(pixels, epoch, index)), text, index
 
 
 class MixedDataset:
