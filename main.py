@@ -96,7 +96,7 @@ PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not gi
 FINE_TUNED = 430  # times the root of the number of labels: pictures seen by a run from trained weights
 CERTAIN = 4  # times: who should occur so often and does not is not in the alphabet (by chance: once in 50)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from trained weights to what a few labels make of them
-ENOUGH_UNSEEN = 200  # pictures on which an accuracy is known well enough: no more folds are trained
+ENOUGH_UNSEEN = 100  # pictures on which an accuracy is known well enough: no more folds are trained
 
 
 class Interrupted(Exception):
@@ -152,8 +152,15 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
     return out
 
 
+def training_pictures(
+    config: TrainConfig, real: CaptchaDataset, model: CaptchaModel, pretrained: bool, say: Callable[[str], None]
+) -> CaptchaDataset | SplicedDataset | MixedDataset:
+    """The labelled pictures as training meets them: joined anew and with synthetic captchas among them, if wanted."""
+    return mix_synthetic(config, splice_pictures(config, real, model, pretrained, say), model.codec, model.steps)
+
+
 def splice_pictures(
-    config: TrainConfig, real: CaptchaDataset, model: CaptchaModel, pretrained: bool, say: Callable[[str], None] = print
+    config: TrainConfig, real: CaptchaDataset, model: CaptchaModel, pretrained: bool, say: Callable[[str], None]
 ) -> CaptchaDataset | SplicedDataset:
     """Join the training pictures anew in each epoch, cut between the characters that the model finds.
 
@@ -178,9 +185,10 @@ def find_seams(model: CaptchaModel, dataset: CaptchaDataset) -> list[list[float]
     codec, device = cast(CTCCodec, model.codec), next(model.parameters()).device
     seams: list[list[float]] = [[] for _ in range(len(dataset))]
     by_width: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(dataset)):
+    look: dict[str, Any] = {"total": len(dataset), "unit": "image", "leave": False, "dynamic_ncols": True}
+    for index in tqdm(range(len(dataset)), desc="preparing pictures", **look):
         by_width[dataset.prepared(index).shape[1]].append(index)
-    with tqdm(total=len(dataset), desc="finding characters", unit="image", leave=False, dynamic_ncols=True) as bar:
+    with tqdm(desc="finding characters", **look) as bar:
         for indices in by_width.values():
             for start in range(0, len(indices), 64):
                 chosen = indices[start : start + 64]
@@ -858,8 +866,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     phases = plan_phases(config, len(datasets["train"]), pretrained, accelerator.print)
     # channels_last: oneDNN's depthwise convolutions train 1.5 times as fast on a CPU this way.
     model = model.to(accelerator.device, memory_format=torch.channels_last)
-    spliced = splice_pictures(config, datasets["train"], model, pretrained, accelerator.print)
-    trained_on = mix_synthetic(config, spliced, model.codec, model.steps)
+    trained_on = training_pictures(config, datasets["train"], model, pretrained, accelerator.print)
     trainer = Trainer(config, model, phases, datasets | {"train": trained_on}, accelerator, provenance, on_epoch)
     if config.resume:
         trainer.load_state()
@@ -1005,8 +1012,7 @@ def cross_validate(
             shutil.rmtree(folder, ignore_errors=True)
             quiet = dataclasses.replace(config, out=str(folder), save_every=10**6)
             model = copy.deepcopy(start).to(accelerator.device, memory_format=torch.channels_last)
-            spliced = splice_pictures(config, kept, model, pretrained, lambda _: None)
-            mixed = mix_synthetic(config, spliced, model.codec, model.steps)
+            mixed = training_pictures(config, kept, model, pretrained, lambda _: None)
             empty = dataset.subset([])
             try:
                 Trainer(quiet, model, phases, {"train": mixed, "validation": empty}, accelerator, {}, quiet=True).fit()
