@@ -541,6 +541,9 @@ class _Subset:
         return self._items[int(self._chosen[index])]
 
 
+COPIES = ".cache/huggingface"  # uploads to the Hub leave a folder of this name out
+
+
 def load_split(folder: str | Path, split: str) -> tuple[Sequence[bytes], list[str]]:
     """Encoded pictures and labels of one split of a dataset folder that make_dataset.py made.
 
@@ -558,10 +561,23 @@ def load_split(folder: str | Path, split: str) -> tuple[Sequence[bytes], list[st
         return [], []
     disable_progress_bar()  # ours shows the work that takes long
     try:
-        rows = datasets.load_dataset("parquet", data_files={split: files}, split=split)
+        rows = datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=_beside(folder))
     except Exception as error:
         raise UserError(f"{folder} cannot be read ({error}): make it again with make_dataset.py") from error
     return _Column(rows), list(rows["text"])
+
+
+def _beside(folder: str | Path) -> str | None:
+    """Where `datasets` keeps the copy that it maps into memory: within the dataset's folder, to be deleted with it.
+
+    None, its own place in the home folder, where that cannot be written.
+    """
+    place = Path(folder) / COPIES
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return str(place) if os.access(place, os.W_OK) else None
 
 
 def load_data(

@@ -268,7 +268,7 @@ def train_fold(settings: TrainConfig, rows: Sequence[Row], folder: Path, bar: tq
         {"image": pa.array([row.image for row in rows], pa.large_binary()), "text": [row.label for row in rows]}
     )
     pq.write_table(table, shard, row_group_size=1000, compression="none")
-    with _quiet(), _cache_of_datasets(folder / "cache"):
+    with _quiet():
         # All of it for training: a validation part would only choose among the last epochs.
         make_dataset(
             DatasetConfig(sources=[str(shard)], out=str(data), split="100/0/0", seed=SEED, workers=settings.threads)
@@ -288,19 +288,6 @@ def _quiet() -> Iterator[None]:
         contextlib.redirect_stderr(nowhere),
     ):
         yield
-
-
-@contextlib.contextmanager
-def _cache_of_datasets(folder: Path) -> Iterator[None]:
-    """The library keeps a copy of every parquet file that it opens; those of our temporary files go with them."""
-    import datasets.config as library
-
-    kept = library.HF_DATASETS_CACHE
-    library.HF_DATASETS_CACHE = folder
-    try:
-        yield
-    finally:
-        library.HF_DATASETS_CACHE = kept
 
 
 def cross_validate(

@@ -232,9 +232,10 @@ def found_in(folder: Path) -> list[Path]:
 
 
 def _stamp(source: str) -> list[Any]:
-    """Changes whenever a file of the source does."""
+    """Changes whenever a file of the source does; hidden ones are none of it."""
     path = Path(source)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
+    found = path.rglob("*") if path.is_dir() else [path]
+    files = sorted(p for p in found if p.is_file() and not any(n.startswith(".") for n in p.relative_to(path).parts))
     return [source, [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]]
 
 

@@ -918,7 +918,7 @@ def _lock(file: IO[str], out: Path) -> None:
         raise UserError(f"another make_dataset.py is writing {out}: wait for it or choose another --out") from None
 
 
-OUR_FILES = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.parquet|{INFO_NAME}|{REJECTS_NAME}")
+OUR_FILES = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.parquet|{INFO_NAME}|{REJECTS_NAME}|\.cache")
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -7,6 +7,7 @@ import itertools
 import os
 import pickle
 import random
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from PIL import Image, ImageDraw
 
 from codec import Alphabet, CTCCodec
 from common import UserError
-from config import ModelConfig
+from config import DatasetConfig, ModelConfig
 from data_loader import (
+    COPIES,
     RESIZERS,
     CaptchaDataset,
     EpochBatches,
@@ -38,6 +40,7 @@ from data_loader import (
     pad_and_resize,
     stretch,
 )
+from make_dataset import iter_source, make_dataset
 from predict import CaptchaPredictor, preprocess_image
 
 
@@ -583,6 +586,29 @@ def test_a_missing_split_is_empty_and_a_broken_shard_is_one_sentence(dataset: Pa
     (tmp_path / "train-0.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(UserError, match="cannot be read"):
         load_data(tmp_path, config())
+
+
+def test_the_mapped_copy_lies_within_the_dataset_and_is_no_part_of_it(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    settings = DatasetConfig(sources=[str(shards)], out=str(out), split="100/0/0", workers=1)
+    before = make_dataset(settings)["fingerprint"]
+    images, texts = load_split(out, "train")
+    copies = list((out / COPIES).rglob("*.arrow"))
+    assert len(copies) == 1 and copies[0].stat().st_size > sum(map(len, images))
+    assert [sample.text for sample in iter_source(str(out))] == texts, "not read as a source"
+    assert make_dataset(settings)["fingerprint"] == before
+    assert not (out / COPIES).exists(), "a dataset that is made anew keeps no copy of the old one"
+
+
+def test_a_dataset_that_cannot_be_written_is_read_all_the_same(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "dataset"
+    shutil.copytree(dataset, folder, ignore=shutil.ignore_patterns(".cache"))
+    (folder / ".cache").write_text("a file in the way, for nothing keeps root from writing")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "home")
+    assert load_split(folder, "train")[1] == load_split(dataset, "train")[1]
+    assert list((tmp_path / "home").rglob("*.arrow"))
 
 
 def test_synthetic_pictures_follow_the_real_ones_and_are_new_each_epoch(

@@ -350,6 +350,23 @@ def test_raw_shards_become_a_dataset_once(train: Callable, shards: Path, tmp_pat
     assert is_dataset(made)
 
 
+def test_the_dataset_of_a_folder_is_made_anew_where_its_pictures_change(
+    tmp_path: Path, captchas: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "ROOT", tmp_path)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, (picture, text) in enumerate(captchas[:8]):
+        (folder / f"{text}_{i}.png").write_bytes(picture)
+    config = replace(TrainConfig(), data=str(folder))
+    first = main.prepare_data(config)
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "copy").touch()
+    assert main.prepare_data(config) == first, "hidden files are none of it"
+    (folder / f"{captchas[8][1]}_8.png").write_bytes(captchas[8][0])
+    assert main.prepare_data(config) != first
+
+
 def labelled(tmp_path: Path, captchas: list[tuple[bytes, str]], texts: list[str]) -> Path:
     """A dataset of pictures with labels of our own, all of them for training."""
     folder = tmp_path / "pictures"
