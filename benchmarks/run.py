@@ -25,6 +25,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     for function in (
         accuracy.captcha_v2,
         accuracy.unseen,
+        accuracy.efficientnet,
         accuracy.few_labels,
         accuracy.many_labels,
         accuracy.label_errors,

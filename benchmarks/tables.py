@@ -81,14 +81,14 @@ def machine() -> str:
     return f"{cpu}, {available_cores()} cores, {datetime.date.today().isoformat()}"
 
 
-def weights() -> str:
+def weights(name: str = "reader") -> str:
     """Which weights a table was measured with: the beginning of their SHA-256."""
-    return "weights " + hashlib.sha256(shipped_weights()).hexdigest()[:8]
+    return "weights " + hashlib.sha256(shipped_weights(name)).hexdigest()[:8]
 
 
-def shipped_weights() -> bytes:
-    """The weights of the shipped reader, without what its file says of itself: figures are added there later."""
-    file = (ROOT / "saved_models" / "reader.safetensors").read_bytes()
+def shipped_weights(name: str = "reader") -> bytes:
+    """The shipped weights of that name, without what the file says of itself: figures are added there later."""
+    file = (ROOT / "saved_models" / f"{name}.safetensors").read_bytes()
     return file[8 + int.from_bytes(file[:8], "little") :]
 
 

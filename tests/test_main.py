@@ -513,6 +513,14 @@ def test_auto_takes_the_shipped_weights_where_they_fit(train: Callable, reader: 
     assert "starting from random weights" in train(*flags).stdout
 
 
+def test_auto_takes_the_shipped_weights_of_the_model_asked_for() -> None:
+    for model in ("mixer", "efficientnet"):
+        found = main.starting_weights(replace(TrainConfig(), model=model))
+        assert found is not None and read_metadata(found)["model"]["name"] == model
+        assert "synthetic" in read_metadata(found)["provenance"]["seen"]
+    assert main.starting_weights(replace(TrainConfig(), model="resnet")) is None
+
+
 def test_another_backbone_starts_under_a_head_that_can_read(train: Callable, natural: Path) -> None:
     flags = ["--model", "efficientnet", "--hidden", 8, "--cpu", "--threads", 1, "--batch_size", 16]
     flags += ["--image_size", "[16,48]", "--init", natural, "--learning_rate", 1e-9, "--limit", 16, "--epochs", 1]

@@ -215,6 +215,7 @@ def test_what_is_large_or_ours_alone_is_ignored_by_git() -> None:
     assert {n for n in names if n.startswith("saved_models/")} <= {
         "saved_models/reader.safetensors",
         "saved_models/reader.onnx",
+        "saved_models/efficientnet.safetensors",
     }
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".pt", ".pkl"))]
 
