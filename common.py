@@ -20,6 +20,7 @@ Config = TypeVar("Config")
 ROOT = Path(__file__).resolve().parent
 SAVED_MODELS = ROOT / "saved_models"
 DEFAULT_CHECKPOINT = SAVED_MODELS / "reader.safetensors"
+COPIES = Path(".cache/huggingface")  # of a dataset, within its folder; uploads to the Hub leave this name out
 
 
 class UserError(Exception):

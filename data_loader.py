@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from codec import Codec, infeasible_labels
-from common import UserError
+from common import COPIES, UserError
 from config import WIDTH_STEP, ModelConfig
 from image_io import open_image
 
@@ -539,9 +539,6 @@ class _Subset:
 
     def __getitem__(self, index: int) -> Any:
         return self._items[int(self._chosen[index])]
-
-
-COPIES = ".cache/huggingface"  # uploads to the Hub leave a folder of this name out
 
 
 def load_split(folder: str | Path, split: str) -> tuple[Sequence[bytes], list[str]]:

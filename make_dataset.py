@@ -65,7 +65,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from codec import Alphabet
-from common import UserError, available_cores, parse_config, run, write_atomically
+from common import COPIES, UserError, available_cores, parse_config, run, write_atomically
 from config import DatasetConfig
 from image_io import IMAGE_SUFFIXES, check_header, open_image
 
@@ -918,7 +918,12 @@ def _lock(file: IO[str], out: Path) -> None:
         raise UserError(f"another make_dataset.py is writing {out}: wait for it or choose another --out") from None
 
 
-OUR_FILES = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.parquet|{INFO_NAME}|{REJECTS_NAME}|\.cache")
+OUR_FILES = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.parquet|{INFO_NAME}|{REJECTS_NAME}")
+
+
+def _holds_copies(path: Path) -> bool:
+    """Whether this is the hidden folder of copies that reading a dataset leaves in it, with nothing else there."""
+    return path.name == COPIES.parts[0] and path.is_dir() and [p.name for p in path.iterdir()] == [COPIES.parts[1]]
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -928,7 +933,7 @@ def _refuse_foreign(out: Path) -> None:
     if not out.is_dir():
         raise UserError(f"{out} is a file: choose another --out")
     names = sorted(path.name for path in out.iterdir())
-    foreign = [name for name in names if not OUR_FILES.fullmatch(name)]
+    foreign = [name for name in names if not OUR_FILES.fullmatch(name) and not _holds_copies(out / name)]
     if foreign or (names and not is_dataset(out)):
         what = f"holds {foreign[0]}" if foreign else f"has no valid {INFO_NAME}"
         raise UserError(f"{out} {what}, so it is not a dataset to replace: choose another --out or empty the folder")

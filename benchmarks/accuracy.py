@@ -153,12 +153,9 @@ ACCURACY_HEAD = ["measured on", "test pictures (n)", "sequence accuracy", "ignor
 
 def unseen() -> None:
     """The shipped reader on captchas of which it has seen no label, beside ddddocr."""
-    commands, sets = _unseen_sets()
+    commands, measured = _measure_unseen("unseen", "saved_models/reader.onnx")
     rows = []
-    for what, data in sets.items():
-        shown, report = measure(data)
-        commands.append(shown)
-        shutil.copy(ROOT / WORK / "report.json", ROOT / WORK / f"unseen-{Path(data).stem}.json")  # for ship.py
+    for what, (data, report) in measured.items():
         peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))
         rows.append([*accuracy_row(what, [report]), f"{peer['sequence_accuracy_ignore_case']:.2%}"])
     shown = table([*ACCURACY_HEAD, "ddddocr 1.6.1 ignoring case"], rows)
@@ -168,27 +165,26 @@ def unseen() -> None:
 
 def efficientnet() -> None:
     """The shipped EfficientNet on the same captchas."""
-    commands, sets = _unseen_sets()
     checkpoint = "saved_models/efficientnet.safetensors"
-    rows = []
-    for what, data in sets.items():
-        shown, report = measure(data, checkpoint)
-        commands.append(shown)
-        shutil.copy(ROOT / WORK / "report.json", ROOT / WORK / f"efficientnet-{Path(data).stem}.json")  # for ship.py
-        rows.append(accuracy_row(what, [report]))
+    commands, measured = _measure_unseen("efficientnet", checkpoint)
+    rows = [accuracy_row(what, [report]) for what, (_, report) in measured.items()]
     copy = ROOT / WORK / "efficientnet-shipped.safetensors"  # its ONNX file is not to stand among the shipped ones
     shutil.copy(ROOT / checkpoint, copy)
     median = milliseconds(copy, WORK / "heldout")
     about = (
-        f"{machine()}, {weights('efficientnet')}. With ONNX Runtime on one core, a picture of a held-out scheme takes "
-        f"{median:.1f} ms (median of 190, up to three looks included)."
+        f"{machine()}, {weights('efficientnet')}. With ONNX Runtime on one thread, a picture of a held-out scheme "
+        f"takes {median:.1f} ms (median of 190, up to three looks included)."
     )
     text = f"{about}\n\n{table(ACCURACY_HEAD, rows)}\n\n{fenced(commands)}"
     write_section("accuracy.md", "efficientnet", text)
 
 
-def _unseen_sets() -> tuple[list[str], dict[str, Path | str]]:
-    """Captchas that nothing shipped has seen: the commands that draw some of them, and what to measure on."""
+def _measure_unseen(name: str, checkpoint: str) -> tuple[list[str], dict[str, tuple[Path | str, dict]]]:
+    """Measure on captchas that nothing shipped has seen; the reports stay as NAME-SET.json for ship.py.
+
+    Returns:
+        The commands, and for each set what it is, where, and the report.
+    """
     commands = [f"pip install {LEPTURE}", lepture(WORK / "lepture-1000.parquet", 1000)]
     heldout = (
         f"captcha_generator.py --count 2000 --style heldout --length 3-10 --seed 99 --fonts {FONTS} "
@@ -202,7 +198,14 @@ def _unseen_sets() -> tuple[list[str], dict[str, Path | str]]:
         "lepture's `captcha` 0.7.1, 4 to 6 characters of 62": WORK / "lepture-1000.parquet",
         "held-out schemes": WORK / "heldout",
     }
-    return [*commands, f"python {heldout}"], sets
+    commands.append(f"python {heldout}")
+    measured = {}
+    for what, data in sets.items():
+        shown, report = measure(data, checkpoint)
+        commands.append(shown)
+        shutil.copy(ROOT / WORK / "report.json", ROOT / WORK / f"{name}-{Path(data).stem}.json")
+        measured[what] = (data, report)
+    return commands, measured
 
 
 Setting = tuple[str, Path | str, str, str | None]  # what, source, split, other data for the test

@@ -20,10 +20,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from codec import Alphabet, CTCCodec
-from common import UserError
+from common import COPIES, UserError
 from config import DatasetConfig, ModelConfig
 from data_loader import (
-    COPIES,
     RESIZERS,
     CaptchaDataset,
     EpochBatches,
@@ -598,6 +597,11 @@ def test_the_mapped_copy_lies_within_the_dataset_and_is_no_part_of_it(shards: Pa
     assert [sample.text for sample in iter_source(str(out))] == texts, "not read as a source"
     assert make_dataset(settings)["fingerprint"] == before
     assert not (out / COPIES).exists(), "a dataset that is made anew keeps no copy of the old one"
+    (out / ".cache").mkdir()
+    (out / ".cache" / "mine").touch()
+    with pytest.raises(UserError, match=r"holds \.cache"):
+        make_dataset(settings)
+    assert (out / ".cache" / "mine").exists()
 
 
 def test_a_dataset_that_cannot_be_written_is_read_all_the_same(
