@@ -480,7 +480,7 @@ def stop_on_signal(accelerator: Accelerator) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-PART_SIZE = 8  # pictures of one width, at least: BatchNorm takes its statistics from them
+PART_SIZE = 16  # pictures of one width, at least: fewer make slow steps, and BatchNorm takes its statistics from them
 
 
 class Trainer:

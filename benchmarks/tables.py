@@ -132,12 +132,17 @@ def train(out: Path, arguments: str) -> tuple[str, float]:
     start = b"" if "--init scratch" in arguments else shipped_weights()
     key = hashlib.sha256(b"".join([line.encode(), *presets, start])).hexdigest()
     done = ROOT / out / "done"
-    if not done.exists() or done.read_text() != key:
+    if not done.exists() or done.read_text().split()[0] != key:
         shutil.rmtree(ROOT / out, ignore_errors=True)
-        command(*shlex.split(line))
-        write_text(done, key)
+        seconds, _, _ = command(*shlex.split(line))
+        write_text(done, f"{key} {seconds:.1f}")
     history = json.loads((ROOT / out / "history.json").read_text())
     return "python " + line, sum(row["seconds"] for row in history)
+
+
+def whole_seconds(out: Path) -> float:
+    """How long the command of a run that `train` made took, from its start to its end."""
+    return float((ROOT / out / "done").read_text().split()[1])
 
 
 def split_set(source: Path | str, out: Path, split: str, seed: int) -> str:
