@@ -33,7 +33,6 @@ from tables import (
     table,
     train,
     weights,
-    whole_seconds,
     write_section,
 )
 
@@ -106,7 +105,7 @@ def captcha_v2() -> None:
     for name, stages in recipes.items():
         minutes = []
         for folder, arguments in stages:
-            shown, seconds = train(WORK / folder, arguments)
+            shown, seconds, _ = train(WORK / folder, arguments)
             commands.append(shown)
             minutes.append(f"{seconds / 60:.1f}")
         report = json.loads((ROOT / WORK / name / "metrics.json").read_text())
@@ -257,11 +256,11 @@ def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
             made = split_set(setting.source, data, setting.split, seed)
             labelled = data / "train-00000-of-00001.parquet" if setting.folds else data
             rest = "" if setting.folds else " --folds 0 --evaluate false"
-            trained, took = train(out, f"--config configs/finetune.yaml --data {labelled} --seed {seed}{rest}")
+            trained, took, in_all = train(out, f"--config configs/finetune.yaml --data {labelled} --seed {seed}{rest}")
             shown, report = measure(setting.test or data, f"{out}/best.safetensors", "all" if setting.test else "test")
             reports.append(report)
             seconds.append(took)
-            whole.append(whole_seconds(out))
+            whole.append(in_all)
             if "generic" in setting.what:
                 alike.append(_alike(out / "best.safetensors", data))
             if seed == SEEDS[0]:

@@ -457,7 +457,7 @@ def learning() -> None:
             data = WORK / f"captcha_v2-728-0-312-{seed}"
             made = split_set(f"{REAL}/captcha_v2", data, "728/0/312", seed)
             out = WORK / f"learning-{what.split()[-2]}-{seed}"
-            trained, took = train(out, f"{words} --data {data} --seed {seed} --evaluate false")
+            trained, took, _ = train(out, f"{words} --data {data} --seed {seed} --evaluate false")
             shown, report = measure(data, f"{out}/best.safetensors", "test")
             seconds.append(took)
             accuracy.append(report["sequence_accuracy"])
@@ -488,7 +488,7 @@ def training() -> None:
         out = WORK / f"training-{workers}"
         shutil.rmtree(ROOT / out, ignore_errors=True)  # timings are taken anew
         words = f"--data {data} --epochs 6 --frozen_epochs 0 --seed 0 --evaluate false --workers {workers}"
-        shown, _ = train(out, words)
+        shown, _, _ = train(out, words)
         commands.append(shown)
         first, *others = json.loads((ROOT / out / "history.json").read_text())
         later = sum(row["seconds"] for row in others), sum(row["waited"] for row in others)

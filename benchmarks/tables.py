@@ -121,28 +121,25 @@ def fenced(commands: list[str]) -> str:
     return "```bash\n" + "\n".join(commands) + "\n```"
 
 
-def train(out: Path, arguments: str) -> tuple[str, float]:
+def train(out: Path, arguments: str) -> tuple[str, float, float]:
     """Train, unless the very same run is complete: same settings, presets and starting weights.
 
     Returns:
-        The command, and the seconds its epochs took (validation and start-up not counted).
+        The command, the seconds its epochs took (validation and start-up not counted), and those it took in all.
     """
     line = f"main.py {arguments} --cpu --out {out}"
     presets = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
     start = b"" if "--init scratch" in arguments else shipped_weights()
     key = hashlib.sha256(b"".join([line.encode(), *presets, start])).hexdigest()
     done = ROOT / out / "done"
-    if not done.exists() or done.read_text().split()[0] != key:
+    kept = done.read_text().split() if done.exists() else []
+    if len(kept) != 2 or kept[0] != key:
         shutil.rmtree(ROOT / out, ignore_errors=True)
         seconds, _, _ = command(*shlex.split(line))
-        write_text(done, f"{key} {seconds:.1f}")
+        kept = [key, f"{seconds:.1f}"]
+        write_text(done, " ".join(kept))
     history = json.loads((ROOT / out / "history.json").read_text())
-    return "python " + line, sum(row["seconds"] for row in history)
-
-
-def whole_seconds(out: Path) -> float:
-    """How long the command of a run that `train` made took, from its start to its end."""
-    return float((ROOT / out / "done").read_text().split()[1])
+    return "python " + line, sum(row["seconds"] for row in history), float(kept[1])
 
 
 def split_set(source: Path | str, out: Path, split: str, seed: int) -> str:
