@@ -67,6 +67,11 @@ class TrainConfig:
     init: str = "auto"
     """Starting weights: `auto` (the shipped weights where they fit the model, else scratch), `scratch`, `imagenet`
     (backbone only), or the path of a checkpoint."""
+    teacher: str | None = None
+    """Checkpoint of a larger model with the same alphabet and input: what it gives each column is learned beside the
+    labels (distillation; CTC heads alone)."""
+    teacher_weight: float = 0.5
+    """Share of the loss that the teacher has; the labels have the rest. Below 1."""
     resume: bool = False
     """Go on with the run in `out` exactly where it was stopped, with the configuration saved there."""
 

@@ -372,6 +372,26 @@ def initialise(config: TrainConfig, model_config: ModelConfig) -> tuple[CaptchaM
     return model, "backbone" not in transfer.fresh, notes
 
 
+def load_teacher(config: TrainConfig, model: CaptchaModel) -> CaptchaModel | None:
+    """The larger model whose readings of each column `model` learns to give too, on its device; see `--teacher`.
+
+    Raises:
+        UserError: its columns or characters are others than those of `model`, or it cannot be used at all.
+    """
+    if config.teacher is None:
+        return None
+    device = next(model.parameters()).device
+    teacher = load_model(config.teacher, device).to(memory_format=torch.channels_last)
+    set_requires_grad(teacher, False)
+    for name in ("alphabet", "image_size", "channels", "resize"):
+        theirs, ours = (getattr(m.config, name) for m in (teacher, model))
+        if theirs != ours:
+            raise UserError(f"--teacher {config.teacher} has the {name} {theirs!r}, this run {ours!r}: make them one")
+    if not isinstance(model.codec, CTCCodec) or not isinstance(teacher.codec, CTCCodec) or teacher.steps != model.steps:
+        raise UserError(f"--teacher {config.teacher} does not read in the same steps as this run: both must use CTC")
+    return teacher
+
+
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters, with weight decay for matrices and kernels alone: it does biases and norms no good."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -504,6 +524,7 @@ class Trainer:
         self.quiet = quiet  # only the progress bar
         self.config, self.model, self.phases, self.datasets = config, model, phases, datasets
         self.accelerator, self.provenance, self.on_epoch = accelerator, provenance, on_epoch
+        self.teacher = load_teacher(config, model)
         self.out = Path(str(config.out))
         self.place = {"phase": 0, "epoch": 0, "step": 0}
         self.history: list[dict[str, Any]] = []
@@ -685,7 +706,11 @@ class Trainer:
         for pixels, texts, indices in parts:
             with accelerator.autocast():
                 logits = self.wrapped(pixels.to(accelerator.device))
-            losses = self.model.losses(logits, texts, config.label_smoothing) * self._weights(indices)
+            losses = self.model.losses(logits, texts, config.label_smoothing)
+            if self.teacher:
+                taught = self._distil(logits, pixels, texts)
+                losses = torch.lerp(losses, taught, config.teacher_weight)
+            losses = losses * self._weights(indices)
             # Processes average their gradients: scaled so that the average is that of the global batch, whatever the
             # split.
             loss = losses.sum() * accelerator.num_processes / global_batch
@@ -705,6 +730,15 @@ class Trainer:
         self.loss_sum += value
         self.loss_count += 1
         return value
+
+    def _distil(self, logits: torch.Tensor, pixels: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        """How far the columns' classes are from the teacher's, (N,): the sum of the Kullback-Leibler divergences over
+        the label's length, to be of one size with CTC's loss (Hinton et al., 2015, arXiv:1503.02531)."""
+        with torch.no_grad(), self.accelerator.autocast():
+            wanted = cast(CaptchaModel, self.teacher)(pixels.to(logits.device))
+        wanted, given = (x.float().log_softmax(-1) for x in (wanted, logits))
+        lengths = torch.tensor([len(text) for text in texts], device=logits.device)
+        return nn.functional.kl_div(given, wanted, reduction="none", log_target=True).sum((1, 2)) / lengths
 
     def _weights(self, indices: Sequence[int]) -> torch.Tensor:
         """What each sample counts in the loss, (N,)."""
@@ -785,11 +819,11 @@ def describe_epoch(row: dict[str, Any], better: bool) -> str:
 LEAST = {
     **dict.fromkeys(("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads"), 1),
     **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds"), 0),
-    **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment"), 0),
+    **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "teacher_weight"), 0),
     **dict.fromkeys(("weight_decay", "clip_norm", "warmup", "label_smoothing"), 0),
     **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
 }
-BELOW = {"splice": 1, "warmup": 1, "dropout": 1, "label_smoothing": 1}
+BELOW = {"splice": 1, "warmup": 1, "teacher_weight": 1, "dropout": 1, "label_smoothing": 1}
 
 
 def check_settings(config: TrainConfig) -> None:

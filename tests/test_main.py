@@ -467,6 +467,56 @@ def test_pictures_are_joined_where_weights_and_head_allow_it(train: Callable, na
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# A teacher
+
+
+def test_a_teacher_counts_by_how_far_its_columns_are_from_ours(reader: Path, tiny: Callable) -> None:
+    """Against the definition of the Kullback-Leibler divergence, in NumPy."""
+    config = replace(TrainConfig(), teacher=str(reader))
+    torch.manual_seed(1)
+    trainer = main.Trainer(config, build_model(tiny()), [], {"train": []}, Accelerator(cpu=True), {})
+    pixels = torch.randint(0, 256, (2, 1, 16, 48), dtype=torch.uint8)
+    texts = ["ab", "abc"]
+    teacher = load_model(reader)
+    with torch.no_grad():
+        theirs = teacher(pixels)
+    ours = torch.randn_like(theirs)
+    p, q = (x.double().softmax(-1).numpy() for x in (theirs, ours))
+    wanted = (p * (np.log(p) - np.log(q))).sum((1, 2)) / [2, 3]
+    assert trainer._distil(ours, pixels, texts).tolist() == pytest.approx(wanted.tolist(), rel=1e-3)
+    assert trainer._distil(theirs, pixels, texts).tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert not any(w.requires_grad for w in trainer.teacher.parameters())
+
+
+def test_a_student_becomes_like_its_teacher(train: Callable, reader: Path, dataset: Path, tiny: Callable) -> None:
+    """The teacher reads nonsense: who agrees with it has not learned that from the labels."""
+    flags = [*SCRATCH, "--epochs", 15, "--augment", 0, "--learning_rate", 0.01]
+    alone, taught = (train(*flags, *more) for more in ([], ["--teacher", reader, "--teacher_weight", 0.9]))
+    assert alone.code == taught.code == 0, taught.stderr
+    seen = load_data(dataset, tiny())["train"]
+    pixels = torch.from_numpy(np.stack([seen.transform.finish(seen.prepared(i)) for i in range(len(seen))]))
+
+    def columns(path: Path) -> torch.Tensor:
+        with torch.no_grad():
+            return load_model(path).log_probs(pixels).exp()
+
+    wanted = columns(reader)
+    apart = [(columns(run.out / "last.safetensors") - wanted).abs().sum(-1).mean() for run in (alone, taught)]
+    assert apart[1] < 0.8 * apart[0], apart
+
+
+def test_a_teacher_that_does_not_fit_is_refused(train: Callable, reader: Path, natural: Path, tmp_path: Path) -> None:
+    other = train(*SCRATCH, "--epochs", 1, "--teacher", reader, "--alphabet", "abcde")
+    assert_one_sentence(other, "alphabet", "'abcd'", "'abcde'", "--teacher")
+    wide = train(*SCRATCH, "--epochs", 1, "--teacher", natural)
+    assert_one_sentence(wide, "channels", "--teacher")
+    slots = train(*SCRATCH, "--epochs", 1, "--head", "slots", "--teacher", reader)
+    assert_one_sentence(slots, "CTC", "--teacher")
+    assert_one_sentence(train(*SCRATCH, "--epochs", 1, "--teacher", tmp_path / "none.safetensors"), "none.safetensors")
+    assert_one_sentence(train(*SCRATCH, "--epochs", 1, "--teacher_weight", 1), "--teacher_weight")
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # Starting weights and phases
 
 
