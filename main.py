@@ -33,7 +33,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -153,27 +153,27 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
 
 
 def training_pictures(
-    config: TrainConfig, real: CaptchaDataset, model: CaptchaModel, pretrained: bool, say: Callable[[str], None]
+    config: TrainConfig, real: CaptchaDataset, model: CaptchaModel, trained: Trained, say: Callable[[str], None]
 ) -> CaptchaDataset | SplicedDataset | MixedDataset:
     """The labelled pictures as training meets them: joined anew and with synthetic captchas among them, if wanted."""
-    return mix_synthetic(config, splice_pictures(config, real, model, pretrained, say), model.codec, model.steps)
+    return mix_synthetic(config, splice_pictures(config, real, model, trained, say), model.codec, model.steps)
 
 
 def splice_pictures(
-    config: TrainConfig, real: CaptchaDataset, model: CaptchaModel, pretrained: bool, say: Callable[[str], None]
+    config: TrainConfig, real: CaptchaDataset, model: CaptchaModel, trained: Trained, say: Callable[[str], None]
 ) -> CaptchaDataset | SplicedDataset:
     """Join the training pictures anew in each epoch, cut between the characters that the model finds.
 
     Args:
         real: the labelled pictures.
         model: as it is before training.
-        pretrained: whether it can find anything.
+        trained: what of it is; with a new head it finds nothing.
         say: is told where this cannot be done.
     """
     if not config.splice:
         return real
-    if not pretrained or not isinstance(model.codec, CTCCodec) or model.config.resize not in CUT:
-        say("Pictures are not joined anew (--splice): it takes trained weights, a CTC head and cut pictures.")
+    if not trained.head or not isinstance(model.codec, CTCCodec) or model.config.resize not in CUT:
+        say("Pictures are not joined anew (--splice): it takes a trained CTC head and cut pictures.")
         return real
     return SplicedDataset(real, find_seams(model, real), config.splice, model.codec, model.steps)
 
@@ -349,27 +349,36 @@ def check_feasible(model: CaptchaModel, datasets: dict[str, CaptchaDataset]) -> 
 # Model
 
 
-def initialise(config: TrainConfig, model_config: ModelConfig) -> tuple[CaptchaModel, bool, list[str]]:
+class Trained(NamedTuple):
+    """Which parts of a model have trained weights at the start, all of theirs."""
+
+    backbone: bool = False
+    head: bool = False
+
+
+def initialise(config: TrainConfig, model_config: ModelConfig) -> tuple[CaptchaModel, Trained, list[str]]:
     """Build the model and give it its starting weights.
 
     Returns:
-        The model, whether its backbone is pretrained, and what to tell the user.
+        The model, what of it is trained, and what to tell the user.
     """
     model = build_model(model_config)
     if config.init == "scratch":
-        return model, False, ["Starting from random weights."]
+        return model, Trained(), ["Starting from random weights."]
     if config.init == "imagenet":
         load_imagenet(model)
-        return model, True, ["Starting from ImageNet weights (backbone)."]
+        return model, Trained(backbone=True), ["Starting from ImageNet weights (backbone)."]
     path = starting_weights(config)
     if path is None:
-        return model, False, [f"There are no shipped weights for --model {config.model}: starting from random weights."]
+        note = f"There are no shipped weights for --model {config.model}: starting from random weights."
+        return model, Trained(), [note]
     transfer = load_into(model, path)
     notes = [f"Starting from {path}: {len(transfer.shared)} characters known, {len(transfer.new)} new"]
     notes[0] += f" ({transfer.new})." if transfer.new else "."
     if transfer.fresh:
         notes.append(f"Starting anew, since the shapes differ: {', '.join(transfer.fresh)}.")
-    return model, "backbone" not in transfer.fresh, notes
+    head = not any(name.startswith("head.") for name in transfer.fresh)
+    return model, Trained("backbone" not in transfer.fresh, head), notes
 
 
 def load_teacher(config: TrainConfig, model: CaptchaModel) -> CaptchaModel | None:
@@ -877,7 +886,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     with accelerator.main_process_first(), accelerator.local_main_process_first():
         folder = prepare_data(config, accelerator.print)
     model_config = resolve_model_config(config, folder)
-    model, pretrained, notes = initialise(config, model_config)
+    model, trained, notes = initialise(config, model_config)
     for note in [] if config.resume else notes:
         accelerator.print(note)
     datasets = load_data(folder, model_config, seed=config.seed, augment=config.augment, limit=config.limit)
@@ -898,10 +907,10 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    phases = plan_phases(config, len(datasets["train"]), pretrained, accelerator.print)
+    phases = plan_phases(config, len(datasets["train"]), trained.backbone, accelerator.print)
     # channels_last: oneDNN's depthwise convolutions train 1.5 times as fast on a CPU this way.
     model = model.to(accelerator.device, memory_format=torch.channels_last)
-    trained_on = training_pictures(config, datasets["train"], model, pretrained, accelerator.print)
+    trained_on = training_pictures(config, datasets["train"], model, trained, accelerator.print)
     trainer = Trainer(config, model, phases, datasets | {"train": trained_on}, accelerator, provenance, on_epoch)
     if config.resume:
         trainer.load_state()
@@ -1002,7 +1011,7 @@ def _start_tracker(accelerator: Accelerator, config: TrainConfig) -> None:
 
 def cross_validate(
     config: TrainConfig,
-    build: Callable[[], tuple[CaptchaModel, bool, list[str]]],
+    build: Callable[[], tuple[CaptchaModel, Trained, list[str]]],
     phases: list[Phase],
     dataset: CaptchaDataset,
     accelerator: Accelerator,
@@ -1041,13 +1050,13 @@ def cross_validate(
         kept = dataset.subset(np.setdiff1d(order, held_out))
         folder = out / f"fold-{part + 1}"
         torch.manual_seed(config.seed)
-        start, pretrained, _ = build()
+        start, trained, _ = build()
         if not (folder / "done").exists():
             accelerator.print(f"Measuring, part {part + 1} of {parts}: training without {len(held_out)} of {n} labels")
             shutil.rmtree(folder, ignore_errors=True)
             quiet = dataclasses.replace(config, out=str(folder), save_every=10**6)
             model = copy.deepcopy(start).to(accelerator.device, memory_format=torch.channels_last)
-            mixed = training_pictures(config, kept, model, pretrained, lambda _: None)
+            mixed = training_pictures(config, kept, model, trained, lambda _: None)
             empty = dataset.subset([])
             try:
                 Trainer(quiet, model, phases, {"train": mixed, "validation": empty}, accelerator, {}, quiet=True).fit()
@@ -1058,7 +1067,7 @@ def cross_validate(
                 (folder / "done").touch()
         texts += [dataset.texts[i] for i in held_out]
         images = [dataset.images[int(i)] for i in held_out]
-        shares = SHARES if pretrained else (1.0,)
+        shares = SHARES if trained.backbone else (1.0,)
         for share, found in _read_shares(folder / "best.safetensors", start, shares, images, config):
             readings.setdefault(share, []).extend(found)
         part += 1

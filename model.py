@@ -686,9 +686,10 @@ class Transfer:
 def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
     """Start `model` from a checkpoint, also one with another alphabet, length or input size.
 
-    The rows of the characters that both alphabets hold are kept, other class rows stay random. Parameters whose shape
-    depends on the input size or the length stay random where these differ. A first convolution is adapted between
-    grey and colour. A backbone of another family stays random as a whole, under a head that can read already.
+    The rows of the characters that both alphabets hold are kept, other class rows stay random. The first convolution is
+    adapted between grey and colour, and the layer of a CTC head that joins the rows to another input height. Other
+    parameters whose shape depends on the input size or the length stay random where these differ. A backbone of another
+    family stays random as a whole, under a head that can read already.
 
     Raises:
         UserError: the file cannot be used, or it holds nothing for this model.
@@ -722,6 +723,8 @@ def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
             tensor.copy_(weights)
         elif tensor.dim() == 4 and weights.dim() == 4 and _same_but(tensor, weights, 1):
             tensor.copy_(_adapt_channels(weights, tensor.shape[1]))
+        elif name == "head.reduce.weight" and _same_but(tensor, weights, 2):
+            tensor.copy_(_adapt_rows(weights, tensor.shape[2]))
         else:
             fresh.append(name)
     characters = "".join(c for c in new_alphabet.characters if c not in old_alphabet)
@@ -737,6 +740,13 @@ def _adapt_channels(weights: Tensor, channels: int) -> Tensor:
     """First convolution between grey and colour: a grey picture gives the same response as its RGB copy."""
     grey = weights.sum(1, keepdim=True)
     return grey.expand(-1, channels, -1, -1) / channels
+
+
+def _adapt_rows(weights: Tensor, rows: int) -> Tensor:
+    """The kernel that joins the rows of a feature map, (outputs, inputs, h, 1), for a map of `rows`: each new row has
+    the share of the old ones that lie where it does."""
+    shares = weights.repeat_interleave(rows, 2) / rows
+    return shares.unflatten(2, (rows, weights.shape[2])).sum(3)
 
 
 def load_imagenet(model: CaptchaModel) -> None:

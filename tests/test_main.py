@@ -461,7 +461,8 @@ def test_pictures_are_joined_where_weights_and_head_allow_it(train: Callable, na
     assert all(run.code == 0 for run in runs), runs[1].stderr
     assert history(runs[0].out)[0]["train_loss"] != history(runs[1].out)[0]["train_loss"]
     assert "not joined" not in runs[1].stdout
-    for refused in (["--init", "scratch"], ["--init", "scratch", "--head", "slots", "--resize", "content"]):
+    new_head = ["--hidden", 4, "--init", natural]  # would cut anywhere
+    for refused in (["--init", "scratch"], ["--init", "scratch", "--head", "slots", "--resize", "content"], new_head):
         run = train(*flags, *refused, "--image_size", "[16,48]", "--epochs", 1, "--splice", 0.9)
         assert run.code == 0 and "not joined anew" in run.stdout
 

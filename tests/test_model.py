@@ -457,10 +457,25 @@ def test_another_length_renews_what_depends_on_it(head: str, tiny: Callable, tmp
     assert new.eval()(pictures(1, 1)).isfinite().all()
 
 
+@pytest.mark.parametrize("head", CTC_HEADS)
+@pytest.mark.parametrize("heights", [(32, 48), (48, 32), (16, 64)])
+def test_a_ctc_head_goes_on_with_another_input_height(
+    head: str, heights: tuple[int, int], tiny: Callable, tmp_path: Path
+) -> None:
+    """Where all rows of the feature map are alike, it does not matter how many there are."""
+    old, new = (build_model(tiny(head=head, image_size=(height, 48))) for height in heights)
+    assert load_into(new, save_checkpoint(old, tmp_path / "old.safetensors")).fresh == ()
+    column = torch.rand(2, old.backbone.out_channels, 1, 12)
+    before, after = (
+        model.eval().head(column.expand(-1, -1, model.config.image_size[0] // 16, -1)) for model in (old, new)
+    )
+    assert torch.allclose(before, after, atol=1e-5)
+
+
 def test_another_head_or_input_size_keeps_the_backbone(tiny: Callable, tmp_path: Path) -> None:
-    old = build_model(tiny(head="ctc"))
+    old = build_model(tiny(head="slots"))
     path = save_checkpoint(old, tmp_path / "old.safetensors")
-    for new in (build_model(tiny(head="slots")), build_model(tiny(image_size=(32, 64)))):
+    for new in (build_model(tiny(head="ctc")), build_model(tiny(head="slots", image_size=(32, 64)))):
         transfer = load_into(new, path)
         assert transfer.fresh
         assert all(name.startswith("head.") for name in transfer.fresh)
