@@ -132,6 +132,9 @@ class TrainConfig:
     """Weight decay (AdamW) or L2 penalty (Adam)."""
     schedule: Literal["onecycle", "cosine", "plateau", "constant"] = "onecycle"
     """Learning-rate schedule of each phase; `plateau` is ReduceLROnPlateau on the validation CER."""
+    average: float = 0.0
+    """Share of the last phase, at its end, over whose steps the weights are averaged (stochastic weight averaging: it
+    takes the place of lowering the rate, so use it with `schedule: constant`). Below 1; 0 keeps the last weights."""
     warmup: float = 0.1
     """Share of a phase in which OneCycle and cosine warm up."""
     clip_norm: float = 5.0

@@ -43,6 +43,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from accuracy_calculator import detailed_metrics, evaluate, print_report, text_metrics
@@ -534,6 +535,7 @@ class Trainer:
         self.config, self.model, self.phases, self.datasets = config, model, phases, datasets
         self.accelerator, self.provenance, self.on_epoch = accelerator, provenance, on_epoch
         self.teacher = load_teacher(config, model)
+        self.averaged: AveragedModel | None = None  # from the step on where averaging begins
         self.out = Path(str(config.out))
         self.place = {"phase": 0, "epoch": 0, "step": 0}
         self.history: list[dict[str, Any]] = []
@@ -562,6 +564,7 @@ class Trainer:
             "stale": self.stale,
             "running": [self.loss_sum, self.loss_count, self.seconds, self.waited],
             "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged else None,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": torch.get_rng_state(),
@@ -582,6 +585,9 @@ class Trainer:
         try:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
+            if averaged := state.get("averaged"):
+                self.averaged = AveragedModel(self.model, use_buffers=True)
+                self.averaged.load_state_dict(averaged)
         except (RuntimeError, KeyError, OSError, EOFError, pickle.UnpicklingError) as error:
             raise UserError(f"{self.state_path} is damaged: start the run again in another folder") from error
         self.place, self.best, self.stale = state["place"], state["best"], state["stale"]
@@ -687,6 +693,7 @@ class Trainer:
             for parts in self._waiting(islice(loaded, len(batches))):
                 loss = self._step(parts, batches.batch_size)
                 self.place["step"] += 1
+                self._average(phase, batches.total)
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 stop = accelerator.check_trigger()
@@ -749,6 +756,24 @@ class Trainer:
         lengths = torch.tensor([len(text) for text in texts], device=logits.device)
         return nn.functional.kl_div(given, wanted, reduction="none", log_target=True).sum((1, 2)) / lengths
 
+    def _average(self, phase: Phase, steps: int) -> None:
+        """Let the weights of this step count in the mean, once the last part of the phase has begun: see `--average`.
+
+        Stochastic weight averaging (Izmailov et al., 2018, arXiv:1803.05407), but of all steps. BatchNorm's statistics
+        are averaged like the weights.
+        """
+        done = self.place["epoch"] * steps + self.place["step"]
+        if phase.frozen or done <= (1 - self.config.average) * phase.epochs * steps:
+            return
+        if self.averaged is None:
+            self.averaged = AveragedModel(self.model, use_buffers=True)
+        self.averaged.update_parameters(self.model)
+
+    @property
+    def kept(self) -> CaptchaModel:
+        """The model that is validated and saved: the mean of the last steps, where there is one."""
+        return cast(CaptchaModel, self.averaged.module) if self.averaged else self.model
+
     def _weights(self, indices: Sequence[int]) -> torch.Tensor:
         """What each sample counts in the loss, (N,)."""
         train = self.datasets["train"]
@@ -768,7 +793,7 @@ class Trainer:
         }
         score = None
         if len(self.datasets["validation"]):
-            row["validation"] = validate(self.model, self.datasets["validation"], self.config, accelerator)
+            row["validation"] = validate(self.kept, self.datasets["validation"], self.config, accelerator)
             score = [row["validation"]["sequence_accuracy"], -row["validation"]["loss"]]
             if self.config.schedule == "plateau":
                 self.schedule.step(row["validation"]["cer"])
@@ -783,8 +808,8 @@ class Trainer:
         if accelerator.is_main_process:
             metrics = {"validation": _numbers(row.get("validation", {})), "epoch": epoch + 1}
             if better:
-                save_checkpoint(self.model, self.out / "best.safetensors", metrics=metrics, provenance=self.provenance)
-            save_checkpoint(self.model, self.out / "last.safetensors", metrics=metrics, provenance=self.provenance)
+                save_checkpoint(self.kept, self.out / "best.safetensors", metrics=metrics, provenance=self.provenance)
+            save_checkpoint(self.kept, self.out / "last.safetensors", metrics=metrics, provenance=self.provenance)
             write_text(self.out / "history.json", json.dumps(self.history, indent=1))
             self._say(describe_epoch(row, better))
         stopping = self.config.patience and self.stale >= self.config.patience
@@ -828,11 +853,11 @@ def describe_epoch(row: dict[str, Any], better: bool) -> str:
 LEAST = {
     **dict.fromkeys(("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads"), 1),
     **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds"), 0),
-    **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "teacher_weight"), 0),
+    **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "teacher_weight", "average"), 0),
     **dict.fromkeys(("weight_decay", "clip_norm", "warmup", "label_smoothing"), 0),
     **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
 }
-BELOW = {"splice": 1, "warmup": 1, "teacher_weight": 1, "dropout": 1, "label_smoothing": 1}
+BELOW = {"splice": 1, "average": 1, "warmup": 1, "teacher_weight": 1, "dropout": 1, "label_smoothing": 1}
 
 
 def check_settings(config: TrainConfig) -> None:

@@ -861,11 +861,36 @@ def test_fewer_labels_than_parts_is_one_sentence(train: Callable, all_labels: Pa
     assert_one_sentence(train(*FOLDS, "--limit", 2, "--batch_size", 1, data=all_labels), "--folds")
 
 
+def test_the_last_weights_are_averaged(train: Callable, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps of the head alone, then twelve of all: the mean is that of the last six, BatchNorm's too."""
+    states = []
+    step = main.Trainer._step
+
+    def noting(trainer: main.Trainer, *args: object) -> float:
+        loss = step(trainer, *args)
+        states.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
+        return loss
+
+    monkeypatch.setattr(main.Trainer, "_step", noting)
+    flags = [*SMALL, "--init", reader, "--frozen_epochs", 1, "--epochs", 4, "--schedule", "constant"]
+    result = train(*flags, "--average", 0.5)
+    assert result.code == 0, result.stderr
+    assert len(states) == 15
+    kept = load_file(result.out / "last.safetensors")
+    for name, tensor in kept.items():
+        if tensor.is_floating_point():
+            mean = torch.stack([state[name] for state in states[-6:]]).mean(0)
+            assert torch.allclose(tensor, mean, rtol=1e-4, atol=1e-6), name
+    moved = [name for name in kept if not torch.allclose(kept[name].float(), states[-1][name].float(), atol=1e-6)]
+    assert any("weight" in name for name in moved) and any("running_var" in name for name in moved)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Killed, stopped, resumed
 
 
 LONG = [*SMALL, "--batch_size", "8", "--frozen_epochs", "1", "--epochs", "4", "--evaluate", "false", "--dropout", "0.2"]
+LONG += ["--average", "0.7"]
 
 
 @pytest.fixture(scope="module")
