@@ -81,7 +81,7 @@ def captcha_v2() -> None:
     pretrain = f"--config configs/pretrain.yaml --data {line} --evaluate false {size}"
     finetune = (
         f"--config configs/finetune.yaml --data {data} --frozen_epochs 2 --epochs 15 --batch_size 32 "
-        "--learning_rate 0.001 --dropout 0.1 --mix_synthetic 0"
+        "--learning_rate 0.001 --schedule onecycle --average 0 --dropout 0.1 --mix_synthetic 0"
     )
     recipes: dict[str, list[tuple[str, str]]] = {
         "crnn": [("crnn", f"--model crnn --data {data} --init scratch --epochs 25 --batch_size 32")],

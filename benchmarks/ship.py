@@ -31,6 +31,8 @@ def origin(path: Path) -> list[dict[str, Any]]:
     if "runs" in provenance:  # shipped before
         return provenance["runs"]
     config = provenance["config"] = {k: v for k, v in provenance["config"].items() if k not in LOCAL}
+    if config.get("teacher"):
+        provenance["teacher"] = origin(Path(config["teacher"]))[-1]
     start = Path(str(config.get("init")))
     return [*(origin(start) if start.suffix == ".safetensors" else []), provenance]
 
