@@ -95,6 +95,7 @@ STATE_FILE = "state.pt"
 SAVE_SECONDS = 300  # a kill costs a long epoch no more than this
 PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not given
 FINE_TUNED = 430  # times the root of the number of labels: pictures seen by a run from trained weights
+OFTEN, MANY_SEEN = 16, 80_000  # so often it sees each of a thousand labels or more, until it has seen so many pictures
 CERTAIN = 4  # times: who should occur so often and does not is not in the alphabet (by chance: once in 50)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from trained weights to what a few labels make of them
 ENOUGH_UNSEEN = 100  # pictures on which an accuracy is known well enough: no more folds are trained
@@ -995,7 +996,7 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
 def default_epochs(n: int, pretrained: bool) -> int:
     """Epochs of the whole network on `n` labels."""
     if pretrained:
-        return min(60, max(6, round(FINE_TUNED / math.sqrt(n))))
+        return min(60, max(6, round(FINE_TUNED / math.sqrt(n)), min(OFTEN, MANY_SEEN // n)))
     return min(60, max(8, round(PICTURES_SEEN / n)))
 
 

@@ -861,6 +861,16 @@ def test_fewer_labels_than_parts_is_one_sentence(train: Callable, all_labels: Pa
     assert_one_sentence(train(*FOLDS, "--limit", 2, "--batch_size", 1, data=all_labels), "--folds")
 
 
+def test_labels_choose_the_epochs() -> None:
+    """Few labels are seen more often than many, but many make for more work, up to a bound."""
+    numbers = [10, 50, 100, 300, 1000, 5000, 20_000]
+    epochs = [main.default_epochs(n, pretrained=True) for n in numbers]
+    assert epochs == sorted(epochs, reverse=True) and epochs[0] == 60 and epochs[-2:] == [16, 6]
+    seen = [n * e for n, e in zip(numbers, epochs, strict=True)]
+    assert seen == sorted(seen)
+    assert 7000 <= seen[3] <= 8000, "300 labels are to be learned within three minutes"
+
+
 def test_the_last_weights_are_averaged(train: Callable, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps of the head alone, then twelve of all: the mean is that of the last six, BatchNorm's too."""
     states = []
