@@ -691,6 +691,9 @@ def build_loader(dataset: Any, batches: Any, workers: int = 0, parts: int = PART
     """A torch DataLoader over `batches` (a batch sampler, or any iterable of key lists); see `Collate`."""
     import torch
 
+    if workers:
+        # OpenCV's threads do not live on in a forked process, which would wait for them for ever: end them before.
+        cv2.setNumThreads(1)
     # Every iterator draws a seed for its workers. From torch's own generator it would shift the dropout of an epoch
     # that is resumed in its middle, where one more iterator is made.
     generator = torch.Generator()

@@ -413,6 +413,28 @@ def test_mixed_in_captchas_fit_the_alphabet_and_are_new_each_epoch(train: Callab
     assert "4/4" in result.stderr or "/4 " in result.stderr, "75 pictures make four batches of 16"
 
 
+def test_a_loader_process_draws_captchas_after_opencv_used_its_threads(tmp_path: Path) -> None:
+    """Their pool does not live on in a forked process, and waiting for it there would never end."""
+    script = tmp_path / "draw.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import cv2, numpy as np, main\n"
+        "from codec import Alphabet, CTCCodec\n"
+        "from config import ModelConfig, TrainConfig\n"
+        "from data_loader import CaptchaDataset, build_loader, build_transform\n"
+        "cv2.setNumThreads(4)\n"
+        "cv2.GaussianBlur(np.zeros((4000, 4000, 3), np.uint8), (31, 31), 5)\n"
+        "model = ModelConfig(name='crnn', alphabet='abcd', max_length=3, image_size=(16, 48))\n"
+        "png = cv2.imencode('.png', np.zeros((20, 60, 3), np.uint8))[1].tobytes()\n"
+        "real = CaptchaDataset([png] * 4, ['abc'] * 4, build_transform(model, train=True))\n"
+        "mixed = main.mix_synthetic(TrainConfig(mix_synthetic=1), real, CTCCodec(Alphabet('abcd')), steps=12)\n"
+        "loader = build_loader(mixed, [[(0, i) for i in range(8)]], workers=1)\n"
+        "print(sum(len(texts) for parts in loader for _, texts, _ in parts))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["8"], done.stderr
+
+
 def test_synthetic_captchas_may_count_less(train: Callable, dataset: Path, tiny) -> None:
     """With no weight they leave the same gradient as none at all."""
     config = replace(TrainConfig(), mix_synthetic=0.25, synthetic_style="line", synthetic_weight=0.0, clip_norm=0)
