@@ -721,8 +721,9 @@ class Trainer:
         self.optimizer.zero_grad()
         total = torch.zeros((), device=accelerator.device)
         for pixels, texts, indices in parts:
+            pixels = pixels.to(accelerator.device)
             with accelerator.autocast():
-                logits = self.wrapped(pixels.to(accelerator.device))
+                logits = self.wrapped(pixels)
             losses = self.model.losses(logits, texts, config.label_smoothing)
             if self.teacher:
                 taught = self._distil(logits, pixels, texts)
@@ -752,7 +753,7 @@ class Trainer:
         """How far the columns' classes are from the teacher's, (N,): the sum of the Kullback-Leibler divergences over
         the label's length, to be of one size with CTC's loss (Hinton et al., 2015, arXiv:1503.02531)."""
         with torch.no_grad(), self.accelerator.autocast():
-            wanted = cast(CaptchaModel, self.teacher)(pixels.to(logits.device))
+            wanted = cast(CaptchaModel, self.teacher)(pixels)
         wanted, given = (x.float().log_softmax(-1) for x in (wanted, logits))
         lengths = torch.tensor([len(text) for text in texts], device=logits.device)
         return nn.functional.kl_div(given, wanted, reduction="none", log_target=True).sum((1, 2)) / lengths

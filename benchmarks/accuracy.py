@@ -246,9 +246,8 @@ def many_labels() -> None:
     commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
     # bf16 is for the time it saves where the processor has AMX; elsewhere leave it out.
     flags = ' --image_size "[48, 192]" --mixed_precision bf16 --threads 1 --workers 1'
-    _tuned(
-        "many_labels", [Setting("lepture's `captcha`, 5,000 labels", drawn, "100/0/0", fresh, flags=flags)], commands
-    )
+    setting = Setting("lepture's `captcha`, 5,000 labels", drawn, "100/0/0", fresh, flags=flags)
+    _tuned("many_labels", [setting], commands)
 
 
 def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:

@@ -921,8 +921,10 @@ def test_the_last_weights_are_averaged(train: Callable, reader: Path, monkeypatc
 # Killed, stopped, resumed
 
 
-LONG = [*SMALL, "--batch_size", "8", "--frozen_epochs", "1", "--epochs", "4", "--evaluate", "false", "--dropout", "0.2"]
-LONG += ["--average", "0.7"]
+LONG = [
+    *(*SMALL, "--batch_size", "8", "--frozen_epochs", "1", "--epochs", "4"),
+    *("--average", "0.7", "--dropout", "0.2", "--evaluate", "false"),
+]
 
 
 @pytest.fixture(scope="module")
