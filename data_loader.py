@@ -249,13 +249,21 @@ class CaptchaTransform:
     `prepare` (resize) and `augment` are apart so that a dataset can keep the prepared picture.
     """
 
-    def __init__(self, config: ModelConfig, train: bool = False, strength: float = 1.0) -> None:
+    def __init__(
+        self, config: ModelConfig, train: bool = False, strength: float = 1.0, other_height: int | None = None
+    ) -> None:
         self.size = config.image_size
         self.channels = config.channels
         self.resize = config.resize
         self.strength = strength if train else 0.0
         self.natural = self.resize == "natural"
         self.widest = _widest(self.size) if self.natural else self.size[1]
+        self.other: CaptchaTransform | None = None  # to another height, for half of the training pictures
+        if train and other_height:
+            width = WIDTH_STEP * round(self.size[1] * other_height / self.size[0] / WIDTH_STEP)
+            self.other = CaptchaTransform(
+                dataclasses.replace(config, image_size=(other_height, width)), train, strength
+            )
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """RGB picture to (H, W, C) uint8; W differs from picture to picture with `resize: natural`."""
@@ -337,15 +345,18 @@ class CaptchaTransform:
         return self.finish(self.augment(pixels, rng) if self.strength and rng is not None else pixels)
 
 
-def build_transform(config: ModelConfig, train: bool = False, strength: float = 1.0) -> CaptchaTransform:
+def build_transform(
+    config: ModelConfig, train: bool = False, strength: float = 1.0, other_height: int | None = None
+) -> CaptchaTransform:
     """The one preprocessing of the project.
 
     Args:
         config: says the input size, the channels and the way of resizing.
         train: augment (needs a random generator at each call).
         strength: of the augmentation; 0 switches it off.
+        other_height: of every second training picture.
     """
-    return CaptchaTransform(config, train, strength)
+    return CaptchaTransform(config, train, strength, other_height)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -424,7 +435,10 @@ class CaptchaDataset:
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[np.ndarray, str, int]:
         """(pixels (C, H, W) uint8, label, index) for an index, or for (epoch, index) with that epoch's augmentation."""
         epoch, index = key if isinstance(key, tuple) else (None, key)
-        pixels = self.prepared(index)
+        if epoch is not None and self.transform.other and (epoch + index) % 2:
+            pixels = self.transform.other.prepare(self.image(index))
+        else:
+            pixels = self.prepared(index)
         if epoch is not None:
             pixels = self.augmented(pixels, epoch, index)
         return self.transform.finish(pixels), self.texts[index], index
@@ -585,6 +599,7 @@ def load_data(
     augment: float = 1.0,
     limit: int | None = None,
     splits: Sequence[str] = SPLITS,
+    other_height: int | None = None,
 ) -> dict[str, CaptchaDataset]:
     """The splits of a dataset folder, ready for training.
 
@@ -595,6 +610,7 @@ def load_data(
         augment: strength of the augmentation of the training split.
         limit: keep at most this many training pictures.
         splits: which ones to load.
+        other_height: of every second training picture.
 
     Returns:
         A dataset per split; a split without pictures has length 0.
@@ -605,7 +621,7 @@ def load_data(
         if split == "train" and limit is not None and limit < len(texts):
             chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:limit])
             images, texts = _Subset(images, chosen), [texts[i] for i in chosen]
-        transform = build_transform(config, train=split == "train", strength=augment)
+        transform = build_transform(config, train=split == "train", strength=augment, other_height=other_height)
         names = f"{split} sample {{}} of {str(folder).replace('{', '{{').replace('}', '}}')}".format  # can be pickled
         loaded[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
     return loaded
@@ -668,10 +684,14 @@ class Collate:
 
     def __call__(self, samples: Sequence[tuple[np.ndarray, str, int]]) -> list[Part]:
         """Pixels (C, H, W), labels and indices to parts."""
-        if self.parts == 1:
-            return [self._stack(samples)]
-        ordered = sorted(samples, key=lambda sample: sample[0].shape[2])
-        bounds = np.linspace(0, len(ordered), min(self.parts, len(ordered)) + 1).round().astype(int)
+        ordered = sorted(samples, key=lambda sample: sample[0].shape[1:])
+        if not self.transform.other:
+            return self._split(ordered, self.parts)
+        heights = [list(group) for _, group in itertools.groupby(ordered, key=lambda sample: sample[0].shape[1])]
+        return [part for group in heights for part in self._split(group, max(1, self.parts // 2))]
+
+    def _split(self, ordered: Sequence[tuple[np.ndarray, str, int]], parts: int) -> list[Part]:
+        bounds = np.linspace(0, len(ordered), min(parts, len(ordered)) + 1).round().astype(int)
         return [self._stack(ordered[a:b]) for a, b in itertools.pairwise(bounds)]
 
     def _stack(self, samples: Sequence[tuple[np.ndarray, str, int]]) -> Part:
@@ -682,7 +702,9 @@ class Collate:
             width = float(np.median([p.shape[2] for p in pixels]))
             if self.transform.strength:
                 width *= math.exp(np.random.default_rng(indices).uniform(*SPREAD))
-            height, wide = self.transform.size[0], _step_width(width, self.transform.size)
+            other = self.transform.other
+            size = other.size if other and other.size[0] == pixels[0].shape[1] else self.transform.size
+            height, wide = size[0], _step_width(width, size)
             pixels = [self.transform.finish(_resize(p.transpose(1, 2, 0), height, wide)) for p in pixels]
         return torch.from_numpy(np.stack(pixels)), list(texts), list(indices)
 

@@ -875,6 +875,8 @@ def check_settings(config: TrainConfig) -> None:
             raise UserError(f"--{name} is {value}: it must be {least} or more{below}")
     if config.tracker not in ("none", *map(str, get_available_trackers())):
         raise UserError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
+    if config.other_height is not None and config.other_height < 16:
+        raise UserError(f"--other_height is {config.other_height}: it must be 16 or more")
     if config.image_size is not None and min(config.image_size) < 16:
         raise UserError(f"--image_size is {list(config.image_size)}: each side must be 16 or more")
 
@@ -916,7 +918,15 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     model, trained, notes = initialise(config, model_config)
     for note in [] if config.resume else notes:
         accelerator.print(note)
-    datasets = load_data(folder, model_config, seed=config.seed, augment=config.augment, limit=config.limit)
+    if config.other_height and (model_config.resize != "natural" or model.codec.head != "ctc"):
+        raise UserError(
+            f"--other_height goes with --resize natural and a CTC head, not with {model_config.resize} and "
+            f"{model_config.head}: leave it out"
+        )
+    if config.other_height and accelerator.num_processes > 1:
+        raise UserError("--other_height goes with one process: leave it out, or start main.py without accelerate")
+    options = {"augment": config.augment, "limit": config.limit, "other_height": config.other_height}
+    datasets = load_data(folder, model_config, seed=config.seed, **options)
     check_feasible(model, datasets)
     info = load_info(folder)
     accelerator.print(

@@ -249,7 +249,7 @@ class CTCHead(nn.Module):
         self.classifier = nn.Linear(3 * config.hidden, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        columns = F.relu(self.norm(self.reduce(features))).squeeze(2).transpose(1, 2)  # (N, w, hidden)
+        columns = F.relu(self.norm(_join_rows(self.reduce, features))).squeeze(2).transpose(1, 2)  # (N, w, hidden)
         sequence, _ = self.lstm(columns)  # (N, w, 2*hidden)
         # The columns also go past the LSTM: through it alone, CTC takes many times as long to leave "all blank".
         return self.classifier(self.dropout(torch.cat([columns, sequence], dim=2)))
@@ -276,8 +276,14 @@ class MixerHead(nn.Module):
         self.classifier = nn.Linear(config.hidden, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        columns = F.relu(self.norm(self.reduce(features))).squeeze(2)  # (N, hidden, w)
+        columns = F.relu(self.norm(_join_rows(self.reduce, features))).squeeze(2)  # (N, hidden, w)
         return self.classifier(self.dropout(self.mix(columns).transpose(1, 2)))
+
+
+def _join_rows(reduce: nn.Conv2d, features: Tensor) -> Tensor:
+    """Each column of a feature map (N, D, h, w) as one vector, (N, hidden, 1, w), for any h: see `_adapt_rows`."""
+    rows = features.shape[2]
+    return reduce(features) if rows == reduce.kernel_size[0] else F.conv2d(features, _adapt_rows(reduce.weight, rows))
 
 
 class LocalMixing(nn.Module):

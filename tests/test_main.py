@@ -490,6 +490,24 @@ def test_pictures_are_joined_where_weights_and_head_allow_it(train: Callable, na
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# Two heights
+
+
+def test_a_training_on_two_heights_learns_from_both(train: Callable, natural: Path) -> None:
+    flags = ["--model", "mixer", "--hidden", 8, "--cpu", "--threads", 1, "--batch_size", 16, "--frozen_epochs", 0]
+    flags += ["--image_size", "[16,48]", "--init", natural, "--epochs", 1]
+    one, both = (train(*flags, *more) for more in ([], ["--other_height", 32]))
+    assert one.code == both.code == 0, both.stderr
+    assert history(one.out)[0]["train_loss"] != history(both.out)[0]["train_loss"]
+    assert load_model(both.out / "last.safetensors").config.image_size == (16, 48)
+
+
+def test_another_height_that_does_not_fit_is_refused(train: Callable) -> None:
+    assert_one_sentence(train(*SCRATCH, "--other_height", 32), "--other_height", "--resize natural")
+    assert_one_sentence(train(*SCRATCH, "--other_height", 8), "--other_height", "16 or more")
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # A teacher
 
 

@@ -472,6 +472,18 @@ def test_a_ctc_head_goes_on_with_another_input_height(
     assert torch.allclose(before, after, atol=1e-5)
 
 
+@pytest.mark.parametrize("head", CTC_HEADS)
+def test_one_model_reads_both_heights_as_its_own_and_as_the_one_moved_there(
+    head: str, tiny: Callable, tmp_path: Path
+) -> None:
+    low, high = (build_model(tiny(head=head, image_size=(height, 48))) for height in (32, 48))
+    load_into(high, save_checkpoint(low, tmp_path / "low.safetensors"))
+    images = pictures(2, 1, size=(48, 48))
+    assert torch.allclose(low.eval()(images), high.eval()(images), atol=1e-5)
+    low.train()(images).square().mean().backward()
+    assert low.head.reduce.weight.grad.abs().sum() > 0, "it learns from the other height, too"
+
+
 def test_another_head_or_input_size_keeps_the_backbone(tiny: Callable, tmp_path: Path) -> None:
     ctc, slots = tiny(head="ctc"), tiny(head="slots")
     larger_ctc, larger_slots = (tiny(head=head, image_size=(32, 64)) for head in ("ctc", "slots"))
