@@ -82,8 +82,8 @@ class TrainConfig:
     image_size: tuple[int, int] | None = None
     """[height, width] of the network's input; chosen from the pictures' shapes by default."""
     other_height: int | None = None
-    """Height that every second training picture has instead, for `natural` inputs and CTC heads: the weights then serve
-    models of either height (`--image_size`), of which the lower is fast and the higher sees more."""
+    """Height that every second picture of a batch has instead, for `natural` inputs and CTC heads: the weights then
+    serve models of either height (`--image_size`), of which the lower is fast and the higher sees more."""
     channels: Literal[1, 3] | None = None
     """1: grey, 3: colour. Default: the model's own."""
     resize: ResizeName | None = None

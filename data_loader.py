@@ -6,6 +6,7 @@ call it, so a picture gives the same array everywhere. It needs no torch: servin
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -176,6 +177,11 @@ def _step_width(width: float, size: tuple[int, int]) -> int:
     return min(max(WIDTH_STEP * round(width / WIDTH_STEP), size[1]), _widest(size))
 
 
+def size_at(height: int, size: tuple[int, int]) -> tuple[int, int]:
+    """The input (height, least width) that shows the same as one of `size`, with other pixels."""
+    return height, WIDTH_STEP * round(size[1] * height / size[0] / WIDTH_STEP)
+
+
 def _widest(size: tuple[int, int]) -> int:
     return WIDTH_STEP * int(WIDEST * size[1] / WIDTH_STEP)
 
@@ -249,21 +255,13 @@ class CaptchaTransform:
     `prepare` (resize) and `augment` are apart so that a dataset can keep the prepared picture.
     """
 
-    def __init__(
-        self, config: ModelConfig, train: bool = False, strength: float = 1.0, other_height: int | None = None
-    ) -> None:
+    def __init__(self, config: ModelConfig, train: bool = False, strength: float = 1.0) -> None:
         self.size = config.image_size
         self.channels = config.channels
         self.resize = config.resize
         self.strength = strength if train else 0.0
         self.natural = self.resize == "natural"
         self.widest = _widest(self.size) if self.natural else self.size[1]
-        self.other: CaptchaTransform | None = None  # to another height, for half of the training pictures
-        if train and other_height:
-            width = WIDTH_STEP * round(self.size[1] * other_height / self.size[0] / WIDTH_STEP)
-            self.other = CaptchaTransform(
-                dataclasses.replace(config, image_size=(other_height, width)), train, strength
-            )
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """RGB picture to (H, W, C) uint8; W differs from picture to picture with `resize: natural`."""
@@ -345,18 +343,15 @@ class CaptchaTransform:
         return self.finish(self.augment(pixels, rng) if self.strength and rng is not None else pixels)
 
 
-def build_transform(
-    config: ModelConfig, train: bool = False, strength: float = 1.0, other_height: int | None = None
-) -> CaptchaTransform:
+def build_transform(config: ModelConfig, train: bool = False, strength: float = 1.0) -> CaptchaTransform:
     """The one preprocessing of the project.
 
     Args:
         config: says the input size, the channels and the way of resizing.
         train: augment (needs a random generator at each call).
         strength: of the augmentation; 0 switches it off.
-        other_height: of every second training picture.
     """
-    return CaptchaTransform(config, train, strength, other_height)
+    return CaptchaTransform(config, train, strength)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -435,10 +430,7 @@ class CaptchaDataset:
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[np.ndarray, str, int]:
         """(pixels (C, H, W) uint8, label, index) for an index, or for (epoch, index) with that epoch's augmentation."""
         epoch, index = key if isinstance(key, tuple) else (None, key)
-        if epoch is not None and self.transform.other and (epoch + index) % 2:
-            pixels = self.transform.other.prepare(self.image(index))
-        else:
-            pixels = self.prepared(index)
+        pixels = self.prepared(index)
         if epoch is not None:
             pixels = self.augmented(pixels, epoch, index)
         return self.transform.finish(pixels), self.texts[index], index
@@ -527,6 +519,29 @@ class MixedDataset:
         return self.transform(open_image(encoded, f"synthetic captcha {number}"), rng), text, index
 
 
+class TwoHeights:
+    """The same pictures prepared for two input heights: in every batch, each second one for the other height.
+
+    Args:
+        dataset: with the input of the model, `resize: natural`.
+        height: the other one.
+    """
+
+    def __init__(self, dataset: CaptchaDataset, height: int) -> None:
+        transform = copy.copy(dataset.transform)
+        transform.size = size_at(height, transform.size)
+        transform.widest = _widest(transform.size)
+        other = CaptchaDataset(dataset.images, dataset.texts, transform, dataset.seed, dataset.names)
+        self.datasets, self.transform = (dataset, other), dataset.transform
+
+    def __len__(self) -> int:
+        return len(self.datasets[0])
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[np.ndarray, str, int]]:
+        """The samples of a batch, as `CaptchaDataset` has them, for its (epoch, index)."""
+        return [self.datasets[place % 2][key] for place, key in enumerate(keys)]
+
+
 class _Column:
     """Bytes of a parquet image column through `datasets`' memory map: random access without loading the file."""
 
@@ -599,7 +614,6 @@ def load_data(
     augment: float = 1.0,
     limit: int | None = None,
     splits: Sequence[str] = SPLITS,
-    other_height: int | None = None,
 ) -> dict[str, CaptchaDataset]:
     """The splits of a dataset folder, ready for training.
 
@@ -610,7 +624,6 @@ def load_data(
         augment: strength of the augmentation of the training split.
         limit: keep at most this many training pictures.
         splits: which ones to load.
-        other_height: of every second training picture.
 
     Returns:
         A dataset per split; a split without pictures has length 0.
@@ -621,7 +634,7 @@ def load_data(
         if split == "train" and limit is not None and limit < len(texts):
             chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:limit])
             images, texts = _Subset(images, chosen), [texts[i] for i in chosen]
-        transform = build_transform(config, train=split == "train", strength=augment, other_height=other_height)
+        transform = build_transform(config, train=split == "train", strength=augment)
         names = f"{split} sample {{}} of {str(folder).replace('{', '{{').replace('}', '}}')}".format  # can be pickled
         loaded[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
     return loaded
@@ -671,7 +684,8 @@ SPREAD = (-0.1, 0.35)  # the width of a part in training, as the logarithm of ho
 class Collate:
     """Stack samples into a batch: a list of parts, one where all pictures have the same width.
 
-    With `resize: natural` the pictures are sorted by width, and the pictures of a part resized to its median width.
+    With `resize: natural` the pictures are sorted by width, and the pictures of a part resized to its median width. The
+    pictures of a part have one height.
 
     Args:
         transform: that the pictures went through.
@@ -685,10 +699,8 @@ class Collate:
     def __call__(self, samples: Sequence[tuple[np.ndarray, str, int]]) -> list[Part]:
         """Pixels (C, H, W), labels and indices to parts."""
         ordered = sorted(samples, key=lambda sample: sample[0].shape[1:])
-        if not self.transform.other:
-            return self._split(ordered, self.parts)
         heights = [list(group) for _, group in itertools.groupby(ordered, key=lambda sample: sample[0].shape[1])]
-        return [part for group in heights for part in self._split(group, max(1, self.parts // 2))]
+        return [part for group in heights for part in self._split(group, max(1, self.parts // len(heights)))]
 
     def _split(self, ordered: Sequence[tuple[np.ndarray, str, int]], parts: int) -> list[Part]:
         bounds = np.linspace(0, len(ordered), min(parts, len(ordered)) + 1).round().astype(int)
@@ -702,9 +714,8 @@ class Collate:
             width = float(np.median([p.shape[2] for p in pixels]))
             if self.transform.strength:
                 width *= math.exp(np.random.default_rng(indices).uniform(*SPREAD))
-            other = self.transform.other
-            size = other.size if other and other.size[0] == pixels[0].shape[1] else self.transform.size
-            height, wide = size[0], _step_width(width, size)
+            height = pixels[0].shape[1]
+            wide = _step_width(width, size_at(height, self.transform.size))
             pixels = [self.transform.finish(_resize(p.transpose(1, 2, 0), height, wide)) for p in pixels]
         return torch.from_numpy(np.stack(pixels)), list(texts), list(indices)
 

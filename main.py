@@ -70,6 +70,7 @@ from data_loader import (
     MixedDataset,
     Part,
     SplicedDataset,
+    TwoHeights,
     build_loader,
     load_data,
 )
@@ -156,8 +157,11 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
 
 def training_pictures(
     config: TrainConfig, real: CaptchaDataset, model: CaptchaModel, trained: Trained, say: Callable[[str], None]
-) -> CaptchaDataset | SplicedDataset | MixedDataset:
-    """The labelled pictures as training meets them: joined anew and with synthetic captchas among them, if wanted."""
+) -> CaptchaDataset | SplicedDataset | MixedDataset | TwoHeights:
+    """The labelled pictures as training meets them: of two heights, or joined anew and with synthetic captchas among
+    them, if wanted."""
+    if config.other_height:
+        return TwoHeights(real, config.other_height)
     return mix_synthetic(config, splice_pictures(config, real, model, trained, say), model.codec, model.steps)
 
 
@@ -877,6 +881,8 @@ def check_settings(config: TrainConfig) -> None:
         raise UserError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
     if config.other_height is not None and config.other_height < 16:
         raise UserError(f"--other_height is {config.other_height}: it must be 16 or more")
+    if config.other_height and (config.splice or config.mix_synthetic):
+        raise UserError("--other_height goes neither with --splice nor with --mix_synthetic: leave one out")
     if config.image_size is not None and min(config.image_size) < 16:
         raise UserError(f"--image_size is {list(config.image_size)}: each side must be 16 or more")
 
@@ -919,14 +925,10 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     for note in [] if config.resume else notes:
         accelerator.print(note)
     if config.other_height and (model_config.resize != "natural" or model.codec.head != "ctc"):
-        raise UserError(
-            f"--other_height goes with --resize natural and a CTC head, not with {model_config.resize} and "
-            f"{model_config.head}: leave it out"
-        )
-    if config.other_height and accelerator.num_processes > 1:
+        raise UserError("--other_height goes with --resize natural and a CTC head alone: leave it out")
+    if config.other_height and accelerator.num_processes > 1:  # a share of one picture would have fewer parts
         raise UserError("--other_height goes with one process: leave it out, or start main.py without accelerate")
-    options = {"augment": config.augment, "limit": config.limit, "other_height": config.other_height}
-    datasets = load_data(folder, model_config, seed=config.seed, **options)
+    datasets = load_data(folder, model_config, seed=config.seed, augment=config.augment, limit=config.limit)
     check_feasible(model, datasets)
     info = load_info(folder)
     accelerator.print(

@@ -29,6 +29,7 @@ from data_loader import (
     MixedDataset,
     SplicedDataset,
     SquarePadAndResize,
+    TwoHeights,
     border_colour,
     build_loader,
     build_transform,
@@ -329,24 +330,25 @@ def test_a_batch_of_many_widths_comes_in_parts_of_one_width(train: bool) -> None
         assert len(next(iter(build_loader(dataset, [key], parts=count)))) == count
 
 
-def test_every_second_training_picture_has_the_other_height() -> None:
+def test_every_second_picture_of_a_batch_has_the_other_height() -> None:
     lengths = [4, 12, 4, 6, 5, 9, 12, 1]
-    both, low, high = (
-        CaptchaDataset(words(*lengths), [f"{n}" for n in lengths], build_transform(config(**size), True, 0.1, other))
-        for size, other in ((NATURAL, 48), (NATURAL, None), (NATURAL | {"image_size": (48, 192)}, None))
+    low, high = (
+        CaptchaDataset(words(*lengths), [f"{n}" for n in lengths], build_transform(config(**size), True, 0.1))
+        for size in (NATURAL, NATURAL | {"image_size": (48, 192)})
     )
-    for key in itertools.product((3, 4), range(8)):
-        assert np.array_equal(both[key][0], (high if sum(key) % 2 else low)[key][0])
-    assert both[1][0].shape[1] == 32, "not to train, every picture has the height of the model"
-    (parts,) = build_loader(both, [[(3, i) for i in range(8)]])
-    assert [pixels.shape[1:3] for pixels, _, _ in parts] == [(3, 32), (3, 32), (3, 48), (3, 48)]
-    for pixels, texts, indices in parts:
-        assert texts == [f"{lengths[i]}" for i in indices] and all(
-            (3 + i) % 2 == (pixels.shape[2] == 48) for i in indices
-        )
-        assert pixels.shape[3] % 16 == 0 and 4 * pixels.shape[2] <= pixels.shape[3] <= 10 * pixels.shape[2]
-    (lone,) = build_loader(both, [[(3, 0), (3, 2)]])
-    assert sorted(i for _, _, indices in lone for i in indices) == [0, 2], "a batch of one height loses none"
+    both = TwoHeights(low, 48)
+    keys = [(3, i) for i in (5, 0, 7, 2, 1, 4, 3, 6)]
+    for place, (key, sample) in enumerate(zip(keys, both.__getitems__(keys), strict=True)):
+        assert np.array_equal(sample[0], (high if place % 2 else low)[key][0]) and sample[1:] == low[key][1:]
+    for workers in (0, 1):
+        (parts,) = build_loader(both, [keys], workers)
+        assert [pixels.shape[:3] for pixels, _, _ in parts] == [(2, 3, 32)] * 2 + [(2, 3, 48)] * 2
+        assert sorted(i for _, _, indices in parts[:2] for i in indices) == [1, 3, 5, 7]
+        for pixels, texts, indices in parts:
+            assert texts == [f"{lengths[i]}" for i in indices]
+            assert pixels.shape[3] % 16 == 0 and 4 * pixels.shape[2] <= pixels.shape[3] <= 10 * pixels.shape[2]
+    (lone,) = build_loader(both, [[(3, 0)]])
+    assert [indices for _, _, indices in lone] == [[0]]
 
 
 def test_prepared_pictures_keep_their_widths() -> None:
