@@ -130,8 +130,9 @@ class TrainConfig:
     """Optimizer of both phases."""
     frozen_learning_rate: float = 2e-3
     """Peak learning rate while the backbone is frozen."""
-    learning_rate: float = 3e-3
-    """Peak learning rate of the whole network."""
+    learning_rate: float | None = None
+    """Peak learning rate of the whole network; by default 0.003 from scratch, and 0.001 from trained weights, which a
+    higher one would spoil at first."""
     weight_decay: float = 1e-2
     """Weight decay (AdamW) or L2 penalty (Adam)."""
     schedule: Literal["onecycle", "cosine", "plateau", "constant"] = "onecycle"

@@ -1027,7 +1027,8 @@ def plan_phases(config: TrainConfig, n: int, pretrained: bool, say: Callable[[st
     elif config.frozen_epochs:
         say("The backbone is not pretrained: skipping the frozen phase.")
     if epochs:
-        phases.append(Phase("whole", epochs, config.learning_rate, frozen=False))
+        rate = config.learning_rate if config.learning_rate is not None else 0.001 if pretrained else 0.003
+        phases.append(Phase("whole", epochs, rate, frozen=False))
     if not phases:
         raise UserError("there is nothing to train: --epochs is 0, and so is the frozen phase")
     return phases

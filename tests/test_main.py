@@ -780,6 +780,9 @@ def test_the_number_of_epochs_follows_the_number_of_pictures() -> None:
     epochs = [main.plan_phases(TrainConfig(frozen_epochs=0), n, False)[0].epochs for n in (10, 2000, 10**6)]
     assert epochs[0] > epochs[1] > epochs[2] >= 1
     assert main.plan_phases(TrainConfig(frozen_epochs=0, epochs=3), 10, False)[0].epochs == 3
+    rates = [main.plan_phases(TrainConfig(frozen_epochs=0), 10, pretrained)[0].learning_rate for pretrained in (0, 1)]
+    assert rates == [0.003, 0.001], "trained weights are not spoiled by large steps"
+    assert main.plan_phases(TrainConfig(frozen_epochs=0, learning_rate=0.0), 10, True)[0].learning_rate == 0
     # From trained weights: fewer, and the pictures seen grow more slowly than the labels.
     epochs = [main.plan_phases(TrainConfig(frozen_epochs=0), n, True)[0].epochs for n in (50, 300, 5000)]
     assert epochs[0] > epochs[1] > epochs[2] >= 1
