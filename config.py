@@ -81,9 +81,12 @@ class TrainConfig:
     """Longest text; the longest training label by default (slot heads only)."""
     image_size: tuple[int, int] | None = None
     """[height, width] of the network's input; chosen from the pictures' shapes by default."""
+    height: int | None = None
+    """Rows of the input, for `natural` inputs and CTC heads, whose trained weights go on at any height: more rows show
+    more and take longer. Other models keep theirs, and `image_size` decides where it is given."""
     other_height: int | None = None
     """Height that every second picture of a batch has instead, for `natural` inputs and CTC heads: the weights then
-    serve models of either height (`--image_size`), of which the lower is fast and the higher sees more."""
+    serve models of either `height`, of which the lower is fast and the higher sees more."""
     channels: Literal[1, 3] | None = None
     """1: grey, 3: colour. Default: the model's own."""
     resize: ResizeName | None = None

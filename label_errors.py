@@ -190,7 +190,8 @@ def assign_folds(rows: Sequence[Row], trainable: Sequence[bool], folds: int) -> 
 
 
 def fold_settings(config: EvaluateConfig, start: CaptchaModel, checkpoint: Path, rows: Sequence[Row]) -> TrainConfig:
-    """How the model of a fold is trained: by configs/finetune.yaml from the checkpoint."""
+    """How the model of a fold is trained: by configs/finetune.yaml from the checkpoint, but at its own input height:
+    more rows would take each fold twice as long."""
     preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))
     epochs = config.epochs
     if epochs is None:
@@ -203,6 +204,7 @@ def fold_settings(config: EvaluateConfig, start: CaptchaModel, checkpoint: Path,
     changes = {
         "init": str(checkpoint),
         "model": start.config.name,
+        "height": None,
         "max_length": max_length,
         "epochs": epochs,
         "save_every": max(epochs, 1),  # its state is of no use: the fold is done or is done again

@@ -73,6 +73,7 @@ from data_loader import (
     TwoHeights,
     build_loader,
     load_data,
+    size_at,
 )
 from make_dataset import is_dataset, load_info, make_dataset
 from model import (
@@ -262,13 +263,16 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
     if len(images) == 0:
         raise UserError(f"{folder} has no training pictures: change --split or add data")
     size = config.image_size or (start.image_size if start else None)
-    if size is None and (config.resize or defaults.resize) in ("natural", "content", "stretch"):
+    resize, head = config.resize or (start or defaults).resize, config.head or (start or defaults).head
+    if size is None and resize in ("natural", "content", "stretch"):
         size = (defaults.height, 4 * defaults.height)
     if size is None:
         chosen = np.random.default_rng(0).permutation(len(images))[:500]
         ratios = [w / h for w, h in (images.image(int(i)).size for i in chosen)]
         width = defaults.height * min(float(np.percentile(ratios, 95)), 8.0)
         size = (defaults.height, max(32, 16 * math.ceil(round(width, 3) / 16)))
+    if config.height and not config.image_size and resize == "natural" and head in ("ctc", "mixer"):
+        size = size_at(config.height, size)
     if config.alphabet:
         alphabet = Alphabet.parse(config.alphabet)
     else:
@@ -279,8 +283,8 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         max_length=config.max_length or info["max_length"],
         image_size=tuple(size),
         channels=config.channels or (start or defaults).channels,
-        resize=config.resize or (start or defaults).resize,
-        head=config.head or (start or defaults).head,
+        resize=resize,
+        head=head,
         backbone=config.backbone or (start or defaults).backbone,
         hidden=config.hidden or (start or defaults).hidden,
         dropout=config.dropout,
@@ -879,8 +883,9 @@ def check_settings(config: TrainConfig) -> None:
             raise UserError(f"--{name} is {value}: it must be {least} or more{below}")
     if config.tracker not in ("none", *map(str, get_available_trackers())):
         raise UserError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
-    if config.other_height is not None and config.other_height < 16:
-        raise UserError(f"--other_height is {config.other_height}: it must be 16 or more")
+    for name in ("height", "other_height"):
+        if getattr(config, name) is not None and getattr(config, name) < 16:
+            raise UserError(f"--{name} is {getattr(config, name)}: it must be 16 or more")
     if config.other_height and (config.splice or config.mix_synthetic):
         raise UserError("--other_height goes neither with --splice nor with --mix_synthetic: leave one out")
     if config.image_size is not None and min(config.image_size) < 16:
@@ -922,6 +927,11 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         folder = prepare_data(config, accelerator.print)
     model_config = resolve_model_config(config, folder)
     model, trained, notes = initialise(config, model_config)
+    if config.height and config.height != model_config.image_size[0]:
+        notes.append(
+            f"The input has {model_config.image_size[0]} rows: --height is for natural inputs and CTC heads, where "
+            "--image_size does not decide."
+        )
     for note in [] if config.resume else notes:
         accelerator.print(note)
     if config.other_height and (model_config.resize != "natural" or model.codec.head != "ctc"):

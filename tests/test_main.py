@@ -502,6 +502,21 @@ def test_a_training_on_two_heights_learns_from_both(train: Callable, natural: Pa
     assert load_model(both.out / "last.safetensors").config.image_size == (16, 48)
 
 
+def test_trained_weights_go_on_at_the_height_wanted_where_they_can(
+    train: Callable, natural: Path, reader: Path
+) -> None:
+    flags = ["--cpu", "--threads", 1, "--batch_size", 16, "--frozen_epochs", 0, "--epochs", 1, "--limit", 16]
+    mixer = [*flags, "--model", "mixer", "--hidden", 8, "--init", natural]
+    for more, size in ((["--height", 32], (32, 96)), (["--height", 32, "--image_size", "[16,64]"], (16, 64))):
+        run = train(*mixer, *more)
+        assert run.code == 0 and "anew" not in run.stdout, run.stderr
+        assert load_model(run.out / "last.safetensors").config.image_size == size
+        assert ("The input has 16 rows" in run.stdout) == (size[0] == 16)
+    other = train(*flags, "--model", "crnn", "--hidden", 8, "--init", reader, "--height", 32)
+    assert load_model(other.out / "last.safetensors").config.image_size == (16, 48)
+    assert "The input has 16 rows: --height" in other.stdout
+
+
 def test_another_height_that_does_not_fit_is_refused(train: Callable) -> None:
     assert_one_sentence(train(*SCRATCH, "--other_height", 32), "--other_height", "--resize natural")
     assert_one_sentence(train(*SCRATCH, "--other_height", 8), "--other_height", "16 or more")
