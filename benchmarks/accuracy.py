@@ -245,7 +245,7 @@ def many_labels() -> None:
     drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
     commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
     # bf16 is for the time it saves where the processor has AMX; elsewhere leave it out.
-    flags = ' --mixed_precision bf16 --threads 1 --workers 1'
+    flags = " --mixed_precision bf16 --threads 1 --workers 1"
     setting = Setting("lepture's `captcha`, 5,000 labels", drawn, "100/0/0", fresh, flags=flags)
     _tuned("many_labels", [setting], commands)
 
