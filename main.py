@@ -866,6 +866,7 @@ LEAST = {
     **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "teacher_weight", "average"), 0),
     **dict.fromkeys(("weight_decay", "clip_norm", "warmup", "label_smoothing"), 0),
     **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
+    **dict.fromkeys(("height", "other_height"), 16),
 }
 BELOW = {"splice": 1, "average": 1, "warmup": 1, "teacher_weight": 1, "dropout": 1, "label_smoothing": 1}
 
@@ -883,9 +884,6 @@ def check_settings(config: TrainConfig) -> None:
             raise UserError(f"--{name} is {value}: it must be {least} or more{below}")
     if config.tracker not in ("none", *map(str, get_available_trackers())):
         raise UserError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
-    for name in ("height", "other_height"):
-        if getattr(config, name) is not None and getattr(config, name) < 16:
-            raise UserError(f"--{name} is {getattr(config, name)}: it must be 16 or more")
     if config.other_height and (config.splice or config.mix_synthetic):
         raise UserError("--other_height goes neither with --splice nor with --mix_synthetic: leave one out")
     if config.image_size is not None and min(config.image_size) < 16:
