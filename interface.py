@@ -74,6 +74,19 @@ NAME_EXAMPLES = """() => {
   new MutationObserver(name).observe(
     document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ["src"]});
 }"""
+# A correction, and the note on it, go with the picture that they are for. A picture is told of late and twice: what was
+# typed while it was on its way stays, and so must not be written anew.
+TYPED = "(image) => { window.typedFor = image?.path; }"
+TIDY = """(image, note) => {
+  const [before, now] = [window.typedFor, image?.path];
+  const box = document.querySelector("#correction :is(input, textarea)");
+  if (before && before !== now && box.value) {
+    box.value = "";
+    box.dispatchEvent(new Event("input", {bubbles: true}));
+  }
+  window.typedFor = now;
+  return before === now ? note : "";
+}"""
 COPY = """element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
@@ -576,12 +589,11 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     button.click(read, inputs, outputs, **quiet)
     at_once: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
+    correction.input(None, picture, None, js=TYPED, **quiet)
+    picture.change(None, [picture, kept], kept, js=TIDY, **quiet)  # before the reading, which it would wait for
     # A model that is chosen for the first time takes seconds to load: show that.
     for changed, progress in ((picture.change, "hidden"), (checkpoint.change, "minimal")):
         changed(read_at_once, [*inputs, shown], [*outputs, shown], show_progress=progress, **at_once)
-    picture.change(
-        None, None, [correction, kept], js="() => ['', '']", **quiet
-    )  # here: on the server it would come late
 
     def keep_correction(image: str | None, said: str) -> tuple[str, str]:
         try:

@@ -319,6 +319,8 @@ def test_an_uploaded_picture_is_read_and_torch_is_not_needed(
 
 
 def test_a_correction_is_kept_where_make_dataset_finds_it(open_tab, pictures: list[Path], demo: SimpleNamespace):
+    from playwright.sync_api import expect
+
     from make_dataset import iter_source
 
     tab = open_tab(viewport=PHONE)
@@ -339,6 +341,8 @@ def test_a_correction_is_kept_where_make_dataset_finds_it(open_tab, pictures: li
     page.locator("#reading .tiles").wait_for()
     tab.settled()
     assert typed.input_value() == "half a"  # what is typed while a picture is read stays
+    page.locator(".gallery-item").first.click()
+    expect(typed).to_have_value("")  # but does not become another picture's
     samples = list(iter_source(str(demo.data / "feedback")))
     assert [(s.image, s.text) for s in samples] == [(pictures[0].read_bytes(), "abcd")]
     tab.settled()
