@@ -30,6 +30,8 @@ class ModelConfig:
     """Longest text it can write, in characters."""
     image_size: tuple[int, int]
     """(height, width) in pixels of the network's input; with `resize: natural` the least width."""
+    other_height: int | None = None
+    """A second height of the input that its weights have learned: what is hard to read is looked at again with it."""
     channels: int = 1
     """1: grey, 3: colour."""
     resize: ResizeName = "pad"
@@ -252,8 +254,8 @@ class EvaluateConfig:
     """With --find_label_errors: epochs of the whole network in each fold; by default as many as fine-tuning takes."""
     show: int = 30
     """With --find_label_errors: how many of the most suspicious labels are printed and drawn."""
-    looks: int = 3
-    """Looks at one picture, 1 to 3, at most: an unsure reading is tried again from nearer. One is fastest."""
+    looks: int = 4
+    """Looks at one picture, 1 to 4, at most: an unsure reading is tried again from nearer. One is fastest."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None
@@ -286,8 +288,8 @@ class PredictConfig:
     """Read parquet shards instead of image files, into shards of readings in this folder."""
     engine: EngineName = "local"
     """With `out`: `local` reads one shard after the other here, `ray` many at a time on a Ray cluster."""
-    looks: int = 3
-    """Looks at one picture, 1 to 3, at most: an unsure reading is tried again from nearer. One is fastest."""
+    looks: int = 4
+    """Looks at one picture, 1 to 4, at most: an unsure reading is tried again from nearer. One is fastest."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None

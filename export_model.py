@@ -44,7 +44,8 @@ class _LogProbs(nn.Module):
 def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
     """Write `checkpoint` as an ONNX model with the checkpoint's metadata inside.
 
-    The batch size is dynamic, and with `resize: natural` the width, which must be a multiple of 16, too.
+    The batch size is dynamic, and with `resize: natural` the width, which must be a multiple of 16, too. So is the
+    height of a network that has learned two.
 
     Raises:
         UserError: the checkpoint cannot be used.
@@ -53,11 +54,16 @@ def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
 
     metadata = read_metadata(checkpoint)
     model = load_model(checkpoint)
-    # Two pictures: a batch of one would be taken for a constant.
-    example = torch.zeros(2, model.config.channels, *model.config.image_size, dtype=torch.uint8)
+    # Two pictures, and two steps where sizes are dynamic: one would be taken for a constant.
+    height, width = model.config.image_size
+    if model.config.other_height:
+        height *= 2
+    example = torch.zeros(2, model.config.channels, height, width, dtype=torch.uint8)
     dynamic: dict[int, Any] = {0: torch.export.Dim("batch")}
     if model.config.resize == "natural":
         dynamic[3] = WIDTH_STEP * torch.export.Dim("steps")
+    if model.config.other_height:
+        dynamic[2] = WIDTH_STEP * torch.export.Dim("rows")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on its own internals
         program = torch.onnx.export(
@@ -94,9 +100,12 @@ def check_parity(
     ours, theirs = CaptchaPredictor(checkpoint, device="cpu"), CaptchaPredictor(exported)
     worst, different = 0.0, 0
     for start in range(0, len(images), BATCH):
-        pixels = [ours.preprocess_image(image) for image in images[start : start + BATCH]]
-        for width in {p.shape[2] for p in pixels}:
-            batch = np.stack([p for p in pixels if p.shape[2] == width])
+        views = [ours.view(image) for image in images[start : start + BATCH]]
+        pixels = [view.pixels for view in views]
+        if ours.taller:
+            pixels += [part.pixels for view in views if (part := ours.taller.closer(view, 0.0, 1.0))]
+        for shape in {p.shape for p in pixels}:
+            batch = np.stack([p for p in pixels if p.shape == shape])
             a, b = ours.log_probs(batch), theirs.log_probs(batch)
             likely = np.maximum(a, b) > LIKELY
             worst = max(worst, float(np.abs(a - b)[likely].max()))

@@ -282,6 +282,7 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         alphabet=alphabet.characters,
         max_length=config.max_length or info["max_length"],
         image_size=tuple(size),
+        other_height=config.other_height,
         channels=config.channels or (start or defaults).channels,
         resize=resize,
         head=head,

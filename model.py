@@ -282,8 +282,10 @@ class MixerHead(nn.Module):
 
 def _join_rows(reduce: nn.Conv2d, features: Tensor) -> Tensor:
     """Each column of a feature map (N, D, h, w) as one vector, (N, hidden, 1, w), for any h: see `_adapt_rows`."""
-    rows = features.shape[2]
-    return reduce(features) if rows == reduce.kernel_size[0] else F.conv2d(features, _adapt_rows(reduce.weight, rows))
+    rows, known = features.shape[2], reduce.kernel_size[0]
+    if isinstance(rows, torch.SymInt):  # a graph of any h is exported: the same by means of the rows
+        return reduce(features.repeat_interleave(known, 2).unflatten(2, (known, rows)).mean(3))
+    return reduce(features) if rows == known else F.conv2d(features, _adapt_rows(reduce.weight, rows))
 
 
 class LocalMixing(nn.Module):

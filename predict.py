@@ -15,7 +15,9 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +29,15 @@ from PIL import Image
 from codec import Alphabet, Codec, build_codec
 from common import DEFAULT_CHECKPOINT, UserError, available_cores, parse_config, run, write_text
 from config import ModelConfig, PredictConfig
-from data_loader import CUT, CaptchaTransform, View, build_transform
+from data_loader import CUT, CaptchaTransform, View, build_transform, size_at
 from image_io import IMAGE_SUFFIXES, open_image
 
-UNSURE = 0.5  # a reading of less confidence is looked at again
-MARGINS = (1.0, 0.4)  # beside the characters, in widths of one, at the second and third look
-LOOKS = 1 + len(MARGINS)
+UNSURE = 0.6  # a reading of less confidence is looked at again
+# The looks after the first: with what margin beside the characters found, in widths of one, and whether with the other
+# height that the network has learned.
+NEARER = ((1.0, False), (0.4, False))
+TALLER = ((1.0, False), (math.inf, True), (0.4, True))
+LOOKS = 1 + len(TALLER)
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
 
@@ -113,6 +118,14 @@ class CaptchaPredictor:
         self.codec = build_codec(self.config.head, self.alphabet)
         self.transform: CaptchaTransform = build_transform(self.config)
 
+    @cached_property
+    def taller(self) -> CaptchaTransform | None:
+        """The transform for the other height of a network that has learned two."""
+        if not self.config.other_height:
+            return None
+        size = size_at(self.config.other_height, self.config.image_size)
+        return build_transform(dataclasses.replace(self.config, image_size=size))
+
     def preprocess_image(self, image: ImageLike, name: str = "") -> np.ndarray:
         """One picture as the network sees it at first, uint8 (C, H, W).
 
@@ -163,25 +176,26 @@ class CaptchaPredictor:
         """Readings of pictures in one forward pass, and of unsure ones again.
 
         A network that reads along the width and sees pictures cut to their contents looks again where its reading is
-        more likely wrong than right: at the characters found, from nearer. The surest of its readings counts.
+        not sure: from nearer, at the characters found, and with more rows, if it has learned two heights. The text of
+        which its looks are surest together counts.
         """
         if not views:
             return []
-        views, readings = list(views), self._read(views)
         along_the_width = self.codec.head == "ctc" and self.config.resize in CUT
-        for margin in MARGINS[: self.looks - 1] if along_the_width else ():
-            again = {}
-            for i, reading in enumerate(readings):
-                if reading.confidence < UNSURE and reading.spans:
-                    closer = self.transform.closer(views[i], *_around(reading, margin))
-                    if closer is not None:
-                        again[i] = closer
-            if not again:
-                break
-            for (i, view), reading in zip(again.items(), self._read(list(again.values())), strict=True):
-                if reading.confidence > readings[i].confidence:
-                    views[i], readings[i] = view, reading
-        return readings
+        again = () if not along_the_width else TALLER if self.taller else NEARER
+        looks = [[look] for look in zip(views, self._read(list(views)), strict=True)]
+        for margin, taller in again[: self.looks - 1]:
+            transform = self.taller if taller and self.taller else self.transform
+            nearer = {}
+            for i, seen in enumerate(looks):
+                view, reading = max(seen, key=lambda look: look[1].confidence)
+                if reading.confidence < UNSURE:
+                    part = transform.closer(view, *_around(reading, margin))
+                    if part is not None:
+                        nearer[i] = part
+            for (i, view), reading in zip(nearer.items(), self._read(list(nearer.values())), strict=True):
+                looks[i].append((view, reading))
+        return [_agreed([reading for _, reading in seen]) for seen in looks]
 
     def _read(self, views: list[View]) -> list[Prediction]:
         readings: dict[int, Prediction] = {}
@@ -198,10 +212,20 @@ class CaptchaPredictor:
 
 def _around(reading: Prediction, margin: float) -> tuple[float, float]:
     """Where its characters begin and end, as shares of the width, with a margin in mean widths of a character."""
+    if not reading.spans:
+        return 0.0, 1.0
     steps = len(reading.log_probs)
     first, last = reading.spans[0][0] / steps, reading.spans[-1][1] / steps
     beside = margin * (last - first) / len(reading.spans) + 0.02
     return first - beside, last + beside
+
+
+def _agreed(readings: Sequence[Prediction]) -> Prediction:
+    """Of readings of one picture, the surest of those with the text that has the most confidence in all."""
+    total: dict[str, float] = defaultdict(float)
+    for reading in readings:
+        total[reading.text] += reading.confidence
+    return max(readings, key=lambda reading: (total[reading.text], reading.confidence))
 
 
 class TorchBackend:

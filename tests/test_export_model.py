@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,26 @@ def test_an_input_of_any_width_gives_the_same_figures(natural: Path, tmp_path: P
         assert np.abs(ours - theirs).max() < 1e-3
     pictures = [Image.effect_noise((width, 40), 90) for width in (60, 400, 130, 400, 250, 60)]
     assert check_parity(natural, out, pictures, 1e-3)[1] == 0
+
+
+def test_a_network_that_learned_two_heights_gives_the_same_figures_at_both(natural: Path, tmp_path: Path) -> None:
+    model = load_model(natural)
+    model.config = dataclasses.replace(model.config, other_height=32)
+    checkpoint = save_checkpoint(model, tmp_path / "two.safetensors")
+    out = export_onnx(checkpoint, tmp_path / "two.onnx")
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    for height, width in ((16, 48), (32, 96), (32, 160), (48, 144)):
+        pixels = np.random.default_rng(height).integers(0, 256, (2, model.config.channels, height, width), np.uint8)
+        (theirs,) = session.run(None, {"images": pixels})
+        with torch.inference_mode():
+            ours = model.log_probs(torch.from_numpy(pixels)).numpy()
+        assert np.abs(ours - theirs).max() < 1e-3
+    pictures = [Image.effect_noise((width, 40), 90) for width in (60, 400, 130)]
+    assert check_parity(checkpoint, out, pictures, 1e-3)[1] == 0
+    ours_texts, theirs_texts = (
+        [p.text for p in CaptchaPredictor(path, threads=1).predict(pictures)] for path in (checkpoint, out)
+    )
+    assert ours_texts == theirs_texts
 
 
 def test_notes_of_other_tools_in_the_file_do_no_harm(exported: Path, tmp_path: Path) -> None:

@@ -499,7 +499,9 @@ def test_a_training_on_two_heights_learns_from_both(train: Callable, natural: Pa
     one, both = (train(*flags, *more) for more in ([], ["--other_height", 32]))
     assert one.code == both.code == 0, both.stderr
     assert history(one.out)[0]["train_loss"] != history(both.out)[0]["train_loss"]
-    assert load_model(both.out / "last.safetensors").config.image_size == (16, 48)
+    configs = [load_model(run.out / "last.safetensors").config for run in (one, both)]
+    assert [c.image_size for c in configs] == [(16, 48)] * 2
+    assert [c.other_height for c in configs] == [None, 32]  # which predict.py looks again with
 
 
 def test_trained_weights_go_on_at_the_height_wanted_where_they_can(

@@ -168,6 +168,25 @@ def test_the_first_reading_stays_where_a_nearer_one_is_less_sure(looking: Callab
     assert prediction.box[0] < 11 and prediction.box[2] > 178
 
 
+def test_two_looks_that_agree_outweigh_a_surer_one(looking: Callable) -> None:
+    predictor, seen = looking(says("ab", 0.55, 4), says("cd", 0.65, 4), says("ab", 0.5, 4))
+    prediction = predictor.predict([bars()])[0]
+    assert 2 * 0.55**2 > 0.65**2 > 0.55**2 > 0.5**2
+    assert prediction.text == "ab" and len(seen) == 3
+    assert prediction.confidence == pytest.approx(0.55**2, abs=0.01)  # of the surer of the two
+
+
+def test_a_network_that_learned_two_heights_looks_at_more_rows(looking: Callable) -> None:
+    predictor, seen = looking(*[says("ab", 0.5, 4)] * 4, resize="natural", other_height=32)
+    assert predictor.predict([bars()])[0].text == "ab"
+    assert [pixels.shape[2] for pixels in seen] == [16, 16, 32, 32]
+    assert seen[2].shape[3] > 1.5 * seen[0].shape[3] and seen[3].shape[3] < seen[2].shape[3]  # all, then a part
+    predictor, seen = looking(says("", 0.9, 4), says("a", 0.3, 4), says("a", 0.9, 4), resize="natural", other_height=32)
+    predictor.looks = 3
+    predictor.predict([bars()])
+    assert len(seen) == 1  # nothing, for certain
+
+
 def test_only_the_unsure_of_a_batch_are_looked_at_again(looking: Callable) -> None:
     first = np.concatenate([says("ab", 0.9, 4), says("b", 0.3, 4), says("cd", 0.9, 4), says("", 0.9, 4)])
     predictor, seen = looking(first, says("c", 0.8, 4))
@@ -197,10 +216,10 @@ def test_it_looks_no_more_often_than_told(looking: Callable, looks: int) -> None
 
 
 def test_the_number_of_looks_is_checked(reader: Path, call: Callable, tmp_path: Path) -> None:
-    for looks in (0, 4):
-        with pytest.raises(UserError, match=f"looks is {looks}: it must be 1 to 3"):
+    for looks in (0, 5):
+        with pytest.raises(UserError, match=f"looks is {looks}: it must be 1 to 4"):
             CaptchaPredictor(reader, looks=looks)
-    assert CaptchaPredictor(reader, threads=1).looks == 3
+    assert CaptchaPredictor(reader, threads=1).looks == 4
     bars().save(tmp_path / "bars.png")
     code, _, stderr = call(predict, tmp_path / "bars.png", "--checkpoint", reader, "--looks", 5)
     assert code == 1 and "looks is 5" in stderr
