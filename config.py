@@ -87,8 +87,8 @@ class TrainConfig:
     """Rows of the input, for `natural` inputs and CTC heads, whose trained weights go on at any height: more rows show
     more and take longer. Other models keep theirs, and `image_size` decides where it is given."""
     other_height: int | None = None
-    """Height that every second picture of a batch has instead, for `natural` inputs and CTC heads: the weights then
-    serve models of either `height`, of which the lower is fast and the higher sees more."""
+    """Height that every second picture of a batch has instead, for `natural` inputs and CTC heads: what the model is
+    unsure of it then looks at again with this height, and its weights serve to start models of either."""
     channels: Literal[1, 3] | None = None
     """1: grey, 3: colour. Default: the model's own."""
     resize: ResizeName | None = None

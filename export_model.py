@@ -102,8 +102,8 @@ def check_parity(
     for start in range(0, len(images), BATCH):
         views = [ours.view(image) for image in images[start : start + BATCH]]
         pixels = [view.pixels for view in views]
-        if ours.taller:
-            pixels += [part.pixels for view in views if (part := ours.taller.closer(view, 0.0, 1.0))]
+        if ours.other_transform:
+            pixels += [part.pixels for view in views if (part := ours.other_transform.closer(view, 0.0, 1.0))]
         for shape in {p.shape for p in pixels}:
             batch = np.stack([p for p in pixels if p.shape == shape])
             a, b = ours.log_probs(batch), theirs.log_probs(batch)

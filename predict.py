@@ -36,8 +36,8 @@ UNSURE = 0.6  # a reading of less confidence is looked at again
 # The looks after the first: with what margin beside the characters found, in widths of one, and whether with the other
 # height that the network has learned.
 NEARER = ((1.0, False), (0.4, False))
-TALLER = ((1.0, False), (math.inf, True), (0.4, True))
-LOOKS = 1 + len(TALLER)
+BOTH_HEIGHTS = ((1.0, False), (math.inf, True), (0.4, True))
+LOOKS = 1 + len(BOTH_HEIGHTS)
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
 
@@ -119,7 +119,7 @@ class CaptchaPredictor:
         self.transform: CaptchaTransform = build_transform(self.config)
 
     @cached_property
-    def taller(self) -> CaptchaTransform | None:
+    def other_transform(self) -> CaptchaTransform | None:
         """The transform for the other height of a network that has learned two."""
         if not self.config.other_height:
             return None
@@ -182,10 +182,10 @@ class CaptchaPredictor:
         if not views:
             return []
         along_the_width = self.codec.head == "ctc" and self.config.resize in CUT
-        again = () if not along_the_width else TALLER if self.taller else NEARER
+        again = () if not along_the_width else BOTH_HEIGHTS if self.other_transform else NEARER
         looks = [[look] for look in zip(views, self._read(list(views)), strict=True)]
-        for margin, taller in again[: self.looks - 1]:
-            transform = self.taller if taller and self.taller else self.transform
+        for margin, other in again[: self.looks - 1]:
+            transform = self.other_transform if other and self.other_transform else self.transform
             nearer = {}
             for i, seen in enumerate(looks):
                 view, reading = max(seen, key=lambda look: look[1].confidence)
