@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from common import UserError
+from config import CTC_HEADS
 
 BLANK_ID = 0
 NEGATIVE_INFINITY = -1e30  # a finite stand-in: differences of two real infinities would be NaN
@@ -345,7 +346,7 @@ Codec = CTCCodec | SlotCodec
 
 def build_codec(head: str, alphabet: Alphabet) -> Codec:
     """The codec of a head: CTC for `ctc` and `mixer`, else one with a class per character position."""
-    return CTCCodec(alphabet) if head in ("ctc", "mixer") else SlotCodec(alphabet)
+    return CTCCodec(alphabet) if head in CTC_HEADS else SlotCodec(alphabet)
 
 
 def greedy_decode(log_probs: np.ndarray, alphabet: Alphabet, head: str = "ctc") -> list[str]:

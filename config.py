@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 ModelName = Literal["mixer", "crnn", "efficientnet", "resnet", "lacc"]
 HeadName = Literal["ctc", "mixer", "slots", "positions", "combination"]
+CTC_HEADS: tuple[HeadName, ...] = ("ctc", "mixer")  # one class per step along the width
 EngineName = Literal["local", "ray"]
 ResizeName = Literal["natural", "content", "pad", "stretch", "square"]
 

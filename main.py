@@ -61,7 +61,7 @@ from common import (
     write_atomically,
     write_text,
 )
-from config import DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
+from config import CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
 from data_loader import (
     CUT,
     PARTS,
@@ -271,7 +271,7 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         ratios = [w / h for w, h in (images.image(int(i)).size for i in chosen)]
         width = defaults.height * min(float(np.percentile(ratios, 95)), 8.0)
         size = (defaults.height, max(32, 16 * math.ceil(round(width, 3) / 16)))
-    if config.height and not config.image_size and resize == "natural" and head in ("ctc", "mixer"):
+    if config.height and not config.image_size and resize == "natural" and head in CTC_HEADS:
         size = size_at(config.height, size)
     if config.alphabet:
         alphabet = Alphabet.parse(config.alphabet)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from codec import Alphabet, build_codec
 from common import UserError, write_atomically
-from config import WIDTH_STEP, HeadName, ModelConfig, ResizeName
+from config import CTC_HEADS, WIDTH_STEP, HeadName, ModelConfig, ResizeName
 
 CHECKPOINT_FORMAT = "captcha-reader/1"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -450,7 +450,7 @@ class CaptchaModel(nn.Module):
         if config.head not in HEADS:
             raise UserError(f"no head {config.head!r}: choose one of {', '.join(HEADS)}")
         if config.resize == "natural":
-            if config.head not in ("ctc", "mixer"):
+            if config.head not in CTC_HEADS:
                 raise UserError(f"the head {config.head!r} takes one width only: use another --resize than natural")
             if config.image_size[1] % WIDTH_STEP:
                 raise UserError(

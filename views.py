@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accuracy_calculator import wilson_interval
+from config import CTC_HEADS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -502,7 +503,7 @@ def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str) -> 
     versions = provenance.get("versions") or {}
     characters = "".join(f"<span>{text(c)}</span>" for c in model["alphabet"])
     length = model["max_length"]
-    longest = f"trained on up to {length}" if model["head"] in ("ctc", "mixer") else f"at most {length}"
+    longest = f"trained on up to {length}" if model["head"] in CTC_HEADS else f"at most {length}"
     facts = [
         ("Architecture", f"{text(model['name'])} ({text(model.get('backbone', ''))})"),
         ("Reads", text(HEADS.get(model["head"], model["head"]))),

@@ -24,6 +24,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from captcha_generator import load_glyph
 from codec import Alphabet
 from config import ALPHANUMERIC
 from predict import CaptchaPredictor
@@ -50,9 +51,10 @@ def share_read(font: Path, predictor: CaptchaPredictor) -> float:
 def has_all(font: Path) -> bool:
     """Whether the font has a glyph for every digit and letter, and draws something for each: some glyphs are empty."""
     try:
-        face, drawn = FT2Font(str(font)), ImageFont.truetype(str(font), 36)
+        face = FT2Font(str(font))
         return all(
-            face.get_char_index(ord(c)) and drawn.getmask(c).getbbox() for c in Alphabet.parse(ALPHANUMERIC).characters
+            face.get_char_index(ord(c)) and load_glyph(str(font), c, 40).mask.any()
+            for c in Alphabet.parse(ALPHANUMERIC).characters
         )
     except (OSError, RuntimeError, ValueError):
         return False
