@@ -287,6 +287,7 @@ def test_the_metadata_says_all_that_prediction_needs(tiny: Callable, tmp_path: P
         "alphabet": "abcd",
         "max_length": 3,
         "image_size": [16, 48],
+        "other_height": None,
         "channels": 3,
         "resize": "square",
         "hidden": 8,
