@@ -502,21 +502,29 @@ def _html(gr: Any, value: str, **settings: Any) -> Any:
     return gr.HTML(value, apply_default_css=False, padding=False, **settings)
 
 
-def _uploads_as_they_are(picture: Any) -> None:
-    """Let an event have the path of an upload.
+def _picture_box(gr: Any, **settings: Any) -> Any:
+    """A box for a picture that gives an event the path of an upload.
 
     Gradio would open the upload itself and answer a broken one by the bare word "Error". The file, which it has checked
     to be an upload, goes to `open_image` as it is: the same pixels as on the command line.
     """
-    opened_by_gradio = picture.preprocess
-    picture.preprocess = lambda data: data.path if data and data.path else opened_by_gradio(data)
+
+    # A class, for Gradio builds the box anew where an example changes it, and would forget what one instance has.
+    class Picture(gr.Image):
+        is_template = True  # the browser shows it as any `gr.Image`
+
+        def preprocess(self, payload: Any) -> Any:
+            return payload.path if payload and payload.path else super().preprocess(payload)
+
+    return Picture(**settings)
 
 
 def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]) -> None:
     """A picture in, its reading out, and a correction kept."""
     with gr.Row():
         with gr.Column(scale=4, min_width=280):
-            picture = gr.Image(
+            picture = _picture_box(
+                gr,
                 label="Captcha: upload, paste or choose one",
                 type="filepath",
                 image_mode=None,  # keeps transparency
@@ -525,7 +533,6 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
                 elem_id="picture",
                 alt_text="the captcha to read",
             )
-            _uploads_as_they_are(picture)
             button = gr.Button("Read", variant="primary", elem_id="read")
             if examples:
                 gr.Examples([[str(path)] for path in examples], [picture], cache_examples=False, elem_id="examples")

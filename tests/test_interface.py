@@ -364,6 +364,14 @@ def test_a_bad_picture_gives_a_message(open_tab, pictures: list[Path], read, tmp
     tab.page.locator("#read").click()  # the button says so too
     toast.nth(1).wait_for()
     assert tab.page.get_by_text("Traceback").count() == 0
+    after = open_tab(viewport=LAPTOP)  # an example has Gradio build the picture's box anew
+    after.page.locator(".gallery-item").first.click()
+    after.page.locator("#reading .tiles").wait_for()
+    after.clear()
+    after.upload(bad)
+    after.page.locator(".toast-body").first.wait_for()
+    assert "The picture is not a picture that can be read" in after.page.locator(".toast-body").first.inner_text()
+    after.page.locator("#reading .empty", has_text="The picture is not a picture").wait_for()
     fresh = open_tab(viewport=LAPTOP)
     fresh.page.locator("#read").click()
     fresh.page.locator(".toast-body").first.wait_for()
