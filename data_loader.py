@@ -263,6 +263,13 @@ class CaptchaTransform:
         self.natural = self.resize == "natural"
         self.widest = _widest(self.size) if self.natural else self.size[1]
 
+    def at(self, height: int) -> CaptchaTransform:
+        """The same for an input of another height, see `size_at`."""
+        other = copy.copy(self)
+        other.size = size_at(height, self.size)
+        other.widest = _widest(other.size) if self.natural else other.size[1]
+        return other
+
     def prepare(self, image: Image.Image) -> np.ndarray:
         """RGB picture to (H, W, C) uint8; W differs from picture to picture with `resize: natural`."""
         return RESIZERS[self.resize](self._pixels(image), self.size)
@@ -528,9 +535,7 @@ class TwoHeights:
     """
 
     def __init__(self, dataset: CaptchaDataset, height: int) -> None:
-        transform = copy.copy(dataset.transform)
-        transform.size = size_at(height, transform.size)
-        transform.widest = _widest(transform.size)
+        transform = dataset.transform.at(height)
         other = CaptchaDataset(dataset.images, dataset.texts, transform, dataset.seed, dataset.names)
         self.datasets, self.transform = (dataset, other), dataset.transform
 

@@ -29,7 +29,7 @@ from PIL import Image
 from codec import Alphabet, Codec, build_codec
 from common import DEFAULT_CHECKPOINT, UserError, available_cores, parse_config, run, write_text
 from config import ModelConfig, PredictConfig
-from data_loader import CUT, CaptchaTransform, View, build_transform, size_at
+from data_loader import CUT, CaptchaTransform, View, build_transform
 from image_io import IMAGE_SUFFIXES, open_image
 
 UNSURE = 0.6  # a reading of less confidence is looked at again
@@ -121,10 +121,7 @@ class CaptchaPredictor:
     @cached_property
     def other_transform(self) -> CaptchaTransform | None:
         """The transform for the other height of a network that has learned two."""
-        if not self.config.other_height:
-            return None
-        size = size_at(self.config.other_height, self.config.image_size)
-        return build_transform(dataclasses.replace(self.config, image_size=size))
+        return self.transform.at(self.config.other_height) if self.config.other_height else None
 
     def preprocess_image(self, image: ImageLike, name: str = "") -> np.ndarray:
         """One picture as the network sees it at first, uint8 (C, H, W).
