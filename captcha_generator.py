@@ -620,6 +620,21 @@ def draw_lines(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
         cv2.polylines(canvas, [fixed], False, colour, thickness, cv2.LINE_AA if style.antialias else 8, shift=4)
 
 
+def _draw_strokes(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
+    """Curves about as large as letters, anywhere; every other one grows thinner from piece to piece."""
+    height, width, channels = canvas.shape
+    line_type = cv2.LINE_AA if style.antialias else 8
+    for _ in range(round(rng.uniform(*style.strokes))):
+        colour = _colour(rng, style.line_level, style.line_tint, channels)
+        thickness = rng.uniform(0.02, 0.08) * height
+        thinner = rng.choice((0.0, 1.0)) * rng.uniform(0.1, 0.5) * thickness
+        x, y, across, down = rng.random() * width, rng.random() * height, rng.uniform(0.2, 1) * height, 0.6 * height
+        control = [(x + rng.uniform(-0.5, 0.5) * across, y + rng.uniform(-0.5, 0.5) * down) for _ in range(4)]
+        points = np.round(_bezier(control, rng.choice((1, 3, 4, 12)))).astype(int).tolist()
+        for i, (a, b) in enumerate(pairwise(points)):
+            cv2.line(canvas, a, b, colour, max(1, round(thickness - i * thinner)), line_type)
+
+
 def _draw_lattice(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     """Lines along both axes, in one colour."""
     height, width, channels = canvas.shape
@@ -909,6 +924,8 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
 
 def _draw_line_clutter(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     draw_lines(canvas, rng, style)
+    if style.strokes[1]:
+        _draw_strokes(canvas, rng, style)
     if style.grid[1]:
         _draw_lattice(canvas, rng, style)
 

@@ -117,6 +117,8 @@ class Style:
     """0: grey, 1: strong colours."""
     lines_above: float = 0.5
     """Probability that lines and lattice lie above the text and stay unwarped."""
+    strokes: Range = (0, 0)
+    """Number of short strokes among the lines: hooks, loops and ticks as thick as letters are, or thinner."""
     grid: Range = (0, 0)
     """Pixels between the lines of a lattice; 0: none."""
     shapes: Range = (0, 0)
@@ -427,6 +429,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         shrink=(1, 1) if small or rng.random() < 0.9 else _around(rng, 1.1, max(1.2, min(2.5, height / 24))),
         levels=rng.choice([2, 3, 4, 6]) if rng.random() < 0.08 else 0,
         jpeg=(lambda low: (low, min(95, low + 30)))(rng.randint(12, 80)) if rng.random() < 0.3 else None,
+        strokes=_up_to(rng, 0.1 if tidy else 0.3, 6),
         **colours,
         **warps,
     ), (effect, background, warp, line, layout)
