@@ -362,10 +362,12 @@ def main() -> int:
                 print(f"{path}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
     if config.csv:
         write_csv(config.csv, readings)
+        print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
     if config.grid:
         from visualize import show_all_images_with_predictions
 
         show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
+        print(f"Confidence grids in {config.grid}", file=sys.stderr)
     for failure in failures:
         print(f"skipped: {failure}", file=sys.stderr)
     if failures:

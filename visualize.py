@@ -1110,6 +1110,8 @@ def draw_report(
     title, note = "No errors: the least sure readings", overall + "."
     if wrong:
         title = f"Worst errors: {min(wrong, len(worst)):,} of {wrong:,}"
+        if wrong < len(worst):
+            title += f", and {len(worst) - wrong:,} right readings"
         note += " The surest wrong readings come first, then the least sure right ones."
     figure = draw_grid(
         [images[i] for i in worst],
