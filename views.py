@@ -516,7 +516,9 @@ def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str) -> 
         ("File", f"{path.suffix[1:]}, {path.stat().st_size / 1e6:.1f} MB"),
     ]
     if seen := provenance.get("seen"):
-        facts.append(("Trained on", text(seen)))
+        short, _, more = seen.partition(": ")
+        told = f"<details><summary>{text(short)}</summary>{text(more)}</details>" if more else text(short)
+        facts.append(("Trained on", told))
     elif data:
         sources = ", ".join(map(str, data.get("sources", [])))
         facts.append(("Trained on", f"{data.get('n', '?'):,} pictures from {text(sources)}" if data.get("n") else "?"))
