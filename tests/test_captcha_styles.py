@@ -120,6 +120,7 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
     [
         {"shapes": (6, 6)},
         {"grid": (12, 12)},
+        {"strokes": (4, 4)},
         {"decoys": (12, 12)},
         {"negatives": (3, 3)},
         {"tilt": 8},
@@ -154,6 +155,16 @@ def test_spread_letters_share_the_width_evenly() -> None:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], dark.astype(int), [0]])))
     centres = (edges[::2] + edges[1::2]) / 2
     assert np.allclose(np.diff(centres), 100, atol=3)
+
+
+def test_strokes_are_as_short_as_letters() -> None:
+    style = replace(PLAIN, height=(100, 100), width=(900, 900), background_level=(255, 255), background_tint=0)
+    style = replace(style, line_level=(0, 0), line_tint=0, text_level=(255, 255), text_tint=0, strokes=(1, 1))
+    for seed in range(20):
+        rows, columns = np.nonzero((draw(style, "I", seed) < 200).any(2))
+        if len(rows):  # none lies outside
+            assert np.ptp(columns) <= 108
+            assert np.ptp(rows) <= 68
 
 
 def test_levels_are_as_few_as_asked_for() -> None:

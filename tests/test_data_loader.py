@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -193,6 +194,25 @@ def test_the_content_box_passes_over_specks_and_gradients() -> None:
     assert content_box(small_word() - np.where(small_word() > 0, shade, 0).astype(np.uint8)) == content_box(
         small_word()
     )
+
+
+def test_thin_lines_above_and_below_do_not_make_the_letters_small() -> None:
+    pixels = small_word()
+    _, top, _, bottom = content_box(pixels)
+    cv2.line(pixels, (80, 10), (180, 4), (0, 0, 0), 1)
+    cv2.line(pixels, (80, 92), (180, 97), (0, 0, 0), 1)
+    crossed = content_box(pixels)
+    assert abs(crossed[1] - top) <= 3
+    assert abs(crossed[3] - bottom) <= 3
+
+
+def test_letters_of_thin_lines_alone_are_contents() -> None:
+    pixels = np.full((100, 300, 1), 200, dtype=np.uint8)
+    for left in range(100, 160, 12):
+        cv2.rectangle(pixels, (left, 40), (left + 8, 60), (0,), 1)
+    _, top, _, bottom = content_box(pixels)
+    assert 34 <= top <= 40
+    assert 60 < bottom <= 66
 
 
 def test_a_picture_that_is_all_contents_or_has_none_stays_whole() -> None:
