@@ -157,8 +157,10 @@ def _edges(pixels: np.ndarray) -> np.ndarray:
 
 def _along(edges: np.ndarray, axis: int) -> np.ndarray:
     """How many edges (H, W, C) there are up to each row (axis 0) or column (1)."""
-    sums = cv2.reduce(edges, 1 - axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
-    return sums.reshape(edges.shape[axis], edges.shape[2]).sum(axis=1).cumsum()
+    height, width, channels = edges.shape
+    flat = edges.reshape(height, width * channels)  # OpenCV adds up one channel faster than three
+    sums = cv2.reduce(flat, 1 - axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
+    return (sums if axis == 0 else sums.reshape(width, channels)).sum(axis=1).cumsum()
 
 
 def crop_and_stretch(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
