@@ -481,8 +481,8 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
                 _read_tab(gr, shop, checkpoint, sorted(Path(examples).glob("*.png"))[:EXAMPLE_COUNT])
             with gr.Tab("Batch", id="batch"):
                 _batch_tab(gr, shop, checkpoint)
-            with gr.Tab("Make", id="make"):
-                _make_tab(gr, shop, checkpoint)
+            with gr.Tab("Make", id="make") as make:
+                _make_tab(gr, shop, checkpoint, make)
             with gr.Tab("Teach", id="teach") as teach:
                 _teach_tab(gr, shop, checkpoint, teach, demo)
             with gr.Tab("Model", id="model") as model:
@@ -706,7 +706,7 @@ def _batch_grid(batch: Batch) -> str:
     return views.batch_grid(title, rows, batch.labelled, figure_image(figure))
 
 
-def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
+def _make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
     """The generator's knobs, and how readable a captcha stays."""
     from captcha_styles import STYLES
     from strength import FONTS as FONT_NAMES
@@ -842,7 +842,7 @@ def _make_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     style.change(reset, style, knobs, **quiet)
     changes = [c.change for c in (style, font, alphabet, length, seed, checkpoint, *knobs)]
-    gr.on(changes, draw, inputs, [made, truth], trigger_mode="always_last", **quiet)
+    gr.on([*changes, tab.select], draw, inputs, [made, truth], trigger_mode="always_last", **quiet)
     others = [c.change for c in (style, font, alphabet, length, checkpoint, *knobs)]
     gr.on(others, None, None, [strength, chart], js="() => ['', '']", **quiet)  # figures of other settings
     another.click(lambda s: int(_number(s)) + 1, seed, seed, **quiet)

@@ -441,7 +441,7 @@ def test_everything_can_be_reached_with_the_keyboard_and_has_a_name(open_tab):
             """() => [...document.querySelectorAll('button, input, textarea, select')]
               .filter(e => e.offsetParent && e.type !== 'hidden' && e.type !== 'file')
               .filter(e => !(e.innerText || e.ariaLabel || e.title || e.placeholder || (e.labels && e.labels.length)
-                || e.getAttribute('aria-labelledby')))
+                || e.getAttribute('aria-labelledby') || e.querySelector('img:not([alt=""])[alt]')))
               .map(e => e.outerHTML.slice(0, 120))"""
         )
         assert nameless == [], name
@@ -481,12 +481,15 @@ def test_knobs_change_the_captcha_and_a_hundred_are_tried(open_tab):
     tab = open_tab(viewport=LAPTOP, color_scheme="dark")
     page = tab.page
     tab.open("Make")
+    page.locator("#made img").wait_for()  # one is there from the start
+    changed = "src => document.querySelector('#made img').src !== src"
+    opened = page.locator("#made img").get_attribute("src")
     page.locator("#another").click()
-    page.locator("#made img").wait_for()
+    page.wait_for_function(changed, arg=opened)
     first = page.locator("#made img").get_attribute("src")
     page.locator("#blur input[type=number]").fill("3")
     page.locator("#blur input[type=number]").press("Tab")
-    page.wait_for_function("first => document.querySelector('#made img').src !== first", arg=first)
+    page.wait_for_function(changed, arg=first)
     page.locator("#made-reading .reading").wait_for()
     page.locator("#try").click()
     page.locator("#strength .verdict").wait_for()
