@@ -160,11 +160,12 @@ def test_spread_letters_share_the_width_evenly() -> None:
 def test_strokes_are_as_short_as_letters() -> None:
     style = replace(PLAIN, height=(100, 100), width=(900, 900), background_level=(255, 255), background_tint=0)
     style = replace(style, line_level=(0, 0), line_tint=0, text_level=(255, 255), text_tint=0, strokes=(1, 1))
-    for seed in range(20):
-        rows, columns = np.nonzero((draw(style, "I", seed) < 200).any(2))
-        if len(rows):  # none lies outside
-            assert np.ptp(columns) <= 108
-            assert np.ptp(rows) <= 68
+    inked = [np.nonzero((draw(style, "I", seed) < 200).any(2)) for seed in range(20)]
+    inked = [places for places in inked if len(places[0])]  # a stroke may lie outside
+    assert len(inked) >= 10
+    for rows, columns in inked:
+        assert np.ptp(columns) <= 108
+        assert np.ptp(rows) <= 68
 
 
 def test_levels_are_as_few_as_asked_for() -> None:

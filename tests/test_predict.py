@@ -332,8 +332,9 @@ def test_json_lines_hold_exactly_what_is_promised(call: Callable, reader: Path, 
 def test_plain_lines_and_csv(size: int, call: Callable, reader: Path, folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "new" / "readings.csv"
     flags = ["--checkpoint", reader, "--threads", 1, "--csv", table, "--batch_size", size]
-    code, out, _ = call(predict, folder / "3.png", folder / "1.png", *flags)
+    code, out, err = call(predict, folder / "3.png", folder / "1.png", *flags)
     assert code == 0
+    assert f"2 readings in {table}" in err
     texts = [p.text for p in CaptchaPredictor(reader, threads=1).predict([folder / "3.png", folder / "1.png"])]
     lines = [line.split("\t") for line in out.splitlines()]
     assert [line[:2] for line in lines] == [[str(folder / "3.png"), texts[0]], [str(folder / "1.png"), texts[1]]]
@@ -348,6 +349,7 @@ def test_plain_lines_and_csv(size: int, call: Callable, reader: Path, folder: Pa
 def test_a_grid_is_drawn(call: Callable, reader: Path, folder: Path, tmp_path: Path) -> None:
     code, _, err = call(predict, folder, "--checkpoint", reader, "--threads", 1, "--grid", tmp_path / "grid.png")
     assert code == 0, err
+    assert str(tmp_path / "grid.png") in err
     assert min(Image.open(tmp_path / "grid.png").size) > 100
 
 
