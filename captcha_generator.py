@@ -631,8 +631,7 @@ def _draw_strokes(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
         x, y, across, down = rng.random() * width, rng.random() * height, rng.uniform(0.2, 1) * height, 0.6 * height
         control = [(x + rng.uniform(-0.5, 0.5) * across, y + rng.uniform(-0.5, 0.5) * down) for _ in range(4)]
         points = np.round(_bezier(control, rng.choice((1, 3, 4, 12)))).astype(int).tolist()
-        for i, (a, b) in enumerate(pairwise(points)):
-            cv2.line(canvas, a, b, colour, max(1, round(thickness - i * thinner)), line_type)
+        _draw_pieces(canvas, points, colour, thickness, thinner, line_type)
 
 
 def _draw_lattice(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
@@ -712,9 +711,20 @@ def _draw_kinked(
     start, end = rng.uniform(0, 0.3), rng.uniform(0.6, 1)
     places = [start + (end - start) * (i + rng.uniform(-0.5, 0.5)) / pieces for i in range(pieces + 1)]
     points = [(round(place * width), round(rng.random() * height)) for place in places]
-    thinner = rng.choice((0, 1))
+    _draw_pieces(canvas, points, colour, thickness, rng.choice((0, 1)), line_type)
+
+
+def _draw_pieces(
+    canvas: np.ndarray,
+    points: Sequence[tuple[int, int]],
+    colour: Sequence[float],
+    thickness: float,
+    thinner: float,
+    line_type: int,
+) -> None:
+    """Straight pieces from point to point, each by `thinner` pixels thinner than the one before, one at least."""
     for i, (a, b) in enumerate(pairwise(points)):
-        cv2.line(canvas, a, b, colour, max(1, thickness - i * thinner), line_type)
+        cv2.line(canvas, a, b, colour, max(1, round(thickness - i * thinner)), line_type)
 
 
 def _draw_tapered(canvas: np.ndarray, rng: random.Random, colour: Sequence[float], short: bool) -> None:

@@ -112,7 +112,7 @@ def pad_to_square(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 EDGE = 20  # brightness levels between neighbours; JPEG's traces and faint grain stay below
-OUTSIDE = {0: 0.02, 1: 0.01}  # part of the edges that may be cut off on each side, of rows and of columns: specks, ends
+OUTSIDE = (0.02, 0.01)  # part of the edges that may be cut off on each side, of rows and of columns: specks, ends
 LARGEST_SIDE = 1024  # a larger picture is searched for edges in a small copy
 THICK = 0.25  # part of the edges that is left of letters where lines and specks of one pixel are wiped out
 

@@ -197,7 +197,7 @@ def test_only_the_unsure_of_a_batch_are_looked_at_again(looking: Callable) -> No
 def test_pictures_of_many_widths_are_read_together_as_alone(natural: Path) -> None:
     """The network gets pictures of one width at a time; the readings come in the order of the pictures."""
     predictor = CaptchaPredictor(natural, threads=1)
-    rng = np.random.default_rng(0)  # unseeded noise now and then stood right between two readings
+    rng = np.random.default_rng(0)
     noise = [rng.normal(128, 90, (40, width)).clip(0, 255) for width in (60, 400, 130, 400, 250, 60)]
     pictures = [Image.fromarray(pixels.astype(np.uint8)) for pixels in noise]
     assert len({predictor.view(picture).pixels.shape[2] for picture in pictures}) >= 3
