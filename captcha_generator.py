@@ -486,7 +486,8 @@ def _layout(text: str, rng: random.Random, style: Style, fonts: Fonts, height: i
     return _Word(glyphs, size, size / drawn, rng.uniform(*style.stretch), rng.uniform(*style.spacing) * size, rims)
 
 
-def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: Style) -> None:
+def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: Style) -> tuple[float, ...]:
+    """Draw the word; returns (left, top, right, bottom) of it, roughly."""
     height, width, channels = canvas.shape
     count = len(word.glyphs)
     room = width - 2 * style.margin
@@ -528,6 +529,7 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
             _draw_glyph(canvas, word.rims[i], place, scale, angle, lean, below, style.antialias)
         _draw_glyph(canvas, glyph, (pen, baseline + drop), scale, angle, lean, colour, style.antialias)
         pen += glyph.ink * scale_x + gap
+    return left, baseline - 0.73 * size, pen - gap, baseline
 
 
 def _draw_glyph(
@@ -628,10 +630,30 @@ def _draw_strokes(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
         colour = _colour(rng, style.line_level, style.line_tint, channels)
         thickness = rng.uniform(0.02, 0.08) * height
         thinner = rng.choice((0.0, 1.0)) * rng.uniform(0.1, 0.5) * thickness
-        x, y, across, down = rng.random() * width, rng.random() * height, rng.uniform(0.2, 1) * height, 0.6 * height
-        control = [(x + rng.uniform(-0.5, 0.5) * across, y + rng.uniform(-0.5, 0.5) * down) for _ in range(4)]
-        points = np.round(_bezier(control, rng.choice((1, 3, 4, 12)))).astype(int).tolist()
+        centre = (rng.random() * width, rng.random() * height)
+        points = _scrawl(rng, centre, (rng.uniform(0.2, 1) * height, 0.6 * height))
         _draw_pieces(canvas, points, colour, thickness, thinner, line_type)
+
+
+def _draw_hooks(canvas: np.ndarray, rng: random.Random, style: Style, word: tuple[float, ...]) -> None:
+    """Curves through the ends of the word (left, top, right, bottom), in the letters' colour."""
+    left, top, right, bottom = word
+    size = bottom - top
+    line_type = cv2.LINE_AA if style.antialias else 8
+    for _ in range(round(rng.uniform(*style.hooks))):
+        colour = _colour(rng, style.text_level, style.text_tint, canvas.shape[2])
+        thickness = rng.uniform(0.04, 0.16) * size
+        thinner = rng.choice((0.0, 1.0)) * rng.uniform(0.1, 0.5) * thickness
+        x = rng.choice((left, left, right)) + rng.uniform(-0.3, 0.3) * size
+        points = _scrawl(rng, (x, rng.uniform(top, bottom)), (rng.uniform(0.2, 1) * size, rng.uniform(0.6, 1.6) * size))
+        _draw_pieces(canvas, points, colour, thickness, thinner, line_type)
+
+
+def _scrawl(rng: random.Random, centre: Point, size: tuple[float, float]) -> list[tuple[int, int]]:
+    """A curve of few or many pieces around `centre`, within `size` (across, down)."""
+    (x, y), (across, down) = centre, size
+    control = [(x + rng.uniform(-0.5, 0.5) * across, y + rng.uniform(-0.5, 0.5) * down) for _ in range(4)]
+    return np.round(_bezier(control, rng.choice((1, 3, 4, 12)))).astype(int).tolist()
 
 
 def _draw_lattice(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
@@ -906,7 +928,9 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
     lines_above = rng.random() < style.lines_above
     if not lines_above:
         _draw_line_clutter(canvas, rng, style)
-    _place_letters(canvas, word, rng, style)
+    place = _place_letters(canvas, word, rng, style)
+    if style.hooks[1]:
+        _draw_hooks(canvas, rng, style, place)
     if style.water:
         for field in _water_fields(height, width):
             canvas = _displace(canvas, field)

@@ -119,6 +119,8 @@ class Style:
     """Probability that lines and lattice lie above the text and stay unwarped."""
     strokes: Range = (0, 0)
     """Number of short strokes among the lines: hooks, loops and ticks as thick as letters are, or thinner."""
+    hooks: Range = (0, 0)
+    """Number of such strokes through the first letter or the last one, in the letters' colour."""
     grid: Range = (0, 0)
     """Pixels between the lines of a lattice; 0: none."""
     shapes: Range = (0, 0)
@@ -430,6 +432,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         levels=rng.choice([2, 3, 4, 6]) if rng.random() < 0.08 else 0,
         jpeg=(lambda low: (low, min(95, low + 30)))(rng.randint(12, 80)) if rng.random() < 0.3 else None,
         strokes=_up_to(rng, 0.1 if tidy else 0.3, 6),
+        hooks=_up_to(rng, 0.15 if tidy else 0.3, 3),
         **colours,
         **warps,
     ), (effect, background, warp, line, layout)

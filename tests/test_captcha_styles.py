@@ -121,6 +121,7 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
         {"shapes": (6, 6)},
         {"grid": (12, 12)},
         {"strokes": (4, 4)},
+        {"hooks": (2, 2)},
         {"decoys": (12, 12)},
         {"negatives": (3, 3)},
         {"tilt": 8},
@@ -166,6 +167,21 @@ def test_strokes_are_as_short_as_letters() -> None:
     for rows, columns in inked:
         assert np.ptp(columns) <= 108
         assert np.ptp(rows) <= 68
+
+
+@pytest.mark.parametrize("left", [20.0, 300.0])
+def test_hooks_lie_at_the_ends_of_the_word(left: float) -> None:
+    style = replace(PLAIN, height=(50, 50), width=(600, 600), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(0, 0), left=(left, left), baseline=0.7)
+    ends = set()
+    for seed in range(20):
+        plain, hooked = draw(style, "HHHHH", seed), draw(replace(style, hooks=(1, 1)), "HHHHH", seed)
+        word, hook = (np.flatnonzero(changed.any((0, 2))) for changed in (plain < 200, plain != hooked))
+        if len(hook):  # else behind the letters
+            last = hook.mean() > word.mean()
+            ends.add(bool(last))
+            assert np.abs(hook - word[-1 if last else 0]).max() <= 30
+    assert ends == {False, True}
 
 
 def test_levels_are_as_few_as_asked_for() -> None:
