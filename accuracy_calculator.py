@@ -22,7 +22,7 @@ import numpy as np
 
 from common import UserError, parse_config, run, write_text
 from config import EvaluateConfig
-from predict import CaptchaPredictor, ImageLike, Prediction, check_positive
+from predict import CaptchaPredictor, ImageLike, Prediction, check_positive, read_together
 
 if TYPE_CHECKING:
     from jiwer import CharacterOutput
@@ -153,8 +153,12 @@ def evaluate(
     truths: Sequence[str],
     batch_size: int = 64,
     progress: bool = True,
+    same_kind: bool = False,
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Read all pictures and compare with their labels.
+
+    Args:
+        same_kind: read the pictures together, as `read_together` does.
 
     Returns:
         The report (`detailed_metrics` and `images_per_second`, decoding of the files included), and the predictions.
@@ -168,12 +172,16 @@ def evaluate(
     with bar:
         for start in range(0, len(truths), batch_size):
             batch = [images[i] for i in range(start, min(start + batch_size, len(truths)))]
-            predictions += predictor.predict(batch, batch_size=batch_size)
+            predictions += predictor.predict(batch, batch_size=batch_size, keep_looks=same_kind)
             bar.update(len(batch))
+    kind = None
+    if same_kind:
+        predictions, kind = read_together(predictions)
     seconds = time.perf_counter() - started
     report = detailed_metrics(truths, [p.text for p in predictions], [p.confidence for p in predictions])
     report["images_per_second"] = len(truths) / seconds
     report["checkpoint"] = str(predictor.path)
+    report["same_kind"] = None if kind is None else str(kind)
     return report, predictions
 
 
@@ -196,6 +204,8 @@ def print_report(report: dict[str, Any]) -> None:
     if report["confusions"]:
         pairs = ", ".join(f"{c['truth'] or '∅'}→{c['reading'] or '∅'} {c['count']}x" for c in report["confusions"][:8])
         print("most confused         " + pairs)
+    if report.get("same_kind"):
+        print("of one kind           " + report["same_kind"])
 
 
 def _shares(groups: dict[str, dict[str, float]]) -> str:
@@ -252,7 +262,7 @@ def main() -> int:
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))
     if outside:
         print(f"note: the labels have {''.join(outside)!r}, which {predictor.path} cannot read: counted as errors")
-    report, predictions = evaluate(predictor, images, texts, config.batch_size)
+    report, predictions = evaluate(predictor, images, texts, config.batch_size, same_kind=config.same_kind)
     report |= {"data": config.data, "split": split}
     print_report(report)
     if config.json:

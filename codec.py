@@ -8,6 +8,7 @@ T is the number of steps (CTC) or of positions (slots) and C = len(alphabet) + 1
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -225,22 +226,37 @@ class CTCCodec:
         steps = [[t for t, state in enumerate(path) if state == 2 * i + 1] for i in range(len(text))]
         return [(found[0], found[-1] + 1) for found in steps]
 
-    def alternatives(self, log_probs: np.ndarray, count: int = 3, beam: int = 16) -> list[tuple[str, float]]:
+    def read_as(self, log_probs: np.ndarray, text: str) -> Reading:
+        """How a given text, one character at least, is read in one sample, (T, C): by its likeliest path.
+
+        Raises:
+            UserError: a character outside the alphabet, or more of them than T steps can write.
+        """
+        spans = self.align(log_probs, text)
+        peaks = [log_probs[a:b, i].max() for (a, b), i in zip(spans, self.encode(text), strict=True)]
+        likelihood = float(self.log_likelihood(log_probs[None], [text])[0])
+        return Reading(text, min(math.exp(likelihood), 1.0), tuple(np.exp(peaks).clip(max=1).tolist()), tuple(spans))
+
+    def alternatives(
+        self, log_probs: np.ndarray, count: int = 3, beam: int = 16, least: float = 6e-6
+    ) -> list[tuple[str, float]]:
         """The likeliest texts of one sample, best first, by prefix beam search (Graves, 2012, section 7.5).
 
         Args:
             log_probs: (T, C), normalised over C.
             count: how many texts to return.
             beam: prefixes kept after each step.
+            least: probability below which a symbol is left out at a step; the default changes no third place.
 
         Returns:
             Up to `count` pairs of text and probability.
         """
         log_probs = np.asarray(log_probs, dtype=np.float64)
+        floor = math.log(least)
         # prefix -> (log-probability of paths ending in blank, of paths ending in the prefix's last symbol)
         beams: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, NEGATIVE_INFINITY)}
         for row in log_probs:
-            symbols = np.flatnonzero(row > -12.0)  # probability above 6e-6; a rarer symbol changes no third place
+            symbols = np.flatnonzero(row > floor)
             extended: dict[tuple[int, ...], list[float]] = {}
             for prefix, (blank, symbol) in beams.items():
                 either = float(np.logaddexp(blank, symbol))
@@ -316,13 +332,25 @@ class SlotCodec:
                 scores[row] = np.asarray(sample, dtype=np.float64)[np.arange(len(ids)), ids].sum()
         return scores
 
-    def alternatives(self, log_probs: np.ndarray, count: int = 3, beam: int = 16) -> list[tuple[str, float]]:
+    def read_as(self, log_probs: np.ndarray, text: str) -> Reading:
+        """As `CTCCodec.read_as`, for one sample (L, C)."""
+        ids = self.encode(text)
+        if len(ids) > len(log_probs):
+            raise UserError(f"{len(log_probs)} positions cannot write {text!r}")
+        likelihood = float(self.log_likelihood(log_probs[None], [text])[0])
+        peaks = tuple(np.exp(log_probs[range(len(ids)), ids]).clip(max=1).tolist())
+        return Reading(text, min(math.exp(likelihood), 1.0), peaks, tuple((i, i + 1) for i in range(len(ids))))
+
+    def alternatives(
+        self, log_probs: np.ndarray, count: int = 3, beam: int = 16, least: float = 6e-6
+    ) -> list[tuple[str, float]]:
         """The likeliest texts of one sample, best first.
 
         Args:
             log_probs: (L, C), normalised over C.
             count: how many texts to return.
             beam: prefixes kept after each position.
+            least: not used: here every symbol in the beam is cheap.
 
         Returns:
             Up to `count` pairs of text and probability.

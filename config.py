@@ -255,6 +255,9 @@ class EvaluateConfig:
     """With --find_label_errors: epochs of the whole network in each fold; by default as many as fine-tuning takes."""
     show: int = 30
     """With --find_label_errors: how many of the most suspicious labels are printed and drawn."""
+    same_kind: bool = False
+    """The pictures are of one kind: what lengths and characters it has is learned from all readings (not from the
+    labels), and each picture is read with that in mind."""
     looks: int = 4
     """Looks at one picture, 1 to 4, at most: an unsure reading is tried again from nearer. One is fastest."""
     batch_size: int = 64
@@ -285,6 +288,13 @@ class PredictConfig:
     """Write the readings to this CSV file."""
     grid: str | None = None
     """Draw pictures and readings into this PNG file."""
+    same_kind: bool = False
+    """The pictures are of one kind: what lengths and characters it has is learned from all readings, and each picture
+    is read with that in mind."""
+    labels: str | None = None
+    """Write the pictures that are read surely, with their readings as labels, into this parquet file, to train on."""
+    sure: float = 0.7
+    """With `labels`: least confidence, 0 to 1, of a reading that serves as a label."""
     out: str | None = None
     """Read parquet shards instead of image files, into shards of readings in this folder."""
     engine: EngineName = "local"

@@ -166,11 +166,13 @@ class Batch:
         rows: `file`, `reading`, `confidence`, `characters` (pairs), `picture`, and with labels `label` and `right`.
         refused: file and reason of what could not be read.
         labelled: whether the file names are taken for labels.
+        kind: what all have in common, where they were read together.
     """
 
     rows: list[dict[str, Any]]
     refused: list[tuple[str, str]]
     labelled: bool = False
+    kind: str = ""
 
 
 def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | UserError]]:
@@ -210,13 +212,16 @@ def count_pictures(files: Sequence[str | Path]) -> int:
     return total
 
 
-def read_batch(files: Sequence[str | Path], predictor: CaptchaPredictor, labels: str = "auto") -> Iterator[Any]:
+def read_batch(
+    files: Sequence[str | Path], predictor: CaptchaPredictor, labels: str = "auto", same_kind: bool = False
+) -> Iterator[Any]:
     """Read uploads a chunk at a time.
 
     Args:
         files: pictures and zips of them.
         predictor: the model.
         labels: whether file names carry them: `yes`, `no`, or `auto`, which looks whether readings and names agree.
+        same_kind: weigh the readings with what all have in common, as `predict.read_together` does.
 
     Yields:
         The number of pictures done, after each chunk; at the end the `Batch`, least sure first.
@@ -230,17 +235,9 @@ def read_batch(files: Sequence[str | Path], predictor: CaptchaPredictor, labels:
     batch, waiting = Batch([], []), []
 
     def read_waiting() -> None:
-        readings = predictor.read([view for _, view, _ in waiting])
+        readings = predictor.read([view for _, view, _ in waiting], keep_looks=same_kind)
         for (name, _, small), prediction in zip(waiting, readings, strict=True):
-            batch.rows.append(
-                {
-                    "file": name,
-                    "reading": prediction.text,
-                    "confidence": prediction.confidence,
-                    "prediction": prediction,
-                    "picture": small,
-                }
-            )
+            batch.rows.append({"file": name, "prediction": prediction, "picture": small})
         waiting.clear()
 
     for done, (name, data) in enumerate(iter_pictures(files), start=1):
@@ -258,7 +255,15 @@ def read_batch(files: Sequence[str | Path], predictor: CaptchaPredictor, labels:
             yield done
     if waiting:
         read_waiting()
+    if same_kind:
+        from predict import read_together
+
+        together, kind = read_together([row["prediction"] for row in batch.rows])
+        for row, prediction in zip(batch.rows, together, strict=True):
+            row["prediction"] = prediction
+        batch.kind = str(kind)
     for row in batch.rows:
+        row |= {"reading": row["prediction"].text, "confidence": row["prediction"].confidence}
         row["label"] = label_from_name(Path(row["file"]).name)
         row["right"] = row["label"] == row["reading"]
     batch.labelled = labels == "yes" or (labels == "auto" and _names_are_labels(batch.rows))
@@ -280,6 +285,7 @@ def batch_summary(batch: Batch, model: str, seconds: float, labels: str = "no") 
     n = len(batch.rows)
     if not n:
         return views.note("No picture could be read." + _refusals(batch), "bad")
+    kind = views.note(f"Read as one kind: {views.text(batch.kind)}") if batch.kind else ""
     unlike = "" if batch.labelled or labels != "auto" else UNLIKE_NAMES
     items = [("Pictures", f"{n:,}"), ("Model", views.text(model)), ("Pictures a second", f"{n / seconds:,.0f}")]
     if batch.labelled:
@@ -300,7 +306,7 @@ def batch_summary(batch: Batch, model: str, seconds: float, labels: str = "no") 
     links = views.data_link("readings.csv", "text/csv", table.getvalue().encode(), "CSV")
     links += views.data_link("readings.json", "application/json", json.dumps(rows, ensure_ascii=False).encode(), "JSON")
     return (
-        f'<div class="card">{views.figures(items)}<p class="downloads">{links}</p>{unlike}{_refusals(batch)}'
+        f'<div class="card">{views.figures(items)}{kind}<p class="downloads">{links}</p>{unlike}{_refusals(batch)}'
         f"{views.batch_table(batch.rows, batch.labelled)}</div>"
     )
 
@@ -654,6 +660,11 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                 label="Do the file names say what is right (aB3x_1.png)?",
                 elem_id="labels",
             )
+            same_kind = gr.Checkbox(
+                label="All are of one kind",
+                info="What lengths and characters it has is learned from all of them, and helps to read each.",
+                elem_id="same-kind",
+            )
             with gr.Row():
                 start = gr.Button("Read all", variant="primary", elem_id="read-all", min_width=120)
                 stop = gr.Button("Stop", elem_id="stop-batch", min_width=80)
@@ -661,7 +672,7 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
     result = _html(gr, "", elem_id="batch-result")
     grid = _html(gr, "", elem_id="batch-grid")
 
-    def read_all(uploads: list[str] | None, name: str | None, kind: str) -> Iterator[tuple[Any, ...]]:
+    def read_all(uploads: list[str] | None, name: str | None, named: str, together: bool) -> Iterator[tuple[Any, ...]]:
         try:
             if not uploads:
                 raise UserError("there are no pictures yet: choose files, or a zip")
@@ -670,7 +681,7 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
             yield views.progress_bar(0, f"0 of {total:,}", "Reading"), "", ""
             predictor = shop.models.predictor(name)
             batch: Batch | None = None
-            for step in read_batch(uploads, predictor, kind):
+            for step in read_batch(uploads, predictor, named, together):
                 if isinstance(step, Batch):
                     batch = step
                 else:
@@ -678,7 +689,7 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
                     yield shown, gr.skip(), gr.skip()
             assert batch is not None
             seconds = time.perf_counter() - started
-            yield "", batch_summary(batch, shop.models.path(name)[0], seconds, kind), gr.skip()
+            yield "", batch_summary(batch, shop.models.path(name)[0], seconds, named), gr.skip()
             yield gr.skip(), gr.skip(), _batch_grid(batch) if batch.rows else ""
         except UserError as error:
             yield views.note(views.sentence(error), "bad"), "", ""
@@ -686,7 +697,12 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
     outputs = [status, result, grid]
     quiet: dict[str, Any] = {"show_progress": "hidden"}
     event = start.click(
-        read_all, [files, checkpoint, labels], outputs, api_visibility="private", concurrency_limit=2, **quiet
+        read_all,
+        [files, checkpoint, labels, same_kind],
+        outputs,
+        api_visibility="private",
+        concurrency_limit=2,
+        **quiet,
     )
     stop.click(lambda: views.note("Stopped."), None, status, cancels=[event], api_visibility="private", **quiet)
 

@@ -2,6 +2,7 @@
 
     python predict.py examples                                     # the shipped weights, a folder of pictures
     python predict.py --checkpoint RUN/best.safetensors a.png --json
+    python predict.py --same-kind --labels sure.parquet FOLDER     # read together; sure readings as labels to train on
     python predict.py --out data/readings data/shards              # parquet in, parquet out (bulk.py)
 
 `CaptchaPredictor` is preprocessing, network and decoding in one; the evaluation and the demo use it too, so the
@@ -27,10 +28,11 @@ import numpy as np
 from PIL import Image
 
 from codec import Alphabet, Codec, build_codec
-from common import DEFAULT_CHECKPOINT, UserError, available_cores, parse_config, run, write_text
+from common import DEFAULT_CHECKPOINT, UserError, available_cores, parse_config, run, write_atomically, write_text
 from config import ModelConfig, PredictConfig
 from data_loader import CUT, CaptchaTransform, View, build_transform
 from image_io import IMAGE_SUFFIXES, open_image
+from same_kind import Kind, learn_kind
 
 UNSURE = 0.6  # a reading of less confidence is looked at again
 # The looks after the first: with what margin beside the characters found, in widths of one, and whether with the other
@@ -38,6 +40,8 @@ UNSURE = 0.6  # a reading of less confidence is looked at again
 NEARER = ((1.0, False), (0.4, False))
 BOTH_HEIGHTS = ((1.0, False), (math.inf, True), (0.4, True))
 LOOKS = 1 + len(BOTH_HEIGHTS)
+
+CANDIDATES = 16  # likeliest texts of each look at a picture that are weighed where pictures are read together
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
 
@@ -55,6 +59,7 @@ class Prediction:
         codec: knows the alphabet.
         box: (left, top, right, bottom), the part of the picture, in its pixels, that the T steps cover. Where the
             network's input was padded, it reaches beyond the picture.
+        other_looks: what the same picture gave when it was looked at again, or before, where that was kept.
     """
 
     text: str
@@ -64,6 +69,18 @@ class Prediction:
     log_probs: np.ndarray = dataclasses.field(repr=False, compare=False)
     codec: Codec = dataclasses.field(repr=False, compare=False)
     box: tuple[float, float, float, float] = dataclasses.field(repr=False, compare=False)
+    other_looks: tuple[Prediction, ...] = dataclasses.field(default=(), repr=False, compare=False)
+
+    @cached_property
+    def candidates(self) -> dict[str, float]:
+        """The likeliest texts of one character at least and their mean probabilities over all looks."""
+        looks = (self, *self.other_looks)
+        found: dict[str, float] = defaultdict(float)
+        for look in looks:
+            texts = dict(look.codec.alternatives(look.log_probs, CANDIDATES, least=1e-3)) | {look.text: look.confidence}
+            for text, p in texts.items():
+                found[text] += p / len(looks)
+        return {text: p for text, p in found.items() if text and p > 0}
 
     @cached_property
     def alternatives(self) -> list[tuple[str, float]]:
@@ -150,12 +167,13 @@ class CaptchaPredictor:
         """
         return self.backend.attention(pixels)
 
-    def predict(self, images: Sequence[ImageLike], batch_size: int = 64) -> list[Prediction]:
+    def predict(self, images: Sequence[ImageLike], batch_size: int = 64, keep_looks: bool = False) -> list[Prediction]:
         """Read pictures, in order; an empty list gives an empty list.
 
         Args:
             images: PIL images, paths, encoded bytes, or arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
             batch_size: pictures per forward pass.
+            keep_looks: see `read`.
 
         Raises:
             UserError: a picture cannot be read; the message names it by its path or its place in the list.
@@ -165,16 +183,21 @@ class CaptchaPredictor:
         for start in range(0, len(images), batch_size):
             places = range(start, min(start + batch_size, len(images)))
             predictions += self.read(
-                [self.view(images[i], "" if isinstance(images[i], str | Path) else f"image {i}") for i in places]
+                [self.view(images[i], "" if isinstance(images[i], str | Path) else f"image {i}") for i in places],
+                keep_looks,
             )
         return predictions
 
-    def read(self, views: Sequence[View]) -> list[Prediction]:
+    def read(self, views: Sequence[View], keep_looks: bool = False) -> list[Prediction]:
         """Readings of pictures in one forward pass, and of unsure ones again.
 
         A network that reads along the width and sees pictures cut to their contents looks again where its reading is
         not sure: from nearer, at the characters found, and with more rows, if it has learned two heights. The text of
         which its looks are surest together counts.
+
+        Args:
+            views: of pictures; none give an empty list.
+            keep_looks: keep what the other looks gave, for `read_together`; that takes up to four times the memory.
         """
         if not views:
             return []
@@ -192,7 +215,13 @@ class CaptchaPredictor:
                         nearer[i] = part
             for (i, view), reading in zip(nearer.items(), self._read(list(nearer.values())), strict=True):
                 looks[i].append((view, reading))
-        return [_agreed([reading for _, reading in seen]) for seen in looks]
+        readings = [_agreed([reading for _, reading in seen]) for seen in looks]
+        if not keep_looks:
+            return readings
+        return [
+            dataclasses.replace(chosen, other_looks=tuple(other for _, other in seen if other is not chosen))
+            for chosen, seen in zip(readings, looks, strict=True)
+        ]
 
     def _read(self, views: list[View]) -> list[Prediction]:
         readings: dict[int, Prediction] = {}
@@ -289,6 +318,43 @@ class OnnxBackend:
         """As `CaptchaPredictor.attention`."""
 
 
+def read_together(predictions: Sequence[Prediction]) -> tuple[list[Prediction], Kind]:
+    """Readings of pictures of one kind, each weighed with what all of them have in common (same_kind.py).
+
+    Args:
+        predictions: what each picture gives alone, with its looks kept: they often differ in what is wrong.
+
+    Returns:
+        As many predictions, in the same order, and what the kind is like.
+    """
+    kind = learn_kind([prediction.candidates for prediction in predictions])
+    together = []
+    for prediction in predictions:
+        if prediction.candidates:
+            text, confidence = kind.weigh(prediction.candidates)
+            prediction = dataclasses.replace(_read_as(prediction, text), confidence=confidence)
+        together.append(prediction)
+    return together, kind
+
+
+def _read_as(prediction: Prediction, text: str) -> Prediction:
+    """The same picture with another text, found in the look that gives most to it."""
+    if text == prediction.text:
+        return prediction
+    looks = [
+        look for look in (prediction, *prediction.other_looks) if look.codec.steps_needed(text) <= len(look.log_probs)
+    ]
+    readings = [look.codec.read_as(look.log_probs, text) for look in looks]
+    look, reading = max(zip(looks, readings, strict=True), key=lambda found: found[1].confidence)
+    return dataclasses.replace(
+        look,
+        text=text,
+        char_confidences=reading.char_confidences,
+        spans=reading.spans,
+        other_looks=tuple(other for other in (prediction, *prediction.other_looks) if other is not look),
+    )
+
+
 def check_positive(value: int, name: str) -> int:
     """`value`, which must be 1 or more.
 
@@ -333,9 +399,13 @@ def main() -> int:
     """Command line. Exit code 1 where some picture could not be read; the readings of the others are printed."""
     config = parse_config(PredictConfig, "Read captchas from image files.", positional="images")
     check_positive(config.batch_size, "batch size")
+    if not 0 <= config.sure <= 1:
+        raise UserError(f"--sure is {config.sure}: it is a confidence, 0 to 1")
     if config.out:
-        if config.csv or config.grid or config.json:
-            raise UserError("--out writes shards of readings: leave --csv, --grid and --json out")
+        if config.csv or config.grid or config.json or config.labels or config.same_kind:
+            raise UserError(
+                "--out writes shards of readings: leave --csv, --grid, --json, --labels and --same-kind out"
+            )
         from bulk import read_shards
 
         total, failed = read_shards(config)
@@ -347,22 +417,31 @@ def main() -> int:
     predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
     readings: list[tuple[Path, Prediction]] = []
     failures: list[str] = []
-    for start in range(0, len(files), config.batch_size):
+    for start in _counted(range(0, len(files), config.batch_size), config.same_kind):
         batch: list[tuple[Path, View]] = []
         for path in files[start : start + config.batch_size]:
             try:
                 batch.append((path, predictor.view(path)))
             except UserError as error:
                 failures.append(str(error))
-        for (path, _), prediction in zip(batch, predictor.read([view for _, view in batch]), strict=True):
+        for (path, _), prediction in zip(batch, predictor.read([v for _, v in batch], config.same_kind), strict=True):
             readings.append((path, prediction))
-            if config.json:
-                print(json.dumps({"file": str(path), **prediction.as_dict()}, ensure_ascii=False), flush=True)
-            else:
-                print(f"{path}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
+            if not config.same_kind:
+                _show(path, prediction, config.json)
+    if config.same_kind:
+        together, kind = read_together([prediction for _, prediction in readings])
+        readings = [(path, prediction) for (path, _), prediction in zip(readings, together, strict=True)]
+        for path, prediction in readings:
+            _show(path, prediction, config.json)
+        print(f"Of one kind: {kind}", file=sys.stderr)
     if config.csv:
         write_csv(config.csv, readings)
         print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
+    if config.labels:
+        kept = write_labels(config.labels, readings, config.sure)
+        print(
+            f"{kept} of {len(readings)} readings are sure ({config.sure:g}): labels in {config.labels}", file=sys.stderr
+        )
     if config.grid:
         from visualize import show_all_images_with_predictions
 
@@ -375,6 +454,22 @@ def main() -> int:
     return 1 if failures else 0
 
 
+def _counted(starts: range, shown: bool) -> Iterable[int]:
+    """With a progress bar where the readings themselves are not seen until the end."""
+    if not shown:
+        return starts
+    from tqdm import tqdm
+
+    return tqdm(starts, desc="reading", unit="batch", leave=False)
+
+
+def _show(path: Path, prediction: Prediction, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"file": str(path), **prediction.as_dict()}, ensure_ascii=False), flush=True)
+    else:
+        print(f"{path}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
+
+
 def write_csv(path: str | Path, readings: Iterable[tuple[Path, Prediction]]) -> None:
     """Columns file, text, confidence, and the characters' confidences joined by spaces."""
     buffer = io.StringIO(newline="")
@@ -384,6 +479,31 @@ def write_csv(path: str | Path, readings: Iterable[tuple[Path, Prediction]]) -> 
         characters = " ".join(f"{p:.4f}" for p in prediction.char_confidences)
         writer.writerow([file, prediction.text, f"{prediction.confidence:.6f}", characters])
     write_text(path, buffer.getvalue())
+
+
+def write_labels(path: str | Path, readings: Iterable[tuple[Path, Prediction]], sure: float) -> int:
+    """A parquet shard of the pictures whose reading has a confidence of `sure` or more, with the reading as the label.
+
+    Training on it is learning from pseudo-labels (Lee, 2013): no person has seen them.
+
+    Returns:
+        How many they are.
+
+    Raises:
+        UserError: there is none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kept = [(file, reading.text) for file, reading in readings if reading.text and reading.confidence >= sure]
+    if not kept:
+        raise UserError(
+            f"no reading has a confidence of {sure:g} or more: lower --sure, or label some pictures yourself"
+        )
+    images = [{"bytes": file.read_bytes(), "path": file.name} for file, _ in kept]
+    table = pa.table({"image": images, "text": [text for _, text in kept]})
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+    return len(kept)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from PIL import Image
 import interface
 from common import ROOT, UserError
 from interface import Batch, Workshop, build_demo, detect_captcha, read_batch
-from predict import CaptchaPredictor
+from predict import CaptchaPredictor, read_together
 from serving import Models
 
 PROCESSOR_TIME = Path("/proc/self/stat").exists()  # of a process, whatever else the machine does
@@ -135,6 +135,13 @@ def test_a_batch_is_sorted_labelled_and_its_refusals_named(
     assert [name for name, _ in batch.refused] == ["broken.png", "bad.zip", "gone.png"]
     *_, unlabelled = read_batch(files, predictor, "no")
     assert not unlabelled.labelled
+    *_, together = read_batch(files, predictor, "no", same_kind=True)
+    alone = {row["file"]: row["prediction"] for row in batch.rows}
+    expected, kind = read_together([alone[row["file"]] for row in together.rows])
+    assert {row["file"]: row["reading"] for row in together.rows} == {
+        row["file"]: p.text for row, p in zip(together.rows, expected, strict=True)
+    }
+    assert str(kind) in interface.batch_summary(together, "m", 1.0) and not batch.kind
     (tmp_path / "b.zip").write_bytes(zipped({f"IMG{i}9.png": png for i, (png, _) in enumerate(captchas)}))
     *_, camera = read_batch([tmp_path / "b.zip"], predictor)
     assert not camera.labelled
@@ -460,8 +467,7 @@ def test_a_batch_gives_a_table_and_downloads(
     page.locator("#read-all").click()
     page.locator("#batch-status .bad").wait_for()
     tab.upload(tmp_path / "captchas.zip", "#files")
-    page.locator("#files").get_by_text("captchas.zip").wait_for()
-    page.locator("#read-all").click()
+    page.locator("#files a").wait_for()  # its link is there once it is uploaded
     page.locator("#batch-grid img").first.wait_for()
     assert page.locator("#batch-result tbody tr").count() == len(right)
     assert page.locator("#batch-result .right").count() == len(right)
@@ -473,6 +479,11 @@ def test_a_batch_gives_a_table_and_downloads(
     assert confidences == sorted(confidences)
     link = page.locator("#batch-result a", has_text="JSON").get_attribute("href")
     assert len(json.loads(base64.b64decode(link.partition(",")[2]))) == len(right)
+    assert page.get_by_text("Read as one kind").count() == 0
+    page.locator("#same-kind input").check()
+    page.locator("#read-all").click()
+    page.locator("#batch-result").get_by_text("Read as one kind: lengths").wait_for()
+    assert page.locator("#batch-result tbody tr").count() == len(right)
     tab.fits(PHONE["width"])
     tab.settled()
 
