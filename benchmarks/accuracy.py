@@ -240,6 +240,86 @@ def few_labels() -> None:
     _tuned("few_labels", settings, [about, *commands])
 
 
+def no_labels() -> None:
+    """The shipped reader on pictures of one kind read together, and after training on its sure readings of others."""
+    drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
+    settings: list[Setting] = [
+        Setting("`captcha_v2`, 520 pictures", f"{REAL}/captcha_v2", "520/0/520"),
+        Setting("`generic_upper`, 1,000 pictures", f"{REAL}/generic_upper", "1000/0/3000"),
+        Setting("lepture's `captcha`, 1,000 pictures", drawn, "1000/0/4000", fresh),
+    ]
+    commands = [
+        "python benchmarks/run.py no_labels  # writes the pictures into files without labels, and runs:",
+        f"pip install {LEPTURE}",
+        lepture(drawn, 5000),
+        lepture(fresh, 2000),
+    ]
+    rows = []
+    for setting in settings:
+        measured: list[list[dict]] = [[], [], []]  # alone, together, and together after training
+        seconds, shares = [], []
+        for seed in SEEDS:
+            name = f"{Path(setting.source).stem}-{setting.split.replace('/', '-')}-{seed}"
+            data, out, labels = WORK / name, WORK / f"{name}-run", WORK / f"{name}-sure.parquet"
+            made = split_set(setting.source, data, setting.split, seed)
+            pictures = as_files(data, split="train").parent
+            test, split = setting.test or data, "all" if setting.test else "test"
+            lines = [made]
+            for reports, flags in zip(measured, ("", " --same-kind"), strict=False):
+                shown, report = measure(test, split=split, flags=flags)
+                lines.append(shown)
+                reports.append(report)
+            reading = (
+                f"predict.py --checkpoint saved_models/reader.onnx --same-kind --labels {labels} {pictures} --threads 1"
+            )
+            command(*shlex.split(reading))
+            shares.append(_right(ROOT / labels, pictures / "data.csv"))
+            trained, took, _ = train(
+                out, f"--config configs/finetune.yaml --data {labels} --seed {seed} --folds 0 --evaluate false"
+            )
+            seconds.append(took)
+            shown, report = measure(test, f"{out}/best.safetensors", split, " --same-kind")
+            measured[2].append(report)
+            if seed == SEEDS[0]:
+                commands += [*lines, f"python {reading}".replace(f"{ROOT}/", ""), trained, shown]
+        kept, right = (statistics.mean(values) for values in zip(*shares, strict=True))
+        rows.append(
+            [
+                setting.what,
+                f"{measured[0][0]['n']:,}",
+                *(percent([r["sequence_accuracy_ignore_case"] for r in reports]) for reports in measured),
+                f"{kept:.0f}, {right:.0%} right",
+                f"{statistics.mean(seconds):.0f}",
+            ]
+        )
+    head = [
+        "read for labels",
+        "test pictures (n)",
+        "alone",
+        "together",
+        "after training",
+        "sure readings",
+        "s of training",
+    ]
+    write_section(
+        "accuracy.md",
+        "no_labels",
+        f"Sequence accuracy ignoring case, means of seeds 0, 1 and 2, each with its own split, and their range. "
+        f"{machine()}, {weights()}.\n\n{table(head, rows)}\n\n"
+        f"The commands for seed 0; the others differ in the seed.\n\n{fenced(commands)}",
+    )
+
+
+def _right(labels: Path, truth: Path) -> tuple[int, float]:
+    """How many pictures `predict.py --labels` kept, and which share of them it read right, ignoring case."""
+    import pyarrow.parquet as pq
+
+    with truth.open(newline="", encoding="utf-8") as file:
+        texts = {Path(row["file"]).name: row["text"].lower() for row in csv.DictReader(file)}
+    rows = pq.read_table(labels).to_pylist()
+    return len(rows), sum(texts[row["image"]["path"]] == row["text"].lower() for row in rows) / len(rows)
+
+
 def many_labels() -> None:
     """The same with captchas of lepture's library, which can be drawn without end."""
     drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"

@@ -26,6 +26,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
         accuracy.captcha_v2,
         accuracy.unseen,
         accuracy.efficientnet,
+        accuracy.no_labels,
         accuracy.few_labels,
         accuracy.many_labels,
         accuracy.label_errors,

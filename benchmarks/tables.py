@@ -167,10 +167,12 @@ def _make(out: Path, line: str) -> str:
     return f"python {line}"
 
 
-def measure(data: Path | str, checkpoint: str = "saved_models/reader.onnx", split: str = "all") -> tuple[str, dict]:
+def measure(
+    data: Path | str, checkpoint: str = "saved_models/reader.onnx", split: str = "all", flags: str = ""
+) -> tuple[str, dict]:
     """The report of `accuracy_calculator.py` on some pictures, and the command."""
     report = WORK / "report.json"
-    line = f"accuracy_calculator.py --checkpoint {checkpoint} --data {data} --split {split} --threads 1"
+    line = f"accuracy_calculator.py --checkpoint {checkpoint} --data {data} --split {split} --threads 1{flags}"
     command(*shlex.split(line), "--json", report)
     return f"python {line}", json.loads((ROOT / report).read_text())
 

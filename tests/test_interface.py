@@ -467,7 +467,8 @@ def test_a_batch_gives_a_table_and_downloads(
     page.locator("#read-all").click()
     page.locator("#batch-status .bad").wait_for()
     tab.upload(tmp_path / "captchas.zip", "#files")
-    page.locator("#files a").wait_for()  # its link is there once it is uploaded
+    page.locator("#files").get_by_text("captchas.zip").wait_for()
+    page.locator("#read-all").click()
     page.locator("#batch-grid img").first.wait_for()
     assert page.locator("#batch-result tbody tr").count() == len(right)
     assert page.locator("#batch-result .right").count() == len(right)
