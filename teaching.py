@@ -377,8 +377,9 @@ class Teacher:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def _end(self, job: Job, state: State, note: str) -> None:
-        job.state, job.note, job.ended = state, note, time.time()
         shutil.rmtree(job.folder, ignore_errors=True)
+        job.note, job.ended = note, time.time()
+        job.state = state  # last: whoever waits for the end finds all of it
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
