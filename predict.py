@@ -215,13 +215,13 @@ class CaptchaPredictor:
                         nearer[i] = part
             for (i, view), reading in zip(nearer.items(), self._read(list(nearer.values())), strict=True):
                 looks[i].append((view, reading))
-        readings = [_agreed([reading for _, reading in seen]) for seen in looks]
-        if not keep_looks:
-            return readings
-        return [
-            dataclasses.replace(chosen, other_looks=tuple(other for _, other in seen if other is not chosen))
-            for chosen, seen in zip(readings, looks, strict=True)
-        ]
+        chosen = [_agreed([reading for _, reading in seen]) for seen in looks]
+        if keep_looks:
+            for i, seen in enumerate(looks):
+                others = tuple(reading for _, reading in seen if reading is not chosen[i])
+                chosen[i] = dataclasses.replace(chosen[i], other_looks=others)
+                _ = chosen[i].candidates  # they take longer than reading: sought here, where progress is seen
+        return chosen
 
     def _read(self, views: list[View]) -> list[Prediction]:
         readings: dict[int, Prediction] = {}
@@ -341,17 +341,13 @@ def _read_as(prediction: Prediction, text: str) -> Prediction:
     """The same picture with another text, found in the look that gives most to it."""
     if text == prediction.text:
         return prediction
-    looks = [
-        look for look in (prediction, *prediction.other_looks) if look.codec.steps_needed(text) <= len(look.log_probs)
-    ]
-    readings = [look.codec.read_as(look.log_probs, text) for look in looks]
-    look, reading = max(zip(looks, readings, strict=True), key=lambda found: found[1].confidence)
+    looks = (prediction, *prediction.other_looks)
+    able = [look for look in looks if look.codec.steps_needed(text) <= len(look.log_probs)]
+    readings = [look.codec.read_as(look.log_probs, text) for look in able]
+    look, reading = max(zip(able, readings, strict=True), key=lambda found: found[1].confidence)
+    others = tuple(other for other in looks if other is not look)
     return dataclasses.replace(
-        look,
-        text=text,
-        char_confidences=reading.char_confidences,
-        spans=reading.spans,
-        other_looks=tuple(other for other in (prediction, *prediction.other_looks) if other is not look),
+        look, text=text, char_confidences=reading.char_confidences, spans=reading.spans, other_looks=others
     )
 
 
@@ -440,7 +436,9 @@ def main() -> int:
     if config.labels:
         kept = write_labels(config.labels, readings, config.sure)
         print(
-            f"{kept} of {len(readings)} readings are sure ({config.sure:g}): labels in {config.labels}", file=sys.stderr
+            f"{kept} of {len(readings)} readings are sure ({config.sure:g}) and labels in {config.labels}; to train on "
+            f"them: python main.py --config configs/finetune.yaml --folds 0 --data {config.labels}",
+            file=sys.stderr,
         )
     if config.grid:
         from visualize import show_all_images_with_predictions
@@ -495,13 +493,17 @@ def write_labels(path: str | Path, readings: Iterable[tuple[Path, Prediction]], 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kept = [(file, reading.text) for file, reading in readings if reading.text and reading.confidence >= sure]
+    kept = [(file, reading) for file, reading in readings if reading.text and reading.confidence >= sure]
     if not kept:
         raise UserError(
-            f"no reading has a confidence of {sure:g} or more: lower --sure, or label some pictures yourself"
+            f"no reading has a confidence of {sure:g} or more: lower --sure, or label some pictures by hand"
         )
-    images = [{"bytes": file.read_bytes(), "path": file.name} for file, _ in kept]
-    table = pa.table({"image": images, "text": [text for _, text in kept]})
+    try:
+        images = [{"bytes": file.read_bytes(), "path": file.name} for file, _ in kept]
+    except OSError as error:
+        raise UserError(f"a picture that was read cannot be read again ({error}): leave the folder as it is") from None
+    texts, confidences = [reading.text for _, reading in kept], [reading.confidence for _, reading in kept]
+    table = pa.table({"image": images, "text": texts, "confidence": confidences})
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))
     return len(kept)
 

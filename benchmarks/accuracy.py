@@ -275,7 +275,7 @@ def no_labels() -> None:
             command(*shlex.split(reading))
             shares.append(_right(ROOT / labels, pictures / "data.csv"))
             trained, took, _ = train(
-                out, f"--config configs/finetune.yaml --data {labels} --seed {seed} --folds 0 --evaluate false"
+                out, f"--config configs/finetune.yaml --folds 0 --data {labels} --seed {seed} --evaluate false"
             )
             seconds.append(took)
             shown, report = measure(test, f"{out}/best.safetensors", split, " --same-kind")

@@ -227,6 +227,9 @@ def test_sure_readings_become_labels_to_train_on(call: Callable, exported: Path,
     read = [(Path(file), text) for file, text, _ in lines if text]
     assert read and texts == [text for _, text in read]
     assert list(images) == [file.read_bytes() for file, _ in read]
+    assert pq.read_table(labels)["confidence"].to_pylist() == pytest.approx(
+        [float(line[2]) for line in lines if line[1]], abs=1e-3
+    )
     # Some are surer than others: a threshold between leaves those below it out.
     confidences = sorted(float(line[2]) for line in lines if line[1])
     middle = (confidences[0] + confidences[-1]) / 2
