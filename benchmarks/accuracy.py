@@ -256,7 +256,6 @@ def no_labels() -> None:
     drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
     settings: list[Unlabelled] = [
         Unlabelled("`captcha_v2`, 520 pictures", f"{REAL}/captcha_v2", "520/0/520", "train"),
-        Unlabelled("`generic_upper`, 1,000 pictures", f"{REAL}/generic_upper", "1000/0/3000", "train"),
         Unlabelled("lepture's `captcha`, 1,000 pictures", drawn, "1000/0/4000", "train", fresh),
         Unlabelled("lepture's `captcha`, 50 labels and 1,000 pictures", drawn, "50/0/4950", "test", fresh, True),
     ]
