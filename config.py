@@ -294,8 +294,8 @@ class PredictConfig:
     labels: str | None = None
     """Write the pictures that are read surely, with their readings as labels, into this parquet file, to train on."""
     sure: float = 0.3
-    """With `labels`: least confidence, 0 to 1, of a reading that serves as a label. More labels with more mistakes among
-    them teach more than few that are right."""
+    """With `labels`: least confidence, 0 to 1, of a reading that serves as a label. Many, some of them wrong, teach
+    more than a few that are right."""
     out: str | None = None
     """Read parquet shards instead of image files, into shards of readings in this folder."""
     engine: EngineName = "local"
