@@ -433,13 +433,6 @@ def main() -> int:
     if config.csv:
         write_csv(config.csv, readings)
         print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
-    if config.labels:
-        kept = write_labels(config.labels, readings, config.sure)
-        print(
-            f"{kept} of {len(readings)} readings are sure ({config.sure:g}) and labels in {config.labels}; to train on "
-            f"them: python main.py --config configs/finetune.yaml --folds 0 --data {config.labels}",
-            file=sys.stderr,
-        )
     if config.grid:
         from visualize import show_all_images_with_predictions
 
@@ -449,6 +442,13 @@ def main() -> int:
         print(f"skipped: {failure}", file=sys.stderr)
     if failures:
         print(f"{len(failures)} of {len(files)} files could not be read", file=sys.stderr)
+    if config.labels:
+        kept = write_labels(config.labels, readings, config.sure)
+        print(
+            f"{kept} of {len(readings)} readings are sure ({config.sure:g}) and labels in {config.labels}; to train on "
+            f"them: python main.py --config configs/finetune.yaml --folds 0 --data {config.labels}",
+            file=sys.stderr,
+        )
     return 1 if failures else 0
 
 

@@ -237,6 +237,15 @@ def test_sure_readings_become_labels_to_train_on(call: Callable, exported: Path,
     assert pq.read_table(labels).num_rows == sum(c >= middle for c in confidences) < len(read)
 
 
+def test_what_could_not_be_read_is_named_where_no_reading_is_sure(
+    call: Callable, exported: Path, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "broken.png").write_bytes(b"no picture")
+    flags = ["--checkpoint", exported, "--threads", 1, "--labels", tmp_path / "labels.parquet", "--sure", 1]
+    code, out, err = call(predict, folder, *flags)
+    assert code == 1 and "lower --sure" in err and "broken.png" in err and len(out.splitlines()) == 6
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
