@@ -186,6 +186,16 @@ class CTCCodec:
         """
         return ctc_log_likelihood(log_probs, [self.encode(text) for text in texts])
 
+    def probabilities(self, log_probs: np.ndarray, texts: Iterable[str]) -> list[float]:
+        """P(text | picture), 0 to 1, of a few likely texts of one sample: see `_probability`.
+
+        Args:
+            log_probs: (T, C), normalised over C.
+            texts: of characters of the alphabet, as such networks read them.
+        """
+        rows = np.exp(log_probs)
+        return [min(_probability(rows, self.encode(text)), 1.0) for text in texts]
+
     def align(self, log_probs: np.ndarray, text: str) -> list[tuple[int, int]]:
         """Where the characters of a known text are: the likeliest path that writes it (Viterbi, 1967).
 

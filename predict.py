@@ -192,8 +192,8 @@ class CaptchaPredictor:
         """Readings of pictures in one forward pass, and of unsure ones again.
 
         A network that reads along the width and sees pictures cut to their contents looks again where its reading is
-        not sure: from nearer, at the characters found, and with more rows, if it has learned two heights. The text of
-        which its looks are surest together counts.
+        not sure: from nearer, at the characters found, and with more rows, if it has learned two heights. Of the texts
+        that it read, the one that is likeliest by all looks together counts.
 
         Args:
             views: of pictures; none give an empty list.
@@ -247,10 +247,13 @@ def _around(reading: Prediction, margin: float) -> tuple[float, float]:
 
 
 def _agreed(readings: Sequence[Prediction]) -> Prediction:
-    """Of readings of one picture, the surest of those with the text that has the most confidence in all."""
-    total: dict[str, float] = defaultdict(float)
-    for reading in readings:
-        total[reading.text] += reading.confidence
+    """Of readings of one picture along the width, the surest of those with the text that is likeliest by all looks: a
+    look that reads something else may think nearly as much of it."""
+    total = dict.fromkeys((reading.text for reading in readings), 0.0)
+    if len(total) > 1:
+        for reading in readings:
+            for text, p in zip(total, reading.codec.probabilities(reading.log_probs, total), strict=True):
+                total[text] += p
     return max(readings, key=lambda reading: (total[reading.text], reading.confidence))
 
 

@@ -216,6 +216,16 @@ def test_ctc_confidence_is_the_probability_of_the_text(seed: int) -> None:
     assert reading.confidence == pytest.approx(every_ctc_text(log_probs, ABC)[reading.text], rel=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_ctc_probabilities_are_those_of_all_paths(seed: int) -> None:
+    log_probs = random_log_probs(5, 4, seed=seed, sharpness=1.5)
+    texts = ["", "a", "ab", "aa", "cab", "abcab", "aaa", "aaaa"]
+    every = every_ctc_text(log_probs, ABC)
+    assert "aaaa" not in every  # five steps have no room for the blanks between
+    got = CTCCodec(ABC).probabilities(log_probs, texts)
+    assert got == pytest.approx([every.get(text, 0) for text in texts], rel=1e-5, abs=1e-12)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_ctc_alternatives_are_the_likeliest_texts(seed: int) -> None:
     log_probs = random_log_probs(5, 4, seed=seed, sharpness=1.5)

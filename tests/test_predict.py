@@ -176,6 +176,15 @@ def test_two_looks_that_agree_outweigh_a_surer_one(looking: Callable) -> None:
     assert prediction.confidence == pytest.approx(0.55**2, abs=0.01)  # of the surer of the two
 
 
+def test_what_a_look_thinks_of_the_other_readings_counts(looking: Callable) -> None:
+    wavering = np.exp(says("cb", 0.9, 4))
+    wavering[0, 4, [1, 3]] = 0.44, 0.5  # a nearly as likely as c
+    predictor, _ = looking(says("ab", 0.62, 4), says("cd", 0.7, 4), np.log(wavering))
+    prediction = predictor.predict([bars()])[0]
+    assert prediction.text == "ab"  # of 0.38 and 0.4 probability; "cd" of 0.49 and next to none
+    assert prediction.confidence == pytest.approx(0.62**2, abs=0.01)
+
+
 def test_a_network_that_learned_two_heights_looks_at_more_rows(looking: Callable) -> None:
     predictor, seen = looking(*[says("ab", 0.5, 4)] * 4, resize="natural", other_height=32)
     assert predictor.predict([bars()])[0].text == "ab"
