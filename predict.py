@@ -34,7 +34,7 @@ from data_loader import CUT, CaptchaTransform, View, build_transform
 from image_io import IMAGE_SUFFIXES, open_image
 from same_kind import Kind, learn_kind
 
-UNSURE = 0.6  # a reading of less confidence is looked at again
+UNSURE = 0.7  # a reading of less confidence is looked at again
 # The looks after the first: with what margin beside the characters found, in widths of one, and whether with the other
 # height that the network has learned.
 NEARER = ((1.0, False), (0.4, False))
