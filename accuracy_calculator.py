@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import json
 import math
+import random
+import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -20,14 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import UserError, parse_config, run, write_text
-from config import EvaluateConfig
+from common import ROOT, UserError, parse_config, run, write_text
+from config import DatasetConfig, EvaluateConfig
 from predict import CaptchaPredictor, ImageLike, Prediction, check_positive, read_together
 
 if TYPE_CHECKING:
     from jiwer import CharacterOutput
 
 CALIBRATION_BINS = 10
+LISTED = 20  # samples that cannot be measured on and are named one by one
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -217,36 +221,84 @@ def load_labelled(
 ) -> tuple[Sequence[bytes], list[str], str]:
     """Encoded pictures and labels to measure on.
 
+    What make_dataset.py has not made is checked as it would: copies of a picture, pictures that cannot be read and
+    labels that cannot be used are left out, and named on stderr.
+
     Args:
-        data: dataset folders that make_dataset.py made, or any sources that it takes.
+        data: dataset folders that make_dataset.py made, or any sources that it takes. `data` alone stands for the
+            dataset that main.py made last of what is in data/, and for that itself where there is none.
         split: `train`, `validation`, `test` or `all`; by default `test` of a dataset, and all of other sources.
-        limit: read at most this many.
+        limit: at most this many, a seeded choice.
 
     Raises:
         UserError: there is no such split, or nothing in it.
     """
     from data_loader import SPLITS, load_split
-    from make_dataset import is_dataset, iter_source, parse_label
+    from make_dataset import is_dataset
 
     sources = [data] if isinstance(data, str) else list(data)
-    images: list[bytes] = []
-    texts: list[str] = []
-    chosen = split or ("test" if all(is_dataset(s) for s in sources) else "all")
-    for source in sources:
-        if is_dataset(source):
-            for name in SPLITS if chosen == "all" else (chosen,):
-                pictures, labels = load_split(source, name)
-                images += [pictures[i] for i in range(len(labels))]
-                texts += labels
-        elif chosen == "all":
-            for sample in iter_source(source, limit):
-                images.append(sample.image)
-                texts.append(parse_label(sample.text))
-        else:
-            raise UserError(f"{source} is not split: make a dataset of it with make_dataset.py, or leave --split out")
+    if sources == ["data"]:
+        sources = _own_data()
+    made = [source for source in sources if is_dataset(source)]
+    others = [source for source in sources if source not in made]
+    chosen = split or ("all" if others else "test")
+    if others and chosen != "all":
+        raise UserError(f"{others[0]} is not split: make a dataset of it with make_dataset.py, or leave --split out")
+    images, texts = _cleaned(others) if others else ([], [])
+    for source in made:
+        for name in SPLITS if chosen == "all" else (chosen,):
+            pictures, labels = load_split(source, name)
+            images += [pictures[i] for i in range(len(labels))]
+            texts += labels
     if not texts:
         raise UserError(f"{', '.join(sources)} holds no labelled pictures in its {chosen} split: name another --split")
-    return images[:limit], texts[:limit], chosen
+    if limit is not None and limit < len(texts):
+        places = sorted(random.Random(0).sample(range(len(texts)), limit))
+        images, texts = [images[i] for i in places], [texts[i] for i in places]
+    return images, texts, chosen
+
+
+def _own_data() -> list[str]:
+    """What main.py trains on where no data is named: the dataset that it made of it last, else the sources.
+
+    Raises:
+        UserError: there is neither.
+    """
+    from make_dataset import GENERATED, found_in, is_dataset, load_info
+
+    folder = ROOT / "data"
+    found = [str(path) for path in found_in(folder)]
+    if len(found) == 1 and is_dataset(found[0]):
+        return found
+    drawn = str(folder / GENERATED / "synthetic-")  # by main.py, where data/ is empty
+    made = [path for path in (folder / GENERATED).glob("dataset-*") if is_dataset(path)]
+    sources = {path: load_info(path)["sources"] for path in made}
+    made = [path for path in made if sources[path] == found or (not found and str(sources[path][0]).startswith(drawn))]
+    if made:
+        latest = max(made, key=lambda path: (path / "dataset.json").stat().st_mtime_ns)
+        print(f"note: {latest} is measured, which main.py made of {', '.join(sources[latest])}", file=sys.stderr)
+        return [str(latest)]
+    if not found:
+        raise UserError("there is no data in data/: put labelled pictures there, or name some by --data")
+    return found
+
+
+def _cleaned(sources: Sequence[str]) -> tuple[list[bytes], list[str]]:
+    """Pictures and labels of the sources that make_dataset.py would keep."""
+    from make_dataset import iter_source, make_dataset
+
+    with tempfile.TemporaryDirectory() as folder:
+        info = make_dataset(DatasetConfig(sources=list(sources), out=f"{folder}/dataset", split="0/0/100"))
+        shards = sorted(Path(folder).glob("dataset/*.parquet"))
+        samples = [sample for shard in shards for sample in iter_source(str(shard))]
+    images, texts = [sample.image for sample in samples], [sample.text for sample in samples]
+    rejects = info["rejects"]
+    for reject in rejects["listed"][:LISTED]:
+        detail = f": {reject['detail']}" if reject["detail"] else ""
+        print(f"left out: {reject['source']}, {reject['reason']}{detail}", file=sys.stderr)
+    if rejects["total"]:
+        print(f"{rejects['total']:,} of {info['read']:,} samples were left out", file=sys.stderr)
+    return images, texts
 
 
 def main() -> int:

@@ -239,13 +239,13 @@ class EvaluateConfig:
     """Settings of `accuracy_calculator.py`."""
 
     data: list[str] | str = "data"
-    """A folder made by make_dataset.py, or any source that it takes."""
+    """A folder made by make_dataset.py, or any source that it takes; by default what main.py made last of data/."""
     checkpoint: str | None = None
     """A .safetensors or .onnx file; the shipped weights by default."""
     split: Literal["train", "validation", "test", "all"] | None = None
     """Which split to measure: `test` where the data is split, else all of it."""
     limit: int | None = None
-    """Measure on at most this many pictures."""
+    """Measure on at most this many pictures (a seeded choice)."""
     find_label_errors: bool = False
     """Rank the labels that are probably wrong instead, by cross-validation over all pictures of `data` (all splits,
     unless `split` names one)."""

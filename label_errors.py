@@ -38,8 +38,18 @@ from codec import infeasible_labels
 from common import DEFAULT_CHECKPOINT, ROOT, UserError, write_text
 from config import DatasetConfig, EvaluateConfig, TrainConfig
 from image_io import open_image
-from main import GENERATED, Interrupted, default_epochs, found_in, train_model
-from make_dataset import SPLITS, content_hash, is_dataset, iter_source, label_fault, make_dataset, parse_label
+from main import Interrupted, default_epochs, train_model
+from make_dataset import (
+    GENERATED,
+    SPLITS,
+    content_hash,
+    found_in,
+    is_dataset,
+    iter_source,
+    label_fault,
+    make_dataset,
+    parse_label,
+)
 from model import CaptchaModel, load_model
 from predict import CaptchaPredictor, Prediction, check_positive
 from visualize import plot_label_errors

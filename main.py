@@ -75,7 +75,7 @@ from data_loader import (
     load_data,
     size_at,
 )
-from make_dataset import is_dataset, load_info, make_dataset
+from make_dataset import GENERATED, found_in, is_dataset, load_info, make_dataset
 from model import (
     MODELS,
     CaptchaModel,
@@ -92,7 +92,6 @@ from model import (
 )
 from predict import CaptchaPredictor, Prediction, TorchBackend
 
-GENERATED = "generated"  # the folder below data/ for what we make ourselves
 STATE_FILE = "state.pt"
 SAVE_SECONDS = 300  # a kill costs a long epoch no more than this
 PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not given
@@ -230,12 +229,6 @@ def _render_fitting(index: int, settings: CaptchaSettings, codec: Codec, steps: 
         if not infeasible_labels([text], codec, steps):
             return encoded, text
         index += 2**40
-
-
-def found_in(folder: Path) -> list[Path]:
-    """What the user has put into data/: everything but the README, hidden files and what we generated."""
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [p for p in entries if p.name not in {"README.md", GENERATED} and not p.name.startswith(".")]
 
 
 def _stamp(source: str) -> list[Any]:

@@ -73,6 +73,7 @@ SPLITS = ("train", "validation", "test")
 INFO_NAME = "dataset.json"
 REJECTS_NAME = "rejects.jsonl"
 FORMAT = "captcha-dataset-1"
+GENERATED = "generated"  # the folder below data/ for what we make ourselves
 TEXT_COLUMNS = ("text", "label", "caption")
 LISTED_REJECTS = 1000
 UNUSED, DUPLICATE, REJECTED = -1, -2, -3  # rows of no split
@@ -817,6 +818,12 @@ def _to_batch(rows: Sequence[Sample]) -> pa.RecordBatch:
         pa.array([row.source for row in rows], pa.string()),
         pa.array([row.text for row in rows], pa.string()),
     )
+
+
+def found_in(folder: Path) -> list[Path]:
+    """What the user has put into data/: everything but the README, hidden files and what we generated."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [p for p in entries if p.name not in {"README.md", GENERATED} and not p.name.startswith(".")]
 
 
 def is_dataset(folder: str | Path) -> bool:

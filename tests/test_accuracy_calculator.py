@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,11 @@ import numpy as np
 import pytest
 
 import accuracy_calculator
-from accuracy_calculator import calibration, detailed_metrics, text_metrics, wilson_interval
+import main
+from accuracy_calculator import calibration, detailed_metrics, load_labelled, text_metrics, wilson_interval
 from common import UserError
+from config import TrainConfig
+from data_loader import load_split
 from predict import CaptchaPredictor
 
 
@@ -240,6 +245,45 @@ def test_splits_of_a_dataset_and_raw_shards(
     assert n("--data", dataset, "--split", "all", "--limit", 20) == (20, "all")
     assert n("--data", shards) == (90, "all")
     assert n("--data", shards, "--limit", 7) == (7, "all")
+
+
+def test_what_cannot_be_measured_on_is_named(call: Callable, reader: Path, images: tuple, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(images[0], folder)
+    first = min(folder.iterdir())
+    shutil.copy(first, folder / f"{first.stem.partition('_')[0]}_9999.png")
+    (folder / "ABCD_77.png").write_bytes(b"no picture")
+    shutil.copy(first, folder / "_78.png")
+    count = len(images[1])
+    code, out, err = call(accuracy_calculator, "--data", folder, "--checkpoint", reader, "--threads", 1)
+    assert code == 0 and re.search(rf"pictures \(n\) +{count}\n", out)  # every picture once
+    assert f"3 of {count + 3} samples were left out" in err
+    assert "ABCD_77.png, unreadable image" in err and "_78.png, empty label" in err and "duplicate image" in err
+
+
+def test_a_limit_is_a_choice_from_all(shards: Path) -> None:
+    everything = load_labelled(str(shards))[1]
+    some = load_labelled(str(shards), limit=12)[1]
+    assert len(some) == 12 and some != everything[:12]
+    assert some == load_labelled(str(shards), limit=12)[1]
+
+
+def test_by_default_it_measures_what_training_left_out(
+    call: Callable, reader: Path, images: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (accuracy_calculator, main):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    code, _, err = call(accuracy_calculator, "--checkpoint", reader, "--threads", 1)
+    assert code == 1 and "no data in data/" in err
+    settings = TrainConfig(synthetic_count=30, synthetic_style="clean")
+    drawn = main.prepare_data(settings, say=lambda _: None)
+    assert report_of(call, tmp_path, "--checkpoint", reader)["n"] == len(load_split(drawn, "test")[1]) == 3
+    shutil.copytree(images[0], tmp_path / "data" / "mine")
+    report = report_of(call, tmp_path, "--checkpoint", reader)
+    assert (report["split"], report["n"]) == ("all", len(images[1]))  # not split yet, and none of the drawn ones
+    made = main.prepare_data(settings, say=lambda _: None)
+    report = report_of(call, tmp_path, "--checkpoint", reader)
+    assert (report["split"], report["n"]) == ("test", len(load_split(made, "test")[1]))
 
 
 def test_pictures_are_drawn(call: Callable, reader: Path, images: tuple, tmp_path: Path) -> None:
