@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common import DEFAULT_CHECKPOINT, UserError, write_atomically
+from common import DEFAULT_CHECKPOINT, UserError, clear_leftovers, write_atomically
 from config import PredictConfig
 from predict import CaptchaPredictor, View, check_positive
 
@@ -73,8 +73,7 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
         raise UserError(f"{folder} is a file: give a folder as --out")
     if any(folder.resolve() == shard.resolve().parent for shard in shards):
         raise UserError(f"{folder} holds the shards themselves: give another folder as --out")
-    for left in folder.glob(".*.tmp.parquet"):  # by a run that was killed
-        left.unlink(missing_ok=True)
+    clear_leftovers(folder)
     checkpoint = str(Path(config.checkpoint or DEFAULT_CHECKPOINT).absolute())
     work = partial(
         read_shard,

@@ -46,7 +46,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from captcha_styles import MIXED, STYLES, Effect, Range, Style, get_style, style_names
 from codec import Alphabet
-from common import UserError, available_cores, parse_config, run, write_atomically
+from common import UserError, available_cores, clear_leftovers, parse_config, run, write_atomically
 from config import ALPHANUMERIC, GeneratorConfig
 
 Point = tuple[float, float]
@@ -1254,11 +1254,10 @@ def _finished_shards(out: Path, stamp: str) -> set[str]:
 
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: give a folder as --out")
+    clear_leftovers(out)
     names = set()
     for path in sorted(out.glob("*.parquet")):
         if path.name.startswith("."):
-            if re.fullmatch(r"\.train-\d+-of-\d+\.\d+\.tmp\.parquet", path.name):
-                path.unlink(missing_ok=True)
             continue
         try:
             metadata = pq.read_schema(path).metadata or {}

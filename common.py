@@ -5,10 +5,12 @@ No torch here, and nothing of ours: this file stands at the bottom of the import
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -146,6 +148,28 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what `write_atomically` left in a folder where its process was killed, not what one is writing."""
+    for path in folder.glob(".*.tmp*"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)
+        if found and not _runs(int(found[1])):
+            with contextlib.suppress(OSError):  # Windows: a process has it open
+                path.unlink()
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this machine has that number; False on Windows, where asking would end it."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: str | Path, text: str) -> Path:

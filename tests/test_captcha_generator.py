@@ -318,13 +318,20 @@ def test_killed_midway_then_run_again_gives_the_same_bytes(tmp_path: Path) -> No
     whole = sorted(killed.glob("train-*"))
     assert 2 <= len(whole) < 8, "the kill came too late or too early to test anything"
     assert psutil.wait_procs(children, timeout=10)[1] == []  # workers follow their parent
-    (killed / ".train-00007-of-00008.99999.tmp.parquet").write_bytes(b"half")  # what a kill may leave
+    (killed / f".train-00007-of-00008.{process.pid}.tmp.parquet").write_bytes(b"half")  # what a kill may leave
     times = {path: path.stat().st_mtime_ns for path in whole}
     assert f"({len(whole)} of these were there already)" in succeed(*options, "--workers", 1, "--out", killed)
     assert {path: path.stat().st_mtime_ns for path in whole} == times  # kept, not drawn again
     assert sorted(p.name for p in killed.iterdir()) == sorted(p.name for p in calm.iterdir())
     for path in calm.iterdir():
         assert path.read_bytes() == (killed / path.name).read_bytes()
+
+
+def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
+    writing = tmp_path / f".train-00000-of-00001.{os.getpid()}.tmp.parquet"
+    writing.write_bytes(b"half")
+    succeed("--count", 3, "--workers", 1, "--out", tmp_path)
+    assert writing.read_bytes() == b"half" and (tmp_path / "train-00000-of-00001.parquet").exists()
 
 
 def test_a_missing_shard_is_drawn_again(small_set: Path, tmp_path: Path) -> None:
