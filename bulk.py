@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common import DEFAULT_CHECKPOINT, UserError, clear_leftovers, write_atomically
+from common import UserError, clear_leftovers, write_atomically
 from config import PredictConfig
-from predict import CaptchaPredictor, View, check_positive
+from predict import CaptchaPredictor, View, check_positive, find_checkpoint
 
 METADATA_KEY = b"captcha_readings"
 READINGS = pa.schema(
@@ -74,7 +74,7 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
     if any(folder.resolve() == shard.resolve().parent for shard in shards):
         raise UserError(f"{folder} holds the shards themselves: give another folder as --out")
     clear_leftovers(folder)
-    checkpoint = str(Path(config.checkpoint or DEFAULT_CHECKPOINT).absolute())
+    checkpoint = str(find_checkpoint(config.checkpoint, config.device).absolute())
     work = partial(
         read_shard,
         out=str(folder.resolve()),

@@ -177,6 +177,11 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def printable(name: object) -> str:
+    """A name as UTF-8 can write it: bytes in a file's name that are none are spelt out."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
 def available_cores() -> int:
     """Processor cores this process may use (fewer than the machine's in a container or under `taskset`)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -241,7 +241,7 @@ class EvaluateConfig:
     data: list[str] | str = "data"
     """A folder made by make_dataset.py, or any source that it takes; by default what main.py made last of data/."""
     checkpoint: str | None = None
-    """A .safetensors or .onnx file; the shipped weights by default."""
+    """A .safetensors or .onnx file, or the folder of a run; the shipped weights by default."""
     split: Literal["train", "validation", "test", "all"] | None = None
     """Which split to measure: `test` where the data is split, else all of it."""
     limit: int | None = None
@@ -281,7 +281,7 @@ class PredictConfig:
     images: list[str]
     """Image files and folders of them; with `out`, parquet shards and folders of them."""
     checkpoint: str | None = None
-    """A .safetensors or .onnx file; the shipped weights by default."""
+    """A .safetensors or .onnx file, or the folder of a run; the shipped weights by default."""
     json: bool = False
     """Print JSON lines."""
     csv: str | None = None

@@ -22,6 +22,9 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp"})
 MAX_PIXELS = 40_000_000
 """Larger pictures are refused before they are decoded; at 3 bytes a pixel, one takes at most 120 MB."""
 
+PALE = 224
+"""A transparent picture whose every channel is as bright as this on white, 0 to 255, is laid on black instead."""
+
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")  # none that runs another program, as EPS does
 EXIF_ORIENTATION = 0x0112
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # width and height follow, 4 bytes each
@@ -36,11 +39,12 @@ class TooManyPixelsError(UserError):
 
 
 def open_image(source: Image.Image | str | Path | bytes | np.ndarray, name: str = "") -> Image.Image:
-    """Turn any picture into an RGB image that looks as a browser would show it on a white page.
+    """Turn any picture into an RGB image that looks as a browser would show it.
 
-    Transparency is laid on white, the EXIF orientation is applied, an animation gives its first frame. Of 16-bit grey
-    the high byte is kept, as Pillow does for 16-bit colour. Float and 32-bit grey is taken as 0..1 (float only),
-    0..255 or 0..65535, whichever is the smallest range that holds it, and stretched to 0..255 where none does.
+    Transparency is laid on white, or on black where all that is there is nearly white. The EXIF orientation is
+    applied, an animation gives its first frame. Of 16-bit grey the high byte is kept, as Pillow does for 16-bit colour.
+    Float and 32-bit grey is taken as 0..1 (float only), 0..255 or 0..65535, whichever is the smallest range that holds
+    it, and stretched to 0..255 where none does.
 
     Args:
         source: a PIL image of any mode, the path of a file, the bytes of a file, or an array of shape (H, W),
@@ -136,7 +140,7 @@ def _is_plain(image: Image.Image) -> bool:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """RGB of a picture of any mode, on white."""
+    """RGB of a picture of any mode, on white, or on black where white would hide what is there."""
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         # Pillow's I;16 modes are uint16, so the range is known; modes I and F hold whatever their maker put there.
@@ -150,6 +154,10 @@ def _flatten(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, "white")
         canvas.paste(rgba, (0, 0), rgba)
+        least, most = rgba.getextrema()[3]
+        if least < most and min(low for low, _ in canvas.getextrema()) >= PALE:
+            canvas = Image.new("RGB", image.size, "black")
+            canvas.paste(rgba, (0, 0), rgba)
         return canvas
     return image.convert("RGB")
 

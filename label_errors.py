@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from accuracy_calculator import text_metrics
 from codec import infeasible_labels
-from common import DEFAULT_CHECKPOINT, ROOT, UserError, write_text
+from common import DEFAULT_CHECKPOINT, ROOT, UserError, printable, write_text
 from config import DatasetConfig, EvaluateConfig, TrainConfig
 from image_io import open_image
 from main import Interrupted, default_epochs, train_model
@@ -552,5 +552,4 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.DictWriter(buffer, names, extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
-    # A file name may hold bytes that are no UTF-8.
-    return buffer.getvalue().encode("utf-8", "backslashreplace").decode()
+    return printable(buffer.getvalue())

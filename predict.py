@@ -28,7 +28,16 @@ import numpy as np
 from PIL import Image
 
 from codec import Alphabet, Codec, build_codec
-from common import DEFAULT_CHECKPOINT, UserError, available_cores, parse_config, run, write_atomically, write_text
+from common import (
+    DEFAULT_CHECKPOINT,
+    UserError,
+    available_cores,
+    parse_config,
+    printable,
+    run,
+    write_atomically,
+    write_text,
+)
 from config import ModelConfig, PredictConfig
 from data_loader import CUT, CaptchaTransform, View, build_transform
 from image_io import IMAGE_SUFFIXES, open_image
@@ -101,7 +110,8 @@ class CaptchaPredictor:
     """Images in, readings out.
 
     Args:
-        checkpoint: a .safetensors file (torch) or an .onnx file (ONNX Runtime); the shipped weights by default.
+        checkpoint: a .safetensors file (torch) or an .onnx file (ONNX Runtime), or the folder of a run; the shipped
+            weights by default, from the .onnx file unless a device is named: it starts in a sixth of the time.
         device: a torch device, for .safetensors; a GPU where there is one by default.
         threads: CPU threads; all available cores by default.
         looks: at one picture, at most (1 to `LOOKS`): see `read`. One is faster where many pictures are hard.
@@ -125,7 +135,7 @@ class CaptchaPredictor:
         if not 1 <= looks <= LOOKS:
             raise UserError(f"the number of looks is {looks}: it must be 1 to {LOOKS}")
         self.looks = looks
-        self.path = Path(checkpoint) if checkpoint is not None else DEFAULT_CHECKPOINT
+        self.path = find_checkpoint(checkpoint, device)
         self.threads = available_cores() if threads is None else check_positive(threads, "number of threads")
         backend = OnnxBackend if self.path.suffix == ".onnx" else TorchBackend
         self.backend = backend(self.path, device, self.threads)
@@ -354,6 +364,15 @@ def _read_as(prediction: Prediction, text: str) -> Prediction:
     )
 
 
+def find_checkpoint(checkpoint: str | Path | None, device: str | None) -> Path:
+    """The file that `CaptchaPredictor` reads with: see there."""
+    if checkpoint is None:
+        exported = DEFAULT_CHECKPOINT.with_suffix(".onnx")
+        return exported if device is None and exported.is_file() else DEFAULT_CHECKPOINT
+    path = Path(checkpoint)
+    return path / "best.safetensors" if path.is_dir() else path
+
+
 def check_positive(value: int, name: str) -> int:
     """`value`, which must be 1 or more.
 
@@ -384,7 +403,8 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            found += sorted(p for p in inside if not p.name.startswith("."))  # macOS keeps hidden copies, no pictures
         elif path.is_file():
             found.append(path)
         else:
@@ -398,6 +418,8 @@ def main() -> int:
     """Command line. Exit code 1 where some picture could not be read; the readings of the others are printed."""
     config = parse_config(PredictConfig, "Read captchas from image files.", positional="images")
     check_positive(config.batch_size, "batch size")
+    if config.labels and not config.labels.endswith(".parquet"):
+        raise UserError(f"--labels {config.labels} would be a parquet file: give it a name that ends in .parquet")
     if not 0 <= config.sure <= 1:
         raise UserError(f"--sure is {config.sure}: it is a confidence, 0 to 1")
     if config.out:
@@ -432,7 +454,8 @@ def main() -> int:
         readings = [(path, prediction) for (path, _), prediction in zip(readings, together, strict=True)]
         for path, prediction in readings:
             _show(path, prediction, config.json)
-        print(f"Of one kind: {kind}", file=sys.stderr)
+        if kind.characters:
+            print(f"Of one kind: {kind}", file=sys.stderr)
     if config.csv:
         write_csv(config.csv, readings)
         print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
@@ -442,14 +465,15 @@ def main() -> int:
         show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
         print(f"Confidence grids in {config.grid}", file=sys.stderr)
     for failure in failures:
-        print(f"skipped: {failure}", file=sys.stderr)
+        print(f"skipped: {printable(failure)}", file=sys.stderr)
     if failures:
         print(f"{len(failures)} of {len(files)} files could not be read", file=sys.stderr)
     if config.labels:
         kept = write_labels(config.labels, readings, config.sure)
         print(
-            f"{kept} of {len(readings)} readings are sure ({config.sure:g}) and labels in {config.labels}; to train on "
-            f"them: python main.py --config configs/finetune.yaml --folds 0 --data {config.labels}",
+            f"{kept} of {len(readings)} readings, those of {config.sure:g} confidence or more, are labels in "
+            f"{config.labels}; to train on them: python main.py --config configs/finetune.yaml --folds 0 --data "
+            f"{config.labels}",
             file=sys.stderr,
         )
     return 1 if failures else 0
@@ -466,9 +490,9 @@ def _counted(starts: range, shown: bool) -> Iterable[int]:
 
 def _show(path: Path, prediction: Prediction, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"file": str(path), **prediction.as_dict()}, ensure_ascii=False), flush=True)
+        print(json.dumps({"file": printable(path), **prediction.as_dict()}, ensure_ascii=False), flush=True)
     else:
-        print(f"{path}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
+        print(f"{printable(path)}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
 
 
 def write_csv(path: str | Path, readings: Iterable[tuple[Path, Prediction]]) -> None:
@@ -478,7 +502,7 @@ def write_csv(path: str | Path, readings: Iterable[tuple[Path, Prediction]]) -> 
     writer.writerow(["file", "text", "confidence", "character_confidences"])
     for file, prediction in readings:
         characters = " ".join(f"{p:.4f}" for p in prediction.char_confidences)
-        writer.writerow([file, prediction.text, f"{prediction.confidence:.6f}", characters])
+        writer.writerow([printable(file), prediction.text, f"{prediction.confidence:.6f}", characters])
     write_text(path, buffer.getvalue())
 
 
@@ -502,7 +526,7 @@ def write_labels(path: str | Path, readings: Iterable[tuple[Path, Prediction]], 
             f"no reading has a confidence of {sure:g} or more: lower --sure, or label some pictures by hand"
         )
     try:
-        images = [{"bytes": file.read_bytes(), "path": file.name} for file, _ in kept]
+        images = [{"bytes": file.read_bytes(), "path": printable(file.name)} for file, _ in kept]
     except OSError as error:
         raise UserError(f"a picture that was read cannot be read again ({error}): leave the folder as it is") from None
     texts, confidences = [reading.text for _, reading in kept], [reading.confidence for _, reading in kept]

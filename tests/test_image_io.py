@@ -78,6 +78,19 @@ def test_transparency_lies_on_white(rgb, mode):
     np.testing.assert_array_equal(pixels(image)[alpha == 255], colour[alpha == 255])
 
 
+def test_what_white_would_hide_lies_on_black():
+    rgba = np.zeros((6, 8, 4), np.uint8)
+    rgba[..., :3] = 250
+    rgba[2:4, 2:6, 3] = 255
+    on_black = pixels(encode(Image.fromarray(rgba), "PNG"))
+    assert (on_black[2:4, 2:6] == 250).all() and on_black.sum() == 250 * 8 * 3
+    rgba[3, 5, :3] = 200  # can be seen on white
+    on_white = pixels(encode(Image.fromarray(rgba), "PNG"))
+    assert (on_white[0] == 255).all() and (on_white[3, 5] == 200).all()
+    rgba[..., 3] = 0  # nothing there
+    assert (pixels(encode(Image.fromarray(rgba), "PNG")) == 255).all()
+
+
 def test_palette_with_and_without_transparency():
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])

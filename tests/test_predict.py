@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from codec import ctc_log_likelihood
 from common import UserError
 from data_loader import build_transform
 from model import load_model
-from predict import CaptchaPredictor, find_images, predict_captcha
+from predict import CaptchaPredictor, find_checkpoint, find_images, predict_captcha
 
 ROOT = Path(predict.__file__).resolve().parent
 
@@ -239,6 +240,25 @@ def test_the_number_of_looks_is_checked(reader: Path, call: Callable, tmp_path: 
 def test_a_network_that_sees_whole_pictures_looks_once(looking: Callable) -> None:
     predictor, seen = looking(says("ab", 0.3, 4), resize="pad")
     assert predictor.predict([bars()])[0].text == "ab" and len(seen) == 1
+
+
+def test_the_checkpoint_is_found(reader: Path, tmp_path: Path) -> None:
+    assert find_checkpoint(None, None).name == "reader.onnx"  # it starts sooner
+    assert find_checkpoint(None, "cpu").name == "reader.safetensors"
+    (tmp_path / "best.safetensors").write_bytes(reader.read_bytes())
+    assert CaptchaPredictor(tmp_path, threads=1).path == tmp_path / "best.safetensors"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_names_that_are_no_unicode_are_spelt_out(exported: Path, tmp_path: Path) -> None:
+    bars().save(tmp_path / "bars.png")
+    (tmp_path / "bars.png").rename(tmp_path / os.fsdecode(b"b\xe9.png"))
+    (tmp_path / "._bars.png").write_bytes(b"no picture")  # such as macOS leaves
+    flags = ["--checkpoint", exported, "--threads", "1", "--csv", tmp_path / "out.csv", tmp_path]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, predict.__file__, *flags], capture_output=True, env=environment, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "b\\udce9.png\t" in done.stdout and "b\\udce9.png," in (tmp_path / "out.csv").read_text()
 
 
 def test_a_prediction_is_complete(predictor: CaptchaPredictor, encoded: list[bytes]) -> None:

@@ -251,6 +251,7 @@ def test_what_could_not_be_read_is_named_where_no_reading_is_sure(
     [
         (["--labels", "LABELS", "--sure", "1"], "lower --sure"),
         (["--labels", "LABELS", "--sure", "1.5"], "0 to 1"),
+        (["--labels", "labels.csv"], "ends in .parquet"),
         (["--same-kind", "--out", "OUT"], "--same-kind"),
         (["--labels", "LABELS", "--out", "OUT"], "--labels"),
     ],
