@@ -51,6 +51,7 @@ from config import ALPHANUMERIC, GeneratorConfig
 
 Point = tuple[float, float]
 
+LARGEST_CELL = (240, 100)  # pixels, width and height, of a picture in a grid: one giant shall not scatter all others
 MAX_LENGTH = 32  # characters; more do not fit into a picture that anyone would call a captcha
 ROW_GROUP = 256  # pictures per parquet row group: about what the writing process holds in memory
 CHUNK = 64  # pictures per task of a worker
@@ -1092,7 +1093,8 @@ def save_grid_image(images: Sequence[Image.Image], path: str | Path, columns: in
     """Put pictures side by side, row after row, on white.
 
     Args:
-        images: at least one; each stands in the middle of a cell as large as the largest picture.
+        images: at least one; each stands in the middle of a cell as large as the largest picture. Pictures larger than
+            `LARGEST_CELL` are scaled down to it.
         path: the file to write, atomically; its suffix decides the format.
         columns: pictures per row.
         gap: pixels between and around the cells.
@@ -1108,17 +1110,24 @@ def save_grid_image(images: Sequence[Image.Image], path: str | Path, columns: in
         raise UserError("there is no picture to put into the grid: give at least one")
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
+    images = [_shrunk(image) for image in images]
     width, height = max(i.width for i in images), max(i.height for i in images)
     grid = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
     for k, image in enumerate(images):
         x = gap + k % columns * (width + gap) + (width - image.width) // 2
         y = gap + k // columns * (height + gap) + (height - image.height) // 2
-        solid = image.convert("RGBA")
-        grid.paste(solid, (x, y), solid)
+        grid.paste(image, (x, y), image)
     try:
         return write_atomically(path, grid.save)
     except (OSError, ValueError) as error:
         raise UserError(f"the grid {path} cannot be written ({error}): choose another --grid, ending in .png") from None
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    """The picture with its transparency, no larger than `LARGEST_CELL`."""
+    small = image.convert("RGBA")
+    small.thumbnail(LARGEST_CELL, Image.Resampling.LANCZOS)
+    return small
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1370,7 +1379,8 @@ def draw_shard(shard: str, values: dict[str, Any], stamp: str) -> dict[str, Any]
 
 def main() -> None:
     """Command line."""
-    config = parse_config(GeneratorConfig, "Draw synthetic captchas into parquet shards (Hugging Face image layout).")
+    about = "Draw synthetic captchas into parquet shards (Hugging Face image layout)."
+    config = parse_config(GeneratorConfig, f"{about} Styles: {style_names()}.")
     generate_captcha_data(config)
 
 

@@ -130,7 +130,9 @@ def test_global_random_state_plays_no_part() -> None:
 
 
 def test_the_grid_is_ten_by_ten(small_set: Path) -> None:
-    pictures = [Image.open(io.BytesIO(row["image"]["bytes"])) for row in rows(small_set)[:100]]
+    pictures = [Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGBA") for row in rows(small_set)[:100]]
+    for picture in pictures:
+        picture.thumbnail((240, 100), Image.Resampling.LANCZOS)
     width, height = max(p.width for p in pictures), max(p.height for p in pictures)
     with Image.open(small_set / "grid.png") as grid:
         grid.load()
@@ -139,8 +141,18 @@ def test_the_grid_is_ten_by_ten(small_set: Path) -> None:
         x, y = 4 + (width - pictures[10].width) // 2, 4 + (height + 4) + (height - pictures[10].height) // 2
         cell = grid.crop((x, y, x + pictures[10].width, y + pictures[10].height))
         white = Image.new("RGBA", pictures[10].size, "white")
-        white.alpha_composite(pictures[10].convert("RGBA"))
+        white.alpha_composite(pictures[10])
         assert np.abs(np.asarray(cell).astype(int) - np.asarray(white.convert("RGB"))).max() <= 1
+
+
+def test_a_giant_does_not_scatter_the_others(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", size, "black") for size in ((60, 20), (640, 360), (1500, 60))]
+    with Image.open(generator.save_grid_image(pictures, tmp_path / "grid.png", columns=3)) as grid:
+        assert grid.size == (3 * (240 + 4) + 4, 100 + 2 * 4)
+        ink = np.asarray(grid)[..., 0] < 128
+        # each in its shape: as it is, as high as the cell, as wide as the cell
+        cells = [ink[4:104, 4 + 244 * k : 244 + 244 * k] for k in range(3)]
+        assert [(c.any(0).sum(), c.any(1).sum()) for c in cells] == [(60, 20), (178, 100), (240, 10)]
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
