@@ -305,10 +305,15 @@ def main() -> int:
     """Command line."""
     config = parse_config(EvaluateConfig, "Measure a reader on labelled captchas.")
     if config.find_label_errors:
+        if config.same_kind:
+            raise UserError("--same-kind does not go with --find-label-errors: leave one out")
         # It trains, so it stands above this file; imported only where it is asked for.
         from label_errors import report_label_errors
 
         return report_label_errors(config)
+    for name in ("csv", "epochs", "folds", "show"):
+        if getattr(config, name) != getattr(EvaluateConfig(), name):
+            raise UserError(f"--{name} goes with --find-label-errors: leave it out, or ask for these")
     images, texts, split = load_labelled(config.data, config.split, config.limit)
     predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))
@@ -316,6 +321,9 @@ def main() -> int:
         print(f"note: the labels have {''.join(outside)!r}, which {predictor.path} cannot read: counted as errors")
     report, predictions = evaluate(predictor, images, texts, config.batch_size, same_kind=config.same_kind)
     report |= {"data": config.data, "split": split}
+    data = config.data if isinstance(config.data, str) else ", ".join(config.data)
+    for name, value in (("checkpoint", predictor.path), ("data", data), ("split", split)):
+        print(f"{name:<22}{value}")
     print_report(report)
     if config.json:
         write_text(config.json, json.dumps(report, indent=1))

@@ -95,8 +95,8 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR
 def run(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and leave the process with its exit code.
 
-    A `UserError` or a full disk is printed as one sentence (exit code 1), Ctrl-C ends with exit code 130; none shows a
-    traceback.
+    A `UserError`, a full disk or a file out of reach is printed as one sentence (exit code 1), Ctrl-C ends with exit
+    code 130; none shows a traceback.
     """
     try:
         code = main()
@@ -111,9 +111,13 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            print(f"error: there is no room to write ({error}): make room and run it again", file=sys.stderr)
+        elif error.filename and error.strerror:
+            where = printable(error.filename)
+            print(f"error: {where} cannot be read or written ({error.strerror}): check the place", file=sys.stderr)
+        else:
             raise
-        print(f"error: there is no room to write ({error}): make room and run it again", file=sys.stderr)
         code = 1
     gc.freeze()  # else the interpreter searches all that was imported for cycles once more before it goes: 60 ms
     sys.exit(code or 0)

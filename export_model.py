@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from accuracy_calculator import load_labelled
-from common import DEFAULT_CHECKPOINT, ROOT, UserError, parse_config, run, write_atomically
+from common import ROOT, UserError, parse_config, run, write_atomically
 from config import WIDTH_STEP, ExportConfig
 from model import CaptchaModel, load_model, read_metadata
-from predict import CaptchaPredictor, ImageLike, find_images
+from predict import CaptchaPredictor, ImageLike, find_checkpoint, find_images
 
 PARITY_PICTURES = 256
 LIKELY = -10.0  # log-probabilities below this differ without any reading being different
@@ -113,8 +113,8 @@ def check_parity(
             different += sum(x != y for x, y in zip(*texts, strict=True))
     if worst > tolerance or different:
         raise UserError(
-            f"{exported} disagrees with {checkpoint}: log-probabilities differ by up to {worst:.2g}, {different} of "
-            f"{len(images)} readings differ; do not use it, and report this with both files"
+            f"the export disagrees with {checkpoint}: log-probabilities differ by up to {worst:.2g}, {different} of "
+            f"{len(images)} readings differ; nothing was written, please report this with the checkpoint"
         )
     return worst, different
 
@@ -122,8 +122,12 @@ def check_parity(
 def main() -> int:
     """Command line."""
     config = parse_config(ExportConfig, "Export a checkpoint to ONNX, checked against torch.")
-    checkpoint = Path(config.checkpoint) if config.checkpoint else DEFAULT_CHECKPOINT
+    checkpoint = find_checkpoint(config.checkpoint, "cpu")
     out = Path(config.out) if config.out else checkpoint.with_suffix(f".{config.format}")
+    if checkpoint.suffix != ".safetensors":
+        raise UserError(f"{checkpoint} cannot be exported: name a .safetensors file, which training writes")
+    if out.suffix != f".{config.format}":
+        raise UserError(f"--out {out} would be an {config.format.upper()} file: give it a name that ends in .onnx")
     images: Sequence[ImageLike]
     if config.data:
         images, _, _ = load_labelled(config.data, limit=PARITY_PICTURES)

@@ -351,7 +351,7 @@ def cross_validate(
 
 
 def _score_fold(config: EvaluateConfig, checkpoint: Path, rows: Sequence[Row]) -> list[Score]:
-    predictor = CaptchaPredictor(checkpoint, device=config.device, threads=config.threads)
+    predictor = CaptchaPredictor(checkpoint, config.device, config.threads, config.looks)
     scores: list[Score] = []
     for start in range(0, len(rows), config.batch_size):
         batch = rows[start : start + config.batch_size]

@@ -300,6 +300,8 @@ def test_pictures_are_drawn(call: Callable, reader: Path, images: tuple, tmp_pat
         ("nowhere", [], "nowhere"),
         ("empty", [], "empty"),
         ("dataset", ["--batch_size", "0"], "batch size"),
+        ("dataset", ["--csv", "all.csv"], "--csv goes with --find-label-errors"),
+        ("dataset", ["--find-label-errors", "--same-kind"], "--same-kind"),
         ("dataset", ["--checkpoint", "none.safetensors"], "none.safetensors"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 from PIL import Image
 
 import export_model
-from common import UserError
+from common import ROOT, UserError
 from data_loader import build_transform
 from export_model import check_parity, export_onnx
 from image_io import open_image
@@ -178,3 +180,24 @@ def test_a_checkpoint_that_cannot_be_used_is_one_sentence(
     assert code == 1
     assert checkpoint in err and "Traceback" not in err
     assert not list(tmp_path.glob("*.onnx")) + list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--out", "reader.pt"], "ends in .onnx"),
+        (["--checkpoint", ROOT / "saved_models/reader.onnx"], "reader.onnx cannot"),
+    ],
+)
+def test_names_of_other_kinds_are_refused_at_once(flags: list, said: str, call: Callable, reader: Path) -> None:
+    code, _, err = call(export_model, "--checkpoint", reader, *flags)
+    assert code == 1 and said in err and "unchecked" not in err
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(reader: Path, shards: Path, tmp_path: Path) -> None:
+    """A file where a folder should be: root may write everywhere else."""
+    (tmp_path / "file").write_text("")
+    flags = ["--checkpoint", reader, "--data", shards, "--out", tmp_path / "file" / "reader.onnx"]
+    done = subprocess.run([sys.executable, export_model.__file__, *map(str, flags)], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr
