@@ -424,7 +424,7 @@ def job_card(job: Job | None, before: int, downloads: Mapping[str, str]) -> str:
     if job.model:
         parts.append(
             f"<p>Choose it at the top of the page: <b>{text(job.model)}</b>. The one it started from is "
-            "unchanged. It writes the characters of your pictures alone.</p>"
+            "unchanged. The Model tab lists the characters that it writes.</p>"
         )
     if job.history:
         parts.append(_curve(job.history))
@@ -581,6 +581,6 @@ def _limits(model: Mapping[str, Any]) -> str:
     points = [
         f"It writes no character but the {len(model['alphabet'])} above; another one in the picture becomes a mistake.",
         "Its confidence was learnt on pictures like its training's; on other kinds it may be sure and wrong.",
-        "On kinds of captchas that it never saw it reads far less than the figures say. Teach it with yours.",
+        "On other kinds of captchas it may read far less than the figures say. Teach it with yours.",
     ]
     return f'<ul class="limits">{"".join(f"<li>{text(p)}</li>" for p in points)}</ul>'

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import statistics
@@ -122,7 +123,7 @@ def fenced(commands: list[str]) -> str:
 
 
 def train(out: Path, arguments: str) -> tuple[str, float, float]:
-    """Train, unless the very same run is complete: same settings, presets and starting weights.
+    """Train, unless the very same run is complete: same settings, presets, starting weights and data.
 
     Returns:
         The command, the seconds its epochs took (validation and start-up not counted), and those it took in all.
@@ -130,7 +131,10 @@ def train(out: Path, arguments: str) -> tuple[str, float, float]:
     line = f"main.py {arguments} --cpu --out {out}"
     presets = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
     start = b"" if "--init scratch" in arguments else shipped_weights()
-    key = hashlib.sha256(b"".join([line.encode(), *presets, start])).hexdigest()
+    words = shlex.split(line)
+    named = [words[i + 1] for i, word in enumerate(words) if word in ("--init", "--data", "--teacher")]
+    files = [_identity(ROOT / place) for word in named for place in re.split(r"[][\", ]+", word) if place]
+    key = hashlib.sha256(b"".join([line.encode(), *presets, start, *files])).hexdigest()
     done = ROOT / out / "done"
     kept = done.read_text().split() if done.exists() else []
     if len(kept) != 2 or kept[0] != key:
@@ -140,6 +144,16 @@ def train(out: Path, arguments: str) -> tuple[str, float, float]:
         write_text(done, " ".join(kept))
     history = json.loads((ROOT / out / "history.json").read_text())
     return "python " + line, sum(row["seconds"] for row in history), float(kept[1])
+
+
+def _identity(path: Path) -> bytes:
+    """What tells a dataset, a file or a folder of shards from another one of that name; nothing of other words."""
+    if (path / "dataset.json").is_file():
+        path /= "dataset.json"  # it holds a fingerprint of pictures and labels
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).digest()
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    return "".join(f"{file.name}{file.stat().st_size}" for file in files).encode()
 
 
 def split_set(source: Path | str, out: Path, split: str, seed: int) -> str:
