@@ -50,7 +50,7 @@ class Limits:
 
     Attributes:
         request_bytes: of one request to the route.
-        memory_bytes: of all requests to the route that are being received or read.
+        memory_bytes: of all requests to the route that are being received or read, and of what their zips unpack to.
         seconds: in which a request must have arrived.
         pictures: in one request.
         pixels: of one picture; decoding takes up to some 20 bytes for each.
@@ -67,6 +67,11 @@ class Limits:
     queue: int = 256
     batch: int = 32
     page_bytes: int = 120 * MEGABYTE
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Of the pictures in all zips of one request, unpacked."""
+        return 2 * self.request_bytes
 
 
 class Refused(UserError):
@@ -240,6 +245,8 @@ class PictureZip:
 
     Attributes:
         names: of the pictures, in the zip's order.
+        entries: how many there are of any kind.
+        size: bytes of the pictures, unpacked; more is never read, since zipfile ends an entry where it said it ends.
         label_file: name and text of the labels.csv or labels.txt nearest to its top, if there is one.
 
     Raises:
@@ -276,6 +283,7 @@ class PictureZip:
         self._pictures = [e for e in files if PurePosixPath(e.filename).suffix.lower() in IMAGE_SUFFIXES]
         labels = [e for e in files if PurePosixPath(e.filename).name.lower() in LABEL_FILES]
         self.names = [e.filename for e in self._pictures]
+        self.entries, self.size = len(entries), sum(e.file_size for e in self._pictures)
         self.label_file: tuple[str, str] | None = None
         if labels:
             nearest = min(labels, key=lambda e: (e.filename.count("/"), e.filename))
@@ -327,6 +335,9 @@ def _check_entry(entry: zipfile.ZipInfo, entry_bytes: int) -> None:
         raise Refused(422, f"the zip has an entry named {_shown(name)}, which leads out of it: pack it again")
     if entry.flag_bits & 0x1:
         raise Refused(422, "the zip is encrypted: pack it without a password")
+    # zipfile unpacks the other kinds whole, whatever size they say: a kilobyte of bzip2 may be a gigabyte.
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise Refused(422, f"the entry {_shown(name)} is packed in a rare way: pack the zip with the deflate method")
     if (entry.external_attr >> 16) & 0o170000 == 0o120000:
         raise Refused(422, f"the entry {_shown(name)} of the zip is a link: pack the file itself")
     if entry.file_size > entry_bytes:
@@ -486,8 +497,23 @@ class _Bytes:
         self.used += count
 
 
-async def _receive(request: fastapi.Request, limits: Limits, memory: _Bytes, taken: list[int]) -> bytes:
-    """The body of a request, as far as it is allowed; `taken` counts what of `memory` it holds.
+class _Share:
+    """What one request holds of that, until it gives it back."""
+
+    def __init__(self, memory: _Bytes) -> None:
+        self.memory, self.held = memory, 0
+
+    def take(self, count: int) -> None:
+        self.memory.take(count)
+        self.held += count
+
+    def give_back(self) -> None:
+        self.memory.used -= self.held
+        self.held = 0
+
+
+async def _receive(request: fastapi.Request, limits: Limits, share: _Share) -> bytes:
+    """The body of a request, as far as it is allowed; it is charged to `share`.
 
     Raises:
         Refused: 413 too long, 408 too slow, 422 not of the length it says, 503 no memory is left for it.
@@ -507,8 +533,7 @@ async def _receive(request: fastapi.Request, limits: Limits, memory: _Bytes, tak
                 if size > limits.request_bytes:
                     parts.clear()
                     continue
-                memory.take(len(part))
-                taken[0] += len(part)
+                share.take(len(part))
                 parts.append(part)
     except TimeoutError:
         raise Refused(408, f"the request did not arrive within {limits.seconds:.0f} seconds") from None
@@ -521,11 +546,11 @@ def _too_long(limits: Limits) -> Refused:
     return Refused(413, f"the request has more than {limits.request_bytes // MEGABYTE} MB: send fewer or smaller files")
 
 
-async def _parse(headers: Any, body: bytes, limits: Limits) -> _Order:
-    """What a body asks for, by its content type.
+async def _parse(headers: Any, body: bytes, limits: Limits, share: _Share) -> _Order:
+    """What a body asks for, by its content type; what its zips unpack to is charged to `share`.
 
     Raises:
-        Refused: 415 another content type; 422 malformed; 413 too many pictures.
+        Refused: 415 another content type; 422 malformed; 413 too many pictures; 503 no memory is left for the zips.
     """
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -538,7 +563,10 @@ async def _parse(headers: Any, body: bytes, limits: Limits) -> _Order:
         raise Refused(422, "there is no picture in the request: send a file named `file`, or JSON with `image`")
     if any(is_zip(picture.data) for picture in order.pictures):
         order.many = True
-        order.pictures = list(_unpacked(order.pictures, limits))
+        # In threads, so that other requests have their turn; the count of memory is this thread's alone.
+        opened = await asyncio.to_thread(_open_zips, order.pictures, limits)
+        share.take(sum(part.size for part in opened if isinstance(part, PictureZip)))
+        order.pictures = await asyncio.to_thread(_unpack, opened)
     if len(order.pictures) > limits.pictures:
         raise Refused(413, f"the request has {len(order.pictures)} pictures: send at most {limits.pictures} at a time")
     return order
@@ -619,16 +647,37 @@ def _decoded(text: Any, name: str) -> bytes:
         raise Refused(422, f"{name} is not base64") from None
 
 
-def _unpacked(pictures: Sequence[Picture], limits: Limits) -> Iterator[Picture]:
-    """The pictures, with those of zips in place of the zips."""
+def _open_zips(pictures: Sequence[Picture], limits: Limits) -> list[Picture | PictureZip]:
+    """The pictures, with zips opened and not yet unpacked: all of them together are neither too many nor too large."""
+    opened: list[Picture | PictureZip] = []
+    entries = sum(not is_zip(picture.data) for picture in pictures)
+    size = 0
     for picture in pictures:
-        if is_zip(picture.data):
-            entries = PictureZip(picture.data, limits.pictures, 2 * limits.request_bytes, limits.request_bytes)
-            if not len(entries):
-                raise Refused(422, f"{picture.said} is a zip without a picture: PNG, JPEG, GIF, BMP and WebP are read")
-            yield from (Picture(f"the entry {_shown(name)}", data, name) for name, data in entries)
+        if not is_zip(picture.data):
+            opened.append(picture)
+            continue
+        found = PictureZip(picture.data, limits.pictures, limits.unpacked_bytes, limits.request_bytes)
+        if not len(found):
+            raise Refused(422, f"{picture.said} is a zip without a picture: PNG, JPEG, GIF, BMP and WebP are read")
+        entries, size = entries + found.entries, size + found.size
+        if entries > limits.pictures:
+            raise Refused(413, f"the request has more than {limits.pictures} pictures: send fewer at a time")
+        if size > limits.unpacked_bytes:
+            most = limits.unpacked_bytes // MEGABYTE
+            raise Refused(413, f"the zips of the request hold more than {most} MB: send fewer at a time")
+        opened.append(found)
+    return opened
+
+
+def _unpack(opened: Sequence[Picture | PictureZip]) -> list[Picture]:
+    """The pictures, with those of zips in place of the zips."""
+    pictures: list[Picture] = []
+    for part in opened:
+        if isinstance(part, PictureZip):
+            pictures += [Picture(f"the entry {_shown(name)}", data, name) for name, data in part]
         else:
-            yield picture
+            pictures.append(part)
+    return pictures
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -742,7 +791,8 @@ def build_api(models: Models, limits: Limits | None = None) -> fastapi.FastAPI:
     said = (
         "Read one captcha or several. A request is read whole or not at all: a picture that cannot be read refuses it, "
         f"and the reason names the picture. At most {limits.pictures} pictures and "
-        f"{limits.request_bytes // MEGABYTE} MB a request, {limits.pixels // MEGABYTE} million pixels a picture. "
+        f"{limits.request_bytes // MEGABYTE} MB a request, {limits.unpacked_bytes // MEGABYTE} MB in unpacked zips, "
+        f"{limits.pixels // MEGABYTE} million pixels a picture. "
         "Pictures of requests that arrive together are read together."
     )
     route = {"summary": "Read pictures", "description": said, "responses": answers}
@@ -750,9 +800,9 @@ def build_api(models: Models, limits: Limits | None = None) -> fastapi.FastAPI:
     @app.post("/predict", openapi_extra={"requestBody": REQUEST_BODY}, **route)  # type: ignore[arg-type]
     async def predict(request: Request) -> Response:
         started = time.perf_counter()
-        taken = [0]
+        share = _Share(memory)
         try:
-            order = await _parse(request.headers, await _receive(request, limits, memory, taken), limits)
+            order = await _parse(request.headers, await _receive(request, limits, share), limits, share)
             order.model = request.query_params.get("model", order.model)
             name, _ = models.path(order.model)
             future = batcher.submit([(picture.said, picture.data) for picture in order.pictures], name)
@@ -770,7 +820,7 @@ def build_api(models: Models, limits: Limits | None = None) -> fastapi.FastAPI:
         except ClientDisconnect:
             return Response(status_code=499)
         finally:
-            memory.used -= taken[0]
+            share.give_back()
 
     @app.get("/predict", include_in_schema=False)
     async def only_post() -> JSONResponse:

@@ -18,6 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,13 @@ def test_what_is_no_zip_is_refused(data: bytes):
         list(PictureZip(data))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_packed_in_a_rare_way_is_refused(method: int):
+    """zipfile would unpack all of it at once, in spite of the size it says."""
+    data = zipped({"a.png": b"\0" * 100_000}, method).replace(struct.pack("<I", 100_000), struct.pack("<I", 1000))
+    assert "deflate" in refusal(data)
+
+
 def test_an_encrypted_zip_is_refused():
     data = bytearray(zipped({"a.png": b"1"}, zipfile.ZIP_STORED))
     data[6] |= 1
@@ -493,6 +501,54 @@ def test_a_slow_body_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch
             b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_all_zips_of_a_request_share_one_budget(server: Server, captchas: list, truth: list):
+    def ask(*zips: bytes) -> httpx.Response:
+        return server.client.post("/predict", files=[("file", ("a.zip", data)) for data in zips])
+
+    png = captchas[0][0]
+    large = zipped({"a.png": png + b"\0" * 900_000})  # a kilobyte each
+    assert ask(large, large).status_code == 200
+    answer = ask(large, large, large)
+    assert answer.status_code == 413 and "hold more than 2 MB" in answer.json()["error"]
+    many = zipped({f"{i}.png": png for i in range(LIMITS.pictures // 2)})
+    assert len(ask(many, many).json()["predictions"]) == LIMITS.pictures
+    answer = ask(many, many, zipped({"a.png": png}))
+    assert answer.status_code == 413 and "more than 20 pictures" in answer.json()["error"]
+
+
+def test_what_zips_unpack_to_counts_as_memory(reader: Path, captchas: list):
+    server = Server(Models(reader.parent, reader, threads=1), replace(LIMITS, memory_bytes=1_000_000))
+    try:
+        large, small = (zipped({"a.png": captchas[0][0] + b"\0" * size}) for size in (990_000, 0))
+        for _ in range(3):  # what was charged is given back
+            answer = server.client.post("/predict", files=[("file", data) for data in (large, large)])
+            assert answer.status_code == 503 and "again" in answer.json()["error"]
+            assert server.client.post("/predict", files=[("file", large)]).status_code == 200
+        assert server.client.post("/predict", files=[("file", small)] * 5).status_code == 200
+    finally:
+        server.close()
+
+
+def test_other_requests_have_their_turn_while_a_zip_is_unpacked(
+    server: Server, captchas: list, monkeypatch: pytest.MonkeyPatch
+):
+    begun, go, unpack = threading.Event(), threading.Event(), serving._unpack
+
+    def slowly(opened: list) -> list:
+        begun.set()
+        assert go.wait(20)
+        return unpack(opened)
+
+    monkeypatch.setattr(serving, "_unpack", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        files = {"file": ("a.zip", zipped({"a.png": captchas[0][0]}))}
+        answer = pool.submit(httpx.post, f"{server.address}/predict", files=files, timeout=30, trust_env=False)
+        assert begun.wait(20)
+        assert server.client.get("/health", timeout=5).json()["status"] == "ok"
+        go.set()
+        assert answer.result(20).status_code == 200
 
 
 def test_health_models_and_their_files(server: Server):
