@@ -670,7 +670,13 @@ def test_no_broken_file_is_more_than_a_refusal(server: Server, captchas: list):
     assert server.client.get("/health").json()["waiting"] == 0
 
 
-def test_limits_are_what_the_documentation_says():
-    limits = Limits()
-    assert limits.request_bytes < limits.memory_bytes and limits.pictures <= limits.queue
-    assert serving.Limits is Limits
+@pytest.mark.parametrize("limits", [Limits(), LIMITS])
+def test_limits_are_what_the_documentation_says(reader: Path, limits: Limits):
+    schema = build_api(Models(reader.parent, reader), limits).openapi()
+    said = schema["paths"]["/predict"]["post"]["description"]
+    numbers = re.search(r"most (\d+) pictures and (\d+) MB a request, (\d+) MB in unpacked zips, (\d+) million", said)
+    assert numbers, said
+    pictures, *millions = map(int, numbers.groups())
+    assert pictures == limits.pictures
+    assert [n * 1_000_000 for n in millions] == [limits.request_bytes, limits.unpacked_bytes, limits.pixels]
+    assert limits.unpacked_bytes + limits.request_bytes <= limits.memory_bytes and limits.pictures <= limits.queue
