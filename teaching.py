@@ -90,7 +90,8 @@ class Feedback:
 
     def shards(self) -> list[Path]:
         """Its files, oldest first."""
-        return sorted(self.folder.glob("*.parquet")) if self.folder.is_dir() else []
+        # A hidden one is what a kill has left of a shard that was being written.
+        return sorted(self.folder.glob("[!.]*.parquet")) if self.folder.is_dir() else []
 
     def count(self) -> int:
         """How many rows there are."""

@@ -56,6 +56,15 @@ def test_the_last_text_of_a_picture_counts(tmp_path: Path, rows: list, monkeypat
     assert sorted(said) == sorted(truth.items())
 
 
+def test_what_a_kill_leaves_is_no_shard(tmp_path: Path, rows: list):
+    feedback = Feedback(tmp_path)
+    feedback.add(*rows[0])
+    left = tmp_path / f".{feedback.shards()[0].stem}.1.tmp.parquet"
+    left.write_bytes(b"PAR1, and no more")
+    assert left not in feedback.shards() and feedback.add(*rows[1]) == 2
+    assert [s.text for shard in feedback.shards() for s in iter_source(str(shard))] == [rows[0][1], rows[1][1]]
+
+
 @pytest.mark.parametrize("text", ["", "   ", "a b", "x" * 33, "a\nb", "\x00"])
 def test_what_is_no_label_is_not_kept(tmp_path: Path, rows: list, text: str):
     feedback = Feedback(tmp_path / "feedback")
