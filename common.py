@@ -1,4 +1,4 @@
-"""What every script shares: the error a user is meant to read, the command line, atomic writes, thread counts.
+"""What every script shares: the error a user is meant to read, the command line, atomic writes, locks, thread counts.
 
 No torch here, and nothing of ours: this file stands at the bottom of the import order.
 """
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 Config = TypeVar("Config")
 
@@ -184,6 +184,32 @@ def write_text(path: str | Path, text: str) -> Path:
 def printable(name: object) -> str:
     """A name as UTF-8 can write it: bytes in a file's name that are none are spelt out."""
     return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+def lock_file(file: IO[Any], wait: bool = False) -> bool:
+    """Lock an open file, until it is closed, against others that lock it, in this process or another.
+
+    Args:
+        file: opened for writing.
+        wait: until the others are done, instead of giving up.
+
+    Returns:
+        Whether it is locked now. On Windows nothing is, and two writers at a time are the user's own doing.
+
+    Raises:
+        OSError: the file system knows no locks; only with `wait`.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if wait:
+            raise
+        return False
+    return True
 
 
 def available_cores() -> int:

@@ -65,7 +65,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from codec import Alphabet
-from common import COPIES, UserError, available_cores, parse_config, run, write_atomically
+from common import COPIES, UserError, available_cores, lock_file, parse_config, run, write_atomically
 from config import DatasetConfig
 from image_io import IMAGE_SUFFIXES, check_header, open_image
 
@@ -895,7 +895,8 @@ def _replacing(out: Path) -> Iterator[Path]:
     building.parent.mkdir(parents=True, exist_ok=True)
     lock_path = out.with_name(f".{out.name}.lock")
     with lock_path.open("w") as lock:
-        _lock(lock, out)
+        if not lock_file(lock):
+            raise UserError(f"another make_dataset.py is writing {out}: wait for it or choose another --out")
         try:
             if old.exists() and not out.exists():  # a kill between the two renames below
                 old.rename(out)
@@ -912,17 +913,6 @@ def _replacing(out: Path) -> Iterator[Path]:
             shutil.rmtree(building, ignore_errors=True)
             with contextlib.suppress(PermissionError):  # Windows removes no open file
                 lock_path.unlink(missing_ok=True)
-
-
-def _lock(file: IO[str], out: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs at a time are the user's own doing
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UserError(f"another make_dataset.py is writing {out}: wait for it or choose another --out") from None
 
 
 OUR_FILES = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.parquet|{INFO_NAME}|{REJECTS_NAME}")

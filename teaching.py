@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import yaml
 
-from common import ROOT, UserError, run, write_atomically, write_text
+from common import ROOT, UserError, lock_file, run, write_atomically, write_text
 from serving import LABEL_FILES, PictureZip, check_picture
 
 State = Literal["waiting", "checking", "measuring", "training", "verifying", "exporting", "done", "failed", "cancelled"]
@@ -85,8 +85,7 @@ class Feedback:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._lock = threading.Lock()
-        self._rows: list[Row] = []
-        self._shard: Path | None = None
+        self._shard: Path | None = None  # the one that this page fills
 
     def shards(self) -> list[Path]:
         """Its files, oldest first."""
@@ -119,8 +118,12 @@ class Feedback:
         check_picture(picture)
         with self._lock:
             try:
-                if not self._replace(picture, text):
-                    self._append(picture, text)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                # Another page may write to the same folder, so every shard is read anew under the lock.
+                with (self.folder / ".lock").open("w") as lock:
+                    lock_file(lock, wait=True)
+                    if not self._replace(picture, text):
+                        self._append(picture, text)
             except OSError as error:
                 raise UserError(f"the correction cannot be kept ({error.strerror or error})") from None
         return self.count()
@@ -128,23 +131,20 @@ class Feedback:
     def _replace(self, picture: bytes, text: str) -> bool:
         """Give a picture that is kept already its new text; False where there is none."""
         for shard in self.shards():
-            rows = self._rows if shard == self._shard else _read_rows(shard)
+            rows = _read_rows(shard)
             if any(kept == picture for kept, _ in rows):
                 rows = [(kept, text if kept == picture else old) for kept, old in rows]
                 write_rows(shard, rows)
-                if shard == self._shard:
-                    self._rows = rows
                 return True
         return False
 
     def _append(self, picture: bytes, text: str) -> None:
-        if self._shard is None or len(self._rows) >= ROWS_PER_SHARD:
-            # The time and the process make the name: two pages never write the same shard.
+        rows = _read_rows(self._shard) if self._shard else []
+        if self._shard is None or not rows or len(rows) >= ROWS_PER_SHARD:  # none: it was removed, or is damaged
+            # The time and the process make the name: no two pages begin the same shard.
             self._shard = self.folder / f"feedback-{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}.parquet"
-            self._rows = []
-        rows = [*self._rows, (picture, text)]
-        write_rows(self._shard, rows)
-        self._rows = rows
+            rows = []
+        write_rows(self._shard, [*rows, (picture, text)])
 
 
 def _read_rows(shard: Path) -> list[Row]:

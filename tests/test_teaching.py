@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,37 @@ def test_the_last_text_of_a_picture_counts(tmp_path: Path, rows: list, monkeypat
     said = [(s.image, s.text) for s in iter_source(str(tmp_path / "feedback"))]
     truth = dict(rows[:6]) | {rows[0][0]: "dcba", rows[4][0]: "abcd", rows[2][0]: "aaaa"}
     assert sorted(said) == sorted(truth.items())
+
+
+def test_two_pages_on_one_folder_lose_no_correction(tmp_path: Path, rows: list):
+    one, other = Feedback(tmp_path), Feedback(tmp_path)
+    one.add(*rows[0])
+    other.add(rows[0][0], "dcba")  # in the other's shard
+    assert one.add(*rows[1]) == 2
+    assert {s.image: s.text for s in iter_source(str(tmp_path))} == {rows[0][0]: "dcba", rows[1][0]: rows[1][1]}
+
+
+ADD = """
+import sys
+from pathlib import Path
+from teaching import Feedback
+feedback, pictures = Feedback(sys.argv[1]), [path.read_bytes() for path in sorted(Path(sys.argv[2]).iterdir())]
+for i in range(8):
+    for picture in pictures:
+        feedback.add(picture, f"{sys.argv[3]}{i}")
+"""
+
+
+def test_two_processes_on_one_folder_lose_no_correction(tmp_path: Path, rows: list):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i, (png, _) in enumerate(rows[:6]):
+        (pictures / f"{i}.png").write_bytes(png)
+    command = [sys.executable, "-c", ADD, str(tmp_path / "feedback"), str(pictures)]
+    both = [subprocess.Popen([*command, name], cwd=teaching.ROOT) for name in "ab"]
+    assert [process.wait(120) for process in both] == [0, 0]
+    samples = list(iter_source(str(tmp_path / "feedback")))
+    assert len(samples) == 6 and {s.text for s in samples} <= {"a7", "b7"}
 
 
 def test_what_a_kill_leaves_is_no_shard(tmp_path: Path, rows: list):
