@@ -281,7 +281,8 @@ class Teacher:
 
     Args:
         models: folder that the new models go to.
-        work: folder for jobs that run; what an earlier process left there is removed.
+        work: folder for jobs that run, each in one of its own; those of processes that are gone are removed now. Other
+            pages may share it.
         threads: CPU threads of a training; all available cores by default.
     """
 
@@ -292,6 +293,9 @@ class Teacher:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._number = 0
+        for folder in self.work.glob("*"):
+            if not _in_use(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def jobs(self) -> list[Job]:
         """Those that run or wait, in order, then those that have ended, the latest first."""
@@ -334,10 +338,9 @@ class Teacher:
         with self._changed:
             if len(self._jobs) > MOST_WAITING:
                 raise UserError(f"{len(self._jobs) - 1} trainings wait already: try again when one has ended")
-            if self._thread is None:
-                shutil.rmtree(self.work, ignore_errors=True)
             self._number += 1
-            job_id = f"{datetime.now():%Y%m%d-%H%M%S}-{self._number}"
+            # With the process: pages that share their folders never choose the same.
+            job_id = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}-{self._number}"
         folder = self.work / job_id
         try:
             if rows:
@@ -523,6 +526,25 @@ class Teacher:
     def _read_history(self, job: Job) -> None:
         with contextlib.suppress(OSError, ValueError):
             job.history = json.loads((job.folder / "run" / "history.json").read_text(encoding="utf-8"))
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether the folder of a job belongs to another process that runs.
+
+    A folder with the number of this process is one of an earlier process, as a container gives the same number again.
+    """
+    named = re.fullmatch(r"\d{8}-\d{6}-(\d+)-\d+", folder.name)
+    if named is None or int(named[1]) == os.getpid():
+        return False
+    if os.name == "nt":  # where to ask for a process by a signal would end it
+        return True
+    try:
+        os.kill(int(named[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it runs for another user
+        return True
+    return True
 
 
 def _stop(process: subprocess.Popen | None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,34 @@ def test_progress_never_runs_backwards(models: Path, tmp_path: Path, rows: list)
         teacher._follow(job, line)
         shares.append(job.progress)
     assert shares == sorted(shares) and shares[-1] == pytest.approx(0.9) and job.result == {"expect": "much"}
+
+
+def test_pages_that_share_a_folder_leave_each_others_jobs_alone(fake: Teacher, models: Path, rows: list):
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
+        pass
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as page:
+        try:
+            names = (f"{page.pid}-1", f"{gone.pid}-1", f"{os.getpid()}-7", "1")
+            kept, left, mine, old = (fake.work / f"20260101-120000-{name}" for name in names)
+            for folder in (kept, left, mine, old):
+                (folder / "upload").mkdir(parents=True)
+            teacher = Teacher(models, fake.work)
+            assert list(fake.work.iterdir()) == [kept], "it is a running page's, the others are not"
+            start = models / "reader.safetensors"
+            jobs = [teacher.submit(rows, start, "reader.safetensors", epochs=2) for _ in range(2)]
+            assert all(f"-{os.getpid()}-" in job.id for job in jobs) and len({job.id for job in jobs}) == 2
+            for job in jobs:
+                assert wait(job, 20).note == "there is no room on the disk"
+            assert list(fake.work.iterdir()) == [kept]
+        finally:
+            page.kill()
+
+
+def test_the_first_jobs_may_come_at_once(fake: Teacher, models: Path, rows: list):
+    with ThreadPoolExecutor(3) as pool:
+        start = models / "reader.safetensors"
+        jobs = list(pool.map(lambda _: fake.submit(rows, start, "reader.safetensors", epochs=2), range(3)))
+    assert [wait(job, 20).note for job in jobs] == ["there is no room on the disk"] * 3
 
 
 def test_jobs_are_limited(fake: Teacher, models: Path, rows: list):
