@@ -415,14 +415,15 @@ class Teacher:
         except OSError:
             raise UserError(f"the model {job.start_name} is gone: choose another") from None
         write_text(job.folder / ORDER, json.dumps({"start": start, "epochs": job.epochs, "threads": self.threads}))
-        self._call(job, [str(ROOT / "teaching.py")], MOST_SECONDS)
+        self._call(job, [str(ROOT / "teaching.py")], MOST_SECONDS, "teach with fewer pictures or epochs")
         job.model = self._publish(job, job.folder / "run")
         model = self.models.resolve() / job.model
         shard = next((job.folder / "dataset").glob("train-*.parquet"))
         arguments = [str(ROOT / "export_model.py"), "--checkpoint", str(model), "--data", str(shard)]
         try:
             self._enter(job, "exporting", "ready to use; exporting to ONNX and comparing")
-            self._call(job, [*arguments, "--out", str(model.with_suffix(".onnx"))], EXPORT_SECONDS)
+            arguments += ["--out", str(model.with_suffix(".onnx"))]
+            self._call(job, arguments, EXPORT_SECONDS, "run export_model.py in a terminal")
         except UserError as error:
             job.result["export"] = str(error)
         except _Cancelled:
@@ -447,15 +448,16 @@ class Teacher:
             raise _Cancelled
         job.state, job.note, job.part = state, note, 0.0
 
-    def _call(self, job: Job, command: Sequence[str], seconds: float) -> None:
+    def _call(self, job: Job, command: Sequence[str], seconds: int, advice: str) -> None:
         """Run a script in the job's folder to its end, reading what it says.
 
         Args:
             command: the script and its arguments.
             seconds: that it may take.
+            advice: what to do where it takes longer.
 
         Raises:
-            UserError: it failed; the message is its own.
+            UserError: it failed, in its own words, or took too long.
             _Cancelled: it was asked to stop.
         """
         script = Path(command[0]).name
@@ -476,7 +478,13 @@ class Teacher:
                 os.setpriority(os.PRIO_PROCESS, job.process.pid, 5)
         if job.cancelling:  # asked while the process started
             _stop(job.process)
-        overdue = threading.Timer(seconds, _stop, (job.process,))
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            _stop(job.process)
+
+        overdue = threading.Timer(seconds, stop)
         overdue.daemon = True
         overdue.start()
         said: deque[str] = deque(maxlen=30)
@@ -491,6 +499,8 @@ class Teacher:
             _stop(job.process)
         if job.cancelling:
             raise _Cancelled
+        if code and stopped.is_set():
+            raise UserError(f"it took longer than {seconds // 60} minutes, the most that it may: {advice}")
         if code:
             print("\n".join([f"{script} failed ({code}):", *said]), file=sys.stderr)
             errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]

@@ -209,6 +209,15 @@ def test_a_failure_is_one_sentence_and_the_next_job_runs(fake: Teacher, models: 
     assert contents(models) == before and not list(fake.work.iterdir())
 
 
+def test_a_training_that_takes_too_long_says_so(
+    fake: Teacher, models: Path, rows: list, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(teaching, "MOST_SECONDS", 2)
+    job = wait(fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=1), 30)
+    assert job.state == "failed" and "the most that it may: teach with fewer" in job.note
+    assert "terminal" not in job.note
+
+
 def test_progress_never_runs_backwards(models: Path, tmp_path: Path, rows: list):
     """Of what a training says, line by line, the last comes while it still measures."""
     teacher, job = Teacher(models, tmp_path / "work"), Job("1", tmp_path, tmp_path, "reader", None, 40)
