@@ -24,7 +24,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -186,10 +186,13 @@ def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | Us
         name = Path(file).name
         try:
             data = _bytes(file)
-            found: Any = PictureZip(data, BATCH_PICTURES) if is_zip(data) else [(name, data)]
-            if not len(found):
-                raise UserError("the zip has no picture: PNG, JPEG, GIF, BMP, WebP and TIFF files are read")
-            for entry, content in found:
+            pictures: Iterable[tuple[str, bytes | UserError]] = [(name, data)]
+            if is_zip(data):
+                packed = PictureZip(data, BATCH_PICTURES)
+                if not len(packed):
+                    raise UserError("the zip has no picture: PNG, JPEG, GIF, BMP, WebP and TIFF files are read")
+                pictures = packed.with_damaged()
+            for entry, content in pictures:
                 count += 1
                 if count > BATCH_PICTURES:
                     raise OverflowError

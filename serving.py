@@ -232,10 +232,18 @@ def is_zip(data: bytes) -> bool:
     return data[:4] in (ENTRY_MAGIC, END_MAGIC)
 
 
+class DamagedEntry(Refused):
+    """An entry of a zip that cannot be unpacked; those after it may be whole."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(422, f"the entry {_shown(name)} of the zip is damaged: pack it again")
+
+
 class PictureZip:
     """The pictures of a zip, checked before one of them is unpacked, and never written under their own names.
 
-    Iterating gives (name, bytes) of each picture. Folders, hidden files and files of other kinds are passed over.
+    Iterating gives (name, bytes) of each picture and ends at a damaged one, which `with_damaged` goes on after.
+    Folders, hidden files and files of other kinds are passed over.
 
     Args:
         source: the zip's bytes, or its path.
@@ -294,8 +302,24 @@ class PictureZip:
         return len(self._pictures)
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        for name, data in self.with_damaged():
+            if isinstance(data, DamagedEntry):
+                raise data
+            yield name, data
+
+    def with_damaged(self) -> Iterator[tuple[str, bytes | DamagedEntry]]:
+        """Name and bytes of each picture, with an error in place of the bytes where the entry is damaged.
+
+        Raises:
+            Refused: 413, more than allowed is unpacked.
+        """
         for entry in self._pictures:
-            yield entry.filename, self._read(entry)
+            data: bytes | DamagedEntry
+            try:
+                data = self._read(entry)
+            except DamagedEntry as error:
+                data = error
+            yield entry.filename, data
 
     def _read(self, entry: zipfile.ZipInfo) -> bytes:
         most = min(self._entry_bytes, self._left)
@@ -303,7 +327,7 @@ class PictureZip:
             with self._zip.open(entry) as file:
                 data = file.read(most + 1)  # the size that the directory claims may be a lie
         except Exception:  # BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ...
-            raise Refused(422, f"the entry {_shown(entry.filename)} of the zip is damaged: pack it again") from None
+            raise DamagedEntry(entry.filename) from None
         self._left -= len(data)
         if len(data) > most:
             raise Refused(413, f"the entry {_shown(entry.filename)} of the zip is larger than it says, or than allowed")

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ import interface
 from common import ROOT, UserError
 from interface import Batch, Workshop, build_demo, detect_captcha, read_batch
 from predict import CaptchaPredictor, read_together
-from serving import Models
+from serving import Models, PictureZip, Refused
 
 PROCESSOR_TIME = Path("/proc/self/stat").exists()  # of a process, whatever else the machine does
 CHROMIUM = Path("/usr/bin/chromium")
@@ -155,6 +156,17 @@ def test_a_batch_is_sorted_labelled_and_its_refusals_named(
     assert shifted.labelled and {row["file"] for row in shifted.rows} == nested.keys()
     assert [name for name, _ in shifted.refused] == ["d.zip"] and "no picture" in str(shifted.refused)
     assert "No picture could be read" in interface.batch_summary(Batch([], [("<b>", "why")]), "m", 1.0)
+
+
+def test_a_damaged_entry_of_a_zip_leaves_the_others(exported: Path, captchas: list, tmp_path: Path):
+    archive = zipped({f"{i}.png": png for i, (png, _) in enumerate(captchas[:5])}, zipfile.ZIP_STORED)
+    damaged = archive.replace(captchas[1][0], captchas[1][0][:-1] + b"?")
+    (tmp_path / "a.zip").write_bytes(damaged)
+    *_, batch = read_batch([tmp_path / "a.zip"], CaptchaPredictor(exported, threads=1))
+    assert sorted(row["file"] for row in batch.rows) == ["0.png", "2.png", "3.png", "4.png"]
+    assert [name for name, _ in batch.refused] == ["1.png"] and "damaged" in batch.refused[0][1]
+    with pytest.raises(Refused, match=r"1\.png.*damaged"):  # the route reads a request whole or not at all
+        list(PictureZip(damaged))
 
 
 def test_a_model_is_taught_from_its_safetensors_file(models: Models, tmp_path: Path, exported: Path):
