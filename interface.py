@@ -960,13 +960,13 @@ def _teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) ->
                     f"{shop.feedback.count()} corrected readings are too few: {LEAST_PICTURES} are the least"
                 )
             start_name, path = shop.teachable(name)
-            rows = []
+            rows, left_out = [], {}
             if kind in ("zip", "both"):
                 if not file:
                     raise UserError("there is no zip yet: upload one with labelled captchas")
-                rows = labelled_pictures(file)
+                rows, left_out = labelled_pictures(file)
             shards = shop.feedback.shards() if kind in ("feedback", "both") else []
-            job = shop.teacher.submit(rows, path, start_name, int(_number(rounds)) or None, shards)
+            job = shop.teacher.submit(rows, path, start_name, int(_number(rounds)) or None, shards, left_out)
         except UserError as error:
             return views.note(views.sentence(error), "bad"), gr.skip(), gr.skip(), gr.skip()
         return "", job.id, card(job.id), gr.Timer(active=True)

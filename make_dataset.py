@@ -54,7 +54,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import numpy as np
@@ -258,17 +258,25 @@ def _iter_pictures(paths: Sequence[Path], labels: LabelFile | None) -> Iterator[
 
 
 class LabelFile:
-    """labels.csv or labels.txt: names of pictures, relative to its folder and with or without suffix, and labels."""
+    """labels.csv or labels.txt: names of pictures, relative to its folder and with or without suffix, and labels.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file; it says of which kind it is.
+        data: its bytes, where it is not on the disk.
+
+    Raises:
+        UserError: it cannot be read, has lines that are none of a label file, or gives a picture two labels.
+    """
+
+    def __init__(self, path: PurePath, data: bytes | None = None) -> None:
         self.path = path
         self.labels: dict[str, str] = {}
         self.unused: set[str] = set()
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = (Path(path).read_bytes() if data is None else data).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as UTF-8 text ({error}): save it as UTF-8") from None
-        rows = self._csv(text) if path.suffix == ".csv" else self._txt(text)
+        rows = self._csv(text) if path.suffix.lower() == ".csv" else self._txt(text)
         for line, name, label in rows:
             name = name.strip().replace("\\", "/").removeprefix("./")
             if self.labels.setdefault(name, label) != label:
@@ -286,7 +294,7 @@ class LabelFile:
             raise UserError(f"{folder} has both labels.csv and labels.txt: remove one of them")
         return cls(found[0]) if found else None
 
-    def take(self, picture: Path) -> str | None:
+    def take(self, picture: PurePath) -> str | None:
         """The label of a picture below this file's folder, or None."""
         name = picture.relative_to(self.path.parent).as_posix()
         for key in (name, name.removesuffix(picture.suffix)):
@@ -301,7 +309,7 @@ class LabelFile:
             yield Reject(f"{self.path}: {name}", "missing image file", f"no such picture in {self.path.parent}")
 
     def _csv(self, text: str) -> Iterator[tuple[int, str, str]]:
-        first = text.partition("\n")[0]
+        first = next(iter(text.splitlines()), "")
         delimiter = next((d for d in ",;\t" if d in first), ",")
         names, label_at = 0, 1
         try:

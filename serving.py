@@ -255,7 +255,6 @@ class PictureZip:
         names: of the pictures, in the zip's order.
         entries: how many there are of any kind.
         size: bytes of the pictures, unpacked; more is never read, since zipfile ends an entry where it said it ends.
-        label_file: name and text of the labels.csv or labels.txt nearest to its top, if there is one.
 
     Raises:
         Refused: 422 not a zip, damaged, encrypted, or with names that lead elsewhere; 413 too large.
@@ -289,14 +288,9 @@ class PictureZip:
             raise Refused(413, f"the zip holds more than {total_bytes // MEGABYTE} MB: split it")
         files = [e for e in entries if not e.is_dir() and not _hidden(e.filename)]
         self._pictures = [e for e in files if PurePosixPath(e.filename).suffix.lower() in IMAGE_SUFFIXES]
-        labels = [e for e in files if PurePosixPath(e.filename).name.lower() in LABEL_FILES]
+        self._labels = [e for e in files if PurePosixPath(e.filename).name.lower() in LABEL_FILES]
         self.names = [e.filename for e in self._pictures]
         self.entries, self.size = len(entries), sum(e.file_size for e in self._pictures)
-        self.label_file: tuple[str, str] | None = None
-        if labels:
-            nearest = min(labels, key=lambda e: (e.filename.count("/"), e.filename))
-            text = self._read(nearest).decode("utf-8-sig", errors="replace")
-            self.label_file = (nearest.filename, text)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -320,6 +314,14 @@ class PictureZip:
             except DamagedEntry as error:
                 data = error
             yield entry.filename, data
+
+    def label_files(self) -> list[tuple[str, bytes]]:
+        """Name and bytes of each labels.csv and labels.txt.
+
+        Raises:
+            Refused: 422, one is damaged.
+        """
+        return [(entry.filename, self._read(entry)) for entry in self._labels]
 
     def _read(self, entry: zipfile.ZipInfo) -> bytes:
         most = min(self._entry_bytes, self._left)

@@ -20,17 +20,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from common import ROOT, UserError, lock_file, run, write_atomically, write_text
-from serving import LABEL_FILES, PictureZip, check_picture
+from serving import PictureZip, check_picture
+
+if TYPE_CHECKING:
+    from make_dataset import LabelFile
 
 State = Literal["waiting", "checking", "measuring", "training", "verifying", "exporting", "done", "failed", "cancelled"]
 
@@ -162,8 +165,10 @@ def _read_rows(shard: Path) -> list[Row]:
 # Labelled zips
 
 
-def labelled_pictures(source: bytes | str | Path) -> list[Row]:
-    """The pictures of a zip with their labels, from its labels.csv or labels.txt, else from the file names.
+def labelled_pictures(source: bytes | str | Path) -> tuple[list[Row], dict[str, int]]:
+    """The pictures of a zip with their labels, by make_dataset.py's rules, and how many were left out by reason.
+
+    A labels.csv or labels.txt holds for its folder and the folders below that have none; file names tell the others.
 
     Raises:
         Refused: the zip cannot be used.
@@ -179,44 +184,52 @@ def labelled_pictures(source: bytes | str | Path) -> list[Row]:
             f"the zip has {len(pictures)} pictures (PNG, JPEG, GIF, BMP, WebP or TIFF files): {LEAST_PICTURES} are the "
             "least, a few hundred are good"
         )
-    if pictures.label_file is None:
-        rows = [(data, label_from_name(Path(name).name)) for name, data in pictures]
-        texts = sorted({text for _, text in rows})
-        if len(texts) * SAME_TEXT < len(rows):
-            shown = ", ".join(repr(text) for text in texts[:3])
-            raise UserError(
-                f"the file names give {len(rows)} pictures only {len(texts)} different text"
-                f"{'s' if len(texts) != 1 else ''} ({shown}): name each picture by what it says (aB3x_1.png), or add a "
-                "labels.csv"
-            )
-        return rows
-    file, text = pictures.label_file
-    labels = _read_labels(Path(file).name, text)
-    base = file[: -len(Path(file).name)]
-    rows = []
-    for name, data in pictures:
-        name = name.removeprefix(base)
-        label = labels.get(name, labels.get(name.rpartition(".")[0]))
-        if label is not None:
-            rows.append((data, label))
+    label_files = _label_files(pictures)
+    rows: list[Row] = []
+    named: list[str] = []  # labels from file names
+    left_out: Counter[str] = Counter()
+    for name, data in pictures.with_damaged():
+        path = PurePosixPath(name)
+        labels = next((label_files[folder] for folder in path.parents if folder in label_files), None)
+        text = labels.take(path) if labels else label_from_name(path.name)
+        if text is None:
+            left_out["not in the label file"] += 1
+        elif isinstance(data, UserError):
+            left_out["unreadable image"] += 1
+        else:
+            rows.append((data, text))
+            if labels is None:
+                named.append(text)
+    for labels in label_files.values():
+        if missing := sum(1 for _ in labels.missing()):
+            left_out["missing image file"] += missing
+    texts = sorted(set(named))
+    if len(texts) * SAME_TEXT < len(named):
+        shown = ", ".join(repr(text) for text in texts[:3])
+        raise UserError(
+            f"the file names give {len(named)} pictures only {len(texts)} different text"
+            f"{'s' if len(texts) != 1 else ''} ({shown}): name each picture by what it says (aB3x_1.png), or add a "
+            "labels.csv"
+        )
     if len(rows) < LEAST_PICTURES:
-        raise UserError(f"{Path(file).name} names {len(rows)} of the zip's pictures: {LEAST_PICTURES} are the least")
-    return rows
+        why = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
+        raise UserError(
+            f"{len(rows)} of the zip's pictures have a label and can be read: {LEAST_PICTURES} are the least ({why})"
+        )
+    return rows, dict(left_out)
 
 
-def _read_labels(name: str, text: str) -> dict[str, str]:
-    """File name to label, by make_dataset.py's rules, which want a file."""
-    import tempfile
-
+def _label_files(pictures: PictureZip) -> dict[PurePosixPath, LabelFile]:
+    """The label files of a zip by their folders."""
     from make_dataset import LabelFile
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / LABEL_FILES[name.lower().endswith(".txt")]
-        path.write_text(text, encoding="utf-8")
-        try:
-            return LabelFile(path).labels
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), name)) from None
+    found: dict[PurePosixPath, LabelFile] = {}
+    for name, data in pictures.label_files():
+        path = PurePosixPath(name)
+        if path.parent in found:
+            raise UserError(f"{path} is not the only label file of its folder: keep either labels.csv or labels.txt")
+        found[path.parent] = LabelFile(path, data)
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -231,6 +244,8 @@ class Job:
         id: made here, never from outside.
         start: the checkpoint to start from, and what the page calls it.
         epochs: of the whole network; None for as many as suit the number of pictures.
+        pictures: how many it learns from, as far as is known.
+        left_out: how many of the upload were left out before the job began, by reason.
         state: where it is.
         part: how much of that step is done, 0 to 1.
         note: what it does just now, or why it failed: one sentence.
@@ -246,6 +261,7 @@ class Job:
     start_name: str
     epochs: int | None
     pictures: int
+    left_out: dict[str, int] = field(default_factory=dict)
     state: State = "waiting"
     part: float = 0.0
     note: str = "waiting for its turn"
@@ -318,6 +334,7 @@ class Teacher:
         start_name: str,
         epochs: int | None = None,
         shards: Sequence[Path] = (),
+        left_out: dict[str, int] | None = None,
     ) -> Job:
         """Queue a job.
 
@@ -327,6 +344,7 @@ class Teacher:
             start_name: what the page calls it.
             epochs: at most 200; as many as suit the number of pictures by default.
             shards: parquet files with more labelled pictures, copied now.
+            left_out: how many pictures were left out of `rows`, by reason, for the job's result.
 
         Raises:
             UserError: too many jobs wait, or the data cannot be written.
@@ -351,7 +369,7 @@ class Teacher:
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise UserError(f"the pictures cannot be stored ({error.strerror or error})") from None
-        job = Job(job_id, folder, start, start_name, min(epochs, 200) if epochs else None, len(rows))
+        job = Job(job_id, folder, start, start_name, min(epochs, 200) if epochs else None, len(rows), left_out or {})
         with self._changed:
             self._jobs.append(job)
             if self._thread is None:
@@ -414,7 +432,8 @@ class Teacher:
             shutil.copyfile(job.start, job.folder / start)
         except OSError:
             raise UserError(f"the model {job.start_name} is gone: choose another") from None
-        write_text(job.folder / ORDER, json.dumps({"start": start, "epochs": job.epochs, "threads": self.threads}))
+        order = {"start": start, "epochs": job.epochs, "threads": self.threads, "left_out": job.left_out}
+        write_text(job.folder / ORDER, json.dumps(order))
         self._call(job, [str(ROOT / "teaching.py")], MOST_SECONDS, "teach with fewer pictures or epochs")
         job.model = self._publish(job, job.folder / "run")
         model = self.models.resolve() / job.model
@@ -591,17 +610,19 @@ def main() -> int:
 
     if not Path(ORDER).is_file():
         raise UserError("this file is run by the page (interface.py), in the folder of a training")
-    config = _settings(json.loads(Path(ORDER).read_text(encoding="utf-8")))
+    order = json.loads(Path(ORDER).read_text(encoding="utf-8"))
+    config = _settings(order)
     sources = [name for name in ("upload", "feedback") if Path(name).is_dir()]
     info = make_dataset(DatasetConfig(sources=sources, out="dataset", split=config.split, workers=1))
-    total, rejects = sum(info["counts"].values()), info["rejects"]
+    total = sum(info["counts"].values())
+    rejects = Counter(info["rejects"]["counts"]) + Counter(order["left_out"])
     if total < LEAST_PICTURES:
-        why = ", ".join(f"{n} {reason}" for reason, n in rejects["counts"].items())
+        why = ", ".join(f"{n} {reason}" for reason, n in rejects.items())
         raise UserError(
             f"{total} different pictures with a usable label are too few: {LEAST_PICTURES} are the least"
-            + (f" ({rejects['total']} were left out: {why})" if why else "")
+            + (f" ({rejects.total()} were left out: {why})" if why else "")
         )
-    left_out = {"left_out": rejects["total"], "reasons": rejects["counts"]}
+    left_out = {"left_out": rejects.total(), "reasons": rejects}
     _say(state="measuring", note="measuring the model as it is", pictures=total, result=left_out)
     images, texts, _ = load_labelled("dataset", "train")
     report, _ = evaluate(CaptchaPredictor(config.init, threads=config.threads), images, texts, progress=False)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,20 +118,44 @@ def test_what_is_no_label_is_not_kept(tmp_path: Path, rows: list, text: str):
 
 def test_labels_come_from_names_or_a_label_file(rows: list):
     named = {f"folder/{text}_{i}.png": png for i, (png, text) in enumerate(rows)}
-    assert sorted(labelled_pictures(zipped(named))) == sorted(rows)
+    assert sorted(labelled_pictures(zipped(named))[0]) == sorted(rows)
     listed = {f"x/{i}.png": png for i, (png, _) in enumerate(rows)}
     table = "".join(f"{i}.png,{text}\n" for i, (_, text) in enumerate(rows))
-    assert labelled_pictures(zipped(listed | {"x/labels.csv": table.encode()})) == rows
+    assert labelled_pictures(zipped(listed | {"x/labels.csv": table.encode()})) == (rows, {})
     spaced = table.replace(".png,", " ")
-    assert labelled_pictures(zipped(listed | {"x/labels.txt": spaced.encode()})) == rows
+    assert labelled_pictures(zipped(listed | {"x/labels.txt": spaced.encode()})) == (rows, {})
     with pytest.raises(UserError, match="least"):
         labelled_pictures(zipped({"a.png": rows[0][0]}))
     with pytest.raises(UserError, match=r"only 1 different text \('img'\).*labels\.csv"):
         labelled_pictures(zipped({f"img_{i:03}.png": png for i, (png, _) in enumerate(rows)}))
-    with pytest.raises(UserError, match="names 1 of"):
+    with pytest.raises(UserError, match=r"1 of the zip.*39 not in the label file"):
         labelled_pictures(zipped(listed | {"x/labels.csv": b"0.png,ab"}))
     with pytest.raises(UserError, match="zip"):
         labelled_pictures(b"no zip")
+
+
+def test_each_label_file_holds_for_its_folder_as_for_make_dataset(tmp_path: Path, rows: list):
+    entries = {f"{'ab'[i % 2]}/{i}.png": png for i, (png, _) in enumerate(rows)}
+    for folder in "ab":
+        lines = [f"{i}.png,{text}\n" for i, (_, text) in enumerate(rows) if "ab"[i % 2] == folder]
+        entries[f"{folder}/labels.csv"] = "".join([*lines[:-1], "gone.png,abc\n"]).encode()
+    entries |= {f"c/{text}_{i}.png": png for i, (png, text) in enumerate(rows[:3])}
+    taken, left_out = labelled_pictures(zipped(entries))
+    assert left_out == {"not in the label file": 2, "missing image file": 2}
+    for name, data in entries.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert sorted(taken) == sorted((s.image, s.text) for s in iter_source(str(tmp_path))) and len(taken) == 41
+    with pytest.raises(UserError, match=r"a/labels\.csv.*save it as UTF-8"):
+        labelled_pictures(zipped(entries | {"a/labels.csv": "0.png,é".encode("latin-1")}))
+    with pytest.raises(UserError, match=r"keep either labels\.csv or labels\.txt"):
+        labelled_pictures(zipped(entries | {"a/labels.txt": b"0.png ab"}))
+
+
+def test_a_damaged_entry_is_left_out_and_counted(rows: list):
+    archive = zipped({f"{text}_{i}.png": png for i, (png, text) in enumerate(rows)}, zipfile.ZIP_STORED)
+    taken, left_out = labelled_pictures(archive.replace(rows[1][0], rows[1][0][:-1] + b"?"))
+    assert taken == [rows[0], *rows[2:]] and left_out == {"unreadable image": 1}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -216,6 +242,14 @@ def test_a_training_that_takes_too_long_says_so(
     job = wait(fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=1), 30)
     assert job.state == "failed" and "the most that it may: teach with fewer" in job.note
     assert "terminal" not in job.note
+
+
+def test_what_the_upload_left_out_is_told_with_the_rest(models: Path, tmp_path: Path, rows: list):
+    teacher = Teacher(models, tmp_path / "work")
+    few = [*rows[:10], (b"no picture", "abc")]
+    start = models / "reader.safetensors"
+    job = teacher.submit(few, start, "reader.safetensors", left_out={"not in the label file": 3})
+    assert re.search(r"10 different.*\(4 were left out: .*3 not in the label file", wait(job).note), job.note
 
 
 def test_progress_never_runs_backwards(models: Path, tmp_path: Path, rows: list):
