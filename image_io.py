@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from common import UserError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 """File name endings, in lower case, by which folders are searched for pictures."""
 
 MAX_PIXELS = 40_000_000
@@ -116,7 +116,7 @@ def _open(file: IO[bytes], name: str) -> Image.Image:
         Exception
     ):  # a broken header makes Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
         raise NotAPictureError(
-            f"{name} is not a picture that can be read: replace it by a PNG, JPEG, GIF, BMP or WebP file"
+            f"{name} is not a picture that can be read: replace it by a PNG, JPEG, GIF, BMP, WebP or TIFF file"
         ) from None
 
 

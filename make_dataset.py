@@ -9,7 +9,7 @@ Sources, each documented with an example in data/README.md:
 
 - a parquet file, or a folder of shards: a column `image` (struct of `bytes` and `path`, or plain binary) and a column
   `text`, `label` or `caption` of strings. Pictures that lie beside shards in the same folder are not read.
-- a folder of PNG, JPEG, GIF, BMP or WebP pictures and its sub-folders. The label comes from `labels.csv` or
+- a folder of PNG, JPEG, GIF, BMP, WebP or TIFF pictures and its sub-folders. The label comes from `labels.csv` or
   `labels.txt` where one stands in the folder or above, else from the file name: up to the first `_`, and without a
   trailing `-12` or ` (1)`. Kaggle's sets work by these rules:
   `large-captcha-dataset` (`Large_Captcha_Dataset/4q2wA.png`), `captcha-dataset` (`00Tkc.jpg` in one folder),
@@ -203,7 +203,7 @@ def _iter_items(source: str, limit: int | None = None, skip: Path | None = None)
         yield item
     if empty:
         raise UserError(
-            f"the source {source} holds no samples: it needs .parquet shards or PNG/JPEG/GIF/BMP/WebP files"
+            f"the source {source} holds no samples: it needs .parquet shards or PNG/JPEG/GIF/BMP/WebP/TIFF files"
         )
 
 
@@ -334,9 +334,8 @@ class LabelFile:
             if not line.strip():
                 continue
             # A name may hold spaces, so its suffix ends it where there is one.
-            match = re.match(r"\s*(.+?\.(?:png|jpe?g|gif|bmp|webp))(?:[\s,]+(.*))?$", line, re.IGNORECASE) or re.match(
-                r"\s*([^\s,]+)(?:[\s,]+(.*))?$", line
-            )
+            ends = r"\s*(.+?\.(?:png|jpe?g|gif|bmp|webp|tiff?))(?:[\s,]+(.*))?$"
+            match = re.match(ends, line, re.IGNORECASE) or re.match(r"\s*([^\s,]+)(?:[\s,]+(.*))?$", line)
             if not match:
                 raise UserError(f"line {number} of {self.path} is not `name label`: {line[:80]!r}")
             yield number, match[1], match[2] or ""

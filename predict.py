@@ -410,7 +410,9 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
         else:
             raise UserError(f"{path} does not exist: check the name")
     if not found:
-        raise UserError(f"there is no image in {', '.join(map(str, paths))}: PNG, JPEG, GIF, BMP and WebP are read")
+        raise UserError(
+            f"there is no image in {', '.join(map(str, paths))}: PNG, JPEG, GIF, BMP, WebP and TIFF are read"
+        )
     return found
 
 

@@ -684,7 +684,9 @@ def _open_zips(pictures: Sequence[Picture], limits: Limits) -> list[Picture | Pi
             continue
         found = PictureZip(picture.data, limits.pictures, limits.unpacked_bytes, limits.request_bytes)
         if not len(found):
-            raise Refused(422, f"{picture.said} is a zip without a picture: PNG, JPEG, GIF, BMP and WebP are read")
+            raise Refused(
+                422, f"{picture.said} is a zip without a picture: PNG, JPEG, GIF, BMP, WebP and TIFF are read"
+            )
         entries, size = entries + found.entries, size + found.size
         if entries > limits.pictures:
             raise Refused(413, f"the request has more than {limits.pictures} pictures: send fewer at a time")

@@ -39,7 +39,7 @@ def pixels(source, name: str = "") -> np.ndarray:
 
 def test_rgb_is_the_same_from_every_lossless_source(rgb, tmp_path):
     image = Image.fromarray(rgb)
-    for image_format, options in (("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})):
+    for image_format, options in (("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
         data = encode(image, image_format, **options)
         path = tmp_path / f"x.{image_format.lower()}"
         path.write_bytes(data)

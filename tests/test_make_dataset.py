@@ -136,13 +136,13 @@ def test_label_from_name(name, label):
 
 
 def test_folder_of_every_format(tmp_path):
-    for i, suffix in enumerate(("png", "jpg", "jpeg", "gif", "bmp", "webp", "PNG")):
-        data = encode(picture(i), {"jpg": "JPEG", "jpeg": "JPEG"}.get(suffix, suffix.upper()))
+    for i, suffix in enumerate(("png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff", "PNG")):
+        data = encode(picture(i), {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
         write(tmp_path / "in" / f"level{i}" / f"lab{i}_{i}.{suffix}", data)
     write(tmp_path / "in" / "notes.md", b"no picture")
     write(tmp_path / "in" / ".hidden" / "x.png", picture(99))
     info = build(tmp_path / "out", tmp_path / "in")
-    assert texts(tmp_path / "out") == [f"lab{i}" for i in range(7)]
+    assert texts(tmp_path / "out") == [f"lab{i}" for i in range(9)]
     assert info["rejects"]["total"] == 0
 
 
@@ -185,6 +185,7 @@ LABEL_FILES = {
     "semicolons, no suffixes": ("labels.csv", "file;label\n1;aa\nsub/2;bb\ngone;cc\n"),
     "txt with spaces": ("labels.txt", "1.png aa\nsub/2.png   bb\ngone.png cc\n"),
     "txt with tabs": ("labels.txt", "1.png\taa\nsub/2.png\tbb\ngone.png\tcc\n"),
+    "txt with a space in a name": ("labels.txt", "1.png aa\nsub/2.png bb\ngone 1.tiff cc\n"),
     "txt with commas": ("labels.txt", "1.png,aa\nsub/2.png, bb\ngone.png,cc"),
 }
 
@@ -203,7 +204,7 @@ def test_label_files(tmp_path, kind, encoding):
     assert reasons(info) == {"not in the label file": 1, "missing image file": 1}
     sources = {r["reason"]: r["source"] for r in info["rejects"]["listed"]}
     assert sources["not in the label file"].endswith("unnamed.png")
-    assert sources["missing image file"].endswith((": gone.png", ": gone"))
+    assert sources["missing image file"].endswith((": gone.png", ": gone", ": gone 1.tiff"))
 
 
 @pytest.mark.parametrize(

@@ -335,6 +335,8 @@ def test_pictures_are_found_by_their_endings(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match="no image"):
         find_images([folder / "empty"])
+    (folder / "empty" / "a.tiff").touch()
+    assert find_images([folder / "empty"]) == [folder / "empty" / "a.tiff"]
 
 
 # --------------------------------------------------------------------------------------------------------------------

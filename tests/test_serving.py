@@ -404,9 +404,11 @@ def test_several_files_a_zip_and_base64_give_lists(server: Server, captchas: lis
     several = server.client.post("/predict", files=files).json()["predictions"]
     archive = zipped({f"{i}.png": png for i, png in enumerate(pictures)})
     packed = server.client.post("/predict", files={"file": ("a.zip", archive)}).json()["predictions"]
+    archive = zipped({f"{i}.tif": encoded(open_image(png), "TIFF") for i, png in enumerate(pictures)})
+    tiffs = server.client.post("/predict", files={"file": ("a.zip", archive)}).json()["predictions"]
     texts = [base64.b64encode(png).decode() for png in pictures]
     listed = server.client.post("/predict", json={"images": texts}).json()["predictions"]
-    for predictions in (several, packed, listed):
+    for predictions in (several, packed, tiffs, listed):
         assert all(same(a, b) for a, b in zip(predictions, truth[:3], strict=True))
     assert [p["file"] for p in several] == [p["file"] for p in packed] == ["0.png", "1.png", "2.png"]
     one = server.client.post("/predict", json={"image": f"data:image/png;base64,{texts[0]}"}).json()
