@@ -5,7 +5,6 @@ No torch here, and nothing of ours: this file stands at the bottom of the import
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import gc
@@ -158,20 +157,19 @@ def clear_leftovers(folder: Path) -> None:
     """Remove what `write_atomically` left in a folder where its process was killed, not what one is writing."""
     for path in folder.glob(".*.tmp*"):
         found = re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)
-        if found and not _runs(int(found[1])):
-            with contextlib.suppress(OSError):  # Windows: a process has it open
-                path.unlink()
+        if found and not process_runs(int(found[1])):
+            path.unlink(missing_ok=True)
 
 
-def _runs(pid: int) -> bool:
-    """Whether a process of this machine has that number; False on Windows, where asking would end it."""
+def process_runs(pid: int) -> bool:
+    """Whether a process of this machine has that number; True on Windows, where asking would end it."""
     if os.name == "nt":
-        return False
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # it runs for another user
         return True
     return True
 

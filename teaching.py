@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from common import ROOT, UserError, lock_file, run, write_atomically, write_text
+from common import ROOT, UserError, lock_file, process_runs, run, write_atomically, write_text
 from serving import PictureZip, check_picture
 
 if TYPE_CHECKING:
@@ -563,17 +563,7 @@ def _in_use(folder: Path) -> bool:
     A folder with the number of this process is one of an earlier process, as a container gives the same number again.
     """
     named = re.fullmatch(r"\d{8}-\d{6}-(\d+)-\d+", folder.name)
-    if named is None or int(named[1]) == os.getpid():
-        return False
-    if os.name == "nt":  # where to ask for a process by a signal would end it
-        return True
-    try:
-        os.kill(int(named[1]), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it runs for another user
-        return True
-    return True
+    return named is not None and int(named[1]) != os.getpid() and process_runs(int(named[1]))
 
 
 def _stop(process: subprocess.Popen | None) -> None:
