@@ -516,6 +516,21 @@ def stop_on_signal(accelerator: Accelerator) -> Iterator[None]:
 PART_SIZE = 16  # pictures of one width, at least: fewer make slow steps, and BatchNorm takes its statistics from them
 
 
+def read_state(out: Path) -> dict[str, Any]:
+    """The training state of the run folder `out`, as `Trainer.save_state` wrote it.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = out / STATE_FILE
+    if not path.is_file():
+        raise UserError(f"{out} holds no state to resume from: start the run without --resume")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged: start the run again in another folder") from error
+
+
 class Trainer:
     """One training run: its parts, its place in the phases, and its state on disk.
 
@@ -561,6 +576,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         state = {
+            "fingerprint": self.provenance.get("data", {}).get("fingerprint"),
             "place": self.place,
             "history": json.dumps(self.history),
             "best": self.best,
@@ -583,15 +599,13 @@ class Trainer:
         Raises:
             UserError: there is none, or it is damaged.
         """
-        if not self.state_path.is_file():
-            raise UserError(f"{self.out} holds no state to resume from: start the run without --resume")
+        state = read_state(self.out)
         try:
-            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
             if averaged := state.get("averaged"):
                 self.averaged = AveragedModel(self.model, use_buffers=True)
                 self.averaged.load_state_dict(averaged)
-        except (RuntimeError, KeyError, OSError, EOFError, pickle.UnpicklingError) as error:
+        except (RuntimeError, KeyError) as error:
             raise UserError(f"{self.state_path} is damaged: start the run again in another folder") from error
         self.place, self.best, self.stale = state["place"], state["best"], state["stale"]
         self.history = json.loads(state["history"])
@@ -917,6 +931,13 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     # Machines may have disks of their own: one process of each prepares the data.
     with accelerator.main_process_first(), accelerator.local_main_process_first():
         folder = prepare_data(config, accelerator.print)
+    info = load_info(folder)
+    # Before anything depends on the data: other pictures make other batches, and may make another model.
+    if config.resume and read_state(out).get("fingerprint") not in (None, info["fingerprint"]):  # None: an older state
+        raise UserError(
+            f"the data has changed since the run in {out} began: put back what was there to go on, or start a new run "
+            "with another --out"
+        )
     model_config = resolve_model_config(config, folder)
     model, trained, notes = initialise(config, model_config)
     if config.height and config.height != model_config.image_size[0]:
@@ -932,7 +953,6 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         raise UserError("--other_height goes with one process: leave it out, or start main.py without accelerate")
     datasets = load_data(folder, model_config, seed=config.seed, augment=config.augment, limit=config.limit)
     check_feasible(model, datasets)
-    info = load_info(folder)
     accelerator.print(
         f"Data {folder}: {len(datasets['train']):,} train, {len(datasets['validation']):,} validation, "
         f"{len(datasets['test']):,} test. Alphabet of {len(model.alphabet)}: {model.alphabet.characters}\n"

@@ -1072,6 +1072,29 @@ def test_what_another_version_left_is_resumed_or_refused(train: Callable, finish
     assert_one_sentence(train("--resume", out=copy), "magic", "config.yaml")
 
 
+def test_a_run_does_not_go_on_with_other_data(
+    train: Callable, tmp_path: Path, captchas: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "ROOT", tmp_path)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, (picture, text) in enumerate(captchas[:30]):
+        (folder / f"{text}_{i}.png").write_bytes(picture)
+    begun = train(*SCRATCH, "--epochs", 1, data=folder)
+    assert begun.code == 0, begun.stderr
+    state = torch.load(begun.out / "state.pt", weights_only=True)
+    for name in (f"{captchas[30][1]}_30.png", "eeeeeeee_30.png"):  # such as a model of these characters may lack
+        added = folder / name
+        added.write_bytes(captchas[30][0])
+        assert_one_sentence(train("--resume", out=begun.out), "data has changed", "--out")
+        added.unlink()
+    assert train("--resume", out=begun.out).code == 0, "it is as it was"
+    (folder / f"{captchas[30][1]}_30.png").write_bytes(captchas[30][0])
+    del state["fingerprint"]  # an older version left it out
+    torch.save(state, begun.out / "state.pt")
+    assert train("--resume", out=begun.out).code == 0
+
+
 def test_a_place_where_nothing_may_be_written_is_one_sentence(train: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_one_sentence(train(*SCRATCH, out=tmp_path / "file" / "run"), "cannot be written", "file/run")
