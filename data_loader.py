@@ -712,16 +712,20 @@ class Collate:
 
     Args:
         transform: that the pictures went through.
-        parts: at most, with `resize: natural`; as many in all processes of a training.
+        parts: at most, with `resize: natural`; as many in all processes of a training. None: one for each width, where
+            every picture stays as it is, whatever else is in the batch.
     """
 
-    def __init__(self, transform: CaptchaTransform, parts: int = PARTS) -> None:
+    def __init__(self, transform: CaptchaTransform, parts: int | None = PARTS) -> None:
         self.transform = transform
         self.parts = parts if transform.natural else 1
 
     def __call__(self, samples: Sequence[tuple[np.ndarray, str, int]]) -> list[Part]:
         """Pixels (C, H, W), labels and indices to parts."""
         ordered = sorted(samples, key=lambda sample: sample[0].shape[1:])
+        if self.parts is None:
+            shapes = itertools.groupby(ordered, key=lambda sample: sample[0].shape)
+            return [_part([sample[0] for sample in same], same) for same in (list(group) for _, group in shapes)]
         heights = [list(group) for _, group in itertools.groupby(ordered, key=lambda sample: sample[0].shape[1])]
         return [part for group in heights for part in self._split(group, max(1, self.parts // len(heights)))]
 
@@ -730,9 +734,7 @@ class Collate:
         return [self._stack(ordered[a:b]) for a, b in itertools.pairwise(bounds)]
 
     def _stack(self, samples: Sequence[tuple[np.ndarray, str, int]]) -> Part:
-        import torch
-
-        pixels, texts, indices = zip(*samples, strict=True)
+        pixels, _, indices = zip(*samples, strict=True)
         if self.transform.natural:
             width = float(np.median([p.shape[2] for p in pixels]))
             if self.transform.strength:
@@ -740,10 +742,17 @@ class Collate:
             height = pixels[0].shape[1]
             wide = _step_width(width, size_at(height, self.transform.size))
             pixels = [self.transform.finish(_resize(p.transpose(1, 2, 0), height, wide)) for p in pixels]
-        return torch.from_numpy(np.stack(pixels)), list(texts), list(indices)
+        return _part(pixels, samples)
 
 
-def build_loader(dataset: Any, batches: Any, workers: int = 0, parts: int = PARTS) -> Any:
+def _part(pixels: Sequence[np.ndarray], samples: Sequence[tuple[np.ndarray, str, int]]) -> Part:
+    """Pixels (C, H, W) of one shape, with the labels and indices of the samples."""
+    import torch
+
+    return torch.from_numpy(np.stack(pixels)), [text for _, text, _ in samples], [index for _, _, index in samples]
+
+
+def build_loader(dataset: Any, batches: Any, workers: int = 0, parts: int | None = PARTS) -> Any:
     """A torch DataLoader over `batches` (a batch sampler, or any iterable of key lists); see `Collate`."""
     import torch
 

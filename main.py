@@ -463,6 +463,8 @@ def validate(
 ) -> dict[str, Any]:
     """Metrics of a split; every process reads its share.
 
+    The model sees each picture as `CaptchaPredictor` does at its first look, so the batch size changes nothing.
+
     Returns:
         `loss`, `sequence_accuracy`, `sequence_accuracy_ignore_case`, `character_accuracy`, `cer`, `n`, `blanks` (share
         of steps whose likeliest class is blank) and `samples` (five pairs of label and reading).
@@ -472,7 +474,7 @@ def validate(
     mine = list(range(rank, len(dataset), world))
     batches = [mine[i : i + config.batch_size] for i in range(0, len(mine), config.batch_size)]
     rows: list[tuple[int, str, float, float]] = []
-    for pixels, texts, indices in chain.from_iterable(build_loader(dataset, batches, config.workers)):
+    for pixels, texts, indices in chain.from_iterable(build_loader(dataset, batches, config.workers, parts=None)):
         with accelerator.autocast():
             logits = model(pixels.to(accelerator.device))
         losses = model.losses(logits, texts).tolist()

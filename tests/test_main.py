@@ -157,6 +157,35 @@ def test_validation_figures_are_those_of_the_weights_saved(finished: SimpleNames
         assert row["blanks"] == pytest.approx((logits.argmax(-1) == 0).float().mean().item(), abs=1e-3)
 
 
+def test_validation_figures_do_not_depend_on_the_batch_size(natural: Path, captchas: list[tuple[bytes, str]]) -> None:
+    """Pictures of many widths, which no other picture of their batch stretches."""
+    predictor = CaptchaPredictor(natural, threads=1, looks=1)
+    model = predictor.backend.model
+    with torch.no_grad():
+        model.head.classifier.weight *= 20  # else its readings hardly depend on what it sees
+    pictures = []
+    for i, (png, _) in enumerate(captchas):
+        picture = Image.open(io.BytesIO(png))
+        buffer = io.BytesIO()
+        picture.resize((picture.width + 12 * i, picture.height)).save(buffer, "PNG")
+        pictures.append(buffer.getvalue())
+    readings = [prediction.text for prediction in predictor.predict(pictures)]
+    assert len(set(readings)) > 20
+    labels = [reading if i % 2 else "abc" for i, reading in enumerate(readings)]  # so that half of them are right
+    dataset = CaptchaDataset(pictures, labels, build_transform(predictor.config))
+    assert len({dataset.prepared(i).shape[1] for i in range(len(pictures))}) >= 5
+    found = [
+        main.validate(model, dataset, replace(TrainConfig(), batch_size=size), Accelerator(cpu=True))
+        for size in (1, 7, 64)
+    ]
+    assert found[0]["samples"] == list(zip(labels[:5], readings[:5], strict=True))
+    assert found[0]["sequence_accuracy"] == np.mean([a == b for a, b in zip(labels, readings, strict=True)])
+    for figures in found[1:]:
+        assert figures["samples"] == found[0]["samples"]
+        for key, value in main._numbers(found[0]).items():
+            assert figures[key] == pytest.approx(value, rel=1e-4), key
+
+
 def test_the_test_figures_are_those_a_user_gets(finished: SimpleNamespace, dataset: Path) -> None:
     report = json.loads((finished.out / "metrics.json").read_text())
     predictor = CaptchaPredictor(finished.out / "best.safetensors", threads=1)
