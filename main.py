@@ -61,7 +61,7 @@ from common import (
     write_atomically,
     write_text,
 )
-from config import CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
+from config import ALPHANUMERIC, CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
 from data_loader import (
     CUT,
     PARTS,
@@ -129,16 +129,21 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
                 "There is no data in data/ (its README says what to put there): training on "
                 f"{config.synthetic_count:,} synthetic captchas of the style {config.synthetic_style}."
             )
-            name = f"synthetic-{config.synthetic_style.replace(',', '-')}-{config.synthetic_count}-{config.seed}"
-            generator = GeneratorConfig(
-                out=str(store / name),
-                count=config.synthetic_count,
-                style=config.synthetic_style,
-                seed=config.seed,
-                **({"alphabet": config.alphabet} if config.alphabet else {}),
+            alphabet = config.alphabet or ALPHANUMERIC
+            # All that was asked for, so that other settings make another set; an alphabet may be no name of a folder.
+            style = config.synthetic_style.replace(",", "-")
+            mark = hashlib.sha256(Alphabet.parse(alphabet).characters.encode()).hexdigest()[:8]
+            made = store / f"synthetic-{style}-{config.synthetic_count}-{config.seed}-{mark}"
+            generate_captcha_data(
+                GeneratorConfig(
+                    out=str(made),
+                    count=config.synthetic_count,
+                    style=config.synthetic_style,
+                    seed=config.seed,
+                    alphabet=alphabet,
+                )
             )
-            generate_captcha_data(generator)
-            found = [store / name]
+            found = [made]
         if len(found) == 1 and is_dataset(found[0]):
             return found[0]
         sources = [str(path) for path in found]

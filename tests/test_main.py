@@ -369,6 +369,8 @@ def test_without_data_a_synthetic_set_is_made_and_kept(train: Callable, tmp_path
     assert train(*flags, data="data").code == 0
     assert [path.stat().st_mtime_ns for path in generated] == times
     assert sorted((tmp_path / "data" / "generated").rglob("*.parquet")) == generated
+    other = train(*flags, "--alphabet", "e-h", data="data")
+    assert other.code == 0 and "Alphabet of 4: efgh" in other.stdout, "another set, beside the first"
 
 
 def test_raw_shards_become_a_dataset_once(train: Callable, shards: Path, tmp_path: Path, monkeypatch) -> None:
