@@ -260,6 +260,9 @@ class MixerHead(nn.Module):
 
     A recurrent network sees the same, but step by step: on a CPU it takes half of the training time. After SVTR
     (Du et al., 2022, arXiv:2205.00159), which mixes locally and globally in turn.
+
+    Raises:
+        UserError: the hidden width cannot be shared out among the attention heads.
     """
 
     class_axes: ClassVar[dict[str, int]] = {"classifier.weight": 0, "classifier.bias": 0}
@@ -303,10 +306,16 @@ class LocalMixing(nn.Module):
 
 
 class GlobalMixing(nn.Module):
-    """Self-attention over all columns: (N, D, w) to the same. What a letter is may show in how the others look."""
+    """Self-attention over all columns: (N, D, w) to the same. What a letter is may show in how the others look.
+
+    Raises:
+        UserError: the width is no multiple of the number of heads.
+    """
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__()
+        if width % heads:
+            raise UserError(f"--hidden is {width}: with the head mixer it must be a multiple of {heads}")
         self.heads = heads
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, 3 * width)

@@ -333,6 +333,12 @@ def test_numbers_that_make_no_sense_are_named(flag: str, value: object, train: C
     assert not result.out.exists()
 
 
+def test_a_width_that_attention_cannot_share_out_is_named(train: Callable) -> None:
+    result = train("--model", "mixer", "--init", "scratch", "--cpu", "--hidden", 130)
+    assert_one_sentence(result, "--hidden is 130", "multiple of 4")
+    assert not result.out.exists()
+
+
 @pytest.mark.parametrize("data", ["nowhere", "empty"])
 def test_data_that_is_not_there_is_one_sentence(data: str, train: Callable, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(main, "ROOT", tmp_path)
