@@ -79,9 +79,9 @@ class TrainConfig:
     """Go on with the run in `out` exactly where it was stopped, with the configuration saved there."""
 
     alphabet: str | None = None
-    """Characters to read, ranges allowed (`0-9a-z`); all characters of the training labels by default."""
+    """Characters to read, ranges allowed (`0-9a-z`); by default all characters of the labels, of every split."""
     max_length: int | None = None
-    """Longest text; the longest training label by default (slot heads only)."""
+    """Longest text (slot heads only); by default as long as the longest label, of every split."""
     image_size: tuple[int, int] | None = None
     """[height, width] of the network's input; chosen from the pictures' shapes by default."""
     height: int | None = None

@@ -245,7 +245,10 @@ def _stamp(source: str) -> list[Any]:
 
 
 def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
-    """Fill in what the user left open: from the weights to start from, the model's defaults, the training data.
+    """Fill in what the user left open: from the weights to start from, the model's defaults, the data.
+
+    The alphabet and the longest text are those of all labels, held-back ones too: that a character exists is known
+    beforehand, and a reading of a label that cannot be written would measure nothing.
 
     The input has the size that the starting weights are used to. Without such weights it keeps the pictures' shape: its
     height is the model's, its width follows the 95th percentile of their width over height, at most eight times the

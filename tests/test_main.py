@@ -404,14 +404,23 @@ def test_the_dataset_of_a_folder_is_made_anew_where_its_pictures_change(
     assert main.prepare_data(config) != first
 
 
-def labelled(tmp_path: Path, captchas: list[tuple[bytes, str]], texts: list[str]) -> Path:
-    """A dataset of pictures with labels of our own, all of them for training."""
+def labelled(tmp_path: Path, captchas: list[tuple[bytes, str]], texts: list[str], split: str = "100/0/0") -> Path:
+    """A dataset of pictures with labels of our own, all of them for training unless `split` says otherwise."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i, text in enumerate(texts):
         (folder / f"{text}_{i}.png").write_bytes(captchas[i][0])
-    make_dataset(DatasetConfig(sources=[str(folder)], out=str(tmp_path / "labelled"), split="100/0/0", workers=1))
+    make_dataset(DatasetConfig(sources=[str(folder)], out=str(tmp_path / "labelled"), split=split, workers=1))
     return tmp_path / "labelled"
+
+
+def test_alphabet_and_length_are_those_of_the_labels_of_every_split(
+    tmp_path: Path, captchas: list[tuple[bytes, str]]
+) -> None:
+    texts = [letter * count for count, letter in enumerate("abcdefgh", start=1)]
+    data = labelled(tmp_path, captchas, texts, split="4/2/2")
+    found = main.resolve_model_config(replace(TrainConfig(), model="resnet", init="scratch"), data)
+    assert (found.alphabet, found.max_length) == ("abcdefgh", 8)
 
 
 def test_labels_that_do_not_fit_are_named_before_the_first_step(
