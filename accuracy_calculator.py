@@ -217,7 +217,10 @@ def _shares(groups: dict[str, dict[str, float]]) -> str:
 
 
 def load_labelled(
-    data: str | Sequence[str], split: str | None = None, limit: int | None = None
+    data: str | Sequence[str],
+    split: str | None = None,
+    limit: int | None = None,
+    otherwise: str = "name another --split",
 ) -> tuple[Sequence[bytes], list[str], str]:
     """Encoded pictures and labels to measure on.
 
@@ -229,6 +232,7 @@ def load_labelled(
             dataset that main.py made last of what is in data/, and for that itself where there is none.
         split: `train`, `validation`, `test` or `all`; by default `test` of a dataset, and all of other sources.
         limit: at most this many, a seeded choice.
+        otherwise: what to do where the split is empty, for the message.
 
     Raises:
         UserError: there is no such split, or nothing in it.
@@ -251,7 +255,7 @@ def load_labelled(
             images += [pictures[i] for i in range(len(labels))]
             texts += labels
     if not texts:
-        raise UserError(f"{', '.join(sources)} holds no labelled pictures in its {chosen} split: name another --split")
+        raise UserError(f"{', '.join(sources)} holds no labelled pictures in its {chosen} split: {otherwise}")
     if limit is not None and limit < len(texts):
         places = sorted(random.Random(0).sample(range(len(texts)), limit))
         images, texts = [images[i] for i in places], [texts[i] for i in places]

@@ -130,7 +130,11 @@ def main() -> int:
         raise UserError(f"--out {out} would be an {config.format.upper()} file: give it a name that ends in .onnx")
     images: Sequence[ImageLike]
     if config.data:
-        images, _, _ = load_labelled(config.data, limit=PARITY_PICTURES)
+        images, _, _ = load_labelled(
+            config.data,
+            limit=PARITY_PICTURES,
+            otherwise="name a dataset with a test split, or pictures that are not split, as --data",
+        )
     else:
         images = list(find_images([ROOT / "examples"]))
     checked = out.with_name(f".{out.stem}.unchecked{out.suffix}")

@@ -17,9 +17,11 @@ from PIL import Image
 
 import export_model
 from common import ROOT, UserError
+from config import DatasetConfig
 from data_loader import build_transform
 from export_model import check_parity, export_onnx
 from image_io import open_image
+from make_dataset import make_dataset
 from model import build_model, load_model, read_metadata, save_checkpoint
 from predict import CaptchaPredictor
 
@@ -166,6 +168,15 @@ def test_a_file_that_fails_the_check_is_not_left_behind(
     assert code == 1
     assert "disagrees" in err and "Traceback" not in err
     assert [(path.name, path.read_bytes()) for path in out.parent.iterdir()] == [("reader.onnx", b"the last good one")]
+
+
+def test_a_dataset_without_a_test_split_is_one_sentence(
+    call: Callable, reader: Path, shards: Path, tmp_path: Path
+) -> None:
+    make_dataset(DatasetConfig(sources=[str(shards)], out=str(tmp_path / "data"), split="80/20/0", workers=1))
+    code, _, err = call(export_model, "--checkpoint", reader, "--data", tmp_path / "data", "--out", tmp_path / "o.onnx")
+    assert code == 1
+    assert "test split: name a dataset with a test split" in err and "--data" in err and "--split" not in err
 
 
 @pytest.mark.parametrize("checkpoint", ["none.safetensors", "weights.pt"])
