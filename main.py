@@ -922,8 +922,10 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         UserError: something the user can mend.
         Interrupted: stopped by Ctrl-C or SIGTERM, with the state saved.
     """
+    unused: list[str] = []
     if config.resume:
-        config = load_run_config(config)
+        given, config = config, load_run_config(config)
+        unused = unused_settings(given, config)
     elif config.out is None:
         config = dataclasses.replace(config, out=str(SAVED_MODELS / f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"))
     check_settings(config)
@@ -937,6 +939,8 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     )
     if not config.resume and (out / STATE_FILE).exists():
         raise UserError(f"{out} already holds a run: go on with it by --resume, or name another --out")
+    if unused:
+        accelerator.print(f"The run goes on with the settings saved in {out}; not used: {', '.join(unused)}.")
     torch.manual_seed(config.seed)
     # Machines may have disks of their own: one process of each prepares the data.
     with accelerator.main_process_first(), accelerator.local_main_process_first():
@@ -1036,6 +1040,15 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
     if values.get("image_size"):
         values["image_size"] = tuple(values["image_size"])
     return dataclasses.replace(TrainConfig(**values), out=config.out, resume=True)
+
+
+def unused_settings(given: TrainConfig, saved: TrainConfig) -> list[str]:
+    """What was asked for beside `--resume` and is not what the run was started with, as flags with their values.
+
+    A setting that was given its default cannot be told from one that was not given, and is not named.
+    """
+    asked, used, default = _plain(given), _plain(saved), _plain(TrainConfig())
+    return [f"--{key} {value}" for key, value in asked.items() if value not in (default[key], used[key])]
 
 
 def default_epochs(n: int, pretrained: bool) -> int:

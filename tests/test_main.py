@@ -1146,9 +1146,13 @@ def test_a_place_where_nothing_may_be_written_is_one_sentence(train: Callable, t
     assert_one_sentence(train(*SCRATCH, out=tmp_path / "file" / "run"), "cannot be written", "file/run")
 
 
-def test_the_saved_settings_win_when_resuming(train: Callable, finished: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_saved_settings_win_when_resuming(call: Callable, finished: SimpleNamespace, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
-    assert train("--resume", "--epochs", 9, "--seed", 3, out=copy).code == 0
+    code, stdout, stderr = call(main, "--resume", "--out", copy, "--epochs", 9, "--seed", 3, "--batch_size", 16)
+    assert code == 0, stderr
+    (told,) = [line for line in stdout.splitlines() if "not used" in line]
+    assert told.endswith("not used: --epochs 9, --seed 3.")
+    assert "not used" not in call(main, "--resume", "--out", copy)[1]
     assert timeless(copy) == timeless(finished.out)
 
 
