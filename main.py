@@ -545,7 +545,8 @@ class Trainer:
     """One training run: its parts, its place in the phases, and its state on disk.
 
     The place is (phase, epoch within the phase, step within the epoch). Order and augmentation depend on the seed and
-    the epoch alone and dropout's generator is saved, so a resumed run repeats an undisturbed one bit for bit.
+    the epoch alone and the generators of dropout are saved, so a resumed run repeats an undisturbed one bit for bit, if
+    it has as many processes. (Among more than two, sums of gradients may round in another order.)
     """
 
     def __init__(
@@ -581,8 +582,11 @@ class Trainer:
         return self.out / STATE_FILE
 
     def save_state(self) -> None:
-        """Write the state atomically: a kill at any moment leaves the last good one whole."""
+        """Write the state atomically: a kill at any moment leaves the last good one whole. All processes call it."""
         self.saved = time.monotonic()
+        # What a process draws depends on its share of the batches, so each has generators of its own.
+        cuda = [torch.cuda.get_rng_state(self.accelerator.device)] if self.accelerator.device.type == "cuda" else []
+        generators = gather_object([[torch.get_rng_state(), *cuda]])
         if not self.accelerator.is_main_process:
             return
         state = {
@@ -596,8 +600,8 @@ class Trainer:
             "averaged": self.averaged.state_dict() if self.averaged else None,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+            "generators": generators,
         }
         buffer = io.BytesIO()  # torch itself would report a full disk as a bug of its own
         torch.save(state, buffer)
@@ -628,9 +632,14 @@ class Trainer:
             return
         self.optimizer.load_state_dict(self.state["optimizer"])
         self.schedule.load_state_dict(self.state["schedule"])
-        torch.set_rng_state(self.state["rng"])
-        for device, rng in enumerate(self.state["cuda_rng"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(rng, device)
+        if self.accelerator.scaler and self.state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(self.state["scaler"])
+        # An older state has those of the main process alone.
+        generators = self.state.get("generators") or [[self.state["rng"], *self.state["cuda_rng"][:1]]]
+        rng, *cuda = generators[self.accelerator.process_index % len(generators)]
+        torch.set_rng_state(rng)
+        if cuda and self.accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(cuda[0], self.accelerator.device)
         self.state = None
 
     # -- the loop
@@ -724,7 +733,7 @@ class Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 stop = accelerator.check_trigger()
-                if stop or time.monotonic() - self.saved > SAVE_SECONDS:
+                if stop or self._save_is_due():
                     now = time.perf_counter()
                     self.seconds, started = self.seconds + now - started, now
                     self.save_state()
@@ -732,6 +741,11 @@ class Trainer:
                     raise Interrupted(str(self.out))
         self.seconds += time.perf_counter() - started
         self._end_epoch(phase, epoch)
+
+    def _save_is_due(self) -> bool:
+        """Whether the state is old, by the clock of any process: they save it together."""
+        due = torch.tensor(float(time.monotonic() - self.saved > SAVE_SECONDS), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(due, "sum"))
 
     def _waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The batches; adds up the time that they let the network wait."""
