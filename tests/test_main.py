@@ -1095,6 +1095,32 @@ def test_ctrl_c_within_an_epoch_says_how_to_go_on_and_loses_nothing(
     assert_same_run(out, undisturbed)
 
 
+def test_the_loss_scale_of_half_precision_is_resumed(
+    train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It grows with each step that does not overflow; on a CPU accelerate has none of its own."""
+    halfway, save, init = tmp_path / "halfway", main.Trainer.save_state, main.Accelerator.__init__
+
+    def scaling(accelerator: Accelerator, **settings: object) -> None:
+        init(accelerator, **settings)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=3)
+
+    def keep(trainer: main.Trainer) -> None:
+        save(trainer)
+        if (trainer.place["epoch"], trainer.place["step"]) == (1, 0):
+            shutil.copytree(trainer.out, halfway, dirs_exist_ok=True)
+
+    monkeypatch.setattr(main.Accelerator, "__init__", scaling)
+    monkeypatch.setattr(main.Trainer, "save_state", keep)
+    undisturbed = train(*SCRATCH, "--batch_size", 15, "--epochs", 2)
+    assert undisturbed.code == 0, undisturbed.stderr
+    resumed = train("--resume", out=halfway)
+    assert resumed.code == 0, resumed.stderr
+    scales = [torch.load(out / "state.pt", weights_only=True)["scaler"] for out in (undisturbed.out, halfway)]
+    assert scales[0]["scale"] == 8, "eight steps"
+    assert scales[0] == scales[1]
+
+
 def test_resuming_needs_a_run(train: Callable, call: Callable, tmp_path: Path, finished: SimpleNamespace) -> None:
     assert_one_sentence(train("--resume", out=tmp_path / "nowhere"), "no run to resume")
     code, _, stderr = call(main, "--resume")
@@ -1111,7 +1137,10 @@ def test_resuming_needs_a_run(train: Callable, call: Callable, tmp_path: Path, f
 def test_what_another_version_left_is_resumed_or_refused(train: Callable, finished: SimpleNamespace, tmp_path: Path):
     copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
     state = torch.load(copy / "state.pt", weights_only=True)
-    torch.save(state | {"running": state["running"][:3]}, copy / "state.pt")  # it did not measure waiting
+    # It did not measure waiting, and kept the generators of one process and no scale of the loss.
+    older = {key: value for key, value in state.items() if key not in ("generators", "scaler")}
+    older |= {"running": state["running"][:3], "rng": state["generators"][0][0], "cuda_rng": []}
+    torch.save(older, copy / "state.pt")
     assert train("--resume", out=copy).code == 0
     with (copy / "config.yaml").open("a") as file:
         file.write("magic: 3\n")
@@ -1172,36 +1201,41 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_run_whole(dataset: Path, tmp
 # Several processes, trackers
 
 
-def test_two_processes_train_as_one_and_go_on_where_one_stopped(
-    train: Callable, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_processes_train_as_one_and_go_on_where_they_stopped(
+    train: Callable, dataset: Path, tmp_path: Path
 ) -> None:
-    halfway, save = tmp_path / "halfway", main.Trainer.save_state
-
-    def keep(trainer: main.Trainer) -> None:
-        save(trainer)
-        if trainer.place == {"phase": 0, "epoch": 1, "step": 0}:
-            shutil.copytree(trainer.out, halfway)
-
-    monkeypatch.setattr(main.Trainer, "save_state", keep)
-    flags = [*SCRATCH, "--epochs", "2", "--dropout", "0", "--augment", "0", "--learning_rate", "1e-5"]
+    """Its two shares of a batch, of 8 and 7 pictures, draw dropout from generators that soon differ."""
+    out, halfway, keeping = tmp_path / "together", tmp_path / "halfway", tmp_path / "keeping.py"
+    keeping.write_text(
+        f"import shutil, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import main\n"
+        "save = main.Trainer.save_state\n"
+        "def keep(trainer):\n"
+        "    save(trainer)\n"
+        "    if trainer.accelerator.is_main_process and (trainer.place['epoch'], trainer.place['step']) == (1, 0):\n"
+        f"        shutil.copytree(trainer.out, {str(halfway)!r})\n"
+        "main.Trainer.save_state = keep\n"
+        "main.run(main.main)\n"
+    )
+    flags = [*SCRATCH, "--batch_size", 15, "--epochs", 2, "--dropout", 0.2, "--learning_rate", 0.003]
     alone = train(*flags)
-    out = tmp_path / "together"
     launcher = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
 
     def launch_two(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [*launcher.split(), "--dynamo_backend", "no", "--main_process_port", "0", ROOT / "main.py", *words]
+        command = [*launcher.split(), "--dynamo_backend", "no", "--main_process_port", "0", *words]
         return subprocess.run(
             [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=tmp_path, timeout=120
         )
 
-    result = launch_two(*flags, "--data", dataset, "--out", out, "--evaluate", "false")
-    resumed = launch_two("--resume", "--out", halfway)
+    result = launch_two(keeping, *flags, "--data", dataset, "--out", out, "--evaluate", "false")
+    assert result.returncode == 0, result.stderr
+    by_one = Path(shutil.copytree(halfway, tmp_path / "by-one"))
+    resumed = launch_two(ROOT / "main.py", "--resume", "--out", halfway)
     assert resumed.returncode == 0, resumed.stderr
     assert "Going on after epoch 1, step 0" in resumed.stdout
-    assert history(halfway)[0] == history(alone.out)[0]
-    for row in history(halfway)[1], history(out)[1]:
-        assert row["train_loss"] == pytest.approx(history(alone.out)[1]["train_loss"], rel=0.03)
-    assert result.returncode == 0, result.stderr
+    assert_same_run(halfway, out)
+    assert train("--resume", out=by_one).code == 0, "another number of processes"
+    assert history(by_one)[1]["train_loss"] == pytest.approx(history(out)[1]["train_loss"], rel=0.03)
     assert result.stdout.count("Phase whole") == 1, "one process speaks"
     assert "on cpu:0" in result.stdout, "two processes at work, not two runs"
     one, two = history(alone.out), history(out)
