@@ -387,6 +387,8 @@ def initialise(config: TrainConfig, model_config: ModelConfig) -> tuple[CaptchaM
     transfer = load_into(model, path)
     notes = [f"Starting from {path}: {len(transfer.shared)} characters known, {len(transfer.new)} new"]
     notes[0] += f" ({transfer.new})." if transfer.new else "."
+    if transfer.dropped and not config.alphabet:
+        notes.append(f"No longer read, for no label has them: {transfer.dropped} (--alphabet keeps them).")
     if transfer.fresh:
         notes.append(f"Starting anew, since the shapes differ: {', '.join(transfer.fresh)}.")
     head = not any(name.startswith("head.") for name in transfer.fresh)

@@ -692,11 +692,13 @@ class Transfer:
     Attributes:
         shared: characters whose rows were kept.
         new: characters that start from random rows.
+        dropped: characters of the checkpoint that the model does not read.
         fresh: names of parameters that start anew, since the checkpoint has none of their shape.
     """
 
     shared: str
     new: str
+    dropped: str
     fresh: tuple[str, ...]
 
 
@@ -745,7 +747,8 @@ def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
         else:
             fresh.append(name)
     characters = "".join(c for c in new_alphabet.characters if c not in old_alphabet)
-    return Transfer(shared="".join(shared), new=characters, fresh=tuple(fresh))
+    dropped = "".join(c for c in old_alphabet.characters if c not in new_alphabet)
+    return Transfer(shared="".join(shared), new=characters, dropped=dropped, fresh=tuple(fresh))
 
 
 def _same_but(a: Tensor, b: Tensor, axis: int) -> bool:

@@ -657,6 +657,7 @@ def test_starting_from_another_alphabet(train: Callable, tiny: Callable, tmp_pat
     result = train(*SMALL, "--init", path, "--frozen_epochs", 0, "--epochs", 1, "--learning_rate", 1e-9)
     assert result.code == 0, result.stderr
     assert "2 characters known, 2 new (ab)" in result.stdout
+    assert "No longer read, for no label has them: xy" in result.stdout
     rows = load_file(path)["head.classifier.weight"]
     mine = load_file(result.out / "last.safetensors")["head.classifier.weight"]
     for character in "cd":
