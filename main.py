@@ -983,6 +983,9 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         raise UserError("--other_height goes with one process: leave it out, or start main.py without accelerate")
     datasets = load_data(folder, model_config, seed=config.seed, augment=config.augment, limit=config.limit)
     check_feasible(model, datasets)
+    n, measured = len(datasets["train"]), config.evaluate and len(datasets["test"]) == 0
+    if measured and n < config.folds:
+        raise UserError(f"{n} labels cannot be measured in {config.folds} parts: lower --folds or add labels")
     accelerator.print(
         f"Data {folder}: {len(datasets['train']):,} train, {len(datasets['validation']):,} validation, "
         f"{len(datasets['test']):,} test. Alphabet of {len(model.alphabet)}: {model.alphabet.characters}\n"
@@ -1016,7 +1019,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         if accelerator.is_main_process and config.evaluate:
             result["report"] = finish_run(config, result, datasets)
             accelerator.log({f"test/{k}": v for k, v in _numbers(result["report"] or {}).items()})
-        if config.evaluate and config.folds and len(datasets["test"]) == 0:
+        if measured and config.folds:
             build = partial(initialise, config, model_config)
             result["report"] = cross_validate(config, build, phases, datasets["train"], accelerator)
         if accelerator.is_main_process and result.get("report"):
@@ -1135,13 +1138,13 @@ def cross_validate(
         and `share`: see `model.blend`.
 
     Raises:
-        UserError: fewer pictures than parts.
+        UserError: a part cannot be trained.
         Interrupted: asked to stop.
     """
     n, parts = len(dataset), config.folds
-    if n < parts:
-        raise UserError(f"{n} labels cannot be measured in {parts} parts: lower --folds or add labels")
     out = Path(str(config.out))
+    if config.resume and (out / "metrics.json").is_file():  # measured already, and the parts are gone
+        return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     order = np.random.default_rng((config.seed, parts)).permutation(n)
     texts: list[str] = []
     readings: dict[float, list[Prediction]] = {}
@@ -1208,7 +1211,9 @@ def _keep_blended(checkpoint: Path, start: CaptchaModel, share: float) -> None:
     tuned.load_state_dict(blend(start, tuned, share))
     provenance = metadata["provenance"] | {"share": share}
     save_checkpoint(tuned, checkpoint, metrics=metadata["metrics"], provenance=provenance)
-    print(f"Weights a share of {share:g} of the way from where they started: that read new pictures best.")
+    print(
+        f"The weights kept lie {share:g} of the way from the first to the last: these read the held-out pictures best."
+    )
 
 
 def describe_expectation(report: dict[str, Any]) -> str:

@@ -946,9 +946,16 @@ def test_weights_are_kept_the_share_of_the_way_that_reads_best(
     expected = blend(start, end, 0.5)
     assert all(torch.allclose(between.state_dict()[name], value, atol=1e-6) for name, value in expected.items())
     assert read_metadata(half.out / "best.safetensors")["provenance"]["share"] == 0.5
-    assert train("--resume", out=half.out).code == 0, "once is enough"
+    resumed = train("--resume", out=half.out)
+    assert resumed.code == 0 and "Expect " in resumed.stdout and "Measuring, part" not in resumed.stdout
     again = load_model(half.out / "best.safetensors").state_dict()
     assert all(torch.equal(again[name], value) for name, value in between.state_dict().items())
+
+
+def test_more_parts_than_labels_are_refused_before_the_training(train: Callable, all_labels: Path) -> None:
+    result = train(*FOLDS, "--folds", 91, data=all_labels)
+    assert_one_sentence(result, "90 labels cannot be measured in 91 parts")
+    assert not (result.out / "best.safetensors").exists()
 
 
 def test_measuring_goes_on_where_it_was_stopped(train: Callable, all_labels: Path, monkeypatch) -> None:
