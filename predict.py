@@ -394,7 +394,7 @@ def predict_captcha(image: ImageLike, predictor: CaptchaPredictor) -> Prediction
     return predictor.predict([image])[0]
 
 
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
+def find_images(paths: Sequence[str | Path]) -> list[Path]:
     """The files named, and every image below the folders named, sorted.
 
     Raises:
@@ -410,9 +410,10 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
         else:
             raise UserError(f"{path} does not exist: check the name")
     if not found:
-        raise UserError(
-            f"there is no image in {', '.join(map(str, paths))}: PNG, JPEG, GIF, BMP, WebP and TIFF are read"
-        )
+        where = ", ".join(map(str, paths))
+        if any(path.is_dir() and next(path.rglob("*.parquet"), None) for path in map(Path, paths)):
+            raise UserError(f"there is no image in {where} but parquet shards: name --out FOLDER to read these into")
+        raise UserError(f"there is no image in {where}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
     return found
 
 

@@ -249,6 +249,13 @@ def test_the_checkpoint_is_found(reader: Path, tmp_path: Path) -> None:
     assert CaptchaPredictor(tmp_path, threads=1).path == tmp_path / "best.safetensors"
 
 
+def test_shards_are_told_from_nothing(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="parquet shards: name --out FOLDER"):
+        find_images([shards])
+    with pytest.raises(UserError, match="WebP and TIFF are read"):
+        find_images([tmp_path])
+
+
 @pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
 def test_names_that_are_no_unicode_are_spelt_out(exported: Path, tmp_path: Path) -> None:
     bars().save(tmp_path / "bars.png")
