@@ -34,6 +34,7 @@ from common import (
     available_cores,
     parse_config,
     printable,
+    quicker,
     run,
     write_atomically,
     write_text,
@@ -262,7 +263,9 @@ def _agreed(readings: Sequence[Prediction]) -> Prediction:
     total = dict.fromkeys((reading.text for reading in readings), 0.0)
     if len(total) > 1:
         for reading in readings:
-            for text, p in zip(total, reading.codec.probabilities(reading.log_probs, total), strict=True):
+            total[reading.text] += reading.confidence
+            others = [text for text in total if text != reading.text]
+            for text, p in zip(others, reading.codec.probabilities(reading.log_probs, others), strict=True):
                 total[text] += p
     return max(readings, key=lambda reading: (total[reading.text], reading.confidence))
 
@@ -367,8 +370,7 @@ def _read_as(prediction: Prediction, text: str) -> Prediction:
 def find_checkpoint(checkpoint: str | Path | None, device: str | None) -> Path:
     """The file that `CaptchaPredictor` reads with: see there."""
     if checkpoint is None:
-        exported = DEFAULT_CHECKPOINT.with_suffix(".onnx")
-        return exported if device is None and exported.is_file() else DEFAULT_CHECKPOINT
+        return quicker(DEFAULT_CHECKPOINT) if device is None else DEFAULT_CHECKPOINT
     path = Path(checkpoint)
     return path / "best.safetensors" if path.is_dir() else path
 

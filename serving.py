@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from common import DEFAULT_CHECKPOINT, SAVED_MODELS, UserError, available_cores
+from common import DEFAULT_CHECKPOINT, SAVED_MODELS, UserError, available_cores, quicker
 from image_io import FORMATS, IMAGE_SUFFIXES, NotAPictureError, TooManyPixelsError, open_image
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Models:
         self, folder: str | Path = SAVED_MODELS, checkpoint: str | Path | None = None, threads: int | None = None
     ) -> None:
         self.folder, self.threads = Path(folder), threads
-        self.first = Path(checkpoint) if checkpoint is not None else _shipped(self.folder)
+        self.first = Path(checkpoint) if checkpoint is not None else quicker(self.folder / DEFAULT_CHECKPOINT.name)
         if not self.first.is_file():
             hint = "check the name" if checkpoint is not None else "train one with main.py, or name one by --checkpoint"
             raise UserError(f"there is no checkpoint {self.first}: {hint}")
@@ -171,16 +171,6 @@ class Models:
     def loaded(self) -> int:
         """How many models are in memory."""
         return len(self._loaded)
-
-
-def _shipped(folder: Path) -> Path:
-    weights = folder / DEFAULT_CHECKPOINT.name
-    exported = weights.with_suffix(".onnx")
-    if not exported.is_file():
-        return weights
-    # Weights trained anew and not yet exported must not be hidden by the old export.
-    newer = weights.is_file() and weights.stat().st_mtime > exported.stat().st_mtime + 60
-    return weights if newer else exported
 
 
 # --------------------------------------------------------------------------------------------------------------------
