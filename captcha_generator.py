@@ -33,7 +33,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import chain, islice, pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -57,7 +57,7 @@ ROW_GROUP = 256  # pictures per parquet row group: about what the writing proces
 CHUNK = 64  # pictures per task of a worker
 GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 3  # part of the settings in each shard: raise it when the same settings would draw other pictures
+FORMAT = 4  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,12 @@ class Glyph:
     x: int
     y: int
     ink: int
+
+    @cached_property
+    def reach(self) -> tuple[int, int]:
+        """From the base line to the top and to the bottom of the character, rows downwards (negative: above)."""
+        rows = np.flatnonzero(self.mask.max(axis=1) > 60)
+        return (self.y + int(rows[0]), self.y + int(rows[-1]) + 1) if len(rows) else (self.y, self.y)
 
 
 @lru_cache(maxsize=256)
@@ -516,19 +522,26 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
         if style.effect == "shadow":
             shift = (rng.choice((-1, 1)) * rng.uniform(0.04, 0.1) * size, rng.uniform(0.03, 0.1) * size)
     colour = _colour(rng, style.text_level, style.text_tint, channels)
+    slant = rng.uniform(-style.slant, style.slant) if style.slant else 0.0
+    even = bool(style.even) and rng.random() < style.even
     pen = left
     for i, glyph in enumerate(word.glyphs):
         if style.colour_per_letter:
             colour = _colour(rng, style.text_level, style.text_tint, channels)
         angle = math.radians(rng.uniform(-style.rotation, style.rotation))
-        lean = rng.uniform(-style.shear, style.shear)
+        lean = rng.uniform(-style.shear, style.shear) + slant
         drop = rng.uniform(-style.bounce, style.bounce) * size
         grow = 1 + rng.uniform(-style.size_jitter, style.size_jitter) if style.size_jitter else 1.0
-        scale = (scale_x * grow, scale_y * grow)
+        scale, line = (scale_x * grow, scale_y * grow), baseline + drop
+        if even:
+            above, under = glyph.reach
+            taller = min(0.73 * word.size / word.scale / max(under - above, 1), 3.0)
+            scale = (scale[0], scale[1] * taller)
+            line -= under * scale[1]
         if word.rims:
-            place = (pen + shift[0], baseline + drop + shift[1])
+            place = (pen + shift[0], line + shift[1])
             _draw_glyph(canvas, word.rims[i], place, scale, angle, lean, below, style.antialias)
-        _draw_glyph(canvas, glyph, (pen, baseline + drop), scale, angle, lean, colour, style.antialias)
+        _draw_glyph(canvas, glyph, (pen, line), scale, angle, lean, colour, style.antialias)
         pen += glyph.ink * scale_x + gap
     return left, baseline - 0.73 * size, pen - gap, baseline
 
@@ -954,6 +967,8 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
         _draw_line_clutter(canvas, rng, style)
     if style.negatives[1]:
         _invert_shapes(canvas, rng, style)
+    if style.frame[1]:
+        _draw_frame(canvas, rng, style)
     return _finish(canvas, rng, style)
 
 
@@ -963,6 +978,14 @@ def _draw_line_clutter(canvas: np.ndarray, rng: random.Random, style: Style) -> 
         _draw_strokes(canvas, rng, style)
     if style.grid[1]:
         _draw_lattice(canvas, rng, style)
+
+
+def _draw_frame(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
+    height, width, channels = canvas.shape
+    thickness = round(rng.uniform(*style.frame))
+    colour = _colour(rng, style.line_level, style.line_tint, channels)
+    for i in range(thickness):
+        cv2.rectangle(canvas, (i, i), (width - 1 - i, height - 1 - i), colour, 1)
 
 
 def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:

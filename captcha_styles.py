@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -71,6 +71,10 @@ class Style:
     """Letters turn by up to this many degrees either way."""
     shear: float = 0.15
     """Letters lean by up to this part of their height either way."""
+    slant: float = 0
+    """All letters of a word lean by up to this part of their height, to the same side."""
+    even: float = 0
+    """Probability that all letters of a word are stretched to the height of a capital."""
     stretch: Range = (0.9, 1.1)
     """Width of the letters against what the font says."""
     spacing: Range = (0.02, 0.12)
@@ -123,6 +127,8 @@ class Style:
     """Number of such strokes through the first letter or the last one, in the letters' colour."""
     grid: Range = (0, 0)
     """Pixels between the lines of a lattice; 0: none."""
+    frame: Range = (0, 0)
+    """Thickness in pixels of a frame around the picture, of a colour as lines have."""
     shapes: Range = (0, 0)
     """Number of rectangles, ellipses and polygons below the text, filled or in outline."""
     shape_level: Range = (140, 255)
@@ -382,7 +388,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
     tidy = rng.random() < 0.4  # most libraries leave it at letters, lines and a warp
     # Many thick lines would leave nothing to read.
     thickest = max(1.0, height * (0.03 if line == "grid" else min(0.07, 0.12 / most_lines)))
-    return Style(
+    style = Style(
         height=(height, height),
         width=(round(height * aspect), round(height * aspect)),
         mode="RGBA" if background == "clear" else "L" if rng.random() < 0.15 else "RGB",
@@ -433,9 +439,23 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         jpeg=(lambda low: (low, min(95, low + 30)))(rng.randint(12, 80)) if rng.random() < 0.3 else None,
         strokes=_up_to(rng, 0.1 if tidy else 0.3, 6),
         hooks=_up_to(rng, 0.15 if tidy else 0.3, 3),
+        slant=rng.uniform(0.15, 0.5) if rng.random() < 0.15 else 0,
+        even=1 if rng.random() < 0.12 else 0,
+        frame=_around(rng, 1, max(1.5, height * 0.05)) if rng.random() < 0.12 else (0, 0),
         **colours,
         **warps,
-    ), (effect, background, warp, line, layout)
+    )
+    if line == "straight" and rng.random() < 0.3:  # instead of a few lines that are seen, dozens that are hardly seen
+        low, high = colours["background_level"]
+        style = replace(
+            style,
+            lines=_around(rng, 10, 80),
+            line_width=(1, 1),
+            line_level=(max(0.0, low - 60), low) if low > 127 else (high, min(255.0, high + 60)),
+            line_tint=rng.choice([0.2, 0.6, 1.0]),
+            lines_above=rng.choice([0.0, 0.0, 0.0, 1.0]),
+        )
+    return style, (effect, background, warp, line, layout)
 
 
 def _weighted(rng: random.Random, bands: list[tuple[float, float, float]]) -> float:

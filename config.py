@@ -38,6 +38,9 @@ class ModelConfig:
     resize: ResizeName = "pad"
     """How a picture comes to `image_size`: cut to its contents and as wide as they are, cut and stretched, padded in
     its shape, stretched, or padded to a square."""
+    normalise: bool = False
+    """Pictures are brought to dark letters on a light ground at full contrast, without a frame, and the margin that is
+    left around their contents may lie beyond their edges."""
     head: HeadName = "ctc"
     """One class per step along the width, for CTC: `ctc` (BiLSTM) or `mixer` (convolution and attention). One class
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
@@ -96,6 +99,9 @@ class TrainConfig:
     """`pad` keeps the picture's shape, `stretch` does not, `content` cuts off empty borders and stretches the rest,
     `natural` cuts them off and gives wide contents a wide input (for networks that read along the width), `square` pads
     to a square. Default: the model's own."""
+    normalise: bool | None = None
+    """Bring pictures to dark letters on a light ground at full contrast, without a frame, and leave a margin around
+    their contents that may lie beyond their edges. Default: the model's own."""
     head: HeadName | None = None
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None

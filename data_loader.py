@@ -112,17 +112,79 @@ def pad_to_square(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 EDGE = 20  # brightness levels between neighbours; JPEG's traces and faint grain stay below
+SAMPLED = 64  # rows, and twice as many columns, at most, by which the tones of a picture are judged
+RARE = 0.004  # part of these samples that may be cut off at each end of the scale
+STRONGEST = 8.0  # times the contrast that a faint picture is given: with more, its noise would be all there is
+FRAME = 0.2  # part of each side that a frame may take
+BEYOND = 0.1  # part of the height by which a margin may lie outside of the picture
+
+
+def normalise(pixels: np.ndarray) -> np.ndarray:
+    """A picture (H, W, C) uint8 as dark letters on a light ground, at full contrast and without its frame.
+
+    All channels are changed alike, so that colours that differ go on doing so. Light letters on dark are inverted: the
+    ground is where most pixels are, and letters and lines lie to one side of it.
+    """
+    pixels = _without_frame(pixels)
+    height, width, channels = pixels.shape
+    samples = pixels[:: -(-height // SAMPLED), :: -(-width // (2 * SAMPLED))].reshape(-1, channels)
+    counts = np.array([np.bincount(samples[:, c], minlength=256) for c in range(channels)]).cumsum(axis=1)
+    ground = np.array([np.searchsorted(row, len(samples) / 2) for row in counts], dtype=np.int16)
+    total = counts.sum(axis=0)
+    low, high = np.searchsorted(total, [RARE * total[-1] + 0.5, (1 - RARE) * total[-1]])
+    away = samples - ground
+    far = np.abs(away).max(axis=1)
+    light_letters = away[far >= max(int(far.max()) // 2, 1)].sum() > 0
+    gain = min(255 / max(high - low, 1), STRONGEST)
+    levels = ((high - _LEVELS) if light_letters else (_LEVELS - low)) * gain
+    levels += (255 - (high - low) * gain) / 2  # a gain at its limit: in the middle of the scale
+    return cv2.LUT(pixels, np.clip(np.rint(levels), 0, 255).astype(np.uint8)).reshape(pixels.shape)
+
+
+_LEVELS = np.arange(256)
+
+
+def _without_frame(pixels: np.ndarray) -> np.ndarray:
+    """The same picture, with the lines along its sides that are of one colour, and not the ground's, painted over."""
+    height, width, _ = pixels.shape
+    top, bottom = (_frame_lines(lines) for lines in (pixels, pixels[::-1]))
+    inner = pixels[top : height - bottom].transpose(1, 0, 2)
+    left, right = (_frame_lines(lines) for lines in (inner, inner[::-1]))
+    if not top + bottom + left + right:
+        return pixels
+    inner = pixels[top : height - bottom, left : width - right]
+    return cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_REPLICATE).reshape(pixels.shape)
+
+
+def _frame_lines(lines: np.ndarray) -> int:
+    """How many of the first lines (H, W, C) are a frame: of one colour, and what follows is of another."""
+    count, length, _ = lines.shape
+    few = lines[: int(FRAME * count) + 1, :: -(-length // SAMPLED)].astype(np.int16)
+    colours = np.sort(few, axis=1)[:, few.shape[1] // 2]
+    jumps = np.abs(colours - colours[0]).max(axis=1) > EDGE
+    width = int(jumps.argmax())
+    if not width or (np.abs(few[:width] - colours[0]).max(axis=2) <= EDGE).mean(axis=1).min() < 0.9:
+        return 0
+    middle = lines[count // 4 : count - count // 4 : 2, :: -(-length // SAMPLED)].reshape(-1, lines.shape[2])
+    ground = np.sort(middle, axis=0)[len(middle) // 2].astype(np.int16)
+    return width if np.abs(colours[width] - ground).max() < np.abs(colours[0] - ground).max() else 0
+
+
 OUTSIDE = (0.02, 0.01)  # part of the edges that may be cut off on each side, of rows and of columns: specks, ends
 LARGEST_SIDE = 1024  # a larger picture is searched for edges in a small copy
 THICK = 0.25  # part of the edges that is left of letters where lines and specks of one pixel are wiped out
 
 
-def content_box(pixels: np.ndarray) -> tuple[int, int, int, int]:
+def content_box(pixels: np.ndarray, beyond: bool = False) -> tuple[int, int, int, int]:
     """Where a picture (H, W, C) has its contents: (left, top, right, bottom) in pixels, right and bottom exclusive.
 
     The box holds nearly all of the edges and a margin. Above and below, thin lines do not count where letters are
     thicker: they would make the letters small. A picture whose noise or texture has edges everywhere is all contents;
     one without edges, too.
+
+    Args:
+        pixels: of the picture.
+        beyond: the margin may lie outside of the picture, by up to a tenth of its height.
     """
     height, width, _ = pixels.shape
     shrink = max(1.0, max(height, width) / LARGEST_SIDE)
@@ -141,11 +203,12 @@ def content_box(pixels: np.ndarray) -> tuple[int, int, int, int]:
     (top, bottom), (left, right) = ends
     above = 0.1 * (bottom - top)
     beside = 2 * above
+    outside = int(BEYOND * height) if beyond else 0
     return (
-        max(0, int(left - beside)),
-        max(0, int(top - above)),
-        min(width, math.ceil(right + beside)),
-        min(height, math.ceil(bottom + above)),
+        max(-outside, math.floor(left - beside)),
+        max(-outside, math.floor(top - above)),
+        min(width + outside, math.ceil(right + beside)),
+        min(height + outside, math.ceil(bottom + above)),
     )
 
 
@@ -176,7 +239,13 @@ def _cut(
     pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int], natural: bool = False
 ) -> np.ndarray:
     left, top, right, bottom = box
-    return _resize(pixels[top:bottom, left:right], size[0], natural_width(box, size) if natural else size[1])
+    height, width = pixels.shape[:2]
+    part = pixels[max(top, 0) : bottom, max(left, 0) : right]
+    missing = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    if any(missing):
+        part = cv2.copyMakeBorder(part, *missing, cv2.BORDER_CONSTANT, value=border_colour(pixels))
+        part = part.reshape(*part.shape[:2], pixels.shape[2])
+    return _resize(part, size[0], natural_width(box, size) if natural else size[1])
 
 
 WIDEST = 2.5  # times the least width
@@ -279,6 +348,7 @@ class CaptchaTransform:
         self.resize = config.resize
         self.strength = strength if train else 0.0
         self.natural = self.resize == "natural"
+        self.normalise = config.normalise
         self.widest = _widest(self.size) if self.natural else self.size[1]
 
     def at(self, height: int) -> CaptchaTransform:
@@ -290,16 +360,18 @@ class CaptchaTransform:
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """RGB picture to (H, W, C) uint8; W differs from picture to picture with `resize: natural`."""
-        return RESIZERS[self.resize](self._pixels(image), self.size)
+        whole = self._pixels(image)
+        return self._cut(whole) if self.resize in CUT else RESIZERS[self.resize](whole, self.size)
 
     def view(self, image: Image.Image) -> View:
         """RGB picture to the network's input, with what it takes to look at a part of it more closely."""
         whole = self._pixels(image)
         height, width = whole.shape[:2]
-        box = seen_box(whole, self.resize, self.size)
         if self.resize in CUT:
-            pixels = _cut(whole, box, self.size, self.natural)  # type: ignore[arg-type]
+            box = content_box(whole, self.normalise)
+            pixels = _cut(whole, box, self.size, self.natural)
         else:
+            box = seen_box(whole, self.resize, self.size)
             pixels = RESIZERS[self.resize](whole, self.size)
         shrink = max(1.0, height / (COPY * self.size[0]), width / (COPY * self.size[1]))
         copy = _resize(whole, max(1, round(height / shrink)), max(1, round(width / shrink)))
@@ -317,7 +389,7 @@ class CaptchaTransform:
         part = view.copy[:, first:last]
         if part.shape[1] < LEAST_PART:
             return None
-        cut = content_box(part)
+        cut = content_box(part, self.normalise)
         inner_left, top, inner_right, bottom = cut
         box = ((first + inner_left) * across, top * down, (first + inner_right) * across, bottom * down)
         return View(self.finish(_cut(part, cut, self.size, self.natural)), box, view.copy, view.scale)
@@ -328,7 +400,11 @@ class CaptchaTransform:
         return _cut(pixels, (0, 0, width, height), self.size, self.natural)
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
+        pixels = np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
+        return normalise(pixels) if self.normalise else pixels
+
+    def _cut(self, whole: np.ndarray) -> np.ndarray:
+        return _cut(whole, content_box(whole, self.normalise), self.size, self.natural)
 
     def augment(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A small affine warp, other colours, brightness, contrast, now and then blur or noise; (H, W, C) uint8.

@@ -286,6 +286,7 @@ def resolve_model_config(config: TrainConfig, folder: Path) -> ModelConfig:
         other_height=config.other_height,
         channels=config.channels or (start or defaults).channels,
         resize=resize,
+        normalise=(start or defaults).normalise if config.normalise is None else config.normalise,
         head=head,
         backbone=config.backbone or (start or defaults).backbone,
         hidden=config.hidden or (start or defaults).hidden,
@@ -406,7 +407,7 @@ def load_teacher(config: TrainConfig, model: CaptchaModel) -> CaptchaModel | Non
     device = next(model.parameters()).device
     teacher = load_model(config.teacher, device).to(memory_format=torch.channels_last)
     set_requires_grad(teacher, False)
-    for name in ("alphabet", "image_size", "channels", "resize"):
+    for name in ("alphabet", "image_size", "channels", "resize", "normalise"):
         theirs, ours = (getattr(m.config, name) for m in (teacher, model))
         if theirs != ours:
             raise UserError(f"--teacher {config.teacher} has the {name} {theirs!r}, this run {ours!r}: make them one")

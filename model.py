@@ -42,10 +42,11 @@ class Defaults:
     height: int
     hidden: int
     resize: ResizeName = "pad"
+    normalise: bool = False
 
 
 MODELS: dict[str, Defaults] = {
-    "mixer": Defaults("residual-wide", "mixer", channels=3, height=32, hidden=160, resize="natural"),
+    "mixer": Defaults("residual-wide", "mixer", channels=3, height=32, hidden=160, resize="natural", normalise=True),
     "crnn": Defaults("residual", "ctc", channels=1, height=48, hidden=128),
     "efficientnet": Defaults("efficientnet-b0", "slots", channels=3, height=48, hidden=256),
     "resnet": Defaults("resnet18", "positions", channels=3, height=48, hidden=256),
@@ -620,7 +621,13 @@ def save_checkpoint(
         "format": CHECKPOINT_FORMAT,
         "model": json.dumps(dataclasses.asdict(config)),
         "preprocess": json.dumps(
-            {"image_size": config.image_size, "channels": config.channels, "resize": config.resize, "range": [0, 255]}
+            {
+                "image_size": config.image_size,
+                "channels": config.channels,
+                "resize": config.resize,
+                "normalise": config.normalise,
+                "range": [0, 255],
+            }
         ),
         "metrics": json.dumps(metrics or {}),
         "provenance": json.dumps(provenance or {}, default=str),

@@ -511,7 +511,8 @@ def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str) -> 
         (
             "Input",
             f"{width} × {height} pixels, {'grey' if model.get('channels', 1) == 1 else 'colour'}, "
-            f"{text(RESIZES.get(model.get('resize', 'pad'), model.get('resize')))}",
+            f"{text(RESIZES.get(model.get('resize', 'pad'), model.get('resize')))}"
+            f"{', brought to dark letters on a light ground' if model.get('normalise') else ''}",
         ),
         ("File", f"{path.suffix[1:]}, {path.stat().st_size / 1e6:.1f} MB"),
     ]

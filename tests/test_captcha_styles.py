@@ -122,6 +122,9 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
         {"grid": (12, 12)},
         {"strokes": (4, 4)},
         {"hooks": (2, 2)},
+        {"frame": (2, 2)},
+        {"slant": 0.4},
+        {"even": 1},
         {"decoys": (12, 12)},
         {"negatives": (3, 3)},
         {"tilt": 8},
@@ -182,6 +185,46 @@ def test_hooks_lie_at_the_ends_of_the_word(left: float) -> None:
             ends.add(bool(last))
             assert np.abs(hook - word[-1 if last else 0]).max() <= 30
     assert ends == {False, True}
+
+
+def test_a_frame_is_as_thick_as_told_and_lies_along_the_sides() -> None:
+    style = replace(PLAIN, background_level=(255, 255), background_tint=0, line_level=(0, 0), line_tint=0)
+    plain, framed = draw(style, "H"), draw(replace(style, frame=(3, 3)), "H")
+    inside = np.s_[3:-3, 3:-3]
+    assert np.array_equal(plain[inside], framed[inside])
+    framed[inside] = 0
+    assert (framed == 0).all()
+
+
+def test_letters_of_a_slanting_word_lean_to_one_side() -> None:
+    """Of an upright bar, how far its upper half lies to the right of the lower one; up to 0.4 of the height."""
+    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), colour_per_letter=False)
+    style = replace(style, slant=0.5, spread=True, fonts=("DejaVuSans.ttf",))
+    words = []
+    for seed in range(20):
+        dark = draw(style, "IIII", seed).min(2) < 100
+        rows, _ = np.nonzero(dark)
+        top, bottom = rows.min(), rows.max()
+        leans = []
+        for letter in np.split(dark, 4, axis=1):
+            ends = [np.flatnonzero(letter[r]).mean() for r in (top + 3, bottom - 3)]
+            leans.append((ends[0] - ends[1]) / (bottom - top))
+        assert np.ptp(leans) < 0.1
+        words.append(np.mean(leans))
+    assert min(words) < -0.2 and max(words) > 0.2 and max(np.abs(words)) < 0.6
+
+
+def test_even_letters_are_as_high_as_capitals() -> None:
+    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(0, 0), rotation=0, shear=0, bounce=0, text_size=(0.6, 0.6), spread=True, even=1)
+    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False)
+    heights = [
+        np.ptp(np.nonzero((letter.min(2) < 128).any(1))[0]) + 1 for letter in np.split(draw(style, "Hxgpo"), 5, axis=1)
+    ]
+    assert max(heights) - min(heights) <= 3
+    uneven = draw(replace(style, even=0), "Hxgpo")
+    assert np.ptp([np.ptp(np.nonzero((x.min(2) < 128).any(1))[0]) for x in np.split(uneven, 5, axis=1)]) > 8
 
 
 def test_levels_are_as_few_as_asked_for() -> None:

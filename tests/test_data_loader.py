@@ -38,6 +38,7 @@ from data_loader import (
     crop_and_stretch,
     load_data,
     load_split,
+    normalise,
     pad_and_resize,
     stretch,
 )
@@ -213,6 +214,94 @@ def test_letters_of_thin_lines_alone_are_contents() -> None:
     _, top, _, bottom = content_box(pixels)
     assert 34 <= top <= 40
     assert 60 < bottom <= 66
+
+
+def plain_word() -> np.ndarray:
+    """A black and a blue word of bars on nearly white, (60, 200, 3)."""
+    pixels = np.full((60, 200, 3), 245, dtype=np.uint8)
+    for left in range(50, 150, 20):
+        pixels[20:45, left : left + 8] = (0, 0, 0) if left < 100 else (0, 0, 160)
+    return pixels
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [lambda p: 255 - p, lambda p: (p * 0.3 + 150).astype(np.uint8), lambda p: (60 - p * 0.2).astype(np.uint8)],
+    ids=["light on dark", "pale", "pale on dark"],
+)
+def test_a_normalised_picture_is_dark_on_light_at_full_contrast(shown: Callable[[np.ndarray], np.ndarray]) -> None:
+    word = plain_word()
+    out = normalise(shown(word))
+    assert (out[5, 5] >= 250).all(), "the ground is white"
+    assert (out[30, 52] <= 5).all(), "the darkest letters are black"
+    assert np.abs(out.astype(int) - normalise(word)).max() <= 8
+    blue = out[30, 112].astype(int)
+    assert blue[2] - blue[0] > 120, "colours that differ go on differing"
+    assert np.abs(normalise(out).astype(int) - out).max() <= 2, "there is nothing more to do"
+
+
+@pytest.mark.parametrize("height", [1, 2, 7, 300])
+@pytest.mark.parametrize("width", [1, 3, 500])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_any_size_are_normalised(height: int, width: int, channels: int) -> None:
+    flat = np.full((height, width, channels), 90, dtype=np.uint8)
+    assert len(np.unique(normalise(flat))) == 1
+    grain = np.random.default_rng(0).integers(0, 256, flat.shape, dtype=np.uint8)
+    assert normalise(grain).shape == flat.shape
+
+
+def test_faint_noise_does_not_become_a_picture() -> None:
+    noise = np.random.default_rng(0).integers(100, 103, (60, 160, 3), dtype=np.uint8)
+    assert np.ptp(normalise(noise)) <= 3 * 8
+
+
+@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("colour", [(0, 0, 0), (120, 120, 160), (255, 0, 0)])
+@pytest.mark.parametrize("sides", ["all", "below", "right"])
+def test_a_frame_is_painted_over(width: int, colour: tuple[int, int, int], sides: str) -> None:
+    framed, bare = plain_word(), normalise(plain_word())
+    framed[-width:] = colour if sides != "right" else framed[-width:]
+    framed[:, -width:] = colour if sides != "below" else framed[:, -width:]
+    if sides == "all":
+        framed[:width] = framed[:, :width] = colour
+    assert np.array_equal(normalise(framed), bare)
+
+
+def test_a_ground_that_changes_and_letters_at_the_edge_are_no_frame() -> None:
+    sloping = np.linspace(255, 90, 60).astype(np.uint8)[:, None, None].repeat(200, 1).repeat(3, 2)
+    high_letters = plain_word()
+    high_letters[0:12, 10:190:20] = 0
+    striped = plain_word()
+    striped[:15] = (200, 200, 120)
+    for pixels in (sloping, high_letters, striped):
+        out = normalise(np.ascontiguousarray(pixels))
+        assert len(np.unique(out[:15], axis=0)) > 1 or np.abs(out[0, 0].astype(int) - out[20, 0]).max() > 20
+
+
+def test_letters_at_the_edge_get_a_margin_in_the_grounds_colour() -> None:
+    pixels = np.full((40, 160, 3), 250, dtype=np.uint8)
+    pixels[:, 20:28] = pixels[:, 80:88] = pixels[:, 140:148] = 0
+    left, top, right, bottom = content_box(pixels, beyond=True)
+    assert top == -4 and bottom == 44, "a tenth of the height above and below"
+    assert 0 <= left < 20 and 148 < right <= 160
+    transform = build_transform(config(resize="natural", image_size=(48, 192), normalise=True))
+    view = transform.view(Image.fromarray(pixels))
+    assert view.box == (left, top, right, bottom)
+    assert (view.pixels[:, :3] > 250).all() and (view.pixels[:, -3:] > 250).all()
+    assert (view.pixels[:, 6:-6].min(axis=0) < 10).any(axis=1).all()
+    assert np.array_equal(view.pixels, transform(Image.fromarray(pixels)))
+
+
+def test_light_letters_in_a_frame_give_the_input_of_dark_ones_alone() -> None:
+    transform = build_transform(config(resize="natural", image_size=(32, 128), normalise=True))
+    dark, light = plain_word(), 255 - plain_word()
+    light[:2] = light[-2:] = light[:, :2] = light[:, -2:] = 200
+    dark[..., 2], light[..., 2] = dark[..., 0], light[..., 0]  # grey: inverted colours are others
+    views = [transform.view(Image.fromarray(pixels)) for pixels in (dark, light)]
+    assert np.abs(views[0].pixels.astype(int) - views[1].pixels).max() <= 4
+    near = [transform.closer(view, 0.2, 0.6) for view in views]
+    assert near[0] is not None and near[1] is not None
+    assert np.abs(near[0].pixels.astype(int) - near[1].pixels).max() <= 4
 
 
 def test_a_picture_that_is_all_contents_or_has_none_stays_whole() -> None:
