@@ -44,7 +44,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from captcha_styles import MIXED, STYLES, Effect, Range, Style, get_style, style_names
+from captcha_styles import MIXED, STYLES, Effect, Range, Relief, Style, get_style, style_names
 from codec import Alphabet
 from common import UserError, available_cores, clear_leftovers, parse_config, run, write_atomically
 from config import ALPHANUMERIC, GeneratorConfig
@@ -57,7 +57,7 @@ ROW_GROUP = 256  # pictures per parquet row group: about what the writing proces
 CHUNK = 64  # pictures per task of a worker
 GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 4  # part of the settings in each shard: raise it when the same settings would draw other pictures
+FORMAT = 5  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -524,6 +524,7 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
     colour = _colour(rng, style.text_level, style.text_tint, channels)
     slant = rng.uniform(-style.slant, style.slant) if style.slant else 0.0
     even = bool(style.even) and rng.random() < style.even
+    widths = _uneven_widths(word, rng, style.uneven)
     pen = left
     for i, glyph in enumerate(word.glyphs):
         if style.colour_per_letter:
@@ -532,7 +533,8 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
         lean = rng.uniform(-style.shear, style.shear) + slant
         drop = rng.uniform(-style.bounce, style.bounce) * size
         grow = 1 + rng.uniform(-style.size_jitter, style.size_jitter) if style.size_jitter else 1.0
-        scale, line = (scale_x * grow, scale_y * grow), baseline + drop
+        across = scale_x * widths[i]
+        scale, line = (across * grow, scale_y * grow), baseline + drop
         if even:
             above, under = glyph.reach
             taller = min(0.73 * word.size / word.scale / max(under - above, 1), 3.0)
@@ -542,8 +544,18 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
             place = (pen + shift[0], line + shift[1])
             _draw_glyph(canvas, word.rims[i], place, scale, angle, lean, below, style.antialias)
         _draw_glyph(canvas, glyph, (pen, line), scale, angle, lean, colour, style.antialias)
-        pen += glyph.ink * scale_x + gap
+        pen += glyph.ink * across + gap
     return left, baseline - 0.73 * size, pen - gap, baseline
+
+
+def _uneven_widths(word: _Word, rng: random.Random, most: float) -> list[float]:
+    """How wide each letter is against what the word says, so that the word stays as wide as it is."""
+    if not most:
+        return [1.0] * len(word.glyphs)
+    widths = [rng.uniform(1 - most, 1 + most) for _ in word.glyphs]
+    inks = [glyph.ink for glyph in word.glyphs]
+    share = sum(inks) / sum(width * ink for width, ink in zip(widths, inks, strict=True))
+    return [width * share for width in widths]
 
 
 def _draw_glyph(
@@ -626,6 +638,9 @@ def draw_lines(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
             level, swing = rng.uniform(0.3, 0.7) * height, rng.uniform(0.05, 0.25) * height
             turns, phase = rng.uniform(0.5, 2.5) * 2 * math.pi, rng.random() * 2 * math.pi
             points = [(t / 32 * width, level + swing * math.sin(turns * t / 32 + phase)) for t in range(33)]
+        elif kind == "rings":
+            _draw_rings(canvas, rng, colour, thickness, cv2.LINE_AA if style.antialias else 8)
+            continue
         elif kind == "kinked":
             _draw_kinked(canvas, rng, colour, thickness, cv2.LINE_AA if style.antialias else 8)
             continue
@@ -761,6 +776,16 @@ def _draw_pieces(
     """Straight pieces from point to point, each by `thinner` pixels thinner than the one before, one at least."""
     for i, (a, b) in enumerate(pairwise(points)):
         cv2.line(canvas, a, b, colour, max(1, round(thickness - i * thinner)), line_type)
+
+
+def _draw_rings(canvas: np.ndarray, rng: random.Random, colour: Sequence[float], thickness: int, kind: int) -> None:
+    """Ellipses around a point, evenly apart, over all of the picture."""
+    height, width, _ = canvas.shape
+    centre = (int(rng.random() * width), int(rng.random() * height))
+    apart, round_by = max(3.0, rng.uniform(0.1, 0.35) * height), rng.uniform(0.4, 1.0)
+    for i in range(1, int(width / apart) + 1):
+        axes = (round(i * apart), round(i * apart * round_by))
+        cv2.ellipse(canvas, centre, axes, 0, 0, 360, colour, thickness, kind)
 
 
 def _draw_tapered(canvas: np.ndarray, rng: random.Random, colour: Sequence[float], short: bool) -> None:
@@ -995,8 +1020,11 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
         partial_cover = (alpha > 0) & (alpha < 255)
         pixels = canvas[partial_cover].astype(np.float32)
         canvas[partial_cover, :3] = np.minimum(pixels[:, :3] * 255 / pixels[:, 3:], 255)
-    elif rng.random() < style.invert:
-        canvas = 255 - canvas
+    else:
+        if style.relief:
+            canvas = _relief(canvas, style.relief)
+        if rng.random() < style.invert:
+            canvas = 255 - canvas
     blur = rng.uniform(*style.blur)
     if blur > 0.25:  # less moves no brightness level
         canvas = cv2.GaussianBlur(canvas, (0, 0), blur).reshape(shape)
@@ -1014,6 +1042,17 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
         _, packed = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, rng.randint(*style.jpeg)])
         canvas = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED).reshape(shape)
     return canvas
+
+
+_EMBOSS = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)
+
+
+def _relief(canvas: np.ndarray, kind: Relief) -> np.ndarray:
+    """Edges of a picture (h, w, channels) uint8: as shades of grey around 128, or dark on white."""
+    if kind == "emboss":
+        return cv2.filter2D(canvas, cv2.CV_8U, _EMBOSS * 0.5, delta=128).reshape(canvas.shape)
+    edges = cv2.morphologyEx(canvas, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    return (255 - edges).reshape(canvas.shape)
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from common import UserError
 
 Range = tuple[float, float]
+Relief = Literal["", "emboss", "charcoal"]
 Effect = Literal["", "hollow", "edge", "shadow", "stencil", "stripes", "dots", "pixel"]
 
 
@@ -24,8 +25,8 @@ class Style:
     """How captchas of one kind look. A `Range` is (lowest, highest); a value is drawn from it for every picture.
 
     Pictures come about in this order: background, shapes, decoys, spots, lines below the text, text, warps, lines above
-    the text, negatives, inversion, blur, noise, loss of resolution, of levels, JPEG. A range of (0, 0) leaves its step
-    out.
+    the text, negatives, frame, relief, inversion, blur, noise, loss of resolution, of levels, JPEG. A range of (0, 0)
+    leaves its step out.
     """
 
     # Picture
@@ -71,6 +72,8 @@ class Style:
     """Letters turn by up to this many degrees either way."""
     shear: float = 0.15
     """Letters lean by up to this part of their height either way."""
+    uneven: float = 0
+    """Letters are wider or narrower by up to this part, each by itself."""
     slant: float = 0
     """All letters of a word lean by up to this part of their height, to the same side."""
     even: float = 0
@@ -111,8 +114,9 @@ class Style:
     lines: Range = (0, 0)
     """Number of lines."""
     line_kinds: tuple[str, ...] = ("straight",)
-    """One is drawn for each line: `straight`, `arc`, `wave`, `kinked` (a few straight pieces, often ever thinner), or
-    `taper` (the pairs of the Kaptcha library, kinked and thick at the left end)."""
+    """One is drawn for each line: `straight`, `arc`, `wave`, `kinked` (a few straight pieces, often ever thinner),
+    `rings` (ellipses around a point), or `taper` (the pairs of the Kaptcha library, kinked and thick at the left
+    end)."""
     line_width: Range = (1, 2)
     """Pixels, rounded; `taper` has its own. Of a `kinked` line, its thickest piece."""
     line_level: Range = (0, 160)
@@ -167,6 +171,8 @@ class Style:
     # Finish
     invert: float = 0
     """Probability of light letters on a dark ground."""
+    relief: Relief = ""
+    """All is drawn as its edges: `emboss` (lit from one side), `charcoal` (dark on white), or not."""
     blur: Range = (0, 0)
     """Standard deviation in pixels of a Gaussian."""
     noise: Range = (0, 0)
@@ -442,9 +448,13 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         slant=rng.uniform(0.15, 0.5) if rng.random() < 0.15 else 0,
         even=1 if rng.random() < 0.12 else 0,
         frame=_around(rng, 1, max(1.5, height * 0.05)) if rng.random() < 0.12 else (0, 0),
+        uneven=rng.uniform(0.1, 0.4) if rng.random() < 0.25 else 0,
+        relief=rng.choice(("emboss", "charcoal")) if rng.random() < 0.05 and not small else "",  # type: ignore[arg-type]
         **colours,
         **warps,
     )
+    if line == "arc" and rng.random() < 0.2:
+        style = replace(style, line_kinds=("rings",), lines=(1, rng.choice([1, 2])), line_width=(1, 1))
     if line == "straight" and rng.random() < 0.3:  # instead of a few lines that are seen, dozens that are hardly seen
         low, high = colours["background_level"]
         style = replace(

@@ -116,7 +116,7 @@ SAMPLED = 64  # rows, and twice as many columns, at most, by which the tones of 
 RARE = 0.004  # part of these samples that may be cut off at each end of the scale
 STRONGEST = 8.0  # times the contrast that a faint picture is given: with more, its noise would be all there is
 FRAME = 0.2  # part of each side that a frame may take
-BEYOND = 0.1  # part of the height by which a margin may lie outside of the picture
+BEYOND = 0.05  # part of the height by which a margin may lie outside of the picture
 
 
 def normalise(pixels: np.ndarray) -> np.ndarray:
@@ -142,6 +142,7 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
 
 
 _LEVELS = np.arange(256)
+_DARKER = np.rint(255 - (255 * (255 - _LEVELS)) ** 0.5).astype(np.uint8)  # the root of a stroke's darkness
 
 
 def _without_frame(pixels: np.ndarray) -> np.ndarray:
@@ -377,10 +378,11 @@ class CaptchaTransform:
         copy = _resize(whole, max(1, round(height / shrink)), max(1, round(width / shrink)))
         return View(self.finish(pixels), box, copy, (height / copy.shape[0], width / copy.shape[1]))
 
-    def closer(self, view: View, start: float, stop: float) -> View | None:
+    def closer(self, view: View, start: float, stop: float, darker: bool = False) -> View | None:
         """The part of a picture between two shares, 0 to 1, of the width of a view, cut to its contents.
 
-        For a `resize` that is in `CUT` alone; None where the part is too narrow.
+        For a `resize` that is in `CUT` alone; None where the part is too narrow. With `darker`, strokes that are hardly
+        darker than the ground get half-way to black, in a picture that is normalised.
         """
         down, across = view.scale
         left, _, right, _ = view.box
@@ -389,6 +391,8 @@ class CaptchaTransform:
         part = view.copy[:, first:last]
         if part.shape[1] < LEAST_PART:
             return None
+        if darker and self.normalise:
+            part = cv2.LUT(np.ascontiguousarray(part), _DARKER).reshape(part.shape)
         cut = content_box(part, self.normalise)
         inner_left, top, inner_right, bottom = cut
         box = ((first + inner_left) * across, top * down, (first + inner_right) * across, bottom * down)

@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -45,10 +45,21 @@ from image_io import IMAGE_SUFFIXES, open_image
 from same_kind import Kind, learn_kind
 
 UNSURE = 0.7  # a reading of less confidence is looked at again
-# The looks after the first: with what margin beside the characters found, in widths of one, and whether with the other
-# height that the network has learned.
-NEARER = ((1.0, False), (0.4, False))
-BOTH_HEIGHTS = ((1.0, False), (math.inf, True), (0.4, True))
+
+
+class Look(NamedTuple):
+    """How a picture is looked at again."""
+
+    margin: float
+    """Beside the characters found, in widths of one."""
+    other_height: bool = False
+    """With the other height that the network has learned."""
+    darker: bool = False
+    """With faint strokes darkened; see `CaptchaTransform.closer`."""
+
+
+NEARER = (Look(1.0, darker=True), Look(0.4))
+BOTH_HEIGHTS = (Look(1.0, darker=True), Look(math.inf, other_height=True), Look(0.4, other_height=True))
 LOOKS = 1 + len(BOTH_HEIGHTS)
 
 CANDIDATES = 16  # likeliest texts of each look at a picture that are weighed where pictures are read together
@@ -214,14 +225,14 @@ class CaptchaPredictor:
             return []
         along_the_width = self.codec.head == "ctc" and self.config.resize in CUT
         again = () if not along_the_width else BOTH_HEIGHTS if self.other_transform else NEARER
-        looks = [[look] for look in zip(views, self._read(list(views)), strict=True)]
-        for margin, other in again[: self.looks - 1]:
-            transform = self.other_transform if other and self.other_transform else self.transform
+        looks = [[first] for first in zip(views, self._read(list(views)), strict=True)]
+        for look in again[: self.looks - 1]:
+            transform = self.other_transform if look.other_height and self.other_transform else self.transform
             nearer = {}
             for i, seen in enumerate(looks):
-                view, reading = max(seen, key=lambda look: look[1].confidence)
+                view, reading = max(seen, key=lambda pair: pair[1].confidence)
                 if reading.confidence < UNSURE:
-                    part = transform.closer(view, *_around(reading, margin))
+                    part = transform.closer(view, *_around(reading, look.margin), look.darker)
                     if part is not None:
                         nearer[i] = part
             for (i, view), reading in zip(nearer.items(), self._read(list(nearer.values())), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -24,11 +25,11 @@ def _framed(image: Image.Image, width: int, colour: str) -> Image.Image:
 
 
 def _slanting(image: Image.Image, lean: float) -> Image.Image:
-    shift = -lean * image.height / 2
-    matrix = (1, lean, shift, 0, 1, 0)
-    return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=_ground(image)
-    )
+    """Upright lines lean by a part of the height; the picture gets as much wider, so that nothing is cut off."""
+    more = math.ceil(abs(lean) * image.height / 2)
+    wide = ImageOps.expand(image, (more, 0, more, 0), _ground(image))
+    matrix = (1, lean, -lean * wide.height / 2, 0, 1, 0)
+    return wide.transform(wide.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=_ground(image))
 
 
 def _faint(image: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 
 import accuracy
+import changes
 import speed
 from tables import ROOT, WORK, check_places
 
@@ -25,6 +26,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     for function in (
         accuracy.captcha_v2,
         accuracy.unseen,
+        changes.changed,
         accuracy.efficientnet,
         accuracy.no_labels,
         accuracy.few_labels,

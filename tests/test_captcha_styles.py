@@ -125,6 +125,10 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
         {"frame": (2, 2)},
         {"slant": 0.4},
         {"even": 1},
+        {"uneven": 0.4},
+        {"lines": (2, 2), "line_kinds": ("rings",)},
+        {"relief": "emboss"},
+        {"relief": "charcoal"},
         {"decoys": (12, 12)},
         {"negatives": (3, 3)},
         {"tilt": 8},
@@ -146,7 +150,7 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_every_field_does_something_in_every_mode(change: dict, mode: str) -> None:
     style = replace(PLAIN, mode=mode)
-    if mode == "RGBA" and ("background" in change or "levels" in change):
+    if mode == "RGBA" and {"background", "levels", "relief"} & set(change):
         pytest.skip("a transparent ground has no pattern, and its colours stay as they are")
     before, after = draw(style), draw(replace(style, **change))
     assert after.shape == before.shape
@@ -225,6 +229,28 @@ def test_even_letters_are_as_high_as_capitals() -> None:
     assert max(heights) - min(heights) <= 3
     uneven = draw(replace(style, even=0), "Hxgpo")
     assert np.ptp([np.ptp(np.nonzero((x.min(2) < 128).any(1))[0]) for x in np.split(uneven, 5, axis=1)]) > 8
+
+
+def test_uneven_letters_differ_in_width_and_fill_the_same_room() -> None:
+    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), left=(30, 30))
+    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False, spacing=(0.2, 0.2))
+
+    def letters(uneven: float) -> np.ndarray:
+        dark = (draw(replace(style, uneven=uneven), "HHHHH").min(2) < 128).any(0).astype(int)
+        return np.flatnonzero(np.diff(np.concatenate([[0], dark, [0]]))).reshape(-1, 2)
+
+    plain, changed = letters(0), letters(0.4)
+    assert np.ptp(np.diff(plain)) <= 1 and np.ptp(np.diff(changed)) > 5
+    assert changed[0, 0] == pytest.approx(plain[0, 0], abs=2) and changed[-1, 1] == pytest.approx(plain[-1, 1], abs=4)
+
+
+def test_an_embossed_ground_is_grey_and_a_drawing_in_charcoal_white() -> None:
+    style = replace(PLAIN, background_level=(230, 230), background_tint=0, text_level=(0, 0))
+    for relief, ground in (("emboss", 128), ("charcoal", 255)):
+        picture = draw(replace(style, relief=relief), "H")
+        assert (picture[2, 2] == ground).all()
+        assert np.abs(picture.astype(int) - ground).max() > 60
 
 
 def test_levels_are_as_few_as_asked_for() -> None:
