@@ -129,6 +129,9 @@ class TrainConfig:
     """Train on at most this many labelled pictures (a seeded choice)."""
     augment: float = 1.0
     """Strength of the training augmentation: 0 is none, 1 the default."""
+    lean: float = 0.1
+    """By what part of their height training pictures lean at most, to either side, where `augment` is 1. Beyond 0.35 in
+    all, letters at the ends are cut off."""
 
     frozen_epochs: int = 2
     """Epochs with the backbone frozen; skipped where its weights are not pretrained."""

@@ -343,11 +343,12 @@ class CaptchaTransform:
     `prepare` (resize) and `augment` are apart so that a dataset can keep the prepared picture.
     """
 
-    def __init__(self, config: ModelConfig, train: bool = False, strength: float = 1.0) -> None:
+    def __init__(self, config: ModelConfig, train: bool = False, strength: float = 1.0, lean: float = 0.1) -> None:
         self.size = config.image_size
         self.channels = config.channels
         self.resize = config.resize
         self.strength = strength if train else 0.0
+        self.lean = lean
         self.natural = self.resize == "natural"
         self.normalise = config.normalise
         self.widest = _widest(self.size) if self.natural else self.size[1]
@@ -418,7 +419,7 @@ class CaptchaTransform:
         s = self.strength
         height, width, channels = pixels.shape
         draw = rng.uniform(-1.0, 1.0, size=10)
-        angle, shear = np.deg2rad(3.0 * s * draw[0]), 0.1 * s * draw[1]
+        angle, shear = np.deg2rad(3.0 * s * draw[0]), self.lean * s * draw[1]
         zoom_x, zoom_y = 1 + 0.08 * s * draw[2], 1 + 0.08 * s * draw[3]
         shift_x, shift_y = 0.02 * s * width * draw[4], 0.04 * s * height * draw[5]
         cos, sin = np.cos(angle), np.sin(angle)
@@ -448,15 +449,18 @@ class CaptchaTransform:
         return self.finish(self.augment(pixels, rng) if self.strength and rng is not None else pixels)
 
 
-def build_transform(config: ModelConfig, train: bool = False, strength: float = 1.0) -> CaptchaTransform:
+def build_transform(
+    config: ModelConfig, train: bool = False, strength: float = 1.0, lean: float = 0.1
+) -> CaptchaTransform:
     """The one preprocessing of the project.
 
     Args:
         config: says the input size, the channels and the way of resizing.
         train: augment (needs a random generator at each call).
         strength: of the augmentation; 0 switches it off.
+        lean: by what part of its height a picture leans at most where the strength is 1.
     """
-    return CaptchaTransform(config, train, strength)
+    return CaptchaTransform(config, train, strength, lean)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -715,6 +719,7 @@ def load_data(
     *,
     seed: int = 0,
     augment: float = 1.0,
+    lean: float = 0.1,
     limit: int | None = None,
     splits: Sequence[str] = SPLITS,
 ) -> dict[str, CaptchaDataset]:
@@ -725,6 +730,7 @@ def load_data(
         config: of the model that will see the pictures.
         seed: of augmentation and of the choice that `limit` makes.
         augment: strength of the augmentation of the training split.
+        lean: how far it makes pictures lean; see `build_transform`.
         limit: keep at most this many training pictures.
         splits: which ones to load.
 
@@ -737,7 +743,7 @@ def load_data(
         if split == "train" and limit is not None and limit < len(texts):
             chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:limit])
             images, texts = _Subset(images, chosen), [texts[i] for i in chosen]
-        transform = build_transform(config, train=split == "train", strength=augment)
+        transform = build_transform(config, train=split == "train", strength=augment, lean=lean)
         names = f"{split} sample {{}} of {str(folder).replace('{', '{{').replace('}', '}}')}".format  # can be pickled
         loaded[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
     return loaded

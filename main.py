@@ -898,7 +898,7 @@ def describe_epoch(row: dict[str, Any], better: bool) -> str:
 LEAST = {
     **dict.fromkeys(("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads"), 1),
     **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds"), 0),
-    **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "teacher_weight", "average"), 0),
+    **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "lean", "teacher_weight", "average"), 0),
     **dict.fromkeys(("weight_decay", "clip_norm", "warmup", "label_smoothing"), 0),
     **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
     **dict.fromkeys(("height", "other_height"), 16),
@@ -982,7 +982,9 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         raise UserError("--other_height goes with --resize natural and a CTC head alone: leave it out")
     if config.other_height and accelerator.num_processes > 1:  # a share of one picture would have fewer parts
         raise UserError("--other_height goes with one process: leave it out, or start main.py without accelerate")
-    datasets = load_data(folder, model_config, seed=config.seed, augment=config.augment, limit=config.limit)
+    datasets = load_data(
+        folder, model_config, seed=config.seed, augment=config.augment, lean=config.lean, limit=config.limit
+    )
     check_feasible(model, datasets)
     n, measured = len(datasets["train"]), config.evaluate and len(datasets["test"]) == 0
     if measured and n < config.folds:

@@ -401,6 +401,21 @@ def test_a_closer_look_is_at_the_part_asked_for(enlarged: int) -> None:
     assert again is not None and again.box == pytest.approx(near.box, abs=3 * enlarged)
 
 
+@pytest.mark.parametrize(("lean", "most"), [(0.1, 0.05), (0.7, 0.35)])
+def test_augmented_pictures_lean_as_far_as_told(lean: float, most: float) -> None:
+    pixels = np.full((60, 200, 3), 255, dtype=np.uint8)
+    pixels[15:45, 98:102] = 0
+    transform = build_transform(config(), train=True, strength=0.5, lean=lean)
+    leans = []
+    for seed in range(60):
+        dark = transform.augment(pixels, np.random.default_rng(seed)).min(2) < 100
+        rows = np.flatnonzero(dark.any(1))[4:-4]
+        centres = [np.flatnonzero(dark[row]).mean() for row in (rows[0], rows[-1])]
+        leans.append((centres[0] - centres[1]) / (rows[-1] - rows[0]))
+    turned = np.tan(np.deg2rad(1.5))  # pictures turn, too
+    assert 0.8 * most < max(leans) < 1.15 * most + turned and 0.8 * most < -min(leans) < 1.15 * most + turned
+
+
 def words(*lengths: int) -> list[bytes]:
     """Pictures with a square for each letter, far apart."""
     encoded = []
