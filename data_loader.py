@@ -127,14 +127,16 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
     """
     pixels = _without_frame(pixels)
     height, width, channels = pixels.shape
+    # One row for each channel: NumPy is slow along an axis of three.
     samples = pixels[:: -(-height // SAMPLED), :: -(-width // (2 * SAMPLED))].reshape(-1, channels)
-    counts = np.array([np.bincount(samples[:, c], minlength=256) for c in range(channels)]).cumsum(axis=1)
-    ground = np.array([np.searchsorted(row, len(samples) / 2) for row in counts], dtype=np.int16)
+    samples = np.ascontiguousarray(samples.T).astype(np.int16)
+    counts = np.array([np.bincount(row, minlength=256) for row in samples]).cumsum(axis=1)
+    ground = np.array([np.searchsorted(row, samples.shape[1] / 2) for row in counts], dtype=np.int16)
     total = counts.sum(axis=0)
     low, high = np.searchsorted(total, [RARE * total[-1] + 0.5, (1 - RARE) * total[-1]])
-    away = samples - ground
-    far = np.abs(away).max(axis=1)
-    light_letters = away[far >= max(int(far.max()) // 2, 1)].sum() > 0
+    away = samples - ground[:, None]
+    far = np.abs(away).max(axis=0)
+    light_letters = away.sum(axis=0)[far >= max(int(far.max()) // 2, 1)].sum() > 0
     gain = min(255 / max(high - low, 1), STRONGEST)
     levels = ((high - _LEVELS) if light_letters else (_LEVELS - low)) * gain
     levels += (255 - (high - low) * gain) / 2  # a gain at its limit: in the middle of the scale
@@ -159,16 +161,22 @@ def _without_frame(pixels: np.ndarray) -> np.ndarray:
 
 def _frame_lines(lines: np.ndarray) -> int:
     """How many of the first lines (H, W, C) are a frame: of one colour, and what follows is of another."""
-    count, length, _ = lines.shape
+    count, length, channels = lines.shape
     few = lines[: int(FRAME * count) + 1, :: -(-length // SAMPLED)].astype(np.int16)
-    colours = np.sort(few, axis=1)[:, few.shape[1] // 2]
-    jumps = np.abs(colours - colours[0]).max(axis=1) > EDGE
-    width = int(jumps.argmax())
-    if not width or (np.abs(few[:width] - colours[0]).max(axis=2) <= EDGE).mean(axis=1).min() < 0.9:
+    colour = _median(few[0])
+    off = np.abs(few - colour) > EDGE
+    changed = np.logical_or.reduce([off[..., c] for c in range(channels)]).mean(axis=1)  # share of a line's pixels
+    width = int((changed > 0.5).argmax())
+    if not width or changed[:width].max() > 0.1:
         return 0
-    middle = lines[count // 4 : count - count // 4 : 2, :: -(-length // SAMPLED)].reshape(-1, lines.shape[2])
-    ground = np.sort(middle, axis=0)[len(middle) // 2].astype(np.int16)
-    return width if np.abs(colours[width] - ground).max() < np.abs(colours[0] - ground).max() else 0
+    middle = lines[count // 4 : count - count // 4 : 2, :: -(-length // SAMPLED)].reshape(-1, channels)
+    inner, ground = _median(few[width]), _median(middle)
+    return width if np.abs(inner - ground).max() < np.abs(colour - ground).max() else 0
+
+
+def _median(pixels: np.ndarray) -> np.ndarray:
+    """Of pixels (N, C) uint8 or int16, for each channel; for few of them in a tenth of the time of NumPy's."""
+    return np.sort(pixels, axis=0)[len(pixels) // 2].astype(np.int16)
 
 
 OUTSIDE = (0.02, 0.01)  # part of the edges that may be cut off on each side, of rows and of columns: specks, ends
