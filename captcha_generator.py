@@ -535,7 +535,7 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
         grow = 1 + rng.uniform(-style.size_jitter, style.size_jitter) if style.size_jitter else 1.0
         across = scale_x * widths[i]
         scale, line = (across * grow, scale_y * grow), baseline + drop
-        if even:
+        if even:  # as high as a capital, and down to the base line
             above, under = glyph.reach
             taller = min(0.73 * word.size / word.scale / max(under - above, 1), 3.0)
             scale = (scale[0], scale[1] * taller)

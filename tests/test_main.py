@@ -423,6 +423,21 @@ def test_alphabet_and_length_are_those_of_the_labels_of_every_split(
     assert (found.alphabet, found.max_length) == ("abcdefgh", 8)
 
 
+def test_pictures_are_normalised_as_the_starting_weights_know_them_or_as_told(
+    tmp_path: Path, captchas: list[tuple[bytes, str]], tiny: Callable
+) -> None:
+    data = labelled(tmp_path, captchas, ["ab", "cd", "aaa"])
+    asked = replace(TrainConfig(), model="mixer", init="scratch")
+    assert main.resolve_model_config(asked, data).normalise, "a new model of the default kind"
+    assert not main.resolve_model_config(replace(asked, model="crnn"), data).normalise
+    for known in (True, False):
+        weights = tmp_path / f"{known}.safetensors"
+        save_checkpoint(build_model(tiny("mixer", normalise=known, resize="content")), weights)
+        start = replace(asked, init=str(weights))
+        assert main.resolve_model_config(start, data).normalise is known
+        assert main.resolve_model_config(replace(start, normalise=not known), data).normalise is not known
+
+
 def test_labels_that_do_not_fit_are_named_before_the_first_step(
     train: Callable, tmp_path: Path, captchas: list[tuple[bytes, str]]
 ) -> None:
