@@ -594,6 +594,7 @@ class Trainer:
             return
         state = {
             "fingerprint": self.provenance.get("data", {}).get("fingerprint"),
+            "config": dataclasses.asdict(self.model.config),
             "place": self.place,
             "history": json.dumps(self.history),
             "best": self.best,
@@ -964,12 +965,18 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         folder = prepare_data(config, accelerator.print)
     info = load_info(folder)
     # Before anything depends on the data: other pictures make other batches, and may make another model.
-    if config.resume and read_state(out).get("fingerprint") not in (None, info["fingerprint"]):  # None: an older state
+    saved = read_state(out) if config.resume else {}
+    if saved.get("fingerprint") not in (None, info["fingerprint"]):  # None: an older state
         raise UserError(
             f"the data has changed since the run in {out} began: put back what was there to go on, or start a new run "
             "with another --out"
         )
     model_config = resolve_model_config(config, folder)
+    if config.resume:  # as it was begun: the weights it started from may be others by now, and so the defaults
+        begun = saved.get("config")  # an older state has none, and knew no normalised pictures
+        unknown = dataclasses.replace(model_config, normalise=bool(config.normalise))
+        model_config = ModelConfig.from_json(begun) if begun else unknown
+    del saved
     model, trained, notes = initialise(config, model_config)
     if config.height and config.height != model_config.image_size[0]:
         notes.append(

@@ -1200,6 +1200,27 @@ def test_a_run_does_not_go_on_with_other_data(
     assert train("--resume", out=begun.out).code == 0
 
 
+def test_a_resumed_run_prepares_pictures_as_it_began(
+    train: Callable, tmp_path: Path, tiny: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the weights that it started from are others by now, as after an update."""
+    weights = tmp_path / "weights.safetensors"
+    save_checkpoint(build_model(tiny("mixer", alphabet="abcd", resize="content")), weights)
+    begun = train("--model", "mixer", "--init", weights, "--frozen_epochs", 0, "--epochs", 1)
+    assert begun.code == 0, begun.stderr
+    save_checkpoint(build_model(tiny("mixer", alphabet="abcd", resize="content", normalise=True)), weights)
+    seen = []
+    build = main.initialise
+    monkeypatch.setattr(main, "initialise", lambda config, model: seen.append(model) or build(config, model))
+    assert train("--resume", out=begun.out).code == 0
+    state = torch.load(begun.out / "state.pt", weights_only=True)
+    assert state.pop("config")["normalise"] is False
+    torch.save(state, begun.out / "state.pt")  # as an older version left it
+    assert train("--resume", out=begun.out).code == 0
+    assert [model.normalise for model in seen] == [False, False]
+    assert seen[0] == main.ModelConfig.from_json(read_metadata(begun.out / "best.safetensors")["model"])
+
+
 def test_a_place_where_nothing_may_be_written_is_one_sentence(train: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_one_sentence(train(*SCRATCH, out=tmp_path / "file" / "run"), "cannot be written", "file/run")
