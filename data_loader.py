@@ -193,7 +193,7 @@ def content_box(pixels: np.ndarray, beyond: bool = False) -> tuple[int, int, int
 
     Args:
         pixels: of the picture.
-        beyond: the margin may lie outside of the picture, by up to a tenth of its height.
+        beyond: the margin may lie outside of the picture, by up to `BEYOND` of its height.
     """
     height, width, _ = pixels.shape
     shrink = max(1.0, max(height, width) / LARGEST_SIDE)
@@ -300,20 +300,23 @@ RESIZERS: dict[str, Resizer] = {
 }
 
 
-def seen_box(pixels: np.ndarray, resize: str, size: tuple[int, int]) -> tuple[float, float, float, float]:
+def seen_box(
+    pixels: np.ndarray, resize: str, size: tuple[int, int], beyond: bool = False
+) -> tuple[float, float, float, float]:
     """What part of a picture (H, W, C) fills the network's input: the way back of the resizers above.
 
     Args:
         pixels: of the picture, with the network's channels.
         resize: a key of `RESIZERS`.
         size: (height, width) of the input.
+        beyond: see `content_box`.
 
     Returns:
         (left, top, right, bottom) in pixels of the picture. Where the input is padded, the box reaches beyond it.
     """
     height, width = pixels.shape[:2]
     if resize in CUT:
-        return content_box(pixels)
+        return content_box(pixels, beyond)
     if resize == "stretch":
         return 0, 0, width, height
     if resize == "square":
@@ -370,19 +373,13 @@ class CaptchaTransform:
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """RGB picture to (H, W, C) uint8; W differs from picture to picture with `resize: natural`."""
-        whole = self._pixels(image)
-        return self._cut(whole) if self.resize in CUT else RESIZERS[self.resize](whole, self.size)
+        return self._seen(self._pixels(image))[0]
 
     def view(self, image: Image.Image) -> View:
         """RGB picture to the network's input, with what it takes to look at a part of it more closely."""
         whole = self._pixels(image)
         height, width = whole.shape[:2]
-        if self.resize in CUT:
-            box = content_box(whole, self.normalise)
-            pixels = _cut(whole, box, self.size, self.natural)
-        else:
-            box = seen_box(whole, self.resize, self.size)
-            pixels = RESIZERS[self.resize](whole, self.size)
+        pixels, box = self._seen(whole)
         shrink = max(1.0, height / (COPY * self.size[0]), width / (COPY * self.size[1]))
         copy = _resize(whole, max(1, round(height / shrink)), max(1, round(width / shrink)))
         return View(self.finish(pixels), box, copy, (height / copy.shape[0], width / copy.shape[1]))
@@ -416,8 +413,12 @@ class CaptchaTransform:
         pixels = np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
         return normalise(pixels) if self.normalise else pixels
 
-    def _cut(self, whole: np.ndarray) -> np.ndarray:
-        return _cut(whole, content_box(whole, self.normalise), self.size, self.natural)
+    def _seen(self, whole: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+        """A picture's pixels (H, W, C) resized, and what part of it they show."""
+        box = seen_box(whole, self.resize, self.size, self.normalise)
+        if self.resize in CUT:
+            return _cut(whole, box, self.size, self.natural), box  # type: ignore[arg-type]
+        return RESIZERS[self.resize](whole, self.size), box
 
     def augment(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A small affine warp, other colours, brightness, contrast, now and then blur or noise; (H, W, C) uint8.

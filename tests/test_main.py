@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +40,15 @@ from predict import CaptchaPredictor
 ROOT = Path(main.__file__).resolve().parent
 SMALL = ["--model", "crnn", "--image_size", "[16,48]", "--hidden", "8", "--cpu", "--threads", "1", "--batch_size", "16"]
 SCRATCH = [*SMALL, "--init", "scratch", "--frozen_epochs", "0"]
+
+
+def named_pictures(tmp_path: Path, labelled: Sequence[tuple[bytes, str]]) -> Path:
+    """A folder of pictures whose file names carry the labels."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, (picture, text) in enumerate(labelled):
+        (folder / f"{text}_{i}.png").write_bytes(picture)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -391,10 +400,7 @@ def test_the_dataset_of_a_folder_is_made_anew_where_its_pictures_change(
     tmp_path: Path, captchas: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main, "ROOT", tmp_path)
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for i, (picture, text) in enumerate(captchas[:8]):
-        (folder / f"{text}_{i}.png").write_bytes(picture)
+    folder = named_pictures(tmp_path, captchas[:8])
     config = replace(TrainConfig(), data=str(folder))
     first = main.prepare_data(config)
     (folder / ".cache").mkdir()
@@ -406,10 +412,7 @@ def test_the_dataset_of_a_folder_is_made_anew_where_its_pictures_change(
 
 def labelled(tmp_path: Path, captchas: list[tuple[bytes, str]], texts: list[str], split: str = "100/0/0") -> Path:
     """A dataset of pictures with labels of our own, all of them for training unless `split` says otherwise."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for i, text in enumerate(texts):
-        (folder / f"{text}_{i}.png").write_bytes(captchas[i][0])
+    folder = named_pictures(tmp_path, [(captchas[i][0], text) for i, text in enumerate(texts)])
     make_dataset(DatasetConfig(sources=[str(folder)], out=str(tmp_path / "labelled"), split=split, workers=1))
     return tmp_path / "labelled"
 
@@ -1181,10 +1184,7 @@ def test_a_run_does_not_go_on_with_other_data(
     train: Callable, tmp_path: Path, captchas: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main, "ROOT", tmp_path)
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for i, (picture, text) in enumerate(captchas[:30]):
-        (folder / f"{text}_{i}.png").write_bytes(picture)
+    folder = named_pictures(tmp_path, captchas[:30])
     begun = train(*SCRATCH, "--epochs", 1, data=folder)
     assert begun.code == 0, begun.stderr
     state = torch.load(begun.out / "state.pt", weights_only=True)
