@@ -316,6 +316,9 @@ CHARACTERS = (  # sets of them, and how often each is drawn
 )
 
 
+TIDY = 0.75  # of the schemes are of the kind that most libraries leave it at: letters, some lines or dots, a warp
+
+
 @lru_cache(maxsize=4096)
 def random_scheme(number: int, held_out: bool = False) -> Style:
     """Scheme `number`: what a captcha library with its own mind, or its user, might have settled on.
@@ -353,10 +356,15 @@ def _up_to(rng: random.Random, probability: float, high: float) -> Range:
 
 def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> tuple[Style, tuple[str, ...]]:
     """A scheme and its kinds."""
-    effect = _pick(rng, none=76, hollow=6, edge=5, shadow=5, stencil=2, stripes=2, dots=2, pixel=2)
-    background = _pick(rng, plain=48, gradient=14, texture=10, grain=7, stripes=5, patches=5, clear=11)
+    tidy = rng.random() < TIDY
+    if tidy:
+        effect = _pick(rng, none=86, hollow=4, edge=3, shadow=4, stencil=0.5, stripes=0.5, dots=0.5, pixel=1.5)
+        background = _pick(rng, plain=56, gradient=12, texture=6, grain=5, stripes=4, patches=3, clear=14)
+    else:
+        effect = _pick(rng, none=76, hollow=6, edge=5, shadow=5, stencil=2, stripes=2, dots=2, pixel=2)
+        background = _pick(rng, plain=48, gradient=14, texture=10, grain=7, stripes=5, patches=5, clear=11)
     warp = _pick(rng, none=40, elastic=12, wave=18, ripple=6, arc=6, swirl=5, pinch=5, perspective=8)
-    line = _pick(rng, none=30, straight=24, arc=15, wave=12, kinked=11, grid=8)
+    line = _pick(rng, none=30, straight=26, arc=15, wave=12, kinked=8, grid=9)
     layout = _pick(rng, word=41, spread=31, tight=14, scattered=14)
 
     # A height that most captchas have, now and then a tiny or a huge one.
@@ -368,7 +376,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
     most = length[1]
     aspect = max(aspect, 0.42 * most * (0.9 if layout == "tight" else 1.0))  # else letters would be too thin to read
 
-    colours = _draw_colours(rng, background)
+    colours = _draw_colours(rng, background, tidy)
     ink = (0.0, 0.0) if rng.random() < 0.15 else colours["text_level"]
     line_level, line_tint = {
         "text": (ink, colours["text_tint"]),
@@ -390,8 +398,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
             warps[name] = (warps[name][0] * height, warps[name][1] * height)
     if "elastic_cell" in warps:
         warps["elastic_cell"] = max(6.0, warps["elastic_cell"] * height)
-    most_lines = rng.choice([2, 4, 8])
-    tidy = rng.random() < 0.4  # most libraries leave it at letters, lines and a warp
+    most_lines = rng.choice([2, 4, 6] if tidy else [2, 4, 8])
     # Many thick lines would leave nothing to read.
     thickest = max(1.0, height * (0.03 if line == "grid" else min(0.07, 0.12 / most_lines)))
     style = Style(
@@ -424,7 +431,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         effect="" if effect == "none" or (small and effect != "edge") else effect,  # type: ignore[arg-type]
         effect_level=_around(rng, 0, 255),
         antialias=rng.random() < 0.85,
-        spots=_up_to(rng, 0.1 if tidy else 0.45, rng.choice([15, 60, 300]) * aspect / 3),
+        spots=_up_to(rng, 0.25 if tidy else 0.45, rng.choice([15, 60, 150 if tidy else 300]) * aspect / 3),
         spot_radius=(0, rng.choice([0, 0, 1, 1, 2]) * max(1, height / 60)),
         lines=(0, 0) if line in ("none", "grid") else _around(rng, 1, most_lines),
         line_kinds=(line,) if line not in ("none", "grid") else ("straight",),
@@ -437,25 +444,25 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         shape_level=line_level if rng.random() < 0.3 else colours["background_level"],
         decoys=_up_to(rng, 0 if tidy else 0.06, 25),
         negatives=_up_to(rng, 0 if tidy else 0.03, 3),
-        blur=_up_to(rng, 0.25, height * 0.025),
-        noise=_up_to(rng, 0 if tidy else 0.25, 30),
-        salt=_up_to(rng, 0 if tidy else 0.14, 0.06),
+        blur=_up_to(rng, 0.2, height * (0.015 if tidy else 0.025)),
+        noise=_up_to(rng, 0.08 if tidy else 0.25, 15 if tidy else 30),
+        salt=_up_to(rng, 0.05 if tidy else 0.14, 0.03 if tidy else 0.06),
         shrink=(1, 1) if small or rng.random() < 0.9 else _around(rng, 1.1, max(1.2, min(2.5, height / 24))),
         levels=rng.choice([2, 3, 4, 6]) if rng.random() < 0.08 else 0,
         jpeg=(lambda low: (low, min(95, low + 30)))(rng.randint(12, 80)) if rng.random() < 0.3 else None,
-        strokes=_up_to(rng, 0.1 if tidy else 0.3, 6),
-        hooks=_up_to(rng, 0.15 if tidy else 0.3, 3),
-        slant=rng.uniform(0.15, 0.5) if rng.random() < 0.15 else 0,
+        strokes=_up_to(rng, 0.04 if tidy else 0.25, 4),
+        hooks=_up_to(rng, 0.1 if tidy else 0.25, 3),
+        slant=rng.uniform(0.15, 0.5) if rng.random() < 0.12 else 0,
         even=1 if rng.random() < 0.12 else 0,
         frame=_around(rng, 1, max(1.5, height * 0.05)) if rng.random() < 0.12 else (0, 0),
-        uneven=rng.uniform(0.1, 0.4) if rng.random() < 0.25 else 0,
-        relief=rng.choice(("emboss", "charcoal")) if rng.random() < 0.05 and not small else "",  # type: ignore[arg-type]
+        uneven=rng.uniform(0.1, 0.4) if rng.random() < (0.15 if tidy else 0.25) else 0,
+        relief=rng.choice(("emboss", "charcoal")) if rng.random() < (0.02 if tidy else 0.05) and not small else "",  # type: ignore[arg-type]
         **colours,
         **warps,
     )
     if line == "arc" and rng.random() < 0.2:
         style = replace(style, line_kinds=("rings",), lines=(1, rng.choice([1, 2])), line_width=(1, 1))
-    if line == "straight" and rng.random() < 0.3:  # instead of a few lines that are seen, dozens that are hardly seen
+    if line == "straight" and rng.random() < 0.2:  # instead of a few lines that are seen, dozens that are hardly seen
         low, high = colours["background_level"]
         style = replace(
             style,
@@ -474,13 +481,13 @@ def _weighted(rng: random.Random, bands: list[tuple[float, float, float]]) -> fl
     return rng.uniform(low, high)
 
 
-def _draw_colours(rng: random.Random, background: str) -> dict[str, Any]:
+def _draw_colours(rng: random.Random, background: str, tidy: bool) -> dict[str, Any]:
     """Levels and tints of ground and letters that a person can tell apart: by brightness, or by colour alone."""
     text_tint = rng.choice([0.0, 0.5, 1.0])
     if background == "clear" or rng.random() < 0.1:  # strong colours of any brightness but the ground's, on white
         paper = (230.0, 255.0) if background != "clear" else (255.0, 255.0)
         return {"background_level": paper, "background_tint": 0.05, "text_level": (0, 215), "text_tint": 1.0}
-    contrast = _weighted(rng, [(40, 80, 8), (80, 150, 37), (150, 255, 55)])
+    contrast = _weighted(rng, [(40, 80, 2 if tidy else 8), (80, 150, 28 if tidy else 37), (150, 255, 55)])
     spread = rng.uniform(0, 0.5) * (255 - contrast)  # of the ground; the letters get what is left
     light = rng.uniform(contrast + spread, 255)
     ground, letters = (

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from tables import (
     CAPTCHA_V2_ALPHABET,
     DDDDOCR,
-    FONTS,
     LEPTURE,
     REAL,
     ROOT,
@@ -23,6 +22,7 @@ from tables import (
     as_files,
     command,
     fenced,
+    held_out,
     lepture,
     machine,
     measure,
@@ -187,19 +187,15 @@ def _measure_unseen(name: str, checkpoint: str) -> tuple[list[str], dict[str, tu
         The commands, and for each set what it is, where, and the report.
     """
     commands = [f"pip install {LEPTURE}", lepture(WORK / "lepture-1000.parquet", 1000)]
-    heldout = (
-        f"captcha_generator.py --count 2000 --style heldout --length 3-10 --seed 99 --fonts {FONTS} "
-        f"--out {WORK}/heldout"
-    )
-    command(*shlex.split(heldout))
+    schemes, drawn = held_out()
     sets = {
         "`captcha_v2`": f"{REAL}/captcha_v2",
         "`generic_upper`": f"{REAL}/generic_upper",
         "`generic_lower`": f"{REAL}/generic_lower",
         "lepture's `captcha` 0.7.1, 4 to 6 characters of 62": WORK / "lepture-1000.parquet",
-        "held-out schemes": WORK / "heldout",
+        **schemes,
     }
-    commands.append(f"python {heldout}")
+    commands += drawn
     measured = {}
     for what, data in sets.items():
         shown, report = measure(data, checkpoint)

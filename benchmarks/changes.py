@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
-from tables import FONTS, LEPTURE, REAL, ROOT, WORK, command, fenced, lepture, machine, table, weights, write_section
+from tables import LEPTURE, REAL, ROOT, WORK, fenced, held_out, lepture, machine, table, weights, write_section
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 PICTURES = 400  # of each set
@@ -94,13 +94,12 @@ def changed() -> None:
     from predict import CaptchaPredictor
 
     lepture(WORK / "lepture-1000.parquet", 1000)
-    heldout = f"--count 2000 --style heldout --length 3-10 --seed 99 --fonts {FONTS} --out {WORK}/heldout"
-    command("captcha_generator.py", *heldout.split())
+    schemes, _ = held_out()
     sets = {
         "`captcha_v2`": f"{REAL}/captcha_v2",
         "`generic_upper`": f"{REAL}/generic_upper",
         "lepture's `captcha`": WORK / "lepture-1000.parquet",
-        "held-out schemes": WORK / "heldout",
+        **schemes,
     }
     predictor = CaptchaPredictor(ROOT / "saved_models" / "reader.onnx", threads=1)
     labelled = [load_labelled(str(ROOT / data), limit=PICTURES)[:2] for data in sets.values()]

@@ -1,11 +1,13 @@
 """Copy the legible Latin fonts of this machine into one folder, for `--fonts`.
 
     apt-get install --no-install-recommends $(cat benchmarks/font_packages.txt)     # Debian; other systems: your own
-    python benchmarks/select_fonts.py /usr/share/fonts data/generated/fonts
+    python benchmarks/select_fonts.py /usr/share/fonts data/generated/fonts data/generated/text-fonts
 
 A font is taken if it draws all digits and both cases, and if the shipped reader makes out a third of the characters of
 some plain words in it: ornaments and unreadable scripts fail that, novelties that it has yet to learn do not. Symbol
 fonts that draw Greek letters for Latin ones pass, for half of these look alike: they are left out by name.
+Novelties, that is fonts made to look odd rather than to be read, are two fifths of what is left: a third argument is a
+folder that gets the other fonts, the text faces, alone.
 A family, that is fonts whose file names begin with the same seven letters, gives three at most, so that no foundry
 outweighs the others.
 """
@@ -32,6 +34,8 @@ from predict import CaptchaPredictor
 WORDS = ("A8bK3", "dRe5G", "h7MNQ", "2TfU4", "a6EYH", "BJt9L")
 LEAST_READ = 0.33
 PER_FAMILY = 3
+GREEK = ("symbol", "ellen", "ellebo", "alfa-beta")  # what the file names of fonts with Greek letters begin with or hold
+NOVELTIES = "aenigma"  # the folder that Debian's package of them has
 
 
 def share_read(font: Path, predictor: CaptchaPredictor) -> float:
@@ -60,16 +64,18 @@ def has_all(font: Path) -> bool:
         return False
 
 
-def main(source: str, out: str) -> None:
-    """Copy what is good from the folder `source` into the folder `out`."""
+def main(source: str, out: str, text_faces: str | None = None) -> None:
+    """Copy what is good from the folder `source` into the folder `out`, and what is no novelty into `text_faces`."""
     predictor = CaptchaPredictor(threads=1)
-    Path(out).mkdir(parents=True, exist_ok=True)
+    for folder in filter(None, (out, text_faces)):
+        Path(folder).mkdir(parents=True, exist_ok=True)
     families: Counter[str] = Counter()
     seen = 0
     for font in tqdm(sorted(p for p in Path(source).rglob("*") if p.suffix.lower() in (".ttf", ".otf"))):
         seen += 1
         family = font.stem[:7].lower()
-        if families[family] >= PER_FAMILY or "symbol" in font.stem.lower() or not has_all(font):
+        greek = any(name in font.stem.lower() for name in GREEK)
+        if greek or families[family] >= PER_FAMILY or not has_all(font):
             continue
         try:
             good = share_read(font, predictor) >= LEAST_READ
@@ -78,10 +84,12 @@ def main(source: str, out: str) -> None:
         if good:
             families[family] += 1
             shutil.copy(font, Path(out) / font.name)
+            if text_faces and NOVELTIES not in font.parts:
+                shutil.copy(font, Path(text_faces) / font.name)
     print(f"{sum(families.values())} of {seen} fonts copied to {out}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python benchmarks/select_fonts.py FOLDER OUT")
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: python benchmarks/select_fonts.py FOLDER OUT [TEXT_FACES]")
     main(*sys.argv[1:])

@@ -30,7 +30,11 @@ ROUNDS = 5  # of timings
 LEPTURE = "captcha==0.7.1"
 CAPTCHA_V2_ALPHABET = "2345678bcdefgmnpwxy"
 DDDDOCR = "ddddocr==1.6.1"
-FONTS = "data/generated/fonts"  # made by benchmarks/select_fonts.py
+FONTS, TEXT_FACES = "data/generated/fonts", "data/generated/text-fonts"  # made by benchmarks/select_fonts.py
+HELD_OUT = {  # of schemes that no training meets: what, the folder below WORK, fonts
+    "held-out schemes, text faces": ("heldout", TEXT_FACES),
+    "held-out schemes, novelty fonts too": ("heldout-novelties", FONTS),
+}
 
 
 def command(*arguments: object) -> tuple[float, float, str]:
@@ -172,6 +176,20 @@ def lepture(out: Path, count: int) -> str:
         The command.
     """
     return _make(out, f"benchmarks/draw_lepture.py {count} {out}")
+
+
+def held_out() -> tuple[dict[str, Path], list[str]]:
+    """Draw the sets of `HELD_OUT`.
+
+    Returns:
+        What each is and where, and the commands.
+    """
+    sets, commands = {}, []
+    for what, (name, fonts) in HELD_OUT.items():
+        sets[what] = WORK / name
+        line = f"--count 2000 --style heldout --length 3-10 --seed 99 --fonts {fonts} --out {sets[what]}"
+        commands.append(_make(sets[what], f"captcha_generator.py {line}"))
+    return sets, commands
 
 
 def _make(out: Path, line: str) -> str:

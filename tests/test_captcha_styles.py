@@ -76,6 +76,16 @@ def test_schemes_vary_in_size_alphabet_length_and_mode(name: str) -> None:
     assert min(borders) < 80 and max(borders) > 220
 
 
+def test_most_schemes_pile_up_little_clutter_and_some_much() -> None:
+    """As the libraries that people use: half of the old, messier schemes could not be read by anybody."""
+    names = ("spots", "lines", "grid", "shapes", "decoys", "negatives", "noise", "salt", "strokes", "hooks", "frame")
+    for held_out in (False, True):
+        schemes = [random_scheme(n, held_out) for n in range(400)]
+        kinds = [sum(max(getattr(style, name)) > 0 for name in names) for style in schemes]
+        assert 0.75 < np.mean(np.array(kinds) <= 2) < 0.95
+        assert max(kinds) >= 4
+
+
 def test_almost_every_captcha_of_a_scheme_shows_its_letters() -> None:
     """Drawn with and without letters from the same dice, a picture differs."""
     visible = 0
