@@ -10,6 +10,7 @@ import io
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import time
 import zipfile
@@ -21,6 +22,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest
+
+# A shell's background jobs ignore Ctrl-C, and so would the processes that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 ALPHABET = "abcd"
