@@ -99,6 +99,7 @@ FINE_TUNED = 430  # times the root of the number of labels: pictures seen by a r
 OFTEN, MANY_SEEN = 16, 80_000  # so often it sees each of a thousand labels or more, until it has seen so many pictures
 CERTAIN = 4  # times: who should occur so often and does not is not in the alphabet (by chance: once in 50)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from trained weights to what a few labels make of them
+FEW_UNSEEN = 30  # pictures, below which a measured accuracy says little
 ENOUGH_UNSEEN = 100  # pictures on which an accuracy is known well enough: no more folds are trained
 
 
@@ -1035,6 +1036,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         if accelerator.is_main_process and result.get("report"):
             note_metrics(result["checkpoint"], result["report"])
             print(describe_expectation(result["report"]))
+            print(f"Read with it: python predict.py --checkpoint {out} FOLDER")
     finally:
         if config.tracker != "none":
             accelerator.end_training()
@@ -1145,7 +1147,8 @@ def cross_validate(
 
     Returns:
         The report over all pictures measured, as `accuracy_calculator.evaluate` gives it, with `folds`: parts measured,
-        and `share`: see `model.blend`.
+        `share`: see `model.blend`, and where training starts from a checkpoint, `before`: what that one reads right of
+        the same pictures, and `before_ignore_case`.
 
     Raises:
         UserError: a part cannot be trained.
@@ -1158,6 +1161,9 @@ def cross_validate(
     order = np.random.default_rng((config.seed, parts)).permutation(n)
     texts: list[str] = []
     readings: dict[float, list[Prediction]] = {}
+    device, first = "cpu" if config.cpu else None, starting_weights(config)
+    untrained = CaptchaPredictor(first, device=device, threads=config.threads) if first else None
+    before: list[str] = []
     part = 0
     while part < parts and len(texts) < ENOUGH_UNSEEN:
         held_out = order[part::parts]
@@ -1184,6 +1190,8 @@ def cross_validate(
         shares = SHARES if trained.backbone else (1.0,)
         for share, found in _read_shares(folder / "best.safetensors", start, shares, images, config):
             readings.setdefault(share, []).extend(found)
+        if untrained:
+            before += [p.text for p in untrained.predict(images, batch_size=config.batch_size)]
         part += 1
     reports = {
         share: detailed_metrics(texts, [p.text for p in found], [p.confidence for p in found])
@@ -1191,6 +1199,10 @@ def cross_validate(
     }
     share = min(reports, key=lambda s: (reports[s]["cer"], -s))
     report = reports[share] | {"folds": part, "share": share}
+    if untrained:
+        were = text_metrics(texts, before)
+        report["before"] = were["sequence_accuracy"]
+        report["before_ignore_case"] = were["sequence_accuracy_ignore_case"]
     if accelerator.is_main_process:
         torch.manual_seed(config.seed)
         _keep_blended(out / "best.safetensors", build()[0], share)
@@ -1230,11 +1242,17 @@ def describe_expectation(report: dict[str, Any]) -> str:
     """What the measured accuracy promises, in a sentence."""
     low, high = report["wilson_95"]
     by = f"by {report['folds']} model(s) that had not seen them" if "folds" in report else "held back from training"
-    return (
+    said = (
         f"Expect {report['sequence_accuracy']:.1%} of new pictures of this kind to be read exactly right "
         f"(95 % interval {low:.1%} to {high:.1%}), {report['sequence_accuracy_ignore_case']:.1%} ignoring case: "
         f"measured on {report['n']:,} pictures {by}."
     )
+    if "before" in report:
+        said += (
+            f" The weights it started from read {report['before']:.1%} of these, {report['before_ignore_case']:.1%} "
+            "ignoring case."
+        )
+    return said + (" So few pictures say little: go by the interval." if report["n"] < FEW_UNSEEN else "")
 
 
 def note_metrics(checkpoint: Path, report: dict[str, Any]) -> None:

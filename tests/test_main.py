@@ -32,7 +32,7 @@ import main
 from codec import Alphabet, CTCCodec
 from common import UserError, parse_config
 from config import DatasetConfig, TrainConfig
-from data_loader import CaptchaDataset, MixedDataset, build_transform, load_data
+from data_loader import CaptchaDataset, MixedDataset, build_transform, load_data, load_split
 from make_dataset import is_dataset, make_dataset
 from model import blend, build_model, load_model, read_metadata, save_checkpoint
 from predict import CaptchaPredictor
@@ -942,6 +942,12 @@ def test_every_label_is_measured_once_by_a_model_that_had_not_seen_it(
     assert not list(result.out.glob("fold-*"))
 
 
+def test_few_pictures_measured_say_little() -> None:
+    report = {"sequence_accuracy": 1.0, "sequence_accuracy_ignore_case": 1.0, "wilson_95": [0.44, 1.0], "folds": 3}
+    assert "go by the interval" in main.describe_expectation(report | {"n": 3})
+    assert "go by the interval" not in main.describe_expectation(report | {"n": 100})
+
+
 def test_measuring_changes_nothing_of_the_model(train: Callable, all_labels: Path) -> None:
     with_folds, without = train(*FOLDS, data=all_labels), train(*FOLDS, "--folds", 0, data=all_labels)
     a, b = (load_file(run.out / "best.safetensors") for run in (with_folds, without))
@@ -958,6 +964,11 @@ def test_weights_are_kept_the_share_of_the_way_that_reads_best(
     assert "0.5 of the way" in half.stdout
     report = json.loads((half.out / "metrics.json").read_text())
     assert (report["share"], report["n"]) == (0.5, 90)
+    images, texts = load_split(all_labels, "train")
+    found = CaptchaPredictor(reader, device="cpu").predict([images[i] for i in range(len(images))])
+    right = np.mean([reading.text == text for reading, text in zip(found, texts, strict=True)])
+    assert report["before"] == pytest.approx(right)  # of what measured the tuned weights, too
+    assert f"The weights it started from read {right:.1%} of these" in half.stdout
     start, end, between = (
         load_model(p) for p in (reader, tuned.out / "best.safetensors", half.out / "best.safetensors")
     )
