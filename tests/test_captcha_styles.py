@@ -77,7 +77,7 @@ def test_schemes_vary_in_size_alphabet_length_and_mode(name: str) -> None:
 
 
 def test_most_schemes_pile_up_little_clutter_and_some_much() -> None:
-    """As the libraries that people use: half of the old, messier schemes could not be read by anybody."""
+    """As the libraries that people use: careful eyes misread more than half of the old, messier ones."""
     names = ("spots", "lines", "grid", "shapes", "decoys", "negatives", "noise", "salt", "strokes", "hooks", "frame")
     for held_out in (False, True):
         schemes = [random_scheme(n, held_out) for n in range(400)]
