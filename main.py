@@ -1161,9 +1161,7 @@ def cross_validate(
     order = np.random.default_rng((config.seed, parts)).permutation(n)
     texts: list[str] = []
     readings: dict[float, list[Prediction]] = {}
-    device, first = "cpu" if config.cpu else None, starting_weights(config)
-    untrained = CaptchaPredictor(first, device=device, threads=config.threads) if first else None
-    before: list[str] = []
+    unseen: list[bytes] = []
     part = 0
     while part < parts and len(texts) < ENOUGH_UNSEEN:
         held_out = order[part::parts]
@@ -1187,11 +1185,10 @@ def cross_validate(
                 (folder / "done").touch()
         texts += [dataset.texts[i] for i in held_out]
         images = [dataset.images[int(i)] for i in held_out]
+        unseen += images
         shares = SHARES if trained.backbone else (1.0,)
         for share, found in _read_shares(folder / "best.safetensors", start, shares, images, config):
             readings.setdefault(share, []).extend(found)
-        if untrained:
-            before += [p.text for p in untrained.predict(images, batch_size=config.batch_size)]
         part += 1
     reports = {
         share: detailed_metrics(texts, [p.text for p in found], [p.confidence for p in found])
@@ -1199,8 +1196,9 @@ def cross_validate(
     }
     share = min(reports, key=lambda s: (reports[s]["cer"], -s))
     report = reports[share] | {"folds": part, "share": share}
-    if untrained:
-        were = text_metrics(texts, before)
+    if first := starting_weights(config):
+        found = _predictor(first, config).predict(unseen, batch_size=config.batch_size)
+        were = text_metrics(texts, [p.text for p in found])
         report["before"] = were["sequence_accuracy"]
         report["before_ignore_case"] = were["sequence_accuracy_ignore_case"]
     if accelerator.is_main_process:
@@ -1212,11 +1210,16 @@ def cross_validate(
     return report
 
 
+def _predictor(checkpoint: Path, config: TrainConfig) -> CaptchaPredictor:
+    """A checkpoint, to read with on the device and the threads of the run."""
+    return CaptchaPredictor(checkpoint, device="cpu" if config.cpu else None, threads=config.threads)
+
+
 def _read_shares(
     checkpoint: Path, start: CaptchaModel, shares: Sequence[float], images: list[bytes], config: TrainConfig
 ) -> Iterator[tuple[float, list[Prediction]]]:
     """What the weights of each share of the way from `start` to the checkpoint read."""
-    predictor = CaptchaPredictor(checkpoint, device="cpu" if config.cpu else None, threads=config.threads)
+    predictor = _predictor(checkpoint, config)
     model = cast(TorchBackend, predictor.backend).model
     tuned = copy.deepcopy(model)
     for share in shares:
@@ -1284,7 +1287,7 @@ def finish_run(
     if len(test) == 0:
         print(f"Weights, history and curves: {out}" + ("" if config.folds else " (no test split to measure on)"))
         return None
-    predictor = CaptchaPredictor(result["checkpoint"], device="cpu" if config.cpu else None, threads=config.threads)
+    predictor = _predictor(result["checkpoint"], config)
     images: list[Image.Image | bytes] = [test.images[i] for i in range(len(test))]
     report, predictions = evaluate(predictor, images, test.texts, config.batch_size)
     print_report(report)

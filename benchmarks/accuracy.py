@@ -26,6 +26,7 @@ from tables import (
     lepture,
     machine,
     measure,
+    one_shape,
     peer_python,
     percent,
     read_with,
@@ -374,8 +375,7 @@ def _alike(checkpoint: Path, data: Path, split: str) -> float:
 
     images, texts, _ = load_labelled(str(data), split=split)
     readings = [p.text for p in CaptchaPredictor(ROOT / checkpoint, device="cpu").predict(images)]
-    pairs = [[text.lower().replace("o", "0") for text in pair] for pair in zip(texts, readings, strict=True)]
-    return sum(a == b for a, b in pairs) / len(pairs)
+    return sum(one_shape(a) == one_shape(b) for a, b in zip(texts, readings, strict=True)) / len(texts)
 
 
 def label_errors() -> None:

@@ -12,48 +12,40 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the scripts live one folder up
-
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
+from tables import one_shape
 
-from accuracy_calculator import wilson_interval
+from accuracy_calculator import text_metrics
 from common import UserError, run
 from image_io import open_image
 from predict import CaptchaPredictor
 
 COLUMNS, CELL = 3, (480, 125)  # of the sheet; width and height in pixels
-ONE_SHAPE = str.maketrans("O", "0")
 
 
 def draw_sheet(images: list[bytes], path: Path) -> None:
-    """The pictures, enlarged and numbered."""
+    """The pictures, numbered, and larger than `save_grid_image` has them."""
     width, height = CELL
     sheet = Image.new("RGB", (COLUMNS * width, height * -(-len(images) // COLUMNS)), "gray")
     draw = ImageDraw.Draw(sheet)
     for number, data in enumerate(images):
-        image = open_image(data)
-        scale = min((width - 6) / image.width, (height - 20) / image.height)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         left, top = number % COLUMNS * width, number // COLUMNS * height
-        sheet.paste(image.resize(size, Image.Resampling.LANCZOS), (left + 3, top + 16))
+        enlarged = ImageOps.contain(open_image(data), (width - 6, height - 20), Image.Resampling.LANCZOS)
+        sheet.paste(enlarged, (left + 3, top + 16))
         draw.text((left + 3, top), str(number), fill="yellow")
     sheet.save(path)
 
 
 def score(who: str, readings: list[str], texts: list[str]) -> None:
     """Print how many readings are right."""
-    pairs = [(r.upper(), t.upper()) for r, t in zip(readings, texts, strict=True)]
-    for what, right in (
-        ("right, ignoring case", sum(r == t for r, t in pairs)),
-        ("0 and O as one", sum(r.translate(ONE_SHAPE) == t.translate(ONE_SHAPE) for r, t in pairs)),
-    ):
-        low, high = wilson_interval(right, len(pairs))
-        share = f"{right} of {len(pairs)}, {right / len(pairs):.0%} (95 % interval {low:.0%} to {high:.0%})"
-        print(f"{who:8}{what:22}{share}")
+    for what, fold in (("right, ignoring case", str.lower), ("0 and O as one", one_shape)):
+        found = text_metrics([fold(text) for text in texts], [fold(reading) for reading in readings])
+        share, (low, high) = found["sequence_accuracy"], found["wilson_95"]
+        right = f"{round(share * found['n'])} of {found['n']}, {share:.0%} (95 % interval {low:.0%} to {high:.0%})"
+        print(f"{who:8}{what:22}{right}")
 
 
 def main() -> None:

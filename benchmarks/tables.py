@@ -187,9 +187,18 @@ def held_out() -> tuple[dict[str, Path], list[str]]:
     sets, commands = {}, []
     for what, (name, fonts) in HELD_OUT.items():
         sets[what] = WORK / name
-        line = f"--count 2000 --style heldout --length 3-10 --seed 99 --fonts {fonts} --out {sets[what]}"
-        commands.append(_make(sets[what], f"captcha_generator.py {line}"))
+        line = (
+            f"captcha_generator.py --count 2000 --style heldout --length 3-10 --seed 99 --fonts {fonts} "
+            f"--out {sets[what]}"
+        )
+        command(*shlex.split(line))  # finished shards stay, those that an interrupted run left out are drawn
+        commands.append(f"python {line}")
     return sets, commands
+
+
+def one_shape(text: str) -> str:
+    """A text without case, in which 0 and O, which many fonts draw alike, are one character."""
+    return text.lower().replace("o", "0")
 
 
 def _make(out: Path, line: str) -> str:
