@@ -207,7 +207,7 @@ def print_report(report: dict[str, Any]) -> None:
     print("by position           " + _shares(report["by_position"]))
     if report["confusions"]:
         pairs = ", ".join(f"{c['truth'] or '∅'}→{c['reading'] or '∅'} {c['count']}x" for c in report["confusions"][:8])
-        print("most confused         " + pairs)
+        print("most confused         " + pairs + (" (∅: no character)" if "∅" in pairs else ""))
     if report.get("same_kind"):
         print("of one kind           " + report["same_kind"])
 
@@ -305,6 +305,22 @@ def _cleaned(sources: Sequence[str]) -> tuple[list[bytes], list[str]]:
     return images, texts
 
 
+def learned_from(predictor: CaptchaPredictor, data: str | Sequence[str], split: str) -> list[str]:
+    """Which of the sources measured the weights have learned from, as far as their metadata tells."""
+    from make_dataset import is_dataset, load_info
+
+    learned = predictor.metadata.get("provenance", {}).get("data", {})
+    places = {Path(source).resolve() for source in learned.get("sources", [])}
+    found = []
+    for source in [data] if isinstance(data, str) else data:
+        if not is_dataset(source):
+            seen = Path(source).resolve() in places
+        else:
+            seen = split != "test" and load_info(source)["fingerprint"] == learned.get("fingerprint")
+        found += [source] if seen else []
+    return found
+
+
 def main() -> int:
     """Command line."""
     config = parse_config(EvaluateConfig, "Measure a reader on labelled captchas.")
@@ -323,6 +339,8 @@ def main() -> int:
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))
     if outside:
         print(f"note: the labels have {''.join(outside)!r}, which {predictor.path} cannot read: counted as errors")
+    if known := learned_from(predictor, config.data, split):
+        print(f"note: {predictor.path} learned from {', '.join(known)}: of pictures it has not seen expect less")
     report, predictions = evaluate(predictor, images, texts, config.batch_size, same_kind=config.same_kind)
     report |= {"data": config.data, "split": split}
     data = config.data if isinstance(config.data, str) else ", ".join(config.data)

@@ -49,13 +49,13 @@ def parse_config(
     Returns:
         An instance of `config_class`.
     """
-    from jsonargparse import ArgumentParser, set_parsing_settings
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
     words = list(sys.argv[1:] if argv is None else argv)
     helping = any(word == "-h" or word.startswith("--h") for word in words)
     # The strings under the fields explain them; to read the sources for these takes longer than to parse the flags.
     set_parsing_settings(docstring_parse_attribute_docstrings=helping)
-    parser = ArgumentParser(description=description, exit_on_error=True)
+    parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below; flags override it")
     if positional:
         parser.add_argument(
@@ -63,7 +63,11 @@ def parse_config(
         )
     parser.add_class_arguments(config_class, skip={positional} if positional else set())
     switches = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type in ("bool", bool)}
-    arguments = parser.parse_args(_normalised(words, switches))
+    try:
+        arguments = parser.parse_args(_normalised(words, switches))
+    except ArgumentError as error:
+        print(f"error: {_in_one_sentence(str(error))} (--help explains the settings)", file=sys.stderr)
+        sys.exit(2)
     values = arguments.as_dict()
     names = {field.name for field in dataclasses.fields(config_class)}
     return config_class(**{name: value for name, value in values.items() if name in names})
@@ -79,6 +83,15 @@ def _normalised(argv: Sequence[str], switches: set[str]) -> list[str]:
         bare = flag in switches and not equals and following.lower() not in ("true", "false")
         normalised.append(f"{flag}=true" if bare else flag + equals + value)
     return normalised
+
+
+def _in_one_sentence(complaint: str) -> str:
+    """What jsonargparse says of a setting over several lines."""
+    key, choices = re.match(r'Parser key "(\w+)"', complaint), re.search(r"typing\.Literal\[(.+?)\]", complaint)
+    value = re.search(r"(?:Given|Got) value: (.*)", complaint)
+    if not key or not value:
+        return " ".join(complaint.removeprefix('Parser key "config": ').split())
+    return f"--{key[1]} cannot be {value[1]}" + (f": choose from {choices[1]}" if choices else "")
 
 
 def _field_help(config_class: type, name: str) -> str:

@@ -664,6 +664,16 @@ class Trainer:
                 if not self._run_phase(self.phases[number]):
                     break  # early stopping ends the run, not just a phase
 
+    @property
+    def finished(self) -> bool:
+        """Whether no phase has anything left to train."""
+        phase = self.phases[self.place["phase"]]
+        last = self.place["phase"] == len(self.phases) - 1 and self.place["epoch"] >= phase.epochs
+        return last or self._out_of_patience(phase)
+
+    def _out_of_patience(self, phase: Phase) -> bool:
+        return bool(self.config.patience and not phase.frozen and self.stale >= self.config.patience)
+
     def _run_phase(self, phase: Phase) -> bool:
         accelerator, config = self.accelerator, self.config
         set_requires_grad(self.model, True)
@@ -682,7 +692,7 @@ class Trainer:
         with closing(self._load(phase.epochs)) as loaded:
             while self.place["epoch"] < phase.epochs:
                 # Before the epoch: a run that stopped early must not go on for one more when it is resumed.
-                if config.patience and not phase.frozen and self.stale >= config.patience:
+                if self._out_of_patience(phase):
                     accelerator.print(f"No better reading for {self.stale} epochs: stopping early.")
                     return False
                 self._run_epoch(phase, loaded)
@@ -1004,7 +1014,9 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         f"{model_config.image_size[0]}x{model_config.image_size[1]}, {model.steps} steps, on {accelerator.device}"
     )
     if extra := "".join(c for c in model.alphabet.characters if c not in info["alphabet"] and not config.alphabet):
-        accelerator.print(f"So few labels may lack a character by chance: {extra} stay readable (--alphabet decides).")
+        accelerator.print(
+            f"No label has {extra} either, but so few may lack them by chance: they stay readable (--alphabet decides)."
+        )
     provenance = {
         # Without what only concerns this disk: a checkpoint may be published.
         "config": {key: value for key, value in dataclasses.asdict(config).items() if key not in ("out", "resume")},
@@ -1019,14 +1031,18 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     trainer = Trainer(config, model, phases, datasets | {"train": trained_on}, accelerator, provenance, on_epoch)
     if config.resume:
         trainer.load_state()
-        accelerator.print(f"Going on after epoch {trainer._epoch_number()}, step {trainer.place['step']}.")
+        if trainer.finished:
+            accelerator.print(f"The run in {out} was trained to its end: nothing is left to train.")
+        else:
+            accelerator.print(f"Going on after epoch {trainer._epoch_number()}, step {trainer.place['step']}.")
     elif accelerator.is_main_process:
         write_text(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
     if config.tracker != "none":
         _start_tracker(accelerator, config)
     result: dict[str, Any] = {"out": out, "checkpoint": out / "best.safetensors", "history": trainer.history}
     try:
-        trainer.fit()
+        if not trainer.finished:
+            trainer.fit()
         if accelerator.is_main_process and config.evaluate:
             result["report"] = finish_run(config, result, datasets)
             accelerator.log({f"test/{k}": v for k, v in _numbers(result["report"] or {}).items()})
@@ -1311,6 +1327,9 @@ def main() -> int:
         train_model(config)
     except Interrupted as stopped:
         print(f"\nStopped, everything is saved. Go on with: python main.py --resume --out {stopped}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:  # before the first step, after the last one, or for the second time
+        print("\nStopped. What was saved before is whole: go on with it by --resume, or start again.", file=sys.stderr)
         return 130
     return 0
 

@@ -453,14 +453,14 @@ def main() -> int:
     files = find_images(config.images)
     predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
     readings: list[tuple[Path, Prediction]] = []
-    failures: list[str] = []
+    failures: list[tuple[Path, str]] = []
     for start in _counted(range(0, len(files), config.batch_size), config.same_kind):
         batch: list[tuple[Path, View]] = []
         for path in files[start : start + config.batch_size]:
             try:
                 batch.append((path, predictor.view(path)))
             except UserError as error:
-                failures.append(str(error))
+                failures.append((path, str(error)))
         for (path, _), prediction in zip(batch, predictor.read([v for _, v in batch], config.same_kind), strict=True):
             readings.append((path, prediction))
             if not config.same_kind:
@@ -473,14 +473,14 @@ def main() -> int:
         if kind.characters:
             print(f"Of one kind: {kind}", file=sys.stderr)
     if config.csv:
-        write_csv(config.csv, readings)
+        write_csv(config.csv, readings, failures)
         print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
     if config.grid:
         from visualize import show_all_images_with_predictions
 
         show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
         print(f"Confidence grids in {config.grid}", file=sys.stderr)
-    for failure in failures:
+    for _, failure in failures:
         print(f"skipped: {printable(failure)}", file=sys.stderr)
     if failures:
         print(f"{len(failures)} of {len(files)} files could not be read", file=sys.stderr)
@@ -511,14 +511,18 @@ def _show(path: Path, prediction: Prediction, as_json: bool) -> None:
         print(f"{printable(path)}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
 
 
-def write_csv(path: str | Path, readings: Iterable[tuple[Path, Prediction]]) -> None:
-    """Columns file, text, confidence, and the characters' confidences joined by spaces."""
+def write_csv(
+    path: str | Path, readings: Iterable[tuple[Path, Prediction]], failures: Iterable[tuple[Path, str]] = ()
+) -> None:
+    """Columns file, text, confidence, the characters' confidences joined by spaces, why a file could not be read."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
-    writer.writerow(["file", "text", "confidence", "character_confidences"])
+    writer.writerow(["file", "text", "confidence", "character_confidences", "error"])
     for file, prediction in readings:
         characters = " ".join(f"{p:.4f}" for p in prediction.char_confidences)
-        writer.writerow([printable(file), prediction.text, f"{prediction.confidence:.6f}", characters])
+        writer.writerow([printable(file), prediction.text, f"{prediction.confidence:.6f}", characters, ""])
+    for file, failure in failures:
+        writer.writerow([printable(file), "", "", "", printable(failure)])
     write_text(path, buffer.getvalue())
 
 

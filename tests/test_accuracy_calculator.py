@@ -21,6 +21,8 @@ from accuracy_calculator import calibration, detailed_metrics, load_labelled, te
 from common import UserError
 from config import TrainConfig
 from data_loader import load_split
+from make_dataset import load_info
+from model import load_model, save_checkpoint
 from predict import CaptchaPredictor
 
 
@@ -284,6 +286,25 @@ def test_by_default_it_measures_what_training_left_out(
     made = main.prepare_data(settings, say=lambda _: None)
     report = report_of(call, tmp_path, "--checkpoint", reader)
     assert (report["split"], report["n"]) == ("test", len(load_split(made, "test")[1]))
+
+
+def test_pictures_that_it_has_learned_from_are_named(
+    call: Callable, reader: Path, images: tuple, dataset: Path, tmp_path: Path
+) -> None:
+    info = load_info(dataset)
+    learned = {"fingerprint": info["fingerprint"], "sources": [str(images[0])]}
+    checkpoint = save_checkpoint(load_model(reader), tmp_path / "learned.safetensors", provenance={"data": learned})
+    for data, flags, named in (
+        (images[0], [], True),
+        (dataset, ["--split", "train"], True),
+        (dataset, ["--split", "test"], False),
+    ):
+        for weights in (checkpoint, reader):
+            code, out, _ = call(accuracy_calculator, "--data", data, "--checkpoint", weights, "--threads", 1, *flags)
+            assert code == 0
+            assert (f"learned from {data}: of pictures it has not seen expect less" in out) == (
+                named and weights == checkpoint
+            )
 
 
 def test_pictures_are_drawn(call: Callable, reader: Path, images: tuple, tmp_path: Path) -> None:

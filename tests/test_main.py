@@ -238,7 +238,22 @@ def test_a_finished_run_resumed_changes_nothing(train: Callable, finished: Simpl
     copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
     result = train("--resume", out=copy)
     assert result.code == 0
+    assert "nothing is left to train" in result.stdout and "Going on" not in result.stdout
     assert_same_run(copy, finished.out)
+
+
+def test_ctrl_c_before_there_is_anything_to_go_on_with(launch: Callable, dataset: Path, tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import time, main, common\n"
+        "main.prepare_data = lambda *a: (print('preparing', flush=True), time.sleep(60))\n"
+        "common.run(main.main)\n"
+    )
+    job = launch(slow, "--data", dataset, "--out", tmp_path / "run")
+    assert job.until(lambda: "preparing" in job.stdout)
+    os.kill(job.pid, signal.SIGINT)
+    assert job.wait() == 130, job.stderr
+    assert "start again" in job.stderr and "Traceback" not in job.stderr
 
 
 def test_thirty_pictures_are_learnt_by_heart(train: Callable, dataset: Path) -> None:
@@ -303,6 +318,7 @@ def test_switches_may_stand_alone() -> None:
 def test_a_flag_that_is_wrong_is_named(flags: list[str], named: str, train: Callable) -> None:
     result = train(*SCRATCH, *flags)
     assert_one_sentence(result, named, code=2)
+    assert len(result.stderr.splitlines()) == 1
     assert not result.out.exists()
 
 
@@ -314,7 +330,7 @@ def test_a_preset_that_is_wrong_is_one_sentence(text: str, named: str, train: Ca
     (tmp_path / "bad.yaml").write_text(text)
     result = train("--config", tmp_path / "bad.yaml")
     assert result.code == 2
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in result.stderr and len(result.stderr.splitlines()) == 1
     assert named in result.stderr
 
 

@@ -386,6 +386,18 @@ def test_plain_lines_and_csv(size: int, call: Callable, reader: Path, folder: Pa
         assert len(row["character_confidences"].split()) == len(row["text"])
 
 
+def test_what_is_no_picture_stands_in_the_csv_too(call: Callable, reader: Path, folder: Path, tmp_path: Path) -> None:
+    (broken := tmp_path / "broken.png").write_bytes((folder / "1.png").read_bytes()[:50])
+    table = tmp_path / "readings.csv"
+    code, _, err = call(predict, broken, folder / "1.png", "--checkpoint", reader, "--threads", 1, "--csv", table)
+    assert code == 1 and "1 of 2 files" in err
+    with table.open(newline="", encoding="utf-8") as file:
+        read, skipped = csv.DictReader(file)
+    assert (read["file"], read["error"]) == (str(folder / "1.png"), "") and read["text"]
+    assert (skipped["file"], skipped["text"]) == (str(broken), "")
+    assert f"skipped: {skipped['error']}" in err and "broken.png" in skipped["error"]
+
+
 def test_a_grid_is_drawn(call: Callable, reader: Path, folder: Path, tmp_path: Path) -> None:
     code, _, err = call(predict, folder, "--checkpoint", reader, "--threads", 1, "--grid", tmp_path / "grid.png")
     assert code == 0, err
