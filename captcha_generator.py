@@ -17,6 +17,7 @@ number of workers and any shard size. Lengths are pixels and colours are 0-255 u
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -46,7 +47,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from captcha_styles import MIXED, STYLES, Effect, Range, Relief, Style, get_style, style_names
 from codec import Alphabet
-from common import UserError, available_cores, clear_leftovers, parse_config, run, write_atomically
+from common import UserError, available_cores, clear_leftovers, parse_config, run, write_atomically, write_text
 from config import ALPHANUMERIC, GeneratorConfig
 
 Point = tuple[float, float]
@@ -1276,6 +1277,8 @@ def generate_captcha_data(config: GeneratorConfig) -> list[Path]:
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}: give 1 or more")
     find_fonts(settings.alphabet, settings.fonts)  # complain once and here, not in every worker
+    if config.pictures and Path(config.pictures).exists() and any(Path(config.pictures).iterdir()):
+        raise UserError(f"{config.pictures} holds files already: give --pictures an empty or a new folder")
     out = Path(config.out)
     stamp = _stamp(config, settings)
     paths = [_shard_path(config, i) for i in range(math.ceil(config.count / config.shard_size))]
@@ -1294,7 +1297,28 @@ def generate_captcha_data(config: GeneratorConfig) -> list[Path]:
         )
     kept = f" ({len(paths) - len(todo)} of these were there already)" if len(todo) < len(paths) else ""
     print(f"{config.count} captchas in {len(paths)} shard(s) in {out}{kept}")
+    if config.pictures:
+        write_pictures(paths, Path(config.pictures))
+        print(f"{config.count} picture files, and labels.csv, in {config.pictures}")
     return paths
+
+
+def write_pictures(shards: Sequence[Path], folder: Path) -> None:
+    """Write the captchas of shards as picture files into a folder, and their labels as its labels.csv."""
+    import pyarrow.parquet as pq
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = io.StringIO(newline="")
+    labels = csv.writer(table)
+    labels.writerow(["filename", "label"])
+    for shard in tqdm(shards, desc="writing files", unit="shard", leave=False):
+        with pq.ParquetFile(shard) as file:
+            for group in file.iter_batches(ROW_GROUP):
+                for row in group.to_pylist():
+                    (folder / row["image"]["path"]).write_bytes(row["image"]["bytes"])
+                    labels.writerow([row["image"]["path"], row["text"]])
+    write_text(folder / "labels.csv", table.getvalue())
 
 
 def _stamp(config: GeneratorConfig, settings: CaptchaSettings) -> str:

@@ -212,6 +212,8 @@ class GeneratorConfig:
     The shards are the same."""
     grid: str | None = None
     """Also draw the first 100 captchas as a 10x10 grid into this file."""
+    pictures: str | None = None
+    """Also write the captchas as picture files, with their labels in labels.csv, into this empty or new folder."""
 
 
 @dataclass

@@ -26,6 +26,7 @@ from captcha_generator import CaptchaSettings, generate_captcha, render_captcha
 from captcha_styles import MIXED, STYLES, Style
 from codec import Alphabet
 from common import UserError
+from make_dataset import iter_source
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "captcha_generator.py"
@@ -127,6 +128,15 @@ def test_global_random_state_plays_no_part() -> None:
     random.seed(2)
     np.random.seed(2)
     assert render_captcha(3, CaptchaSettings(styles=(MIXED,))) == first
+
+
+def test_picture_files_hold_what_the_shards_hold(small_set: Path, tmp_path: Path) -> None:
+    options = ("--style", "classic,mixed", "--alphabet", "0-9a-f", "--length", "3-5", "--seed", 5, "--count", 300)
+    succeed(*options, "--shard_size", 120, "--out", tmp_path / "shards", "--pictures", tmp_path / "files")
+    in_shards, in_files = ([(s.image, s.text) for s in iter_source(str(p))] for p in (small_set, tmp_path / "files"))
+    assert len(in_files) == 300 and in_files == in_shards
+    assert "holds files already" in refuse(*options, "--out", tmp_path / "others", "--pictures", tmp_path / "files")
+    assert not (tmp_path / "others").exists()
 
 
 def test_the_grid_is_ten_by_ten(small_set: Path) -> None:

@@ -282,7 +282,7 @@ def test_a_preset_gives_way_to_flags(tmp_path: Path) -> None:
     assert before.batch_size == 5, "the later one wins"
 
 
-@pytest.mark.parametrize("name", ["quick", "pretrain", "finetune"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.yaml")))
 def test_presets_hold_what_they_say(name: str) -> None:
     path = ROOT / "configs" / f"{name}.yaml"
     config = parse_config(TrainConfig, "", ["--config", str(path)])
