@@ -214,7 +214,9 @@ class Setting(NamedTuple):
     split: str
     test: Path | None = None  # other data to test on
     folds: bool = False  # measured with the parts that choose how far to go from the shipped weights
+    preset: str = "finetune"
     flags: str = ""  # further settings of the training
+    looks: int | None = None  # at a picture, where not as many as the predictor takes
     alike: bool = False  # its font draws 0 and O alike: reported also with the two counted as one
 
 
@@ -329,11 +331,10 @@ def many_labels() -> None:
     """The same with captchas of lepture's library, which can be drawn without end."""
     drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
     commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
-    # All rows that the pictures have, and three times the epochs. bf16 is for the time it saves where the processor has
-    # AMX; elsewhere leave it out.
-    flags = " --height 64 --epochs 48 --mixed_precision bf16 --threads 1 --workers 1"
-    setting = Setting("lepture's `captcha`, 5,000 labels", drawn, "100/0/0", fresh, flags=flags, alike=True)
-    _tuned("many_labels", [setting], commands)
+    flags = " --mixed_precision bf16 --threads 1"  # for the time that bf16 saves with AMX or AVX512-BF16
+    what = "lepture's `captcha`, 5,000 labels"
+    settings = [Setting(what, drawn, "100/0/0", fresh, preset="many_labels", flags=flags, looks=1, alike=True)]
+    _tuned("many_labels", settings, commands)
 
 
 def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
@@ -346,14 +347,16 @@ def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
             made = split_set(setting.source, data, setting.split, seed)
             labelled = data / "train-00000-of-00001.parquet" if setting.folds else data
             rest = setting.flags if setting.folds else f"{setting.flags} --folds 0 --evaluate false"
-            trained, took, in_all = train(out, f"--config configs/finetune.yaml --data {labelled} --seed {seed}{rest}")
+            preset = f"--config configs/{setting.preset}.yaml"
+            trained, took, in_all = train(out, f"{preset} --data {labelled} --seed {seed}{rest}")
             tested, part = (setting.test, "all") if setting.test else (data, "test")
-            shown, report = measure(tested, f"{out}/best.safetensors", part)
+            looks = f" --looks {setting.looks}" if setting.looks else ""
+            shown, report = measure(tested, f"{out}/best.safetensors", part, looks)
             reports.append(report)
             seconds.append(took)
             whole.append(in_all)
             if setting.alike:
-                alike.append(_alike(out / "best.safetensors", tested, part))
+                alike.append(_alike(out / "best.safetensors", tested, part, setting.looks))
             if seed == SEEDS[0]:
                 commands += [made, trained, shown]
         times = [f"{statistics.mean(values):.0f}" for values in (seconds, whole)]
@@ -368,13 +371,14 @@ def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
     )
 
 
-def _alike(checkpoint: Path, data: Path, split: str) -> float:
+def _alike(checkpoint: Path, data: Path, split: str, looks: int | None) -> float:
     """Sequence accuracy ignoring case, where 0 and O, which many fonts draw alike, count as one."""
     from accuracy_calculator import load_labelled
-    from predict import CaptchaPredictor
+    from predict import LOOKS, CaptchaPredictor
 
     images, texts, _ = load_labelled(str(data), split=split)
-    readings = [p.text for p in CaptchaPredictor(ROOT / checkpoint, device="cpu").predict(images)]
+    predictor = CaptchaPredictor(ROOT / checkpoint, device="cpu", looks=looks or LOOKS)
+    readings = [p.text for p in predictor.predict(images)]
     return sum(one_shape(a) == one_shape(b) for a, b in zip(texts, readings, strict=True)) / len(texts)
 
 
