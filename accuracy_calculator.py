@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from codec import NOTHING
 from common import ROOT, UserError, parse_config, run, write_text
 from config import DatasetConfig, EvaluateConfig
 from predict import CaptchaPredictor, ImageLike, Prediction, check_positive, read_together
@@ -80,6 +81,33 @@ def text_metrics(truths: Sequence[str], readings: Sequence[str]) -> dict[str, An
         "cer": cer,
         "wilson_95": list(wilson_interval(right, n)),
     }
+
+
+def parse_alike(text: str) -> list[str]:
+    """Groups of characters that count as one: `0Oo,1Il` is `["0Oo", "1Il"]`.
+
+    Raises:
+        UserError: a group has fewer than two characters, or a character stands twice.
+    """
+    groups = text.split(",")
+    characters = "".join(groups)
+    if min(map(len, groups)) < 2 or len(set(characters)) < len(characters):
+        raise UserError(f"--alike {text!r} is no groups of characters: name those that count as one, as in 0Oo,1Il")
+    return groups
+
+
+def alike_metrics(truths: Sequence[str], readings: Sequence[str], groups: Sequence[str]) -> dict[str, float]:
+    """Sequence accuracy where the characters of each group count as one, because a font draws them alike.
+
+    Returns:
+        `sequence_accuracy` and `sequence_accuracy_ignore_case`.
+    """
+    table = str.maketrans({character: group[0] for group in groups for character in group})
+    folded = str.maketrans({character: group[0] for group in map(str.casefold, groups) for character in group})
+    pairs = list(zip(truths, readings, strict=True))
+    right = sum(a.translate(table) == b.translate(table) for a, b in pairs)
+    ignoring = sum(a.casefold().translate(folded) == b.casefold().translate(folded) for a, b in pairs)
+    return {"sequence_accuracy": right / len(pairs), "sequence_accuracy_ignore_case": ignoring / len(pairs)}
 
 
 def detailed_metrics(truths: Sequence[str], readings: Sequence[str], confidences: Sequence[float]) -> dict[str, Any]:
@@ -196,6 +224,7 @@ def print_report(report: dict[str, Any]) -> None:
         ("pictures (n)", f"{report['n']:,}"),
         ("sequence accuracy", f"{report['sequence_accuracy']:.2%}  (95 % interval {low:.2%} to {high:.2%})"),
         ("  ignoring case", f"{report['sequence_accuracy_ignore_case']:.2%}"),
+        *_alike_rows(report.get("alike")),
         ("character accuracy", f"{report['character_accuracy']:.2%}"),
         ("CER", f"{report['cer']:.2%}"),
         ("calibration error", f"{report['expected_calibration_error']:.3f}"),
@@ -206,10 +235,19 @@ def print_report(report: dict[str, Any]) -> None:
     print("by length             " + _shares(report["by_length"]))
     print("by position           " + _shares(report["by_position"]))
     if report["confusions"]:
-        pairs = ", ".join(f"{c['truth'] or '∅'}→{c['reading'] or '∅'} {c['count']}x" for c in report["confusions"][:8])
-        print("most confused         " + pairs + (" (∅: no character)" if "∅" in pairs else ""))
+        shown = [(c["truth"] or NOTHING, c["reading"] or NOTHING, c["count"]) for c in report["confusions"][:8]]
+        pairs = ", ".join(f"{truth}→{reading} {count}x" for truth, reading, count in shown)
+        print("most confused         " + pairs + (f" ({NOTHING}: no character)" if NOTHING in pairs else ""))
     if report.get("same_kind"):
         print("of one kind           " + report["same_kind"])
+
+
+def _alike_rows(alike: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if not alike:
+        return []
+    together = ", ".join(" and ".join(group) for group in alike["groups"])
+    exact, folded = alike["sequence_accuracy"], alike["sequence_accuracy_ignore_case"]
+    return [("  alike as one", f"{exact:.2%}, ignoring case {folded:.2%}  ({together})")]
 
 
 def _shares(groups: dict[str, dict[str, float]]) -> str:
@@ -316,7 +354,7 @@ def learned_from(predictor: CaptchaPredictor, data: str | Sequence[str], split: 
         if not is_dataset(source):
             seen = Path(source).resolve() in places
         else:
-            seen = split != "test" and load_info(source)["fingerprint"] == learned.get("fingerprint")
+            seen = split in ("train", "all") and load_info(source)["fingerprint"] == learned.get("fingerprint")
         found += [source] if seen else []
     return found
 
@@ -325,8 +363,9 @@ def main() -> int:
     """Command line."""
     config = parse_config(EvaluateConfig, "Measure a reader on labelled captchas.")
     if config.find_label_errors:
-        if config.same_kind:
-            raise UserError("--same-kind does not go with --find-label-errors: leave one out")
+        for name in ("same_kind", "alike"):
+            if getattr(config, name):
+                raise UserError(f"--{name} does not go with --find-label-errors: leave one out")
         # It trains, so it stands above this file; imported only where it is asked for.
         from label_errors import report_label_errors
 
@@ -334,6 +373,7 @@ def main() -> int:
     for name in ("csv", "epochs", "folds", "show"):
         if getattr(config, name) != getattr(EvaluateConfig(), name):
             raise UserError(f"--{name} goes with --find-label-errors: leave it out, or ask for these")
+    alike = parse_alike(config.alike) if config.alike else []
     images, texts, split = load_labelled(config.data, config.split, config.limit)
     predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))
@@ -343,6 +383,9 @@ def main() -> int:
         print(f"note: {predictor.path} learned from {', '.join(known)}: of pictures it has not seen expect less")
     report, predictions = evaluate(predictor, images, texts, config.batch_size, same_kind=config.same_kind)
     report |= {"data": config.data, "split": split}
+    if alike:
+        readings = [prediction.text for prediction in predictions]
+        report["alike"] = {"groups": alike, **alike_metrics(texts, readings, alike)}
     data = config.data if isinstance(config.data, str) else ", ".join(config.data)
     for name, value in (("checkpoint", predictor.path), ("data", data), ("split", split)):
         print(f"{name:<22}{value}")

@@ -20,6 +20,7 @@ from common import UserError
 from config import CTC_HEADS
 
 BLANK_ID = 0
+NOTHING = "∅"  # shown where a character, or a whole reading, is missing
 NEGATIVE_INFINITY = -1e30  # a finite stand-in: differences of two real infinities would be NaN
 
 

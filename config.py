@@ -269,6 +269,9 @@ class EvaluateConfig:
     same_kind: bool = False
     """The pictures are of one kind: what lengths and characters it has is learned from all readings (not from the
     labels), and each picture is read with that in mind."""
+    alike: str | None = None
+    """Characters that a font draws alike, such as 0O or 0Oo,1Il (a comma between groups): the accuracy is also reported
+    with each group counted as one character."""
     looks: int = 4
     """Looks at one picture, 1 to 4, at most: an unsure reading is tried again from nearer. One is fastest."""
     batch_size: int = 64

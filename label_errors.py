@@ -34,7 +34,7 @@ import yaml
 from tqdm import tqdm
 
 from accuracy_calculator import text_metrics
-from codec import infeasible_labels
+from codec import NOTHING, infeasible_labels
 from common import DEFAULT_CHECKPOINT, ROOT, UserError, printable, write_text
 from config import DatasetConfig, EvaluateConfig, TrainConfig
 from image_io import open_image
@@ -524,8 +524,8 @@ def print_table(report: dict[str, Any], show: int) -> None:
         (
             str(entry["rank"]),
             _short(entry["file"], 40),
-            _short(entry["label"], 32) or "∅",
-            _short(entry["reading"], 32) or "∅",
+            _short(entry["label"], 32) or NOTHING,
+            _short(entry["reading"], 32) or NOTHING,
             f"{entry['confidence']:.3f}",
             "" if entry["score"] is None else f"{entry['score']:.2f}",
             _short(entry["reason"], 100),

@@ -49,7 +49,7 @@ from tqdm import tqdm
 from accuracy_calculator import detailed_metrics, evaluate, print_report, text_metrics
 from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
 from captcha_styles import DIGITS, LOWER, UPPER
-from codec import Alphabet, Codec, CTCCodec, infeasible_labels
+from codec import NOTHING, Alphabet, Codec, CTCCodec, infeasible_labels
 from common import (
     DEFAULT_CHECKPOINT,
     ROOT,
@@ -656,6 +656,8 @@ class Trainer:
             Interrupted: the user asked to stop; the state is saved.
             UserError: the loss is not a number any more.
         """
+        if self.finished:
+            return
         with stop_on_signal(self.accelerator):
             for number in range(self.place["phase"], len(self.phases)):
                 if number != self.place["phase"]:
@@ -898,7 +900,7 @@ def describe_epoch(row: dict[str, Any], better: bool) -> str:
         f"  | validation: loss {validation['loss']:.4f}  sequence accuracy {validation['sequence_accuracy']:.2%}"
         f"  CER {validation['cer']:.2%}  blanks {validation['blanks']:.0%}{'  *' if better else ''}"
     )
-    line += "\n           " + "  ".join(f"{truth}→{reading or '∅'}" for truth, reading in validation["samples"])
+    line += "\n           " + "  ".join(f"{truth}→{reading or NOTHING}" for truth, reading in validation["samples"])
     if all(not reading for _, reading in validation["samples"]):
         line += (
             "\n           Only blanks so far: usual in the first epochs. If it lasts, train longer, raise "
@@ -1041,8 +1043,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         _start_tracker(accelerator, config)
     result: dict[str, Any] = {"out": out, "checkpoint": out / "best.safetensors", "history": trainer.history}
     try:
-        if not trainer.finished:
-            trainer.fit()
+        trainer.fit()
         if accelerator.is_main_process and config.evaluate:
             result["report"] = finish_run(config, result, datasets)
             accelerator.log({f"test/{k}": v for k, v in _numbers(result["report"] or {}).items()})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accuracy_calculator import wilson_interval
+from codec import NOTHING
 from config import CTC_HEADS
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from strength import Trial
     from teaching import Job
 
-NOTHING = "∅"
 SHOWN_FAILURES = 24
 SHOWN_ROWS = 1000
 LOGO = (

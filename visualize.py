@@ -25,7 +25,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from PIL import Image
 
-from codec import BLANK_ID
+from codec import BLANK_ID, NOTHING
 from common import SAVED_MODELS, UserError, write_atomically
 from image_io import open_image
 from predict import CaptchaPredictor, ImageLike, Prediction
@@ -40,7 +40,6 @@ RIGHT, WRONG, ACCENT, AMBER = "#0b7a75", "#c22f4f", "#2f6db3", "#b26a00"
 CONFIDENCE_COLOURS = {"high": RIGHT, "medium": AMBER, "low": WRONG}
 BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#9cc3e6", "#2f6db3", "#123b6b"])
 REDS = LinearSegmentedColormap.from_list("reds", ["#fdeeee", "#f0a3a8", "#c22f4f", "#6d1028"])
-NOTHING = "∅"  # a character that is not there
 
 DPI = 110
 

@@ -26,7 +26,6 @@ from tables import (
     lepture,
     machine,
     measure,
-    one_shape,
     peer_python,
     percent,
     read_with,
@@ -236,8 +235,7 @@ def few_labels() -> None:
         Setting("lepture's `captcha`, 50 labels", drawn, "50/0/4950", fresh),
         Setting("lepture's `captcha`, 300 labels", drawn, "300/0/4700", fresh, folds=True),
     ]
-    about = "python benchmarks/run.py few_labels  # counts 0 and O as one, and runs:"
-    _tuned("few_labels", settings, [about, *commands])
+    _tuned("few_labels", settings, commands)
 
 
 class Unlabelled(NamedTuple):
@@ -350,13 +348,14 @@ def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
             preset = f"--config configs/{setting.preset}.yaml"
             trained, took, in_all = train(out, f"{preset} --data {labelled} --seed {seed}{rest}")
             tested, part = (setting.test, "all") if setting.test else (data, "test")
-            looks = f" --looks {setting.looks}" if setting.looks else ""
-            shown, report = measure(tested, f"{out}/best.safetensors", part, looks)
+            flags = f" --looks {setting.looks}" if setting.looks else ""
+            flags += " --alike 0O" if setting.alike else ""
+            shown, report = measure(tested, f"{out}/best.safetensors", part, flags)
             reports.append(report)
             seconds.append(took)
             whole.append(in_all)
             if setting.alike:
-                alike.append(_alike(out / "best.safetensors", tested, part, setting.looks))
+                alike.append(report["alike"]["sequence_accuracy_ignore_case"])
             if seed == SEEDS[0]:
                 commands += [made, trained, shown]
         times = [f"{statistics.mean(values):.0f}" for values in (seconds, whole)]
@@ -369,17 +368,6 @@ def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
         f"{table([*ACCURACY_HEAD, 's of training', 's of the command', 'ignoring case, 0 and O as one'], rows)}\n\n"
         f"The commands for seed 0; the others differ in the seed.\n\n{fenced(commands)}",
     )
-
-
-def _alike(checkpoint: Path, data: Path, split: str, looks: int | None) -> float:
-    """Sequence accuracy ignoring case, where 0 and O, which many fonts draw alike, count as one."""
-    from accuracy_calculator import load_labelled
-    from predict import LOOKS, CaptchaPredictor
-
-    images, texts, _ = load_labelled(str(data), split=split)
-    predictor = CaptchaPredictor(ROOT / checkpoint, device="cpu", looks=looks or LOOKS)
-    readings = [p.text for p in predictor.predict(images)]
-    return sum(one_shape(a) == one_shape(b) for a, b in zip(texts, readings, strict=True)) / len(texts)
 
 
 def label_errors() -> None:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageOps
-from tables import one_shape
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the scripts live one folder up
 
 from accuracy_calculator import text_metrics
 from common import UserError, run
@@ -37,6 +39,11 @@ def draw_sheet(images: list[bytes], path: Path) -> None:
         sheet.paste(enlarged, (left + 3, top + 16))
         draw.text((left + 3, top), str(number), fill="yellow")
     sheet.save(path)
+
+
+def one_shape(text: str) -> str:
+    """A text without case, in which 0 and O, which many fonts draw alike, are one character."""
+    return text.lower().replace("o", "0")
 
 
 def score(who: str, readings: list[str], texts: list[str]) -> None:

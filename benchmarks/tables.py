@@ -196,11 +196,6 @@ def held_out() -> tuple[dict[str, Path], list[str]]:
     return sets, commands
 
 
-def one_shape(text: str) -> str:
-    """A text without case, in which 0 and O, which many fonts draw alike, are one character."""
-    return text.lower().replace("o", "0")
-
-
 def _make(out: Path, line: str) -> str:
     """Run what makes `out`, unless it is there; gives the command."""
     if not (ROOT / out).exists():

@@ -17,7 +17,14 @@ import pytest
 
 import accuracy_calculator
 import main
-from accuracy_calculator import calibration, detailed_metrics, load_labelled, text_metrics, wilson_interval
+from accuracy_calculator import (
+    alike_metrics,
+    calibration,
+    detailed_metrics,
+    load_labelled,
+    text_metrics,
+    wilson_interval,
+)
 from common import UserError
 from config import TrainConfig
 from data_loader import load_split
@@ -307,6 +314,34 @@ def test_pictures_that_it_has_learned_from_are_named(
             )
 
 
+def test_letters_drawn_alike_count_as_one() -> None:
+    truths = ["0a", "Oa", "ob", "1l", "ab", "0x"]
+    readings = ["Oa", "0A", "Ob", "I1", "ba", "0x"]
+    # Counted by hand. Exactly, with 0 and O as one: 0a, 0x. Ignoring case: Oa and ob, too, and with 1, I and l also 1l.
+    assert alike_metrics(truths, readings, ["0O"]) == {
+        "sequence_accuracy": 2 / 6,
+        "sequence_accuracy_ignore_case": 4 / 6,
+    }
+    assert alike_metrics(truths, readings, ["0Oo", "1Il"]) == {
+        "sequence_accuracy": 4 / 6,
+        "sequence_accuracy_ignore_case": 5 / 6,
+    }
+
+
+def test_the_report_counts_letters_alike(call: Callable, reader: Path, images: tuple, tmp_path: Path) -> None:
+    flags = ["--checkpoint", reader, "--threads", 1, "--json", tmp_path / "r.json"]
+    code, out, err = call(accuracy_calculator, "--data", images[0], *flags)
+    assert code == 0, err
+    assert "alike" not in out
+    plain = json.loads((tmp_path / "r.json").read_text())
+    a, b = next((c["truth"], c["reading"]) for c in plain["confusions"] if c["truth"] and c["reading"])
+    code, out, err = call(accuracy_calculator, "--data", images[0], *flags, "--alike", a + b)
+    assert code == 0, err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert f"({a} and {b})" in out and report["alike"]["groups"] == [a + b]
+    assert report["sequence_accuracy"] == plain["sequence_accuracy"] <= report["alike"]["sequence_accuracy"]
+
+
 def test_pictures_are_drawn(call: Callable, reader: Path, images: tuple, tmp_path: Path) -> None:
     flags = ["--checkpoint", reader, "--threads", 1, "--limit", 10, "--plots", tmp_path / "plots"]
     code, _, err = call(accuracy_calculator, "--data", images[0], *flags)
@@ -322,7 +357,11 @@ def test_pictures_are_drawn(call: Callable, reader: Path, images: tuple, tmp_pat
         ("empty", [], "empty"),
         ("dataset", ["--batch_size", "0"], "batch size"),
         ("dataset", ["--csv", "all.csv"], "--csv goes with --find-label-errors"),
-        ("dataset", ["--find-label-errors", "--same-kind"], "--same-kind"),
+        ("dataset", ["--find-label-errors", "--same-kind"], "--same_kind"),
+        ("dataset", ["--find-label-errors", "--alike", "0O"], "--alike"),
+        ("dataset", ["--alike", "0"], "as in 0Oo,1Il"),
+        ("dataset", ["--alike", "0O,"], "as in 0Oo,1Il"),
+        ("dataset", ["--alike", "0O,1O"], "as in 0Oo,1Il"),
         ("dataset", ["--checkpoint", "none.safetensors"], "none.safetensors"),
     ],
 )
