@@ -57,6 +57,14 @@ def _align(truths: Sequence[str], readings: Sequence[str]) -> CharacterOutput:
     )
 
 
+def count_edits(truths: Sequence[str], readings: Sequence[str]) -> list[int]:
+    """For each reading the characters to insert, delete or replace (Levenshtein distance) to have the truth."""
+    return [
+        sum(max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx) for c in chunks if c.type != "equal")
+        for chunks in _align(truths, readings).alignments
+    ]
+
+
 def text_metrics(truths: Sequence[str], readings: Sequence[str]) -> dict[str, Any]:
     """The headline figures of n readings.
 

@@ -27,7 +27,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -46,7 +46,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from accuracy_calculator import detailed_metrics, evaluate, print_report, text_metrics
+from accuracy_calculator import count_edits, detailed_metrics, evaluate, print_report, text_metrics
 from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
 from captcha_styles import DIGITS, LOWER, UPPER
 from codec import NOTHING, Alphabet, Codec, CTCCodec, infeasible_labels
@@ -97,8 +97,9 @@ SAVE_SECONDS = 300  # a kill costs a long epoch no more than this
 PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not given
 FINE_TUNED = 430  # times the root of the number of labels: pictures seen by a run from trained weights
 OFTEN, MANY_SEEN = 16, 80_000  # so often it sees each of a thousand labels or more, until it has seen so many pictures
+HELD_BACK = 1.75  # over the root of the number of labels: part of the way from trained weights that is not gone
 CERTAIN = 4  # times: who should occur so often and does not is not in the alphabet (by chance: once in 50)
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from trained weights to what a few labels make of them
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from trained weights to what a few labels make of them, beside `share`
 FEW_UNSEEN = 30  # pictures, below which a measured accuracy says little
 ENOUGH_UNSEEN = 100  # pictures on which an accuracy is known well enough: no more folds are trained
 
@@ -931,6 +932,8 @@ def check_settings(config: TrainConfig) -> None:
         if value is not None and not least <= value < BELOW.get(name, math.inf):
             below = f" and below {BELOW[name]}" if name in BELOW else ""
             raise UserError(f"--{name} is {value}: it must be {least} or more{below}")
+    if config.share is not None and not 0 <= config.share <= 1:
+        raise UserError(f"--share is {config.share}: it must be 0 to 1")
     if config.tracker not in ("none", *map(str, get_available_trackers())):
         raise UserError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
     if config.other_height and (config.splice or config.mix_synthetic):
@@ -1044,11 +1047,14 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     result: dict[str, Any] = {"out": out, "checkpoint": out / "best.safetensors", "history": trainer.history}
     try:
         trainer.fit()
+        build = partial(initialise, config, model_config)
+        cross_validated = measured and config.folds > 0  # which chooses the share
+        if accelerator.is_main_process and trained.backbone and not cross_validated:
+            _keep_blended(result["checkpoint"], build, usual_share(config, n), config.seed)
         if accelerator.is_main_process and config.evaluate:
             result["report"] = finish_run(config, result, datasets)
             accelerator.log({f"test/{k}": v for k, v in _numbers(result["report"] or {}).items()})
-        if measured and config.folds:
-            build = partial(initialise, config, model_config)
+        if cross_validated:
             result["report"] = cross_validate(config, build, phases, datasets["train"], accelerator)
         if accelerator.is_main_process and result.get("report"):
             note_metrics(result["checkpoint"], result["report"])
@@ -1106,6 +1112,11 @@ def default_epochs(n: int, pretrained: bool) -> int:
     return min(60, max(8, round(PICTURES_SEEN / n)))
 
 
+def usual_share(config: TrainConfig, n: int) -> float:
+    """How far to go from trained weights with `n` labels: they mislead less, the more there are."""
+    return config.share if config.share is not None else max(0.5, round(1 - HELD_BACK / math.sqrt(n), 2))
+
+
 def plan_phases(config: TrainConfig, n: int, pretrained: bool, say: Callable[[str], None] = print) -> list[Phase]:
     """The phases of a run: frozen backbone, then all. Freezing random features would train a head on noise.
 
@@ -1151,8 +1162,8 @@ def cross_validate(
 ) -> dict[str, Any]:
     """What to expect of new pictures: the labels in `config.folds` parts, each read by a model trained on the others.
 
-    Where training starts from trained weights, these parts also tell how far to go from them: by that one of `SHARES`
-    whose readings have the fewest errors. So few to choose from hardly flatter the figures.
+    Where training starts from trained weights, these parts also tell how far to go from them: see `choose_share`. So
+    few to choose from hardly flatter the figures.
 
     Stops early once so many pictures are measured that more would hardly narrow the interval. Finished parts are kept
     in the run folder, so that an interrupted run goes on with the next.
@@ -1172,6 +1183,7 @@ def cross_validate(
         Interrupted: asked to stop.
     """
     n, parts = len(dataset), config.folds
+    usual = usual_share(config, n)
     out = Path(str(config.out))
     if config.resume and (out / "metrics.json").is_file():  # measured already, and the parts are gone
         return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
@@ -1203,28 +1215,43 @@ def cross_validate(
         texts += [dataset.texts[i] for i in held_out]
         images = [dataset.images[int(i)] for i in held_out]
         unseen += images
-        shares = SHARES if trained.backbone else (1.0,)
+        shares = sorted({*SHARES, usual}) if trained.backbone else [1.0]
         for share, found in _read_shares(folder / "best.safetensors", start, shares, images, config):
             readings.setdefault(share, []).extend(found)
         part += 1
-    reports = {
-        share: detailed_metrics(texts, [p.text for p in found], [p.confidence for p in found])
-        for share, found in readings.items()
-    }
-    share = min(reports, key=lambda s: (reports[s]["cer"], -s))
-    report = reports[share] | {"folds": part, "share": share}
+    share = choose_share(texts, {s: [p.text for p in found] for s, found in readings.items()}, usual)
+    found = readings[share]
+    report = detailed_metrics(texts, [p.text for p in found], [p.confidence for p in found])
+    report |= {"folds": part, "share": share}
     if first := starting_weights(config):
         found = _predictor(first, config).predict(unseen, batch_size=config.batch_size)
         were = text_metrics(texts, [p.text for p in found])
         report["before"] = were["sequence_accuracy"]
         report["before_ignore_case"] = were["sequence_accuracy_ignore_case"]
     if accelerator.is_main_process:
-        torch.manual_seed(config.seed)
-        _keep_blended(out / "best.safetensors", build()[0], share)
+        _keep_blended(out / "best.safetensors", build, share, config.seed)
         for number in range(parts):
             shutil.rmtree(out / f"fold-{number + 1}", ignore_errors=True)
         write_text(out / "metrics.json", json.dumps(report, indent=1))
     return report
+
+
+def choose_share(texts: Sequence[str], readings: Mapping[float, Sequence[str]], usual: float) -> float:
+    """How far to go from trained weights, by what each share of the way reads in pictures that it did not learn from.
+
+    Args:
+        texts: the labels.
+        readings: for each share those of the same pictures.
+        usual: the share to take unless another has fewer errors by more than one standard error (the rule of Breiman
+            et al., 1984): few pictures tell little, and all of them else choose by chance. The only share, where
+            `readings` has one.
+    """
+    errors = {share: np.array(count_edits(texts, found)) for share, found in readings.items()}
+    best = min(errors, key=lambda share: (errors[share].sum(), -share))
+    if usual not in errors or len(texts) < 2:
+        return best
+    fewer = errors[usual] - errors[best]
+    return best if fewer.mean() > fewer.std(ddof=1) / math.sqrt(len(texts)) else usual
 
 
 def _predictor(checkpoint: Path, config: TrainConfig) -> CaptchaPredictor:
@@ -1244,18 +1271,20 @@ def _read_shares(
         yield share, predictor.predict(images, batch_size=config.batch_size)
 
 
-def _keep_blended(checkpoint: Path, start: CaptchaModel, share: float) -> None:
-    """Blend the weights of a finished run, once: a run that was stopped after it finds its mark."""
+def _keep_blended(
+    checkpoint: Path, build: Callable[[], tuple[CaptchaModel, Trained, list[str]]], share: float, seed: int
+) -> None:
+    """Take the weights of a finished run back to a share of the way, once: a run that was stopped after it finds its
+    mark."""
     metadata = read_metadata(checkpoint)
     if share == 1 or "share" in metadata["provenance"]:
         return
-    tuned = load_model(checkpoint)
+    torch.manual_seed(seed)  # rows of new characters started at random
+    start, tuned = build()[0], load_model(checkpoint)
     tuned.load_state_dict(blend(start, tuned, share))
-    provenance = metadata["provenance"] | {"share": share}
-    save_checkpoint(tuned, checkpoint, metrics=metadata["metrics"], provenance=provenance)
-    print(
-        f"The weights kept lie {share:g} of the way from the first to the last: these read the held-out pictures best."
-    )
+    metrics = {name: value for name, value in metadata["metrics"].items() if name != "validation"}  # of other weights
+    save_checkpoint(tuned, checkpoint, metrics=metrics, provenance=metadata["provenance"] | {"share": share})
+    print(f"The weights kept lie {share:g} of the way from the first to the last (--share).")
 
 
 def describe_expectation(report: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ import main
 from accuracy_calculator import (
     alike_metrics,
     calibration,
+    count_edits,
     detailed_metrics,
     load_labelled,
     text_metrics,
@@ -74,6 +75,7 @@ def test_figures_of_a_hand_made_example() -> None:
 
 def test_cer_is_jiwer_s_and_the_definition_s() -> None:
     truths, readings = random_pairs()
+    assert count_edits(truths, readings) == [edits(a, b) for a, b in zip(truths, readings, strict=True)]
     metrics = text_metrics(truths, readings)
     assert metrics["cer"] == pytest.approx(jiwer.cer(truths, readings))
     errors = sum(edits(a, b) for a, b in zip(truths, readings, strict=True))

@@ -347,6 +347,7 @@ def test_a_preset_that_is_wrong_is_one_sentence(text: str, named: str, train: Ca
         ("learning_rate", "nan"),
         ("dropout", 1.5),
         ("warmup", 2),
+        ("share", 1.5),
         ("image_size", "[4,8]"),
         ("resize", "natural"),  # of 50 columns, and with slots
     ],
@@ -976,7 +977,7 @@ def test_weights_are_kept_the_share_of_the_way_that_reads_best(
     flags = [*FOLDS, "--init", reader]
     tuned = train(*flags, "--folds", 0, data=all_labels)
     monkeypatch.setattr(main, "SHARES", (0.5,))
-    half = train(*flags, data=all_labels)
+    half = train(*flags, "--share", 0.5, data=all_labels)
     assert "0.5 of the way" in half.stdout
     report = json.loads((half.out / "metrics.json").read_text())
     assert (report["share"], report["n"]) == (0.5, 90)
@@ -995,6 +996,36 @@ def test_weights_are_kept_the_share_of_the_way_that_reads_best(
     assert resumed.code == 0 and "Expect " in resumed.stdout and "Measuring, part" not in resumed.stdout
     again = load_model(half.out / "best.safetensors").state_dict()
     assert all(torch.equal(again[name], value) for name, value in between.state_dict().items())
+    unmeasured = train(*flags, "--folds", 0, "--share", 0.5, data=all_labels)
+    same = load_model(unmeasured.out / "best.safetensors").state_dict()
+    assert all(torch.equal(same[name], value) for name, value in between.state_dict().items())
+    assert train("--resume", out=unmeasured.out).code == 0
+    same = load_model(unmeasured.out / "best.safetensors").state_dict()
+    assert all(torch.equal(same[name], value) for name, value in between.state_dict().items()), "not half of the half"
+
+
+def test_more_labels_go_further_from_the_trained_weights() -> None:
+    config = TrainConfig(share=None)
+    assert [main.usual_share(config, n) for n in (3, 50, 300, 5000)] == [0.5, 0.75, 0.9, 0.98]
+    assert main.usual_share(TrainConfig(), 50) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "chosen"),
+    [
+        ({0.5: range(0), 0.75: range(0), 1.0: range(0)}, 0.75),
+        ({0.5: range(9), 0.75: range(20, 30), 1.0: range(12)}, 0.75),  # one of 19 is chance: a standard error is 4.4
+        ({0.5: range(8), 0.75: range(10), 1.0: range(12)}, 0.5),  # the same but for two: a standard error is 1.4
+        ({0.5: range(30), 0.75: range(30, 50), 1.0: range(10)}, 1.0),
+        ({1.0: range(5)}, 1.0),
+    ],
+)
+def test_another_share_than_the_usual_must_read_clearly_better(
+    wrong: dict[float, Sequence[int]], chosen: float
+) -> None:
+    texts = ["abcd"] * 100
+    readings = {share: ["abcx" if i in places else "abcd" for i in range(100)] for share, places in wrong.items()}
+    assert main.choose_share(texts, readings, 0.75) == chosen
 
 
 def test_more_parts_than_labels_are_refused_before_the_training(train: Callable, all_labels: Path) -> None:
