@@ -1049,7 +1049,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
         trainer.fit()
         build = partial(initialise, config, model_config)
         cross_validated = measured and config.folds > 0  # which chooses the share
-        if accelerator.is_main_process and trained.backbone and not cross_validated:
+        if accelerator.is_main_process and all(trained) and not cross_validated:
             _keep_blended(result["checkpoint"], build, usual_share(config, n), config.seed)
         if accelerator.is_main_process and config.evaluate:
             result["report"] = finish_run(config, result, datasets)
@@ -1215,7 +1215,7 @@ def cross_validate(
         texts += [dataset.texts[i] for i in held_out]
         images = [dataset.images[int(i)] for i in held_out]
         unseen += images
-        shares = sorted({*SHARES, usual}) if trained.backbone else [1.0]
+        shares = sorted({*SHARES, usual}) if all(trained) else [1.0]
         for share, found in _read_shares(folder / "best.safetensors", start, shares, images, config):
             readings.setdefault(share, []).extend(found)
         part += 1
