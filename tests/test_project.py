@@ -68,7 +68,7 @@ MAY = {
     "serving": BOTTOM | {"predict"},
     "teaching": BOTTOM | {"accuracy_calculator", "main", "make_dataset", "model", "predict", "serving"},
     "strength": BOTTOM | {"accuracy_calculator", "captcha_generator", "captcha_styles", "codec", "predict"},
-    "views": BOTTOM | {"accuracy_calculator", "predict", "strength", "teaching", "visualize"},
+    "views": BOTTOM | {"accuracy_calculator", "codec", "predict", "strength", "teaching", "visualize"},
     "interface": BOTTOM
     | {"accuracy_calculator", "captcha_generator", "captcha_styles", "make_dataset", "predict", "visualize"}
     | {"serving", "teaching", "strength", "views"},
