@@ -373,7 +373,7 @@ def main() -> int:
     if config.find_label_errors:
         for name in ("same_kind", "alike"):
             if getattr(config, name):
-                raise UserError(f"--{name} does not go with --find-label-errors: leave one out")
+                raise UserError(f"--{name.replace('_', '-')} does not go with --find-label-errors: leave one out")
         # It trains, so it stands above this file; imported only where it is asked for.
         from label_errors import report_label_errors
 

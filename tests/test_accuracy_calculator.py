@@ -359,7 +359,7 @@ def test_pictures_are_drawn(call: Callable, reader: Path, images: tuple, tmp_pat
         ("empty", [], "empty"),
         ("dataset", ["--batch_size", "0"], "batch size"),
         ("dataset", ["--csv", "all.csv"], "--csv goes with --find-label-errors"),
-        ("dataset", ["--find-label-errors", "--same-kind"], "--same_kind"),
+        ("dataset", ["--find-label-errors", "--same-kind"], "--same-kind"),
         ("dataset", ["--find-label-errors", "--alike", "0O"], "--alike"),
         ("dataset", ["--alike", "0"], "as in 0Oo,1Il"),
         ("dataset", ["--alike", "0O,"], "as in 0Oo,1Il"),
