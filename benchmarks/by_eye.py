@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the scripts live one folder up
 
-from accuracy_calculator import text_metrics
+from accuracy_calculator import alike_metrics, wilson_interval
 from common import UserError, run
 from image_io import open_image
 from predict import CaptchaPredictor
@@ -41,18 +41,13 @@ def draw_sheet(images: list[bytes], path: Path) -> None:
     sheet.save(path)
 
 
-def one_shape(text: str) -> str:
-    """A text without case, in which 0 and O, which many fonts draw alike, are one character."""
-    return text.lower().replace("o", "0")
-
-
 def score(who: str, readings: list[str], texts: list[str]) -> None:
     """Print how many readings are right."""
-    for what, fold in (("right, ignoring case", str.lower), ("0 and O as one", one_shape)):
-        found = text_metrics([fold(text) for text in texts], [fold(reading) for reading in readings])
-        share, (low, high) = found["sequence_accuracy"], found["wilson_95"]
-        right = f"{round(share * found['n'])} of {found['n']}, {share:.0%} (95 % interval {low:.0%} to {high:.0%})"
-        print(f"{who:8}{what:22}{right}")
+    n = len(texts)
+    for what, groups in (("right, ignoring case", ()), ("0 and O as one", ("0O",))):
+        share = alike_metrics(texts, readings, groups)["sequence_accuracy_ignore_case"]
+        low, high = wilson_interval(round(share * n), n)
+        print(f"{who:8}{what:22}{round(share * n)} of {n}, {share:.0%} (95 % interval {low:.0%} to {high:.0%})")
 
 
 def main() -> None:
