@@ -245,6 +245,8 @@ class DatasetConfig:
     """Rows per parquet shard."""
     workers: int | None = None
     """Processes that check pictures; all available cores by default."""
+    overwrite: bool = False
+    """Replace a dataset in `out` that was made of other sources, or with `merge` the file there."""
     merge: bool = False
     """Merge the shards into the single parquet file `out`, unsplit and unchecked."""
 

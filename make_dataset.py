@@ -33,7 +33,8 @@ How: the first pass reads, checks and hashes the samples in several processes, e
 33 bytes per sample stay in memory, about 100 while they are sorted. Sorting finds the duplicates and decides the split;
 the second pass reads the shards again and sorts the rows into those of the splits. Only what cannot be read twice or in
 pieces, such as a stream, goes through a temporary file. Everything is built in a hidden folder beside `out`, which then
-takes its place.
+takes its place. A dataset that stands there is replaced if it was made of the same sources, or some of them, else only
+with `--overwrite`.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from codec import Alphabet
-from common import COPIES, UserError, available_cores, lock_file, parse_config, run, write_atomically
+from common import COPIES, ROOT, UserError, available_cores, lock_file, parse_config, run, write_atomically
 from config import DatasetConfig
 from image_io import IMAGE_SUFFIXES, check_header, open_image
 
@@ -74,7 +75,10 @@ INFO_NAME = "dataset.json"
 REJECTS_NAME = "rejects.jsonl"
 FORMAT = "captcha-dataset-1"
 GENERATED = "generated"  # the folder below data/ for what we make ourselves
+COPY = "duplicate image"  # with the same label: why a sample is left out
 TEXT_COLUMNS = ("text", "label", "caption")
+LABEL_FILES = ("labels.csv", "labels.txt")
+TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl")  # what other label files may be
 LISTED_REJECTS = 1000
 UNUSED, DUPLICATE, REJECTED = -1, -2, -3  # rows of no split
 KEY = "S16"  # NumPy's type for hashes: they sort as bytes do, and trailing zeros make no two of them equal
@@ -208,12 +212,14 @@ def _iter_items(source: str, limit: int | None = None, skip: Path | None = None)
 
 
 def _list(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """Sub-folders, shards and pictures that stand in `folder`, each sorted by name; hidden ones are left out."""
+    """Sub-folders, shards and pictures that stand in `folder`, each sorted by name; hidden ones are left out, and what
+    we generated, of which data/ has a folder."""
     folders, shards, pictures = [], [], []
+    own = GENERATED if folder.resolve() == ROOT / "data" else None
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path per entry costs as much as the scan
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name == own:
                 continue
             if entry.is_dir():
                 folders.append(folder / entry.name)
@@ -233,11 +239,30 @@ def _iter_folder(folder: Path, labels: LabelFile | None, skip: Path | None) -> I
     if shards:
         yield from map(Shard.open, shards)
     else:
+        if not labels:
+            _refuse_other_labels(folder, pictures)
         yield from _iter_pictures(pictures, labels)
     for sub_folder in folders:
         yield from _iter_folder(sub_folder, labels, skip)
     if own:
         yield from own.missing()
+
+
+def _refuse_other_labels(folder: Path, pictures: Sequence[Path]) -> None:
+    """A file that names the pictures beside it has their labels, probably; numbers in file names would pass for them.
+
+    Raises:
+        UserError: there is one.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in TABLES and path.name.lower() not in LABEL_FILES and path.is_file():
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                start = file.read(1 << 20)
+                if any(os.fsencode(picture.name) in start for picture in pictures[:10]):
+                    raise UserError(
+                        f"{path} names the pictures beside it, but labels are read from labels.csv or labels.txt: give "
+                        "it that name and the columns filename,label, or take it away if the file names are the labels"
+                    )
 
 
 def _iter_pictures(paths: Sequence[Path], labels: LabelFile | None) -> Iterator[Sample | Reject]:
@@ -288,10 +313,10 @@ class LabelFile:
 
     @classmethod
     def find(cls, folder: Path) -> LabelFile | None:
-        """The label file that stands in `folder`."""
-        found = [folder / name for name in ("labels.csv", "labels.txt") if (folder / name).is_file()]
+        """The label file that stands in `folder`, its name in capitals or not."""
+        found = sorted(path for path in folder.iterdir() if path.name.lower() in LABEL_FILES and path.is_file())
         if len(found) > 1:
-            raise UserError(f"{folder} has both labels.csv and labels.txt: remove one of them")
+            raise UserError(f"{folder} has both {found[0].name} and {found[1].name}: remove one of them")
         return cls(found[0]) if found else None
 
     def take(self, picture: PurePath) -> str | None:
@@ -311,19 +336,19 @@ class LabelFile:
     def _csv(self, text: str) -> Iterator[tuple[int, str, str]]:
         first = next(iter(text.splitlines()), "")
         delimiter = next((d for d in ",;\t" if d in first), ",")
-        names, label_at = 0, 1
+        names, label_at, width = 0, 1, 2
         try:
             reader = csv.reader(text.splitlines(), delimiter=delimiter)
             for row in reader:
                 if not any(cell.strip() for cell in row):
                     continue
                 if reader.line_num == 1 and (columns := _header(row)):
-                    names, label_at = columns
+                    (names, label_at), width = columns, len(row)
                     continue
-                if len(row) <= max(names, label_at) or (len(row) > 2 and (names, label_at) == (0, 1)):
+                if not max(names, label_at) < len(row) <= width:
                     raise UserError(
-                        f"line {reader.line_num} of {self.path} has {len(row)} columns: give it the header "
-                        "filename,label or exactly two columns"
+                        f"line {reader.line_num} of {self.path} has {len(row)} columns, not {width}: put a name or "
+                        "label with a comma into quotes, and other columns under a header such as filename,label,who"
                     )
                 yield reader.line_num, row[names], row[label_at]
         except csv.Error as error:
@@ -874,7 +899,7 @@ def make_dataset(config: DatasetConfig) -> dict[str, Any]:
 
     Raises:
         UserError: a source cannot be read, nothing is left of it, the settings make no sense, or `out` holds something
-            that is no dataset.
+            that is no dataset, or one of other sources, or is itself a source that would lose pictures.
     """
     for name, least in (("max_length", 1), ("limit", 1), ("shard_size", 1), ("workers", 1)):
         value = getattr(config, name)
@@ -886,12 +911,31 @@ def make_dataset(config: DatasetConfig) -> dict[str, Any]:
     if not config.sources:
         raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
     out = Path(config.out).absolute()
+    in_place = out.resolve() in [Path(source).resolve() for source in config.sources] and is_dataset(out)
+    if not in_place and not config.overwrite:
+        _refuse_other_sources(out, config.sources)
     try:
         with _replacing(out) as building:
-            return _build(config, building, out.resolve())
+            info = _build(config, building, out.resolve())
+            lost = info["unused"] + sum(n for why, n in info["rejects"]["counts"].items() if why != COPY)
+            if in_place and (lost or config.limit is not None):
+                raise UserError(f"{out} is a source and would lose pictures: choose another --out")
+            return info
     except OSError as error:
         where = error.filename or out
         raise UserError(f"{where} cannot be read or written ({error.strerror or _first_line(error)})") from error
+
+
+def _refuse_other_sources(out: Path, sources: Sequence[str]) -> None:
+    """What was made of sources that are not among these cannot be made again from them.
+
+    Raises:
+        UserError: `out` holds such a dataset.
+    """
+    if is_dataset(out) and (others := sorted(set(load_info(out)["sources"]) - set(sources))):
+        raise UserError(
+            f"{out} holds a dataset made of {', '.join(others)}: choose another --out, or --overwrite to replace it"
+        )
 
 
 @contextlib.contextmanager
@@ -1133,7 +1177,7 @@ def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _duplicate(source: str, text: str, first_source: str, first_text: str, check: str) -> Reject:
     if text == first_text:
-        return Reject(source, "duplicate image", f"same {check} and label as {first_source}")
+        return Reject(source, COPY, f"same {check} and label as {first_source}")
     return Reject(
         source, "duplicate image, other label", f"labelled {text!r} here and {first_text!r} in {first_source}"
     )
@@ -1142,18 +1186,19 @@ def _duplicate(source: str, text: str, first_source: str, first_text: str, check
 # -------------------------------------------------------------------------------------------------------------- merge
 
 
-def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path) -> int:
+def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path, overwrite: bool = False) -> int:
     """Put parquet files together into one, in the order given (folders: sorted by name), row group by row group.
 
     Args:
         sources: parquet files and folders of them.
         out_file: the file to write, atomically.
+        overwrite: even where it exists.
 
     Returns:
         The number of rows.
 
     Raises:
-        UserError: a file cannot be read, the columns differ, there is none, or `out_file` is one of them.
+        UserError: a file cannot be read, the columns differ, there is none, or `out_file` is one of them, or exists.
     """
     out_file = Path(out_file)
     if out_file.suffix.lower() != ".parquet" or out_file.is_dir():
@@ -1170,6 +1215,8 @@ def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path) -> i
         raise UserError("there is nothing to merge: name parquet files or folders of them")
     if out_file.resolve() in [file.resolve() for file in files]:
         raise UserError(f"{out_file} is one of the sources: choose another --out or move it away")
+    if out_file.exists() and not overwrite:
+        raise UserError(f"{out_file} exists: choose another --out, or --overwrite to replace it")
     schema = _open_parquet(files[0]).schema_arrow
     rows = 0
     for file in files:
@@ -1227,7 +1274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     config = parse_config(DatasetConfig, "Make one clean, split dataset of captchas.", argv, positional="sources")
     if config.merge:
-        rows = parquet_to_parquet(config.sources, config.out)
+        rows = parquet_to_parquet(config.sources, config.out, config.overwrite)
         print(f"{config.out}: {rows:,} rows")
         return 0
     info = make_dataset(config)

@@ -180,6 +180,7 @@ def test_kaggle_captcha_version_2_repeats_its_folder(tmp_path):
 
 LABEL_FILES = {
     "header": ("labels.csv", "filename,label\n1.png,aa\nsub/2.png,bb\ngone.png,cc\n"),
+    "a column more": ("Labels.CSV", "filename,label,who\n1.png,aa,me\nsub/2.png,bb,you\ngone.png,cc,\n"),
     "other header, columns turned": ("labels.csv", "id,text,image\n7,aa,1.png\n8,bb,./sub/2.png\n9,cc,gone.png\n"),
     "no header": ("labels.csv", '1.png,aa\nsub\\2.png,"bb"\n\ngone.png,cc\n'),
     "semicolons, no suffixes": ("labels.csv", "file;label\n1;aa\nsub/2;bb\ngone;cc\n"),
@@ -212,6 +213,9 @@ def test_label_files(tmp_path, kind, encoding):
     [
         ("labels.csv", b"1.png,aa\n1.png,ab\n", r"line 2 of .*labels\.csv gives 1\.png the label 'ab'"),
         ("labels.csv", b"1.png,aa,3\n", r"line 1 of .*labels\.csv has 3 columns"),
+        ("labels.csv", b"filename,label\n1.png,a,a\n", r"line 2 of .*labels\.csv has 3 columns, not 2: put a name"),
+        ("annotations.csv", b"filename,label\n1.png,aa\n", r"annotations\.csv names the pictures beside it"),
+        ("labels.json", b'{"1.png": "aa"}', r"labels\.json names the pictures beside it"),
         ("labels.csv", b"1.png,\xff\xfe\n", r"labels\.csv cannot be read as UTF-8"),
     ],
 )
@@ -452,7 +456,7 @@ def test_duplicates_across_sources_and_formats(tmp_path):
     assert reasons(info) == {"duplicate image": 6}
     turned = encode(picture(0).transpose(Image.Transpose.ROTATE_90))  # other pixels, of other width
     write(tmp_path / "turned/x.png", turned)
-    assert build(tmp_path / "out", tmp_path / "png", tmp_path / "turned")["rejects"]["total"] == 0
+    assert build(tmp_path / "new", tmp_path / "png", tmp_path / "turned")["rejects"]["total"] == 0
 
 
 # -------------------------------------------------------------------------------------------------------------- split
@@ -534,7 +538,7 @@ def test_what_a_seed_gives_stays_as_it_is(tmp_path):
 def test_other_label_is_another_fingerprint(tmp_path):
     shard(tmp_path / "a.parquet", rows(10))
     shard(tmp_path / "b.parquet", [*rows(9), (rows(10)[9][0], "other")])
-    one, two = (build(tmp_path / "out", tmp_path / name)["fingerprint"] for name in ("a.parquet", "b.parquet"))
+    one, two = (build(tmp_path / name[0], tmp_path / name)["fingerprint"] for name in ("a.parquet", "b.parquet"))
     assert one != two
 
 
@@ -721,7 +725,10 @@ def test_a_kill_leaves_the_old_dataset_whole(tmp_path, long_source, kill, moment
     build(out, shard(tmp_path / "a.parquet", rows(10)))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "make_dataset.py"), *[str(long_source)] * 4, "--out", str(out), "--workers", "2"],
+        [
+            *(sys.executable, str(ROOT / "make_dataset.py"), *[str(long_source)] * 4),
+            *("--out", str(out), "--workers", "2", "--overwrite"),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -737,7 +744,7 @@ def test_a_kill_leaves_the_old_dataset_whole(tmp_path, long_source, kill, moment
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     if kill == signal.SIGINT:
         assert not building.exists()
-    build(out, shard(tmp_path / "b.parquet", rows(20)))  # what the kill left is no obstacle
+    build(out, shard(tmp_path / "b.parquet", rows(20)), overwrite=True)  # what the kill left is no obstacle
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.parquet", "b.parquet", "out"]
 
 
@@ -748,6 +755,44 @@ def test_a_kill_between_the_renames_is_mended(tmp_path):
     with pytest.raises(UserError, match="there is no"):
         build(tmp_path / "out", tmp_path / "missing")
     assert is_dataset(tmp_path / "out")
+
+
+def test_a_dataset_of_other_sources_is_replaced_only_when_asked(tmp_path):
+    a, b = shard(tmp_path / "a.parquet", rows(10)), shard(tmp_path / "b.parquet", rows(5, 10))
+    out = tmp_path / "out"
+    build(out, a)
+    with pytest.raises(UserError, match=r"out holds a dataset made of .*a\.parquet: choose another --out, or --over"):
+        build(out, b)
+    assert len(texts(out)) == 10
+    build(out, a, seed=1)  # what it was made of makes it again
+    build(out, a, b)
+    assert len(texts(out)) == 15
+    build(out, b, overwrite=True)
+    assert len(texts(out)) == 5
+
+
+@pytest.mark.parametrize("less", [{"limit": 5}, {"alphabet": "0-4t"}, {"split": "3/2/2"}])
+def test_a_dataset_made_anew_in_its_place_loses_nothing(tmp_path, less):
+    out = tmp_path / "out"
+    build(out, shard(tmp_path / "a.parquet", rows(20)))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UserError, match="out is a source and would lose pictures: choose another --out"):
+        build(out, out, overwrite=True, **less)
+    with pytest.raises(UserError, match=r"out holds a dataset made of .*a\.parquet"):
+        build(out, out / "train-00000-of-00001.parquet")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    build(out, out, split="50/25/25", seed=1)
+    assert len(texts(out)) == 20
+
+
+def test_what_we_generated_is_no_part_of_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    write(tmp_path / "data/mine/ab.png", picture(1))
+    write(tmp_path / "data/generated/synthetic/cd.png", picture(2))
+    build(tmp_path / "out", tmp_path / "data")
+    assert texts(tmp_path / "out") == ["ab"]
+    build(tmp_path / "named", tmp_path / "data/generated")  # asked for by name
+    assert texts(tmp_path / "named") == ["cd"]
 
 
 def test_two_runs_do_not_write_the_same_folder(tmp_path):
@@ -797,8 +842,8 @@ def test_memory_is_flat(tmp_path, check, group_rows, growth):
         path = tmp_path / f"{count}.parquet"
         table = pa.table({"image": images, "text": ["abc"] * count})
         pq.write_table(table, path, row_group_size=min(count, group_rows))
-        peaks.append(peak_memory(path, tmp_path / "out", "--check", check))
-    assert load_info(tmp_path / "out")["counts"] == {"train": 16_000, "validation": 2000, "test": 2000}
+        peaks.append(peak_memory(path, tmp_path / f"out-{count}", "--check", check))
+    assert load_info(tmp_path / "out-20000")["counts"] == {"train": 16_000, "validation": 2000, "test": 2000}
     assert peaks[1] - peaks[0] < growth, f"{peaks} kB, and the pictures alone take 48 MB"
 
 
@@ -832,6 +877,9 @@ def test_merge_refuses_what_does_not_fit(tmp_path):
     assert parquet_to_parquet([tmp_path / "in"], out) == 3
     with pytest.raises(UserError, match="is one of the sources"):
         parquet_to_parquet([tmp_path / "in"], out)
+    with pytest.raises(UserError, match=r"all\.parquet exists: choose another --out, or --overwrite"):
+        parquet_to_parquet([tmp_path / "in/a.parquet"], out)
+    assert parquet_to_parquet([tmp_path / "in/a.parquet"], out, overwrite=True) == 3
     with pytest.raises(UserError, match=r"a\.parquet is broken after row"):
         parquet_to_parquet([corrupt(tmp_path / "bad/a.parquet")], tmp_path / "x.parquet")
     assert not (tmp_path / "x.parquet").exists()
