@@ -169,6 +169,23 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
     Raises:
         UserError: no usable font, or a character that none can draw.
     """
+    fonts = _usable_fonts(alphabet, folder)
+    missing = [c for c in alphabet if not any(c in has for has in fonts.drawable)]
+    if missing:
+        raise UserError(
+            f"no font can draw the character {missing[0]!r} of the alphabet: "
+            "leave it out, or draw by captcha_generator.py with --fonts FOLDER, where a font has it"
+        )
+    return fonts
+
+
+def drawable(alphabet: str) -> str:
+    """Those of its characters that one of matplotlib's text faces can draw."""
+    fonts = _usable_fonts(alphabet, None)
+    return "".join(c for c in alphabet if any(c in has for has in fonts.drawable))
+
+
+def _usable_fonts(alphabet: str, folder: str | None) -> Fonts:
     import matplotlib
     from matplotlib.ft2font import FT2Font  # says which characters a font has; Pillow draws a box for the others
 
@@ -177,7 +194,7 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
     faces = [p for p in sorted(shipped.glob("*.ttf")) if re.match(r"DejaVu(Sans|Serif)|STIXGeneral", p.name)]
     faces = [p for p in faces if "Display" not in p.name]
     own = _font_files(folder) if folder is not None else []
-    paths, drawable, broken, usable_own = [], [], [], 0
+    paths, characters, broken, usable_own = [], [], [], 0
     for path in [*faces, *own]:
         try:
             font = FT2Font(str(path))
@@ -190,7 +207,7 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
         has -= _small_capitals(str(path), has)
         if has:
             paths.append(str(path))
-            drawable.append(has)
+            characters.append(has)
             usable_own += path in own
     if broken and parent_process() is None:  # workers would only repeat it
         names = ", ".join(str(p) for p in broken)
@@ -200,13 +217,7 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
             f"no font in the folder {folder} can be read and has a character of the alphabet: "
             "give other .ttf or .otf files, or drop --fonts"
         )
-    missing = [c for c in alphabet if not any(c in has for has in drawable)]
-    if missing:
-        raise UserError(
-            f"no font can draw the character {missing[0]!r} of the alphabet: "
-            "leave it out, or give a folder with a font that has it by --fonts"
-        )
-    return Fonts(tuple(paths), usable_own, tuple(drawable))
+    return Fonts(tuple(paths), usable_own, tuple(characters))
 
 
 def _small_capitals(path: str, characters: frozenset[str]) -> frozenset[str]:

@@ -47,7 +47,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from accuracy_calculator import count_edits, detailed_metrics, evaluate, print_report, text_metrics
-from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
+from captcha_generator import CaptchaSettings, drawable, generate_captcha_data, render_captcha
 from captcha_styles import DIGITS, LOWER, UPPER
 from codec import NOTHING, Alphabet, Codec, CTCCodec, infeasible_labels
 from common import (
@@ -75,7 +75,7 @@ from data_loader import (
     load_data,
     size_at,
 )
-from make_dataset import GENERATED, found_in, is_dataset, load_info, make_dataset
+from make_dataset import FEEDBACK, GENERATED, found_in, is_dataset, load_info, make_dataset
 from model import (
     MODELS,
     CaptchaModel,
@@ -100,6 +100,7 @@ OFTEN, MANY_SEEN = 16, 80_000  # so often it sees each of a thousand labels or m
 HELD_BACK = 1.75  # over the root of the number of labels: part of the way from trained weights that is not gone
 CERTAIN = 4  # times: who should occur so often and does not is not in the alphabet (by chance: once in 50)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from trained weights to what a few labels make of them, beside `share`
+LEAST_LABELS = 10  # to train on at all
 FEW_UNSEEN = 30  # pictures, below which a measured accuracy says little
 ENOUGH_UNSEEN = 100  # pictures on which an accuracy is known well enough: no more folds are trained
 
@@ -127,8 +128,9 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
     if sources == ["data"]:
         found = found_in(ROOT / "data")
         if not found:
+            corrected = " but corrected readings" if (ROOT / "data" / FEEDBACK).exists() else ""
             say(
-                "There is no data in data/ (its README says what to put there): training on "
+                f"There is no data in data/{corrected} (its README says what to put there): training on "
                 f"{config.synthetic_count:,} synthetic captchas of the style {config.synthetic_style}."
             )
             alphabet = config.alphabet or ALPHANUMERIC
@@ -169,7 +171,7 @@ def training_pictures(
     them, if wanted."""
     if config.other_height:
         return TwoHeights(real, config.other_height)
-    return mix_synthetic(config, splice_pictures(config, real, model, trained, say), model.codec, model.steps)
+    return mix_synthetic(config, splice_pictures(config, real, model, trained, say), model.codec, model.steps, say)
 
 
 def splice_pictures(
@@ -215,17 +217,27 @@ def find_seams(model: CaptchaModel, dataset: CaptchaDataset) -> list[list[float]
 
 
 def mix_synthetic(
-    config: TrainConfig, real: CaptchaDataset | SplicedDataset, codec: Codec, steps: int
+    config: TrainConfig,
+    real: CaptchaDataset | SplicedDataset,
+    codec: Codec,
+    steps: int,
+    say: Callable[[str], None] = print,
 ) -> CaptchaDataset | SplicedDataset | MixedDataset:
-    """Add synthetic captchas to the training pictures, new ones in each epoch, of the same alphabet and lengths."""
+    """Add synthetic captchas to the training pictures, new ones in each epoch, of the same lengths and of those
+    characters that a font can draw; `say` is told of the others."""
     count = round(config.mix_synthetic * len(real))
     if not count:
+        return real
+    alphabet = drawable(codec.alphabet.characters)
+    if undrawn := "".join(c for c in codec.alphabet.characters if c not in alphabet):
+        say(f"No font here can draw {undrawn}: these characters are learned from the labels alone.")
+    if not alphabet:
         return real
     lengths = [len(text) for text in real.texts]
     settings = CaptchaSettings.from_config(
         GeneratorConfig(style=config.synthetic_style, length=f"{min(lengths)}-{max(lengths)}", seed=config.seed + 1)
     )
-    settings = dataclasses.replace(settings, alphabet=codec.alphabet.characters)
+    settings = dataclasses.replace(settings, alphabet=alphabet)
     return MixedDataset(real, partial(_render_fitting, settings=settings, codec=codec, steps=steps), count)
 
 
@@ -984,8 +996,8 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     saved = read_state(out) if config.resume else {}
     if saved.get("fingerprint") not in (None, info["fingerprint"]):  # None: an older state
         raise UserError(
-            f"the data has changed since the run in {out} began: put back what was there to go on, or start a new run "
-            "with another --out"
+            f"the data has changed since the run in {out} began (pictures or labels are new, gone, or others in "
+            f"{', '.join(info['sources'])}): put back what was there to go on, or start a new run with another --out"
         )
     model_config = resolve_model_config(config, folder)
     if config.resume:  # as it was begun: the weights it started from may be others by now, and so the defaults
@@ -1010,6 +1022,8 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     )
     check_feasible(model, datasets)
     n, measured = len(datasets["train"]), config.evaluate and len(datasets["test"]) == 0
+    if n < LEAST_LABELS:
+        raise UserError(f"{folder} has {n} training pictures, too few to learn from: {LEAST_LABELS} are the least")
     if measured and n < config.folds:
         raise UserError(f"{n} labels cannot be measured in {config.folds} parts: lower --folds or add labels")
     accelerator.print(

@@ -68,16 +68,15 @@ from tqdm import tqdm
 from codec import Alphabet
 from common import COPIES, ROOT, UserError, available_cores, lock_file, parse_config, run, write_atomically
 from config import DatasetConfig
-from image_io import IMAGE_SUFFIXES, check_header, open_image
+from image_io import IMAGE_SUFFIXES, LABEL_FILES, check_header, open_image
 
 SPLITS = ("train", "validation", "test")
 INFO_NAME = "dataset.json"
 REJECTS_NAME = "rejects.jsonl"
 FORMAT = "captcha-dataset-1"
-GENERATED = "generated"  # the folder below data/ for what we make ourselves
+GENERATED, FEEDBACK = "generated", "feedback"  # the folders below data/ for what we draw, and for corrected readings
 COPY = "duplicate image"  # with the same label: why a sample is left out
 TEXT_COLUMNS = ("text", "label", "caption")
-LABEL_FILES = ("labels.csv", "labels.txt")
 TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl")  # what other label files may be
 LISTED_REJECTS = 1000
 UNUSED, DUPLICATE, REJECTED = -1, -2, -3  # rows of no split
@@ -853,9 +852,11 @@ def _to_batch(rows: Sequence[Sample]) -> pa.RecordBatch:
 
 
 def found_in(folder: Path) -> list[Path]:
-    """What the user has put into data/: everything but the README, hidden files and what we generated."""
+    """What the user has put into data/: everything but the README, hidden files and what we generated. Readings that
+    were corrected on the page are part of it, but no data of their own: one may be there by the way."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [p for p in entries if p.name not in {"README.md", GENERATED} and not p.name.startswith(".")]
+    found = [p for p in entries if p.name not in {"README.md", GENERATED} and not p.name.startswith(".")]
+    return [] if [p.name for p in found] == [FEEDBACK] else found
 
 
 def is_dataset(folder: str | Path) -> bool:

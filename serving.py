@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from common import DEFAULT_CHECKPOINT, SAVED_MODELS, UserError, available_cores, quicker
-from image_io import FORMATS, IMAGE_SUFFIXES, NotAPictureError, TooManyPixelsError, open_image
+from image_io import FORMATS, IMAGE_SUFFIXES, LABEL_FILES, NotAPictureError, TooManyPixelsError, open_image
 
 if TYPE_CHECKING:
     import fastapi
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 KEPT_MODELS = 3  # in memory at a time
 PATIENCE = 0.004  # seconds that a batch waits for pictures which are being decoded
-LABEL_FILES = ("labels.csv", "labels.txt")
 MEGABYTE = 1_000_000
 
 

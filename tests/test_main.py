@@ -461,11 +461,11 @@ def test_pictures_are_normalised_as_the_starting_weights_know_them_or_as_told(
 def test_labels_that_do_not_fit_are_named_before_the_first_step(
     train: Callable, tmp_path: Path, captchas: list[tuple[bytes, str]]
 ) -> None:
-    data = labelled(tmp_path, captchas, ["ab", "cd", "aaa", "abc", "aab", "ddd", "a"])
+    data = labelled(tmp_path, captchas, ["ab", "cd", "aaa", "abc", "aab", "ddd", "a", "b", "c", "d"])
     ctc = train(*SCRATCH, "--image_size", "[16,16]", data=data)
-    assert_one_sentence(ctc, "2 of 7", "'aaa'", "'ddd'", "4 steps", "--image_size")
+    assert_one_sentence(ctc, "2 of 10", "'aaa'", "'ddd'", "4 steps", "--image_size")
     slots = train(*SCRATCH, "--head", "slots", "--max_length", 2, data=data)
-    assert_one_sentence(slots, "4 of 7", "'abc'", "'aab'", "--max_length")
+    assert_one_sentence(slots, "4 of 10", "'abc'", "'aab'", "--max_length")
     outside = train(*SCRATCH, "--alphabet", "abc", data=data)
     assert_one_sentence(outside, "'d'", "train sample", "--alphabet")
     for result in (ctc, slots, outside):
@@ -1055,7 +1055,32 @@ def test_measuring_goes_on_where_it_was_stopped(train: Callable, all_labels: Pat
 
 
 def test_fewer_labels_than_parts_is_one_sentence(train: Callable, all_labels: Path) -> None:
-    assert_one_sentence(train(*FOLDS, "--limit", 2, "--batch_size", 1, data=all_labels), "--folds")
+    assert_one_sentence(train(*FOLDS, "--limit", 12, "--folds", 13, data=all_labels), "12 labels", "--folds")
+
+
+def test_a_few_pictures_are_no_training_set(train: Callable, all_labels: Path) -> None:
+    assert_one_sentence(train(*SCRATCH, "--limit", 9, data=all_labels), "9 training pictures", "10 are the least")
+
+
+def test_corrected_readings_alone_are_no_data(
+    tmp_path: Path, captchas: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """One reading corrected on the page must not turn the first command of the README into learning from it."""
+    monkeypatch.setattr(main, "ROOT", tmp_path)
+    (tmp_path / "data/feedback").mkdir(parents=True)
+    (tmp_path / "data/feedback" / f"{captchas[0][1]}.png").write_bytes(captchas[0][0])
+    folder = main.prepare_data(replace(TrainConfig(), synthetic_count=40))
+    assert sum(load_info(folder)["counts"].values()) == 40
+    assert "no data in data/ but corrected readings" in capsys.readouterr().out
+
+
+def test_characters_without_a_font_are_learned_from_the_labels(train: Callable, dataset: Path, tiny) -> None:
+    real, said = load_data(dataset, tiny())["train"], []
+    config = replace(TrainConfig(), mix_synthetic=0.25, synthetic_style="line")
+    mixed = main.mix_synthetic(config, real, CTCCodec(Alphabet("ab中")), 12, said.append)
+    assert {c for i in range(60, 75) for c in mixed[0, i][1]} == set("ab")
+    assert said == ["No font here can draw 中: these characters are learned from the labels alone."]
+    assert main.mix_synthetic(config, real, CTCCodec(Alphabet("中")), 12, said.append) is real
 
 
 def test_labels_choose_the_epochs() -> None:
