@@ -281,11 +281,13 @@ def load_labelled(
         otherwise: what to do where the split is empty, for the message.
 
     Raises:
-        UserError: there is no such split, or nothing in it.
+        UserError: there is no such split, or nothing in it, or `limit` is below 1.
     """
     from data_loader import SPLITS, load_split
     from make_dataset import is_dataset
 
+    if limit is not None:
+        check_positive(limit, "limit")
     sources = [data] if isinstance(data, str) else list(data)
     if sources == ["data"]:
         sources = _own_data()

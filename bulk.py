@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -31,6 +32,10 @@ READINGS = pa.schema(
         ("error", pa.string()),
     ]
 )
+
+
+class BadShard(UserError):
+    """A shard that cannot be read; the others can."""
 
 
 def find_shards(paths: Iterable[str | Path]) -> list[Path]:
@@ -56,13 +61,14 @@ def find_shards(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_shards(config: PredictConfig) -> tuple[int, int]:
-    """Read all shards of `config.images` into the folder `config.out`.
+    """Read all shards of `config.images` into the folder `config.out`, those that cannot be read last: the others are
+    read whatever they are.
 
     Returns:
         How many pictures were read, and how many could not be.
 
     Raises:
-        UserError: no shards, a damaged one, or one without pictures.
+        UserError: no shards, or some that cannot be read, which are named on stderr.
     """
     from tqdm import tqdm
 
@@ -76,7 +82,7 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
     clear_leftovers(folder)
     checkpoint = str(find_checkpoint(config.checkpoint, config.device).absolute())
     work = partial(
-        read_shard,
+        _read_or_report,
         out=str(folder.resolve()),
         checkpoint=checkpoint,
         weights=_weights(checkpoint),
@@ -93,16 +99,31 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
     else:
         results = map(work, names)
     total = failed = 0
+    bad: list[str] = []
     with tqdm(total=len(shards), unit="shard", desc="reading") as bar:
         for result in results:
             total, failed = total + result["pictures"], failed + result["failed"]
+            bad += [result["bad"]] if result["bad"] else []
             bar.update()
             bar.set_postfix(pictures=f"{total:,}", refresh=False)
-    if missing := [shard for shard in shards if not (folder / shard.name).exists()]:
+    missing = sum(not (folder / shard.name).exists() for shard in shards) - len(bad)
+    if missing > 0:
+        raise UserError(f"{missing} of {len(shards)} shards were read elsewhere: give an --out that all machines share")
+    for message in sorted(bad):
+        print(f"skipped: {message}", file=sys.stderr)
+    if bad:
         raise UserError(
-            f"{len(missing)} of {len(shards)} shards were read elsewhere: give an --out that all machines share"
+            f"{len(bad)} of {len(shards)} shards could not be read; {total:,} pictures of others are in {folder}"
         )
     return total, failed
+
+
+def _read_or_report(source: str, **settings: Any) -> dict[str, Any]:
+    """As `read_shard`, with what is wrong with the shard, if anything is, as `bad`."""
+    try:
+        return read_shard(source, **settings) | {"bad": ""}
+    except BadShard as error:
+        return {"pictures": 0, "failed": 0, "bad": str(error)}
 
 
 def read_shard(
@@ -124,16 +145,17 @@ def read_shard(
         `pictures` of it, and how many `failed`.
 
     Raises:
-        UserError: it is damaged, or has no pictures, or this machine has other weights.
+        BadShard: it is damaged, or has no pictures, or columns that clash with the readings'.
+        UserError: this machine has other weights, or `out` cannot be written to.
     """
     target = Path(out) / Path(source).name
     try:
         file = pq.ParquetFile(source)
         columns = file.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{source} is not a parquet file that can be read ({error}): replace or remove it") from None
+        raise BadShard(f"{source} is not a parquet file that can be read ({error}): replace or remove it") from None
     if "image" not in columns:
-        raise UserError(f"{source} has no column `image` (it has {', '.join(columns)}): rename the pictures' column")
+        raise BadShard(f"{source} has no column `image` (it has {', '.join(columns)}): rename the pictures' column")
     if _weights(checkpoint) != weights:
         raise UserError(f"a worker has other weights in {checkpoint}: give all machines the same")
     size = Path(source).stat().st_size
@@ -144,7 +166,7 @@ def read_shard(
     others = [name for name in columns if name != "image"]
     names = [_renamed(name, columns) for name in others]
     if len({*names, *READINGS.names}) < len(names) + len(READINGS.names):
-        raise UserError(f"{source} has columns whose names clash with the readings' ({', '.join(names)}): rename them")
+        raise BadShard(f"{source} has columns whose names clash with the readings' ({', '.join(names)}): rename them")
     failed = 0
 
     def write(temporary: Path) -> None:
@@ -174,7 +196,7 @@ def _batches(file: pq.ParquetFile, source: str, size: int) -> Iterator[pa.Record
         try:
             batch = next(batches, None)
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{source} is damaged ({error}): replace or remove it") from None
+            raise BadShard(f"{source} is damaged ({error}): replace or remove it") from None
         if batch is None:
             return
         yield batch

@@ -1306,7 +1306,7 @@ def generate_captcha_data(config: GeneratorConfig) -> list[Path]:
         raise UserError(
             f"{len(missing)} of {len(paths)} shards were drawn elsewhere: give an --out that all machines share"
         )
-    kept = f" ({len(paths) - len(todo)} of these were there already)" if len(todo) < len(paths) else ""
+    kept = f" ({len(paths) - len(todo)} of these shards were there already)" if len(todo) < len(paths) else ""
     print(f"{config.count} captchas in {len(paths)} shard(s) in {out}{kept}")
     if config.pictures:
         write_pictures(paths, Path(config.pictures))

@@ -303,7 +303,7 @@ class PredictConfig:
     checkpoint: str | None = None
     """A .safetensors or .onnx file, or the folder of a run; the shipped weights by default."""
     json: bool = False
-    """Print JSON lines."""
+    """Print JSON lines: `file`, and `text`, `confidence` and `characters`, or `error`."""
     csv: str | None = None
     """Write the readings to this CSV file."""
     grid: str | None = None

@@ -124,6 +124,8 @@ def main() -> int:
     config = parse_config(ExportConfig, "Export a checkpoint to ONNX, checked against torch.")
     checkpoint = find_checkpoint(config.checkpoint, "cpu")
     out = Path(config.out) if config.out else checkpoint.with_suffix(f".{config.format}")
+    if not checkpoint.exists():
+        raise UserError(f"there is no checkpoint {checkpoint}: train one with main.py or name another")
     if checkpoint.suffix != ".safetensors":
         raise UserError(f"{checkpoint} cannot be exported: name a .safetensors file, which training writes")
     if out.suffix != f".{config.format}":

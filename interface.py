@@ -301,8 +301,10 @@ def batch_summary(batch: Batch, model: str, seconds: float, labels: str = "no") 
             ("CER", views.percent(m["cer"])),
         ]
     rows = [_plain(row, batch.labelled) for row in batch.rows]
+    columns = [*rows[0], "error"]
+    rows += [{"file": name, "error": why} for name, why in batch.refused]
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, list(rows[0]))
+    writer = csv.DictWriter(table, columns, restval="")
     writer.writeheader()
     # A spreadsheet takes a cell that begins so for a formula.
     writer.writerows({k: f"'{v}" if str(v)[:1] in ("=", "+", "-", "@") else v for k, v in row.items()} for row in rows)

@@ -958,7 +958,7 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     """Train, evaluate and draw.
 
     Args:
-        config: the settings; with `resume`, those saved in the run folder take their place.
+        config: the settings, a run folder among them; with `resume`, those saved in it take their place.
         on_epoch: called after each epoch with its row of history.json.
 
     Returns:
@@ -972,8 +972,6 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     if config.resume:
         given, config = config, load_run_config(config)
         unused = unused_settings(given, config)
-    elif config.out is None:
-        config = dataclasses.replace(config, out=str(SAVED_MODELS / f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"))
     check_settings(config)
     out = Path(str(config.out))
     torch.set_num_threads(config.threads or max(1, available_cores() // _local_processes()))
@@ -1367,13 +1365,17 @@ def finish_run(
 def main() -> int:
     """Command line."""
     config = parse_config(TrainConfig, "Train a captcha reader.")
+    if config.out is None and not config.resume:
+        config.out = str(SAVED_MODELS / f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}")
     try:
         train_model(config)
     except Interrupted as stopped:
         print(f"\nStopped, everything is saved. Go on with: python main.py --resume --out {stopped}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:  # before the first step, after the last one, or for the second time
-        print("\nStopped. What was saved before is whole: go on with it by --resume, or start again.", file=sys.stderr)
+        saved = config.out is not None and (Path(config.out) / STATE_FILE).exists()
+        then = f"go on with what was saved: python main.py --resume --out {config.out}" if saved else "nothing is saved"
+        print(f"\nStopped; {then}.", file=sys.stderr)
         return 130
     return 0
 

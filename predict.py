@@ -18,7 +18,7 @@ import io
 import json
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -416,8 +416,10 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
             found += sorted(p for p in inside if not p.name.startswith("."))  # macOS keeps hidden copies, no pictures
+        elif path.suffix.lower() == ".parquet" and path.is_file():
+            raise UserError(f"{path} is a parquet shard: name --out FOLDER to read it into")
         elif path.is_file():
             found.append(path)
         else:
@@ -428,6 +430,13 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             raise UserError(f"there is no image in {where} but parquet shards: name --out FOLDER to read these into")
         raise UserError(f"there is no image in {where}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
     return found
+
+
+def passed_over(paths: Sequence[str | Path]) -> Counter[str]:
+    """How many other files than images the folders named hold, by the ends of their names; hidden ones do not count."""
+    below = (file for path in map(Path, paths) if path.is_dir() for file in path.rglob("*") if not file.is_dir())
+    others = (f for f in below if f.suffix.lower() not in IMAGE_SUFFIXES and not f.name.startswith("."))
+    return Counter(file.suffix.lower() or file.name for file in others)
 
 
 def main() -> int:
@@ -480,8 +489,13 @@ def main() -> int:
 
         show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
         print(f"Confidence grids in {config.grid}", file=sys.stderr)
-    for _, failure in failures:
+    for path, failure in failures:
         print(f"skipped: {printable(failure)}", file=sys.stderr)
+        if config.json:
+            print(json.dumps({"file": printable(path), "error": printable(failure)}, ensure_ascii=False))
+    if others := passed_over(config.images):
+        kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in others.most_common(10))
+        print(f"passed over, for their names are no images': {kinds}", file=sys.stderr)
     if failures:
         print(f"{len(failures)} of {len(files)} files could not be read", file=sys.stderr)
     if config.labels:

@@ -190,8 +190,9 @@ def check_picture(data: bytes, name: str = "the picture", pixels: int = Limits.p
                 f"{name} measures {width}x{height}: shrink it, at most {pixels // MEGABYTE} million pixels are read",
             )
         return open_image(data, name)
-    except TooManyPixelsError as error:
-        raise Refused(413, str(error)) from None
+    except TooManyPixelsError:  # of the command line, which takes more
+        most = f"at most {pixels // MEGABYTE} million pixels are read"
+        raise Refused(413, f"{name} is too large: shrink it, {most}") from None
     except NotAPictureError as error:
         raise Refused(415, str(error)) from None
     except Refused:
@@ -996,8 +997,8 @@ def docs_page(schema: dict[str, Any], address: str) -> str:
         '<p><a href="openapi.json">openapi.json</a> says the same for tools; <a href="./">the page</a> is for people.'
         "</p>"
         f"<section><h2>In short</h2><pre>{html.escape(DOCS_EXAMPLES.format(address=address))}</pre></section>"
-        f"{''.join(parts)}<p class=muted>Every refusal is JSON: <code>{{&quot;error&quot;: reason, &quot;status&quot;: "
-        "number}</code>.</p></main></body></html>"
+        f"{''.join(parts)}<p class=muted>What these refuse, they refuse in JSON: "
+        "<code>{&quot;error&quot;: reason, &quot;status&quot;: number}</code>.</p></main></body></html>"
     )
 
 

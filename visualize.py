@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from PIL import Image
 
 from codec import BLANK_ID, NOTHING
-from common import SAVED_MODELS, UserError, write_atomically
+from common import SAVED_MODELS, UserError, printable, write_atomically
 from image_io import open_image
 from predict import CaptchaPredictor, ImageLike, Prediction
 
@@ -62,9 +62,10 @@ def _families(mono: bool) -> list[str]:
 
 
 def _write(axes: Axes | Figure, x: float, y: float, text: str, size: float, mono: bool = False, **style: Any) -> None:
-    """Text at (x, y), size in points. Labels may hold a `$`, which matplotlib would take for mathematics."""
+    """Text at (x, y), size in points. Labels may hold a `$`, which matplotlib would take for mathematics, and names
+    bytes that are no UTF-8, which it refuses."""
     style = {"color": INK, "va": "center", "family": _families(mono)} | style
-    axes.text(x, y, text, fontsize=size, parse_math=False, **style)
+    axes.text(x, y, printable(text), fontsize=size, parse_math=False, **style)
 
 
 def _figure(width: float, height: float) -> Figure:

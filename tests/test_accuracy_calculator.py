@@ -277,6 +277,9 @@ def test_a_limit_is_a_choice_from_all(shards: Path) -> None:
     some = load_labelled(str(shards), limit=12)[1]
     assert len(some) == 12 and some != everything[:12]
     assert some == load_labelled(str(shards), limit=12)[1]
+    for nothing in (0, -3):
+        with pytest.raises(UserError, match=f"the limit is {nothing}: it must be 1 or more"):
+            load_labelled(str(shards), limit=nothing)
 
 
 def test_by_default_it_measures_what_training_left_out(

@@ -121,6 +121,17 @@ def test_mistakes_are_told_in_one_sentence(
         assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) == 1
 
 
+def test_a_bad_shard_does_not_stop_the_others(read: Callable, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "00.parquet").write_bytes(b"no parquet")
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "texts.parquet")
+    done = read(tmp_path / "00.parquet", tmp_path / "texts.parquet", source, "--out", tmp_path / "out")
+    assert done.code == 1
+    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped")]
+    assert len(skipped) == 2 and "00.parquet is not a parquet file" in skipped[0] and "no column `image`" in skipped[1]
+    assert f"2 of {2 + len(list(source.iterdir()))} shards could not be read" in done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in source.iterdir()}
+
+
 def test_a_link_and_two_labels_keep_their_names(read: Callable, source: Path, tmp_path: Path) -> None:
     table = pq.read_table(source / "0.parquet").append_column("label", [["x"] * 10])
     (tmp_path / "blob").mkdir()

@@ -488,11 +488,13 @@ def test_a_batch_gives_a_table_and_downloads(
     assert "1 left out" in page.locator("#batch-result details").inner_text()
     link = page.locator("#batch-result a", has_text="CSV").get_attribute("href")
     rows = list(csv.DictReader(io.StringIO(base64.b64decode(link.partition(",")[2]).decode(), newline="")))
+    broken = rows.pop()
+    assert broken["file"] == "broken.png" and "not a picture" in broken["error"] and broken["reading"] == ""
     assert {row["file"] for row in rows} == set(right) and {row["right"] for row in rows} == {"True"}
     confidences = [float(row["confidence"]) for row in rows]
     assert confidences == sorted(confidences)
     link = page.locator("#batch-result a", has_text="JSON").get_attribute("href")
-    assert len(json.loads(base64.b64decode(link.partition(",")[2]))) == len(right)
+    assert len(json.loads(base64.b64decode(link.partition(",")[2]))) == len(right) + 1
     assert page.get_by_text("Read as one kind").count() == 0
     page.locator("#same-kind input").check()
     page.locator("#read-all").click()

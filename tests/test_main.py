@@ -33,7 +33,7 @@ from codec import Alphabet, CTCCodec
 from common import UserError, parse_config
 from config import DatasetConfig, TrainConfig
 from data_loader import CaptchaDataset, MixedDataset, build_transform, load_data, load_split
-from make_dataset import is_dataset, make_dataset
+from make_dataset import is_dataset, load_info, make_dataset
 from model import blend, build_model, load_model, read_metadata, save_checkpoint
 from predict import CaptchaPredictor
 
@@ -253,7 +253,7 @@ def test_ctrl_c_before_there_is_anything_to_go_on_with(launch: Callable, dataset
     assert job.until(lambda: "preparing" in job.stdout)
     os.kill(job.pid, signal.SIGINT)
     assert job.wait() == 130, job.stderr
-    assert "start again" in job.stderr and "Traceback" not in job.stderr
+    assert "Stopped; nothing is saved." in job.stderr and "Traceback" not in job.stderr
 
 
 def test_thirty_pictures_are_learnt_by_heart(train: Callable, dataset: Path) -> None:

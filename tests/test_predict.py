@@ -252,6 +252,8 @@ def test_the_checkpoint_is_found(reader: Path, tmp_path: Path) -> None:
 def test_shards_are_told_from_nothing(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="parquet shards: name --out FOLDER"):
         find_images([shards])
+    with pytest.raises(UserError, match="is a parquet shard: name --out FOLDER"):
+        find_images([next(shards.iterdir())])
     with pytest.raises(UserError, match="WebP and TIFF are read"):
         find_images([tmp_path])
 
@@ -261,9 +263,10 @@ def test_names_that_are_no_unicode_are_spelt_out(exported: Path, tmp_path: Path)
     bars().save(tmp_path / "bars.png")
     (tmp_path / "bars.png").rename(tmp_path / os.fsdecode(b"b\xe9.png"))
     (tmp_path / "._bars.png").write_bytes(b"no picture")  # such as macOS leaves
-    flags = ["--checkpoint", exported, "--threads", "1", "--csv", tmp_path / "out.csv", tmp_path]
+    flags = ["--checkpoint", exported, "--threads", "1", "--csv", tmp_path / "out.csv", "--grid", tmp_path / "a.pdf"]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
-    done = subprocess.run([sys.executable, predict.__file__, *flags], capture_output=True, env=environment, text=True)
+    command = [sys.executable, predict.__file__, *flags, tmp_path]
+    done = subprocess.run(command, capture_output=True, env=environment, text=True)
     assert done.returncode == 0, done.stderr
     assert "b\\udce9.png\t" in done.stdout and "b\\udce9.png," in (tmp_path / "out.csv").read_text()
 
@@ -396,6 +399,18 @@ def test_what_is_no_picture_stands_in_the_csv_too(call: Callable, reader: Path, 
     assert (read["file"], read["error"]) == (str(folder / "1.png"), "") and read["text"]
     assert (skipped["file"], skipped["text"]) == (str(broken), "")
     assert f"skipped: {skipped['error']}" in err and "broken.png" in skipped["error"]
+    _, out, _ = call(predict, broken, folder / "1.png", "--checkpoint", reader, "--threads", 1, "--json")
+    good, bad = map(json.loads, out.splitlines())
+    assert good["text"] == read["text"] and bad == {"file": str(broken), "error": skipped["error"]}
+
+
+def test_what_else_stands_in_the_folder_is_counted(call: Callable, reader: Path, folder: Path) -> None:
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    for name in ("a.txt", "b.TXT", "c.svg", "notes", ".hidden"):
+        (folder / name).touch()
+    code, out, err = call(predict, folder, "--checkpoint", reader, "--threads", 1)
+    assert code == 1 and len(out.splitlines()) == 5
+    assert "gone.png cannot be read" in err and "3 .txt" in err and "1 .svg" in err and "1 notes" in err
 
 
 def test_a_grid_is_drawn(call: Callable, reader: Path, folder: Path, tmp_path: Path) -> None:
