@@ -44,7 +44,7 @@ def _read(page: Page, picture: str) -> None:
 def _batch(page: Page, picture: str) -> None:
     files = sorted(Path(picture).parent.glob("*.png"))
     page.locator("#files input[type=file]").set_input_files(files)
-    page.locator("#files").get_by_text(files[-1].name).wait_for(timeout=PATIENCE)
+    page.locator(f"#files .filename[aria-label='{files[-1].name}']").wait_for(timeout=PATIENCE)  # shown in two parts
     page.locator("#read-all").click()
     page.locator("#batch-grid img").first.wait_for(timeout=PATIENCE)
 

@@ -175,10 +175,13 @@ def files_of_the_project() -> list[Path]:
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
+REQUIREMENTS = tuple(f"requirements{part}.txt" for part in ("", "-serve", "-dev", "-scale"))
+
+
 def test_requirements_are_pinned() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-scale.txt"):
+    for name in REQUIREMENTS:
         lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
-        lines = [line for line in lines if line and not re.fullmatch(r"-r requirements(-scale)?.txt", line)]
+        lines = [line for line in lines if line and not re.fullmatch(r"-r requirements(-scale|-serve)?.txt", line)]
         assert lines
         for line in lines:
             assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][0-9A-Za-z.]*", line), f"{name}: {line}"
@@ -187,7 +190,8 @@ def test_requirements_are_pinned() -> None:
 def test_requirements_name_what_is_imported() -> None:
     packages = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "jsonargparse", "sklearn": "scikit-learn"}
     packages |= {"docstring_parser": "jsonargparse", "efficientnet_pytorch": "efficientnet-pytorch"}
-    pinned = set(re.findall(r"^([A-Za-z0-9_-]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    listed = "".join((ROOT / name).read_text() for name in REQUIREMENTS[:2])
+    pinned = set(re.findall(r"^([A-Za-z0-9_-]+)", listed, re.MULTILINE))
     brought = {"fastapi", "starlette", "uvicorn", "pydantic", "huggingface_hub", "fsspec"}  # by gradio and datasets
     pinned.add("ray")  # in requirements-scale.txt: --engine ray alone needs it, and says so
     for name in ORDER:
