@@ -537,6 +537,8 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
     slant = rng.uniform(-style.slant, style.slant) if style.slant else 0.0
     even = bool(style.even) and rng.random() < style.even
     widths = _uneven_widths(word, rng, style.uneven)
+    inks = [glyph.ink * (scale_x * across) for glyph, across in zip(word.glyphs, widths, strict=True)]
+    gaps = _jostled_gaps(gap, inks, rng, style.jostle * size)
     pen = left
     for i, glyph in enumerate(word.glyphs):
         if style.colour_per_letter:
@@ -556,7 +558,7 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
             place = (pen + shift[0], line + shift[1])
             _draw_glyph(canvas, word.rims[i], place, scale, angle, lean, below, style.antialias)
         _draw_glyph(canvas, glyph, (pen, line), scale, angle, lean, colour, style.antialias)
-        pen += glyph.ink * across + gap
+        pen += inks[i] + gaps[i]
     return left, baseline - 0.73 * size, pen - gap, baseline
 
 
@@ -568,6 +570,16 @@ def _uneven_widths(word: _Word, rng: random.Random, most: float) -> list[float]:
     inks = [glyph.ink for glyph in word.glyphs]
     share = sum(inks) / sum(width * ink for width, ink in zip(widths, inks, strict=True))
     return [width * share for width in widths]
+
+
+def _jostled_gaps(gap: float, inks: Sequence[float], rng: random.Random, most: float) -> list[float]:
+    """The gap behind each letter, all in pixels: `gap` give or take `most`, so that the word stays about as wide."""
+    if not most:
+        return [gap] * len(inks)
+    moves = [rng.uniform(-most, most) for _ in inks[1:]]
+    mean = sum(moves) / max(len(moves), 1)
+    gaps = [max(gap + move - mean, -min(pair) / 2) for move, pair in zip(moves, pairwise(inks), strict=True)]
+    return [*gaps, gap]
 
 
 def _draw_glyph(

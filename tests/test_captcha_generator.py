@@ -342,7 +342,7 @@ def test_killed_midway_then_run_again_gives_the_same_bytes(tmp_path: Path) -> No
     assert psutil.wait_procs(children, timeout=10)[1] == []  # workers follow their parent
     (killed / f".train-00007-of-00008.{process.pid}.tmp.parquet").write_bytes(b"half")  # what a kill may leave
     times = {path: path.stat().st_mtime_ns for path in whole}
-    assert f"({len(whole)} of these were there already)" in succeed(*options, "--workers", 1, "--out", killed)
+    assert f"({len(whole)} of these shards were there already)" in succeed(*options, "--workers", 1, "--out", killed)
     assert {path: path.stat().st_mtime_ns for path in whole} == times  # kept, not drawn again
     assert sorted(p.name for p in killed.iterdir()) == sorted(p.name for p in calm.iterdir())
     for path in calm.iterdir():

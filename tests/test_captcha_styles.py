@@ -136,6 +136,7 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
         {"slant": 0.4},
         {"even": 1},
         {"uneven": 0.4},
+        {"jostle": 0.3},
         {"lines": (2, 2), "line_kinds": ("rings",)},
         {"relief": "emboss"},
         {"relief": "charcoal"},
@@ -253,6 +254,29 @@ def test_uneven_letters_differ_in_width_and_fill_the_same_room() -> None:
     plain, changed = letters(0), letters(0.4)
     assert np.ptp(np.diff(plain)) <= 1 and np.ptp(np.diff(changed)) > 5
     assert changed[0, 0] == pytest.approx(plain[0, 0], abs=2) and changed[-1, 1] == pytest.approx(plain[-1, 1], abs=4)
+
+
+def test_jostled_letters_overlap_and_stand_apart_in_the_same_room() -> None:
+    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), left=(30, 30))
+    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False, spacing=(0.1, 0.1))
+
+    def parts(jostle: float, text: str = "HHHHHHHH") -> np.ndarray:
+        dark = (draw(replace(style, jostle=jostle), text).min(2) < 128).any(0).astype(int)
+        return np.flatnonzero(np.diff(np.concatenate([[0], dark, [0]]))).reshape(-1, 2)
+
+    plain, changed = parts(0), parts(0.6)
+    assert len(plain) == 8 and len(changed) < 8, "some have run into each other"
+    apart = changed[1:, 0] - changed[:-1, 1]
+    assert apart.max() > 2 * (plain[1:, 0] - plain[:-1, 1]).max()
+    assert changed[-1, 1] == pytest.approx(plain[-1, 1], abs=20)
+    # However far they are pushed, half of a narrow letter beside a wide one is left.
+    assert parts(9, "Hl")[-1, 1] >= plain[0, 1] + 2
+
+
+def test_only_schemes_for_training_are_jostled() -> None:
+    assert any(random_scheme(i).jostle for i in range(20))
+    assert not any(random_scheme(i, held_out=True).jostle for i in range(50))
 
 
 def test_an_embossed_ground_is_grey_and_a_drawing_in_charcoal_white() -> None:
