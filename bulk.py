@@ -61,7 +61,7 @@ def find_shards(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_shards(config: PredictConfig) -> tuple[int, int]:
-    """Read all shards of `config.images` into the folder `config.out`; one that cannot be read does not stop the others.
+    """Read all shards of `config.images` into the folder `config.out`, whether or not one of them cannot be read.
 
     Returns:
         How many pictures were read, and how many could not be.

@@ -108,7 +108,7 @@ def merge() -> None:
         link.unlink(missing_ok=True)
         os.link(files[i % len(files)], link)
     steps = [
-        ("merge into one file", 1_000_000, f"make_dataset.py {out} --merge --out {WORK}/million.parquet"),
+        ("merge into one file", 1_000_000, f"make_dataset.py {out} --merge --overwrite --out {WORK}/million.parquet"),
         ("check and split", 100_000, f"make_dataset.py {shards} --limit 100000 --out {WORK}/checked"),
     ]
     rows: list[list[object]] = []
@@ -166,7 +166,7 @@ def dataset() -> None:
     runs = [(rows, "bytes") for rows in folders] + [(count, "pixels")]
 
     def line(rows: int, check: str) -> str:
-        return f"make_dataset.py {folders[rows]} --check {check} --out {out}"
+        return f"make_dataset.py {folders[rows]} --check {check} --overwrite --out {out}"
 
     def copy_and_hash(folder: Path) -> float:
         started = time.perf_counter()
