@@ -98,17 +98,17 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
     else:
         results = map(work, names)
     total = failed = 0
-    bad: list[str] = []
+    bad: dict[str, str] = {}
     with tqdm(total=len(shards), unit="shard", desc="reading") as bar:
         for result in results:
             total, failed = total + result["pictures"], failed + result["failed"]
-            bad += [result["bad"]] if result["bad"] else []
+            bad |= {result["shard"]: result["bad"]} if result["bad"] else {}
             bar.update()
             bar.set_postfix(pictures=f"{total:,}", refresh=False)
-    missing = sum(not (folder / shard.name).exists() for shard in shards) - len(bad)
-    if missing > 0:
+    missing = sum(name not in bad and not (folder / Path(name).name).exists() for name in names)
+    if missing:
         raise UserError(f"{missing} of {len(shards)} shards were read elsewhere: give an --out that all machines share")
-    for message in sorted(bad):
+    for _, message in sorted(bad.items()):
         print(f"skipped: {message}", file=sys.stderr)
     if bad:
         raise UserError(
@@ -118,11 +118,11 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
 
 
 def _read_or_report(source: str, **settings: Any) -> dict[str, Any]:
-    """As `read_shard`, with what is wrong with the shard, if anything is, as `bad`."""
+    """As `read_shard`, with the `shard`, and what is wrong with it, if anything is, as `bad`."""
     try:
-        return read_shard(source, **settings) | {"bad": ""}
+        return read_shard(source, **settings) | {"shard": source, "bad": ""}
     except BadShard as error:
-        return {"pictures": 0, "failed": 0, "bad": str(error)}
+        return {"pictures": 0, "failed": 0, "shard": source, "bad": str(error)}
 
 
 def read_shard(

@@ -129,6 +129,11 @@ class Fonts:
     own: int
     drawable: tuple[frozenset[str], ...]
 
+    @property
+    def characters(self) -> frozenset[str]:
+        """What at least one of them can draw."""
+        return frozenset().union(*self.drawable)
+
     def choices(self, style: Style, characters: str) -> tuple[str, ...]:
         """Files that can draw all `characters`: those that the style wants, or else any; () if none can."""
         needed = frozenset(characters)
@@ -170,7 +175,8 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
         UserError: no usable font, or a character that none can draw.
     """
     fonts = _usable_fonts(alphabet, folder)
-    missing = [c for c in alphabet if not any(c in has for has in fonts.drawable)]
+    characters = fonts.characters
+    missing = [c for c in alphabet if c not in characters]
     if missing:
         raise UserError(
             f"no font can draw the character {missing[0]!r} of the alphabet: "
@@ -181,8 +187,8 @@ def find_fonts(alphabet: str, folder: str | None = None) -> Fonts:
 
 def drawable(alphabet: str) -> str:
     """Those of its characters that one of matplotlib's text faces can draw."""
-    fonts = _usable_fonts(alphabet, None)
-    return "".join(c for c in alphabet if any(c in has for has in fonts.drawable))
+    characters = _usable_fonts(alphabet, None).characters
+    return "".join(c for c in alphabet if c in characters)
 
 
 def _usable_fonts(alphabet: str, folder: str | None) -> Fonts:

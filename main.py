@@ -128,10 +128,10 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
     if sources == ["data"]:
         found = found_in(ROOT / "data")
         if not found:
-            corrected = " but corrected readings (--data data/feedback learns from them)"
-            corrected = corrected if (ROOT / "data" / FEEDBACK).exists() else ""
+            corrected = (ROOT / "data" / FEEDBACK).exists()
+            but = " but corrected readings (--data data/feedback learns from them)" if corrected else ""
             say(
-                f"There is no data in data/{corrected} (its README says what to put there): training on "
+                f"There is no data in data/{but} (its README says what to put there): training on "
                 f"{config.synthetic_count:,} synthetic captchas of the style {config.synthetic_style}."
             )
             alphabet = config.alphabet or ALPHANUMERIC

@@ -210,10 +210,10 @@ def _iter_items(source: str, limit: int | None = None, skip: Path | None = None)
         )
 
 
-def _list(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """Sub-folders, shards and pictures that stand in `folder`, each sorted by name; hidden ones are left out, and what
-    we generated, of which data/ has a folder."""
-    folders, shards, pictures = [], [], []
+def _list(folder: Path) -> tuple[list[Path], list[Path], list[Path], list[Path]]:
+    """Sub-folders, shards, pictures and tables (`TABLES`) that stand in `folder`, each sorted by name; hidden ones are
+    left out, and what we generated, of which data/ has a folder."""
+    folders, shards, pictures, tables = [], [], [], []
     own = GENERATED if folder.resolve() == ROOT / "data" else None
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -226,20 +226,22 @@ def _list(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
                 shards.append(folder / entry.name)
             elif suffix in IMAGE_SUFFIXES:
                 pictures.append(folder / entry.name)
-    return sorted(folders), sorted(shards), sorted(pictures)
+            elif suffix in TABLES and entry.is_file():
+                tables.append(folder / entry.name)
+    return sorted(folders), sorted(shards), sorted(pictures), sorted(tables)
 
 
 def _iter_folder(folder: Path, labels: LabelFile | None, skip: Path | None) -> Iterator[Sample | Shard | Reject]:
     if skip is not None and folder.resolve() == skip:
         return
-    folders, shards, pictures = _list(folder)
-    own = LabelFile.find(folder)
+    folders, shards, pictures, tables = _list(folder)
+    own = LabelFile.find(tables)
     labels = own or labels
     if shards:
         yield from map(Shard.open, shards)
     else:
         if not labels:
-            _refuse_other_labels(folder, pictures)
+            _refuse_other_labels(tables, pictures)
         yield from _iter_pictures(pictures, labels)
     for sub_folder in folders:
         yield from _iter_folder(sub_folder, labels, skip)
@@ -247,21 +249,20 @@ def _iter_folder(folder: Path, labels: LabelFile | None, skip: Path | None) -> I
         yield from own.missing()
 
 
-def _refuse_other_labels(folder: Path, pictures: Sequence[Path]) -> None:
-    """A file that names the pictures beside it has their labels, probably; numbers in file names would pass for them.
+def _refuse_other_labels(tables: Sequence[Path], pictures: Sequence[Path]) -> None:
+    """A table that names the pictures beside it has their labels, probably; numbers in file names would pass for them.
 
     Raises:
         UserError: there is one.
     """
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in TABLES and path.name.lower() not in LABEL_FILES and path.is_file():
-            with contextlib.suppress(OSError), path.open("rb") as file:
-                start = file.read(1 << 20)
-                if any(os.fsencode(picture.name) in start for picture in pictures[:10]):
-                    raise UserError(
-                        f"{path} names the pictures beside it, but labels are read from labels.csv or labels.txt: give "
-                        "it that name and the columns filename,label, or take it away if the file names are the labels"
-                    )
+    for path in tables:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            start = file.read(1 << 20)
+            if any(os.fsencode(picture.name) in start for picture in pictures[:10]):
+                raise UserError(
+                    f"{path} names the pictures beside it, but labels are read from labels.csv or labels.txt: give it "
+                    "that name and the columns filename,label, or take it away if the file names are the labels"
+                )
 
 
 def _iter_pictures(paths: Sequence[Path], labels: LabelFile | None) -> Iterator[Sample | Reject]:
@@ -311,11 +312,11 @@ class LabelFile:
         self.unused = set(self.labels)
 
     @classmethod
-    def find(cls, folder: Path) -> LabelFile | None:
-        """The label file that stands in `folder`, its name in capitals or not."""
-        found = sorted(path for path in folder.iterdir() if path.name.lower() in LABEL_FILES and path.is_file())
+    def find(cls, tables: Sequence[Path]) -> LabelFile | None:
+        """The label file among the tables of a folder, its name in capitals or not."""
+        found = [path for path in tables if path.name.lower() in LABEL_FILES]
         if len(found) > 1:
-            raise UserError(f"{folder} has both {found[0].name} and {found[1].name}: remove one of them")
+            raise UserError(f"{found[0].parent} has both {found[0].name} and {found[1].name}: remove one of them")
         return cls(found[0]) if found else None
 
     def take(self, picture: PurePath) -> str | None:
@@ -1263,7 +1264,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBat
 
 
 def _list_shards(folder: Path) -> list[Path]:
-    folders, shards, _ = _list(folder)
+    folders, shards, *_ = _list(folder)
     return shards + [shard for sub_folder in folders for shard in _list_shards(sub_folder)]
 
 

@@ -413,11 +413,19 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         UserError: a path does not exist, or there is no image at all.
     """
+    return sort_files(paths)[0]
+
+
+def sort_files(paths: Sequence[str | Path]) -> tuple[list[Path], Counter[str]]:
+    """As `find_images`, and how many other files the folders hold, by the ends of their names."""
     found: list[Path] = []
+    others: Counter[str] = Counter()
     for path in map(Path, paths):
         if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
-            found += sorted(p for p in inside if not p.name.startswith("."))  # macOS keeps hidden copies, no pictures
+            # Hidden files are none of it: macOS keeps hidden copies, no pictures.
+            inside = [p for p in path.rglob("*") if not p.name.startswith(".") and not p.is_dir()]
+            found += sorted(p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES)
+            others.update(p.suffix.lower() or p.name for p in inside if p.suffix.lower() not in IMAGE_SUFFIXES)
         elif path.suffix.lower() == ".parquet" and path.is_file():
             raise UserError(f"{path} is a parquet shard: name --out FOLDER to read it into")
         elif path.is_file():
@@ -429,14 +437,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
         if any(path.is_dir() and next(path.rglob("*.parquet"), None) for path in map(Path, paths)):
             raise UserError(f"there is no image in {where} but parquet shards: name --out FOLDER to read these into")
         raise UserError(f"there is no image in {where}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
-    return found
-
-
-def passed_over(paths: Sequence[str | Path]) -> Counter[str]:
-    """How many other files than images the folders named hold, by the ends of their names; hidden ones do not count."""
-    below = (file for path in map(Path, paths) if path.is_dir() for file in path.rglob("*") if not file.is_dir())
-    others = (f for f in below if f.suffix.lower() not in IMAGE_SUFFIXES and not f.name.startswith("."))
-    return Counter(file.suffix.lower() or file.name for file in others)
+    return found, others
 
 
 def main() -> int:
@@ -459,7 +460,7 @@ def main() -> int:
         return 1 if failed else 0
     if config.engine != "local":
         raise UserError("--engine ray reads parquet shards into --out FOLDER: name both")
-    files = find_images(config.images)
+    files, others = sort_files(config.images)
     predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
     readings: list[tuple[Path, Prediction]] = []
     failures: list[tuple[Path, str]] = []
@@ -493,7 +494,7 @@ def main() -> int:
         print(f"skipped: {printable(failure)}", file=sys.stderr)
         if config.json:
             print(json.dumps({"file": printable(path), "error": printable(failure)}, ensure_ascii=False))
-    if others := passed_over(config.images):
+    if others:
         kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in others.most_common(10))
         print(f"passed over, for their names are no images': {kinds}", file=sys.stderr)
     if failures:
