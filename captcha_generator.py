@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import chain, islice, pairwise
 from multiprocessing import get_context, parent_process
@@ -56,9 +56,10 @@ LARGEST_CELL = (240, 100)  # pixels, width and height, of a picture in a grid: o
 MAX_LENGTH = 32  # characters; more do not fit into a picture that anyone would call a captcha
 ROW_GROUP = 256  # pictures per parquet row group: about what the writing process holds in memory
 CHUNK = 64  # pictures per task of a worker
+CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 5  # part of the settings in each shard: raise it when the same settings would draw other pictures
+FORMAT = 6  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -275,17 +276,20 @@ def _load_font(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 @lru_cache(maxsize=65536)
-def load_glyph(path: str, character: str, size: int) -> Glyph:
+def load_glyph(path: str, character: str, size: int, hard: bool = False) -> Glyph:
     """Draw a character, once per process as long as the cache has room.
 
     Args:
         size: font size in pixels.
+        hard: pixels are covered or not, nothing between; fitted to pixels as fonts for screens were.
     """
     font = _load_font(path, size)
     left, top, right, bottom = (round(x) for x in font.getbbox(character, anchor="ls"))
     border = 2 + size // 16  # room for thicker strokes
     picture = Image.new("L", (max(right - left, 1) + 2 * border, max(bottom - top, 1) + 2 * border))
-    ImageDraw.Draw(picture).text((border - left, border - top), character, fill=255, font=font, anchor="ls")
+    draw = ImageDraw.Draw(picture)
+    draw.fontmode = "1" if hard else "L"
+    draw.text((border - left, border - top), character, fill=255, font=font, anchor="ls")
     return Glyph(np.asarray(picture), left - border, top - border, max(right - left, 1))
 
 
@@ -390,8 +394,16 @@ def _colour(rng: random.Random, level: Range, tint: float, channels: int) -> tup
     return rgb if channels == 3 else (*rgb, 255.0)
 
 
+def _text_colour(rng: random.Random, style: Style, channels: int) -> tuple[float, ...]:
+    return style.ink or _colour(rng, style.text_level, style.text_tint, channels)
+
+
+def _line_colour(rng: random.Random, style: Style, channels: int) -> tuple[float, ...]:
+    return style.ink or _colour(rng, style.line_level, style.line_tint, channels)
+
+
 def _draw_background(rng: random.Random, style: Style, height: int, width: int) -> np.ndarray:
-    channels = {"L": 1, "RGB": 3, "RGBA": 4}[style.mode]
+    channels = CHANNELS[style.mode]
     if channels == 4:
         return np.zeros((height, width, 4), np.uint8)
     kind = rng.choice(style.background)
@@ -492,6 +504,8 @@ class _Word:
 
 
 def _layout(text: str, rng: random.Random, style: Style, fonts: Fonts, height: int) -> _Word:
+    if style.bitmap[1]:
+        return _layout_bitmaps(text, rng, style, fonts)
     size = rng.uniform(*style.text_size) * height
     # Few sizes keep the cache of glyphs small, and shrinking looks better than growing.
     drawn = next((step for step in GLYPH_SIZES if step >= size), GLYPH_SIZES[-1])
@@ -509,6 +523,14 @@ def _layout(text: str, rng: random.Random, style: Style, fonts: Fonts, height: i
     elif effect == "shadow":
         rims = glyphs
     return _Word(glyphs, size, size / drawn, rng.uniform(*style.stretch), rng.uniform(*style.spacing) * size, rims)
+
+
+def _layout_bitmaps(text: str, rng: random.Random, style: Style, fonts: Fonts) -> _Word:
+    size = rng.randint(*style.bitmap)
+    paths = fonts.choices(style, text)
+    paths = (rng.choice(paths),) * len(text) if paths else [rng.choice(fonts.choices(style, c)) for c in text]
+    glyphs = [load_glyph(path, character, size, hard=True) for path, character in zip(paths, text, strict=True)]
+    return _Word(glyphs, size, 1.0, 1.0, round(rng.uniform(*style.spacing) * size))
 
 
 def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: Style) -> tuple[float, ...]:
@@ -539,16 +561,18 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
         below = _colour(rng, style.effect_level, style.text_tint, channels)
         if style.effect == "shadow":
             shift = (rng.choice((-1, 1)) * rng.uniform(0.04, 0.1) * size, rng.uniform(0.03, 0.1) * size)
-    colour = _colour(rng, style.text_level, style.text_tint, channels)
+    colour = _text_colour(rng, style, channels)
     slant = rng.uniform(-style.slant, style.slant) if style.slant else 0.0
     even = bool(style.even) and rng.random() < style.even
-    widths = _uneven_widths(word, rng, style.uneven)
+    opacity = rng.uniform(*style.opacity) if style.opacity[0] < 1 else 1.0
+    boxed = bool(style.boxed) and rng.random() < style.boxed
+    widths = _even_widths(word) if boxed else _uneven_widths(word, rng, style.uneven)
     inks = [glyph.ink * (scale_x * across) for glyph, across in zip(word.glyphs, widths, strict=True)]
     gaps = _jostled_gaps(gap, inks, rng, style.jostle * size)
     pen = left
     for i, glyph in enumerate(word.glyphs):
         if style.colour_per_letter:
-            colour = _colour(rng, style.text_level, style.text_tint, channels)
+            colour = _text_colour(rng, style, channels)
         angle = math.radians(rng.uniform(-style.rotation, style.rotation))
         lean = rng.uniform(-style.shear, style.shear) + slant
         drop = rng.uniform(-style.bounce, style.bounce) * size
@@ -560,10 +584,13 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
             taller = min(0.73 * word.size / word.scale / max(under - above, 1), 3.0)
             scale = (scale[0], scale[1] * taller)
             line -= under * scale[1]
+        if style.bitmap[1]:  # on whole pixels
+            pen, line = round(pen), round(line)
+        bend = [rng.uniform(-style.corners, style.corners) for _ in range(8)] if style.corners else None
         if word.rims:
             place = (pen + shift[0], line + shift[1])
-            _draw_glyph(canvas, word.rims[i], place, scale, angle, lean, below, style.antialias)
-        _draw_glyph(canvas, glyph, (pen, line), scale, angle, lean, colour, style.antialias)
+            _draw_glyph(canvas, word.rims[i], place, scale, angle, lean, below, style.antialias, opacity, bend)
+        _draw_glyph(canvas, glyph, (pen, line), scale, angle, lean, colour, style.antialias, opacity, bend)
         pen += inks[i] + gaps[i]
     return left, baseline - 0.73 * size, pen - gap, baseline
 
@@ -576,6 +603,12 @@ def _uneven_widths(word: _Word, rng: random.Random, most: float) -> list[float]:
     inks = [glyph.ink for glyph in word.glyphs]
     share = sum(inks) / sum(width * ink for width, ink in zip(widths, inks, strict=True))
     return [width * share for width in widths]
+
+
+def _even_widths(word: _Word) -> list[float]:
+    """How wide each letter is against what the word says, so that all are as wide as their mean."""
+    inks = [glyph.ink for glyph in word.glyphs]
+    return [min(sum(inks) / len(inks) / ink, 3.0) for ink in inks]
 
 
 def _jostled_gaps(gap: float, inks: Sequence[float], rng: random.Random, most: float) -> list[float]:
@@ -597,8 +630,14 @@ def _draw_glyph(
     lean: float,
     colour: Sequence[float],
     antialias: bool,
+    opacity: float = 1.0,
+    bend: Sequence[float] | None = None,
 ) -> None:
-    """Scale, lean and turn (radians) a glyph around its own middle and blend it into the canvas."""
+    """Scale, lean and turn (radians) a glyph around its own middle and blend it into the canvas.
+
+    `bend` moves its corners first, upper left, upper right, lower right, lower left, each across and down, by that part
+    of its sides.
+    """
     h, w = glyph.mask.shape
     sin, cos = math.sin(angle), math.cos(angle)
     # (x, y) in the mask, from its middle -> the canvas: scale, then lean, then turn
@@ -608,6 +647,9 @@ def _draw_glyph(
     x = pen[0] + (glyph.x + middle_x) * scale[0]
     y = pen[1] + (glyph.y + middle_y) * scale[1]
     reach_x, reach_y = abs(a) * middle_x + abs(b) * middle_y, abs(c) * middle_x + abs(d) * middle_y
+    if bend:  # room for the corners that move outwards
+        room = 1 + 2 * max(map(abs, bend))
+        reach_x, reach_y = room * reach_x, room * reach_y
     x0, y0 = max(math.floor(x - reach_x), 0), max(math.floor(y - reach_y), 0)
     x1 = min(math.ceil(x + reach_x) + 1, canvas.shape[1])
     y1 = min(math.ceil(y + reach_y) + 1, canvas.shape[0])
@@ -616,9 +658,17 @@ def _draw_glyph(
     matrix = np.array(
         [[a, b, x - x0 - a * middle_x - b * middle_y], [c, d, y - y0 - c * middle_x - d * middle_y]], np.float64
     )
-    mask = cv2.warpAffine(glyph.mask, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+    if bend:
+        corners = np.float32([(0, 0), (w, 0), (w, h), (0, h)])
+        moved = corners + np.float32(bend).reshape(4, 2) * np.float32((w, h))
+        whole = np.vstack([matrix, (0, 0, 1)]) @ cv2.getPerspectiveTransform(corners, np.float32(moved))
+        mask = cv2.warpPerspective(glyph.mask, whole, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+    else:
+        mask = cv2.warpAffine(glyph.mask, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
     if not antialias:
         mask = np.where(mask > 100, np.uint8(255), np.uint8(0))
+    if opacity < 1:
+        mask = cv2.convertScaleAbs(mask, alpha=opacity)
     _blend(canvas[y0:y1, x0:x1], mask, colour)
 
 
@@ -639,7 +689,7 @@ def draw_spots(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     """Draw `style.spots` dots of random place and radius, in up to six colours, into the canvas, in place."""
     height, width, channels = canvas.shape
     count = round(rng.uniform(*style.spots))
-    colours = [_colour(rng, style.line_level, style.line_tint, channels) for _ in range(min(count, 6))]
+    colours = [_line_colour(rng, style, channels) for _ in range(min(count, 6))]
     for i in range(count):
         centre = (int(rng.random() * width), int(rng.random() * height))
         cv2.circle(canvas, centre, round(rng.uniform(*style.spot_radius)), colours[i % 6], -1)
@@ -654,7 +704,7 @@ def draw_lines(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     height, width, channels = canvas.shape
     for i in range(round(rng.uniform(*style.lines))):
         kind = rng.choice(style.line_kinds)
-        colour = _colour(rng, style.line_level, style.line_tint, channels)
+        colour = _line_colour(rng, style, channels)
         thickness = max(1, round(rng.uniform(*style.line_width)))
         if kind == "taper":
             _draw_tapered(canvas, rng, colour, short=i % 2 == 0)
@@ -686,7 +736,7 @@ def _draw_strokes(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     height, width, channels = canvas.shape
     line_type = cv2.LINE_AA if style.antialias else 8
     for _ in range(round(rng.uniform(*style.strokes))):
-        colour = _colour(rng, style.line_level, style.line_tint, channels)
+        colour = _line_colour(rng, style, channels)
         thickness = rng.uniform(0.02, 0.08) * height
         thinner = rng.choice((0.0, 1.0)) * rng.uniform(0.1, 0.5) * thickness
         centre = (rng.random() * width, rng.random() * height)
@@ -700,7 +750,7 @@ def _draw_hooks(canvas: np.ndarray, rng: random.Random, style: Style, word: tupl
     size = bottom - top
     line_type = cv2.LINE_AA if style.antialias else 8
     for _ in range(round(rng.uniform(*style.hooks))):
-        colour = _colour(rng, style.text_level, style.text_tint, canvas.shape[2])
+        colour = _text_colour(rng, style, canvas.shape[2])
         thickness = rng.uniform(0.04, 0.16) * size
         thinner = rng.choice((0.0, 1.0)) * rng.uniform(0.1, 0.5) * thickness
         x = rng.choice((left, left, right)) + rng.uniform(-0.3, 0.3) * size
@@ -718,7 +768,7 @@ def _scrawl(rng: random.Random, centre: Point, size: tuple[float, float]) -> lis
 def _draw_lattice(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     """Lines along both axes, in one colour."""
     height, width, channels = canvas.shape
-    colour = _colour(rng, style.shape_level, style.line_tint, channels)
+    colour = style.ink or _colour(rng, style.shape_level, style.line_tint, channels)
     thickness = max(1, round(rng.uniform(*style.line_width)))
     for size, end in ((width, lambda at: ((at, 0), (at, height))), (height, lambda at: ((0, at), (width, at)))):
         pitch = max(3.0, rng.uniform(*style.grid))
@@ -758,7 +808,7 @@ def _draw_decoys(canvas: np.ndarray, rng: random.Random, style: Style, word: _Wo
     height, width, channels = canvas.shape
     for _ in range(round(rng.uniform(*style.decoys))):
         glyph = rng.choice(word.glyphs)
-        scale = word.scale * rng.uniform(0.2, 0.4)
+        scale = word.scale * rng.uniform(*style.decoy_size)
         colour = _colour(rng, style.shape_level, style.line_tint, channels)
         place = (rng.random() * width, rng.random() * height)
         _draw_glyph(canvas, glyph, place, (scale, scale), rng.uniform(-1, 1), 0.0, colour, style.antialias)
@@ -770,6 +820,14 @@ def _invert_shapes(canvas: np.ndarray, rng: random.Random, style: Style) -> None
         mask = np.zeros((height, width, 1), np.uint8)
         _draw_shape(mask, rng, (255,), -1)
         np.copyto(canvas[..., :3], 255 - canvas[..., :3], where=mask > 0)
+
+
+def _invert_checks(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
+    height, width, _ = canvas.shape
+    side = max(2, round(rng.uniform(*style.checks)))
+    rows, columns = np.arange(height) // side, np.arange(width) // side
+    other = (rows[:, None] + columns) % 2 == 1
+    np.copyto(canvas[..., :3], 255 - canvas[..., :3], where=other[..., None])
 
 
 def _bezier(control: Sequence[Point], steps: int) -> list[Point]:
@@ -988,6 +1046,8 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
     height = round(rng.uniform(*style.height))
     word = _layout(text, rng, style, fonts, height)
     width = math.ceil(word.width + 2 * style.margin) if style.width is None else round(rng.uniform(*style.width))
+    if style.one_ink and rng.random() < style.one_ink:
+        style = replace(style, ink=_text_colour(rng, style, CHANNELS[style.mode]))
     canvas = _draw_background(rng, style, height, width)
     if style.shapes[1]:
         _draw_shapes(canvas, rng, style)
@@ -1022,6 +1082,8 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
         _draw_line_clutter(canvas, rng, style)
     if style.negatives[1]:
         _invert_shapes(canvas, rng, style)
+    if style.checks[1]:
+        _invert_checks(canvas, rng, style)
     if style.frame[1]:
         _draw_frame(canvas, rng, style)
     return _finish(canvas, rng, style)
@@ -1038,7 +1100,7 @@ def _draw_line_clutter(canvas: np.ndarray, rng: random.Random, style: Style) -> 
 def _draw_frame(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     height, width, channels = canvas.shape
     thickness = round(rng.uniform(*style.frame))
-    colour = _colour(rng, style.line_level, style.line_tint, channels)
+    colour = _line_colour(rng, style, channels)
     for i in range(thickness):
         cv2.rectangle(canvas, (i, i), (width - 1 - i, height - 1 - i), colour, 1)
 
@@ -1068,9 +1130,12 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
         canvas = cv2.resize(coarse, (shape[1], shape[0]), interpolation=kind).reshape(shape)
     if style.levels and shape[2] != 4:
         canvas = cv2.LUT(canvas, _level_table(style.levels)).reshape(shape)
+    if style.enlarge[1] > 1:
+        times = rng.randint(*style.enlarge)
+        canvas = canvas.repeat(times, axis=0).repeat(times, axis=1)
     if style.jpeg and shape[2] != 4:
         _, packed = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, rng.randint(*style.jpeg)])
-        canvas = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED).reshape(shape)
+        canvas = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED).reshape(canvas.shape)
     return canvas
 
 

@@ -25,8 +25,8 @@ class Style:
     """How captchas of one kind look. A `Range` is (lowest, highest); a value is drawn from it for every picture.
 
     Pictures come about in this order: background, shapes, decoys, spots, lines below the text, text, warps, lines above
-    the text, negatives, frame, relief, inversion, blur, noise, loss of resolution, of levels, JPEG. A range of (0, 0)
-    leaves its step out.
+    the text, negatives, frame, relief, inversion, blur, noise, loss of resolution, of levels, larger pixels, JPEG. A
+    range of (0, 0) leaves its step out.
     """
 
     # Picture
@@ -60,6 +60,9 @@ class Style:
     """Draw a font for every letter, or one for the word."""
     text_size: Range = (0.55, 0.7)
     """Font size as a part of the picture's height."""
+    bitmap: tuple[int, int] = (0, 0)
+    """Font size in pixels of letters that are hard-edged bitmaps, as old fixed fonts are; (0, 0): as `text_size` says.
+    They stay sharp as long as nothing turns, leans or stretches them."""
     size_jitter: float = 0
     """Letters are larger or smaller by up to this part."""
     text_level: Range = (0, 120)
@@ -68,6 +71,10 @@ class Style:
     """0: grey letters, 1: strong colours."""
     colour_per_letter: bool = True
     """Draw a colour for every letter, or one for the word."""
+    one_ink: float = 0
+    """Probability that letters, lines, lattice, spots and strokes of a picture have one colour, one for letters."""
+    ink: tuple[float, ...] | None = None
+    """That colour, if it is known: one number for each channel of `mode`."""
     rotation: float = 20
     """Letters turn by up to this many degrees either way."""
     shear: float = 0.15
@@ -78,6 +85,10 @@ class Style:
     """All letters of a word lean by up to this part of their height, to the same side."""
     even: float = 0
     """Probability that all letters of a word are stretched to the height of a capital."""
+    boxed: float = 0
+    """Probability that all letters of a word are stretched or squeezed to one width."""
+    corners: float = 0
+    """The corners of each letter's box move by up to this part of its sides, each by itself."""
     stretch: Range = (0.9, 1.1)
     """Width of the letters against what the font says."""
     spacing: Range = (0.02, 0.12)
@@ -99,6 +110,8 @@ class Style:
     """Least distance in pixels of the word from the left and right edge; below zero letters may be cut off."""
     weight: Range = (0, 0)
     """Added to the thickness of strokes, as a part of the font size; below zero they get thinner."""
+    opacity: Range = (1, 1)
+    """Part of what is below a letter that it hides; below 1, letters that overlap are seen through each other."""
     hollow: float = 0
     """Probability that a word is drawn in outlines."""
     effect: Effect = ""
@@ -142,8 +155,12 @@ class Style:
     """Brightness of shapes, lattice and decoys."""
     decoys: Range = (0, 0)
     """Number of small characters below the text that do not count."""
+    decoy_size: Range = (0.2, 0.4)
+    """Of these, as a part of the letters'."""
     negatives: Range = (0, 0)
     """Number of shapes within which the finished picture is inverted."""
+    checks: Range = (0, 0)
+    """Side in pixels of a chequerboard; within every other field the picture is inverted."""
 
     # Warps
     elastic: Range = (0, 0)
@@ -186,6 +203,8 @@ class Style:
     """Resolution is lost: the picture is shrunk by this factor and enlarged again."""
     levels: int = 0
     """Brightness levels per channel, as in a palette; 0: all."""
+    enlarge: tuple[int, int] = (1, 1)
+    """Each pixel becomes a square of so many by as many; `height` and `width` are those before."""
     jpeg: tuple[int, int] | None = None
     """Quality, 1-100, of a pass through JPEG."""
 
@@ -459,8 +478,6 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
         even=1 if rng.random() < 0.12 else 0,
         frame=_around(rng, 1, max(1.5, height * 0.05)) if rng.random() < 0.12 else (0, 0),
         uneven=rng.uniform(0.1, 0.4) if rng.random() < (0.15 if tidy else 0.25) else 0,
-        # The held-out schemes were drawn and read by eye before there were such gaps; they stay as they are.
-        jostle=rng.uniform(0.05, 0.35) if font_part == "train" and rng.random() < 0.35 else 0,
         relief=rng.choice(("emboss", "charcoal")) if rng.random() < (0.02 if tidy else 0.05) and not small else "",  # type: ignore[arg-type]
         **colours,
         **warps,
@@ -477,7 +494,95 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
             line_tint=rng.choice([0.2, 0.6, 1.0]),
             lines_above=rng.choice([0.0, 0.0, 0.0, 1.0]),
         )
+    if font_part == "train":
+        style = _with_young_traits(rng, style)
     return style, (effect, background, warp, line, layout)
+
+
+def _with_young_traits(rng: random.Random, style: Style) -> Style:
+    """The scheme with what schemes came to have after the held-out ones were drawn and read by eye; those stay."""
+    if rng.random() < 0.06:
+        return _in_bitmaps(rng, style)
+    height = style.height[1]
+    traits: dict[str, Any] = {}
+    if rng.random() < 0.35:
+        traits |= {"jostle": rng.uniform(0.05, 0.35)}
+    if rng.random() < 0.35:
+        traits |= {"one_ink": 1, "colour_per_letter": False}
+    if rng.random() < 0.12:
+        traits |= {"spots": _around(rng, 8, 60), "spot_radius": (0, max(1, 0.03 * height))}
+    if rng.random() < 0.15:
+        traits |= {"corners": rng.uniform(0.05, 0.2)}
+    if rng.random() < 0.12:
+        traits |= {"tilt": rng.uniform(2, 12)}
+    if rng.random() < 0.1:
+        traits |= {"slant": rng.uniform(0.2, 0.5)}
+    if style.even and rng.random() < 0.6:
+        traits |= {"boxed": 1}
+    if rng.random() < 0.1:
+        traits |= {"spacing": _around(rng, -0.18, -0.04), "spread": False}
+    if rng.random() < 0.08:
+        traits |= {"stretch": _around(rng, 0.55, 0.8)}
+    if rng.random() < 0.08:
+        traits |= {"size_jitter": rng.uniform(0.25, 0.5)}
+    if rng.random() < 0.06:
+        traits |= {"rotation": rng.uniform(35, 55)}
+    if rng.random() < 0.06:
+        traits |= {"text_size": _around(rng, 0.2, 0.4)}
+    if rng.random() < 0.08:
+        traits |= {"wave": _around(rng, 0.02 * height, 0.07 * height), "wave_length": (0.25 * height, 0.8 * height)}
+    if rng.random() < 0.05:
+        traits |= {"opacity": _around(rng, 0.45, 0.9)}
+        traits |= {"spacing": _around(rng, -0.2, 0), "spread": False, "colour_per_letter": True, "one_ink": 0}
+    if rng.random() < 0.1:  # shapes or small characters between ground and letters in brightness
+        ground, letters = sum(style.background_level) / 2, sum(style.text_level) / 2
+        traits |= {"shape_level": tuple(sorted((ground, ground + 0.5 * (letters - ground))))}
+        traits |= rng.choice([{"shapes": _around(rng, 1, 14)}, {"decoys": (5, 30), "decoy_size": (0.2, 0.6)}])
+    if rng.random() < 0.03 and style.mode != "RGBA":
+        traits |= rng.choice([{"negatives": (1, 3)}, {"checks": _around(rng, 0.2 * height, 0.8 * height)}])
+    return replace(style, **traits)
+
+
+def _in_bitmaps(rng: random.Random, style: Style) -> Style:
+    """Letters of few hard pixels, lines and dots as thin as they are, on a small picture, or enlarged in squares."""
+    size = rng.randint(10, 20)
+    height = round(size * rng.uniform(1.2, 2.4))
+    most = style.length[1] if style.length else 6
+    width = max(round(height * rng.uniform(2, 4.5)), round(0.75 * size * most) + 6)
+    times = rng.choices([1, 2, 3], [60, 25, 15])[0]
+    return Style(
+        height=(height, height),
+        width=(width, width),
+        bitmap=(size, size),
+        enlarge=(times, times),
+        spots=(0, 0) if rng.random() < 0.5 else _around(rng, 5, 90),
+        spot_radius=(0, rng.choice([0, 0, 0, 1])),
+        lines=(0, 0) if rng.random() < 0.35 else _around(rng, 1, 5),
+        line_width=(1, 1),
+        line_kinds=(rng.choice(["straight", "straight", "arc", "wave"]),),
+        grid=_around(rng, 0.2 * height, 0.6 * height) if rng.random() < 0.08 else (0, 0),
+        one_ink=rng.choice([0, 1]),
+        antialias=False,
+        rotation=0,
+        shear=0,
+        stretch=(1, 1),
+        spacing=_around(rng, -0.05, 0.3),
+        bounce=rng.choice([0, 0.1, 0.3]),
+        margin=2,
+        weight=(0, 0),
+        wave=_around(rng, 0.03 * height, 0.08 * height) if rng.random() < 0.15 else (0, 0),
+        wave_length=(height, 2.5 * height),
+        font_per_letter=False,
+        # What is left is as in other schemes.
+        **{name: getattr(style, name) for name in _KEPT_IN_BITMAPS},
+    )
+
+
+_KEPT_IN_BITMAPS = (
+    *("mode", "background", "background_level", "background_tint", "characters", "length", "font_choice", "font_part"),
+    *("text_level", "text_tint", "colour_per_letter", "line_level", "line_tint", "lines_above", "shape_level", "drop"),
+    *("frame", "invert", "levels", "jpeg"),
+)
 
 
 def _weighted(rng: random.Random, bands: list[tuple[float, float, float]]) -> float:

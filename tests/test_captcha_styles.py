@@ -89,7 +89,9 @@ def test_most_schemes_pile_up_little_clutter_and_some_much() -> None:
 def test_almost_every_captcha_of_a_scheme_shows_its_letters() -> None:
     """Drawn with and without letters from the same dice, a picture differs."""
     visible = 0
-    for number in range(60):
+    # Bitmaps have no `text_size` that could hide them.
+    numbers = [number for number in range(80) if not random_scheme(number).bitmap[1]][:60]
+    for number in numbers:
         style = replace(random_scheme(number), noise=(0, 0), jpeg=None)
         picture = draw(style, "W8", seed=number)
         hidden = replace(style, text_size=(0.001, 0.001), weight=(0, 0))
@@ -137,6 +139,12 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
         {"even": 1},
         {"uneven": 0.4},
         {"jostle": 0.3},
+        {"boxed": 1},
+        {"opacity": (0.5, 0.5)},
+        {"checks": (12, 12)},
+        {"corners": 0.2},
+        {"one_ink": 1, "spots": (9, 9)},
+        {"bitmap": (12, 12)},
         {"lines": (2, 2), "line_kinds": ("rings",)},
         {"relief": "emboss"},
         {"relief": "charcoal"},
@@ -274,9 +282,98 @@ def test_jostled_letters_overlap_and_stand_apart_in_the_same_room() -> None:
     assert parts(9, "Hl")[-1, 1] >= plain[0, 1] + 2
 
 
-def test_only_schemes_for_training_are_jostled() -> None:
-    assert any(random_scheme(i).jostle for i in range(20))
-    assert not any(random_scheme(i, held_out=True).jostle for i in range(50))
+YOUNG = {"jostle": 0, "one_ink": 0, "corners": 0, "boxed": 0, "bitmap": (0, 0), "enlarge": (1, 1)}
+YOUNG |= {"opacity": (1, 1), "checks": (0, 0), "decoy_size": (0.2, 0.4)}
+
+
+def test_young_traits_are_those_of_schemes_for_training_alone() -> None:
+    schemes = [random_scheme(i) for i in range(150)]
+    assert all(any(getattr(style, name) != none for style in schemes) for name, none in YOUNG.items())
+    for style in (random_scheme(i, held_out=True) for i in range(150)):
+        assert all(getattr(style, name) == none for name, none in YOUNG.items())
+
+
+def test_boxed_letters_are_as_wide_as_each_other_and_the_word_stays_as_wide() -> None:
+    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), left=(30, 30))
+    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False, spacing=(0.2, 0.2))
+
+    def letters(boxed: float) -> np.ndarray:
+        dark = (draw(replace(style, boxed=boxed), "HJNEH").min(2) < 128).any(0).astype(int)
+        return np.flatnonzero(np.diff(np.concatenate([[0], dark, [0]]))).reshape(-1, 2)
+
+    plain, changed = letters(0), letters(1)
+    assert np.ptp(np.diff(plain)) > 10 and np.ptp(np.diff(changed)) <= 6
+    assert changed[-1, 1] == pytest.approx(plain[-1, 1], abs=6)
+
+
+def test_corners_of_letters_move_each_by_itself_and_stay_near() -> None:
+    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), left=(30, 30))
+    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False, spacing=(0.5, 0.5), bounce=0)
+
+    def boxes(corners: float) -> np.ndarray:
+        dark = draw(replace(style, corners=corners), "HHHHH").min(2) < 128
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], dark.any(0).astype(int), [0]]))).reshape(-1, 2)
+        rows = [np.flatnonzero(dark[:, left:right].any(1)) for left, right in edges]
+        return np.array([[left, right, row[0], row[-1]] for (left, right), row in zip(edges, rows, strict=True)])
+
+    plain, changed = boxes(0), boxes(0.2)
+    assert len(plain) == len(changed) == 5
+    heights = changed[:, 3] - changed[:, 2]
+    assert np.ptp(plain[:, 3] - plain[:, 2]) == 0 and np.ptp(heights) > 3, "not all are changed alike"
+    assert np.abs(changed - plain).max() <= 0.2 * 65 + 2, "a fifth of a letter's box, with its border"
+
+
+def test_one_ink_colours_letters_lines_and_spots_alike() -> None:
+    style = replace(PLAIN, background_level=(255, 255), background_tint=0, antialias=False, lines_above=1)
+    style = replace(style, spots=(9, 9), lines=(3, 3), grid=(20, 20), text_level=(20, 120), text_tint=1)
+
+    def colours(one_ink: float) -> set[tuple[int, ...]]:
+        return {tuple(map(int, c)) for c in draw(replace(style, one_ink=one_ink), seed=3).reshape(-1, 3)}
+
+    assert len(colours(0)) > 5
+    assert len(colours(1)) == 2, "the ground and the ink"
+
+
+def test_letters_are_seen_through_each_other() -> None:
+    style = replace(PLAIN, background_level=(255, 255), background_tint=0, text_level=(0, 0), text_tint=0)
+    style = replace(style, rotation=0, shear=0, spacing=(-0.3, -0.3), jostle=0, antialias=False)
+    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False, bounce=0)
+    assert len(np.unique(draw(style, "HHHH"))) == 2
+    once, twice, ground = np.unique(draw(replace(style, opacity=(0.5, 0.5)), "HHHH"))[[1, 0, -1]]
+    assert once == pytest.approx(127, abs=2) and twice == pytest.approx(64, abs=2) and ground == 255
+
+
+def test_every_other_field_of_a_chequerboard_is_inverted() -> None:
+    style = replace(PLAIN, height=(60, 60), width=(100, 100))
+    plain, changed = draw(style), draw(replace(style, checks=(20, 20)))
+    for row in range(3):
+        for column in range(5):
+            field = np.s_[20 * row : 20 * row + 20, 20 * column : 20 * column + 20]
+            expected = 255 - plain[field] if (row + column) % 2 else plain[field]
+            assert (changed[field] == expected).all()
+
+
+def test_decoys_are_as_large_as_the_style_says() -> None:
+    style = replace(PLAIN, height=(100, 100), width=(300, 300), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(255, 255), text_tint=0, shape_level=(0, 0), decoys=(40, 40))
+    small, large = (
+        (draw(replace(style, decoys=(40, 40), decoy_size=(size, size)), "HHHH") < 128).sum() for size in (0.2, 0.6)
+    )
+    assert 4 < large / small < 12
+
+
+def test_bitmap_letters_have_hard_edges_on_whole_pixels_and_may_be_enlarged() -> None:
+    style = replace(PLAIN, height=(24, 24), width=(90, 90), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(0, 0), text_tint=0, rotation=0, shear=0, stretch=(1, 1), bitmap=(13, 13))
+    small = draw(style, "ABE4", seed=2)
+    assert set(np.unique(small)) == {0, 255}
+    rows = np.flatnonzero((small.min(2) < 128).any(1))
+    assert 8 <= np.ptp(rows) + 1 <= 13
+    large = draw(replace(style, enlarge=(3, 3)), "ABE4", seed=2)
+    assert large.shape == (72, 270, 3)
+    assert (large[::3, ::3] == large[1::3, 2::3]).all() and (large[::3, ::3] == small).all()
 
 
 def test_an_embossed_ground_is_grey_and_a_drawing_in_charcoal_white() -> None:
