@@ -85,7 +85,7 @@ TIDY = """(image, note) => {
     box.dispatchEvent(new Event("input", {bubbles: true}));
   }
   window.typedFor = now;
-  return before === now ? note : "";
+  return before === now ? [note, {__type__: "update"}] : ["", {__type__: "update", visible: false}];
 }"""
 COPY = """element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy]");
@@ -566,6 +566,7 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
                 )
                 keep = gr.Button("Keep", scale=1, min_width=90, elem_id="keep")
             kept = _html(gr, "", elem_id="kept")
+            forget = gr.Button("Take it back", visible=False, size="sm", elem_id="forget")
     grid = _html(gr, "", elem_id="grid")
     outputs = [reading, likely, where, grid]
     blank = (views.NO_READING, "", "", "")
@@ -608,24 +609,33 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
     button.click(read, inputs, outputs, **quiet)
     at_once: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
     correction.input(None, picture, None, js=TYPED, **quiet)
-    picture.change(None, [picture, kept], kept, js=TIDY, **quiet)  # before the reading, which it would wait for
+    picture.change(None, [picture, kept], [kept, forget], js=TIDY, **quiet)  # before the reading, which it would wait for
     # A model that is chosen for the first time takes seconds to load: show that.
     for changed, progress in ((picture.change, "hidden"), (checkpoint.change, "minimal")):
         changed(read_at_once, [*inputs, shown], [*outputs, shown], show_progress=progress, **at_once)
 
-    def keep_correction(image: str | None, said: str) -> tuple[str, str]:
+    def keep_correction(image: str | None, said: str) -> tuple[Any, ...]:
         try:
             if image is None:
                 raise UserError("there is no picture to correct: choose one first")
             count = shop.feedback.add(_bytes(image), said or "")
         except UserError as error:
-            return views.note(views.sentence(error), "bad"), said
-        kept_now = (
-            f"Kept: {count} corrected reading{'s' if count != 1 else ''} so far. The Teach tab can learn from them."
-        )
-        return views.note(kept_now, "good"), ""
+            return views.note(views.sentence(error), "bad"), said, gr.skip()
+        kept_now = f"Kept: {_corrected(count)} so far. The Teach tab can learn from them."
+        return views.note(kept_now, "good"), "", gr.update(visible=True)
 
-    gr.on([keep.click, correction.submit], keep_correction, [picture, correction], [kept, correction], **quiet)
+    def forget_correction(image: str | None) -> tuple[Any, ...]:
+        try:
+            if image is None:
+                raise UserError("there is no picture any more: choose it once more")
+            count = shop.feedback.remove(_bytes(image))
+        except UserError as error:
+            return views.note(views.sentence(error), "bad"), gr.skip()
+        return views.note(f"Taken back: {_corrected(count)} left.", "good"), gr.update(visible=False)
+
+    corrected = [kept, correction, forget]
+    gr.on([keep.click, correction.submit], keep_correction, [picture, correction], corrected, **quiet)
+    forget.click(forget_correction, picture, [kept, forget], **quiet)
 
     # For programs: the same reading as data. The list of models above only takes names that it had at the start.
     model = gr.Textbox("", visible=False, label="Model")
@@ -640,6 +650,10 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
             raise gr.Error(views.sentence(error), print_exception=False) from None
 
     endpoint.click(detect, [picture, model], answer, api_name="detect_captcha")
+
+
+def _corrected(count: int) -> str:
+    return f"{count} corrected reading{'' if count == 1 else 's'}"
 
 
 def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:

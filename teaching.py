@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -119,17 +119,38 @@ class Feedback:
         if any(c.isspace() or not c.isprintable() for c in text):
             raise UserError("the text has a space or a character that cannot be printed: type the captcha's characters")
         check_picture(picture)
+        with self._writing("kept"):
+            if not self._replace(picture, text):
+                self._append(picture, text)
+        return self.count()
+
+    def remove(self, picture: bytes) -> int:
+        """Forget what was said of a picture, if anything was; gives the number of rows now.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        with self._writing("removed"):
+            for shard in self.shards():
+                rows = _read_rows(shard)
+                left = [row for row in rows if row[0] != picture]
+                if not left and rows:
+                    shard.unlink()
+                elif len(left) < len(rows):
+                    write_rows(shard, left)
+        return self.count()
+
+    @contextlib.contextmanager
+    def _writing(self, done: str) -> Iterator[None]:
+        """Alone with the folder: another page may write there, so every shard is read anew under its lock."""
         with self._lock:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                # Another page may write to the same folder, so every shard is read anew under the lock.
                 with (self.folder / ".lock").open("w") as lock:
                     lock_file(lock, wait=True)
-                    if not self._replace(picture, text):
-                        self._append(picture, text)
+                    yield
             except OSError as error:
-                raise UserError(f"the correction cannot be kept ({error.strerror or error})") from None
-        return self.count()
+                raise UserError(f"the correction cannot be {done} ({error.strerror or error})") from None
 
     def _replace(self, picture: bytes, text: str) -> bool:
         """Give a picture that is kept already its new text; False where there is none."""

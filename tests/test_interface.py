@@ -355,6 +355,16 @@ def test_a_correction_is_kept_where_make_dataset_finds_it(open_tab, pictures: li
     page.locator("#kept .good").wait_for()
     assert page.locator("#correction input, #correction textarea").input_value() == ""
     tab.clear()
+    tab.upload(pictures[2])
+    page.locator("#reading .tiles").wait_for()
+    expect(page.locator("#forget")).to_have_count(0)  # it is the last picture's
+    page.locator("#correction input, #correction textarea").fill("dcba")
+    page.locator("#keep").click()
+    expect(page.locator("#kept")).to_contain_text("2 corrected readings")
+    page.locator("#forget").click()
+    expect(page.locator("#kept")).to_contain_text("1 corrected reading left")
+    expect(page.locator("#forget")).to_have_count(0)
+    tab.clear()
     tab.upload(pictures[1])
     typed = page.locator("#correction input, #correction textarea")
     typed.fill("half a")

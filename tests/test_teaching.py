@@ -62,6 +62,19 @@ def test_the_last_text_of_a_picture_counts(tmp_path: Path, rows: list, monkeypat
     assert sorted(said) == sorted(truth.items())
 
 
+def test_a_correction_can_be_taken_back(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(teaching, "ROWS_PER_SHARD", 2)
+    feedback = Feedback(tmp_path)
+    for png, text in rows[:3]:
+        feedback.add(png, text)
+    assert feedback.remove(rows[3][0]) == 3, "nothing was said of it"
+    assert feedback.remove(rows[0][0]) == 2
+    assert Feedback(tmp_path).remove(rows[2][0]) == 1, "the last one of a shard that another page began"
+    assert len(feedback.shards()) == 1
+    assert feedback.add(*rows[4]) == 2
+    assert {s.image: s.text for s in iter_source(str(tmp_path))} == dict([rows[1], rows[4]])
+
+
 def test_two_pages_on_one_folder_lose_no_correction(tmp_path: Path, rows: list):
     one, other = Feedback(tmp_path), Feedback(tmp_path)
     one.add(*rows[0])
