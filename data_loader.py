@@ -53,6 +53,29 @@ def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized.reshape(height, width, pixels.shape[2])  # cv2 drops a single channel's axis
 
 
+LEAST_ROWS = 12  # a picture of fewer pixels, enlarged, shows no word
+
+
+def smooth_blocks(pixels: np.ndarray) -> np.ndarray:
+    """A picture (H, W, C) that was enlarged pixel by pixel, enlarged smoothly instead; any other as it is.
+
+    The stairs of such pixels are no part of any letter.
+    """
+    height, width, channels = pixels.shape
+    for times in range(8, 1, -1):
+        if height % times or width % times or min(height, width) < LEAST_ROWS * times:
+            continue
+        # A row and a column through the middle tell nearly all other pictures apart.
+        row, column = (side // times // 2 * times for side in (height, width))
+        if (pixels[row] != pixels[row + 1]).any() or (pixels[:, column] != pixels[:, column + 1]).any():
+            continue
+        small = np.ascontiguousarray(pixels[::times, ::times])
+        if np.array_equal(small.repeat(times, axis=0).repeat(times, axis=1), pixels):
+            smooth = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+            return smooth.reshape(height, width, channels)
+    return pixels
+
+
 def _padding(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Height and width of a picture once it fits into `size` (height, width), and the rows above and columns left."""
     scale = min(size[0] / height, size[1] / width)
@@ -411,6 +434,7 @@ class CaptchaTransform:
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
         pixels = np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
+        pixels = smooth_blocks(pixels)
         return normalise(pixels) if self.normalise else pixels
 
     def _seen(self, whole: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float, float]]:

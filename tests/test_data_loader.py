@@ -40,6 +40,7 @@ from data_loader import (
     load_split,
     normalise,
     pad_and_resize,
+    smooth_blocks,
     stretch,
 )
 from make_dataset import iter_source, make_dataset
@@ -70,6 +71,24 @@ def config(**changes: object) -> ModelConfig:
 
 # --------------------------------------------------------------------------------------------------------------------
 # The transform
+
+
+@pytest.mark.parametrize("times", [2, 3, 8])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_enlarged_pixel_by_pixel_is_seen_without_stairs(times: int, channels: int) -> None:
+    small = np.random.default_rng(times).integers(0, 256, (16, 40, channels), dtype=np.uint8)
+    large = small.repeat(times, axis=0).repeat(times, axis=1)
+    smooth = smooth_blocks(large)
+    bands = [
+        Image.fromarray(small[..., c]).resize(large.shape[1::-1], Image.Resampling.BILINEAR) for c in range(channels)
+    ]
+    assert np.abs(smooth.astype(int) - np.stack([np.asarray(band) for band in bands], axis=2)).max() <= 1
+    assert np.abs(smooth.astype(int) - large).max() > 50, "another picture"
+    large[-1, -1] ^= 1
+    assert smooth_blocks(large) is large
+    assert smooth_blocks(large[:, :-1]).shape == large[:, :-1].shape
+    flat = np.full((40, 80, channels), 200, np.uint8)
+    assert (smooth_blocks(flat) == 200).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
@@ -280,7 +299,7 @@ def test_a_ground_that_changes_and_letters_at_the_edge_are_no_frame() -> None:
 
 def test_letters_at_the_edge_get_a_margin_in_the_grounds_colour() -> None:
     pixels = np.full((40, 160, 3), 250, dtype=np.uint8)
-    pixels[:, 20:28] = pixels[:, 80:88] = pixels[:, 140:148] = 0
+    pixels[:, 20:28] = pixels[:, 80:88] = pixels[:, 141:148] = 0
     left, top, right, bottom = content_box(pixels, beyond=True)
     assert top == -2 and bottom == 42, "a twentieth of the height above and below"
     assert 0 <= left < 20 and 148 < right <= 160
@@ -306,7 +325,7 @@ def test_light_letters_in_a_frame_give_the_input_of_dark_ones_alone() -> None:
 
 def test_a_darker_look_shows_faint_strokes() -> None:
     pixels = np.full((40, 200, 3), 255, dtype=np.uint8)
-    pixels[10:30, 40:50], pixels[10:30, 60:70] = 225, 0
+    pixels[10:31, 40:50], pixels[10:31, 60:71] = 225, 0
     for normalised in (True, False):
         transform = build_transform(config(resize="natural", image_size=(32, 128), normalise=normalised))
         view = transform.view(Image.fromarray(pixels))
@@ -422,7 +441,7 @@ def words(*lengths: int) -> list[bytes]:
     for length in lengths:
         pixels = np.full((40, 60 + 60 * length, 3), 255, dtype=np.uint8)
         for i in range(length):
-            pixels[8:32, 40 + 60 * i : 64 + 60 * i] = 15 * length
+            pixels[8:33, 41 + 60 * i : 64 + 60 * i] = 15 * length
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         encoded.append(buffer.getvalue())
