@@ -29,6 +29,8 @@ PALE = 224
 """A transparent picture whose every channel is as bright as this on white, 0 to 255, is laid on black instead."""
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")  # none that runs another program, as EPS does
+ANIMATED = ("GIF", "WEBP")
+MOST_FRAMES = 30  # are looked at for one that is not empty
 EXIF_ORIENTATION = 0x0112
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # width and height follow, 4 bytes each
 
@@ -45,9 +47,9 @@ def open_image(source: Image.Image | str | Path | bytes | np.ndarray, name: str 
     """Turn any picture into an RGB image that looks as a browser would show it.
 
     Transparency is laid on white, or on black where all that is there is nearly white. The EXIF orientation is
-    applied, an animation gives its first frame. Of 16-bit grey the high byte is kept, as Pillow does for 16-bit colour.
-    Float and 32-bit grey is taken as 0..1 (float only), 0..255 or 0..65535, whichever is the smallest range that holds
-    it, and stretched to 0..255 where none does.
+    applied, an animation gives its first frame that is not empty. Of 16-bit grey the high byte is kept, as Pillow does
+    for 16-bit colour. Float and 32-bit grey is taken as 0..1 (float only), 0..255 or 0..65535, whichever is the
+    smallest range that holds it, and stretched to 0..255 where none does.
 
     Args:
         source: a PIL image of any mode, the path of a file, the bytes of a file, or an array of shape (H, W),
@@ -106,7 +108,7 @@ def _empty(name: str) -> UserError:
 
 def _from_file(file: IO[bytes], name: str) -> Image.Image:
     with _open(file, name) as image:
-        return _to_rgb(image, name)
+        return _to_rgb(image, name, skip_blank=image.format in ANIMATED)
 
 
 def _open(file: IO[bytes], name: str) -> Image.Image:
@@ -123,10 +125,12 @@ def _open(file: IO[bytes], name: str) -> Image.Image:
         ) from None
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, skip_blank: bool = False) -> Image.Image:
     _check_size(*image.size, name)
     try:
         image.load()
+        if skip_blank:
+            _skip_blank_frames(image)
         # A copy in any case: neither the caller's picture nor the opened file's object may be shared.
         rgb = image.convert("RGB") if _is_plain(image) else _flatten(image)
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
@@ -136,6 +140,18 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise UserError(f"{name} is broken or cut short ({_reason(error)}): replace or remove it") from None
     rgb.info.clear()  # transparency and orientation are dealt with: nobody may apply them a second time
     return rgb
+
+
+def _skip_blank_frames(image: Image.Image) -> None:
+    """Go to the first frame that shows anything, if there is one: animated captchas may begin with an empty one."""
+    for frame in range(1, MOST_FRAMES):
+        if any(low < high for low, high in image.convert("RGBA").getextrema()):
+            return
+        try:
+            image.seek(frame)
+        except EOFError:
+            break
+    image.seek(0)
 
 
 def _is_plain(image: Image.Image) -> bool:

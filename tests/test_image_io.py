@@ -159,6 +159,23 @@ def test_animations_give_the_first_frame(image_format):
     assert (pixels(data) == [255, 0, 0]).all()
 
 
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP"])
+def test_an_animation_that_begins_empty_gives_the_first_frame_that_shows_something(image_format):
+    empty = Image.new("RGB", (20, 10), "white")
+    marked = empty.copy()
+    marked.paste("black", (5, 3, 9, 7))
+    options = {"lossless": True} if image_format == "WEBP" else {}
+
+    def animation(*frames: Image.Image) -> bytes:
+        return encode(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50, **options)
+
+    later = animation(empty, Image.new("RGB", (20, 10), "red"), marked, Image.new("RGB", (20, 10), "blue"))
+    assert (pixels(later) == np.asarray(marked)).all()
+    assert (pixels(animation(marked, empty)) == np.asarray(marked)).all()
+    assert (pixels(animation(empty, Image.new("RGB", (20, 10), "red"))) == 255).all()  # all empty: the first one
+    assert (pixels(encode(empty, image_format, **options)) == 255).all()
+
+
 def test_the_source_is_not_changed_nor_shared(rgb):
     image = Image.fromarray(rgb)
     result = open_image(image)
