@@ -609,9 +609,8 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
     button.click(read, inputs, outputs, **quiet)
     at_once: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
     correction.input(None, picture, None, js=TYPED, **quiet)
-    picture.change(
-        None, [picture, kept], [kept, forget], js=TIDY, **quiet
-    )  # before the reading, which it would wait for
+    # Before the reading, which it would wait for.
+    picture.change(None, [picture, kept], [kept, forget], js=TIDY, **quiet)
     # A model that is chosen for the first time takes seconds to load: show that.
     for changed, progress in ((picture.change, "hidden"), (checkpoint.change, "minimal")):
         changed(read_at_once, [*inputs, shown], [*outputs, shown], show_progress=progress, **at_once)

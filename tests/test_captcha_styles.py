@@ -250,14 +250,23 @@ def test_even_letters_are_as_high_as_capitals() -> None:
     assert np.ptp([np.ptp(np.nonzero((x.min(2) < 128).any(1))[0]) for x in np.split(uneven, 5, axis=1)]) > 8
 
 
+# One font's letters, black on white, upright and from one place on.
+UPRIGHT = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
+UPRIGHT = replace(UPRIGHT, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), left=(30, 30))
+UPRIGHT = replace(UPRIGHT, fonts=("DejaVuSans.ttf",), font_per_letter=False)
+
+
+def inked_columns(dark: np.ndarray) -> np.ndarray:
+    """(n, 2): first column of each run of columns of (H, W) that have ink, and the first one behind it."""
+    inked = dark.any(0).astype(int)
+    return np.flatnonzero(np.diff(np.concatenate([[0], inked, [0]]))).reshape(-1, 2)
+
+
 def test_uneven_letters_differ_in_width_and_fill_the_same_room() -> None:
-    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
-    style = replace(style, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), left=(30, 30))
-    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False, spacing=(0.2, 0.2))
+    style = replace(UPRIGHT, spacing=(0.2, 0.2))
 
     def letters(uneven: float) -> np.ndarray:
-        dark = (draw(replace(style, uneven=uneven), "HHHHH").min(2) < 128).any(0).astype(int)
-        return np.flatnonzero(np.diff(np.concatenate([[0], dark, [0]]))).reshape(-1, 2)
+        return inked_columns(draw(replace(style, uneven=uneven), "HHHHH").min(2) < 128)
 
     plain, changed = letters(0), letters(0.4)
     assert np.ptp(np.diff(plain)) <= 1 and np.ptp(np.diff(changed)) > 5
@@ -265,13 +274,10 @@ def test_uneven_letters_differ_in_width_and_fill_the_same_room() -> None:
 
 
 def test_jostled_letters_overlap_and_stand_apart_in_the_same_room() -> None:
-    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
-    style = replace(style, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), left=(30, 30))
-    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False, spacing=(0.1, 0.1))
+    style = replace(UPRIGHT, spacing=(0.1, 0.1))
 
     def parts(jostle: float, text: str = "HHHHHHHH") -> np.ndarray:
-        dark = (draw(replace(style, jostle=jostle), text).min(2) < 128).any(0).astype(int)
-        return np.flatnonzero(np.diff(np.concatenate([[0], dark, [0]]))).reshape(-1, 2)
+        return inked_columns(draw(replace(style, jostle=jostle), text).min(2) < 128)
 
     plain, changed = parts(0), parts(0.6)
     assert len(plain) == 8 and len(changed) < 8, "some have run into each other"
@@ -294,13 +300,10 @@ def test_young_traits_are_those_of_schemes_for_training_alone() -> None:
 
 
 def test_boxed_letters_are_as_wide_as_each_other_and_the_word_stays_as_wide() -> None:
-    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
-    style = replace(style, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), left=(30, 30))
-    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False, spacing=(0.2, 0.2))
+    style = replace(UPRIGHT, spacing=(0.2, 0.2))
 
     def letters(boxed: float) -> np.ndarray:
-        dark = (draw(replace(style, boxed=boxed), "HJNEH").min(2) < 128).any(0).astype(int)
-        return np.flatnonzero(np.diff(np.concatenate([[0], dark, [0]]))).reshape(-1, 2)
+        return inked_columns(draw(replace(style, boxed=boxed), "HJNEH").min(2) < 128)
 
     plain, changed = letters(0), letters(1)
     assert np.ptp(np.diff(plain)) > 10 and np.ptp(np.diff(changed)) <= 6
@@ -308,13 +311,11 @@ def test_boxed_letters_are_as_wide_as_each_other_and_the_word_stays_as_wide() ->
 
 
 def test_corners_of_letters_move_each_by_itself_and_stay_near() -> None:
-    style = replace(PLAIN, height=(100, 100), width=(600, 600), background_level=(255, 255), background_tint=0)
-    style = replace(style, text_level=(0, 0), rotation=0, shear=0, text_size=(0.6, 0.6), left=(30, 30))
-    style = replace(style, fonts=("DejaVuSans.ttf",), font_per_letter=False, spacing=(0.5, 0.5), bounce=0)
+    style = replace(UPRIGHT, spacing=(0.5, 0.5), bounce=0)
 
     def boxes(corners: float) -> np.ndarray:
         dark = draw(replace(style, corners=corners), "HHHHH").min(2) < 128
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], dark.any(0).astype(int), [0]]))).reshape(-1, 2)
+        edges = inked_columns(dark)
         rows = [np.flatnonzero(dark[:, left:right].any(1)) for left, right in edges]
         return np.array([[left, right, row[0], row[-1]] for (left, right), row in zip(edges, rows, strict=True)])
 
