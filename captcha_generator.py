@@ -45,7 +45,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from captcha_styles import MIXED, STYLES, Effect, Range, Relief, Style, get_style, style_names
+from captcha_styles import MIXED, STYLES, Dither, Effect, Range, Relief, Style, get_style, style_names
 from codec import Alphabet
 from common import UserError, available_cores, clear_leftovers, parse_config, run, write_atomically, write_text
 from config import ALPHANUMERIC, GeneratorConfig
@@ -59,7 +59,7 @@ CHUNK = 64  # pictures per task of a worker
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 6  # part of the settings in each shard: raise it when the same settings would draw other pictures
+FORMAT = 7  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -316,6 +316,37 @@ def style_glyph(path: str, character: str, size: int, weight: float = 0, effect:
     return Glyph(mask, glyph.x, glyph.y, glyph.ink)
 
 
+@lru_cache(maxsize=512)
+def segment_glyph(digit: str, size: int, thickness: float) -> Glyph:
+    """Draw a digit of a calculator, leaning a little.
+
+    Args:
+        size: font size in pixels; the digit is as high as a capital.
+        thickness: of its pieces, as a part of its height.
+    """
+    high, border = round(0.73 * size), 3 + size // 16
+    wide, thick = round(0.55 * high), thickness * high
+    lean, gap = 0.1, 0.6 * thick
+    mask = np.zeros((high + 2 * border, round(wide + lean * high) + 2 * border), np.uint8)
+    for piece in SEGMENTS[digit]:
+        (ax, ay), (bx, by) = _PIECES[piece]
+        along = np.array([bx - ax, (by - ay) / 2])
+        ends = [np.array([ax * wide, ay * high / 2]) + gap * along / np.abs(along).max(), None]
+        ends[1] = np.array([bx * wide, by * high / 2]) - gap * along / np.abs(along).max()
+        fixed = [tuple(int(16 * v) for v in (x + lean * (high - y) + border, y + border)) for x, y in ends]
+        cv2.line(mask, *fixed, 255, max(1, round(thick)), cv2.LINE_AA, shift=4)
+    return Glyph(mask, -border, -high - border, wide)
+
+
+SEGMENTS = {  # the pieces that are on: top, upper right, lower right, bottom, lower left, upper left, middle
+    **{"0": "abcdef", "1": "bc", "2": "abged", "3": "abgcd", "4": "fgbc"},
+    **{"5": "afgcd", "6": "afgedc", "7": "abc", "8": "abcdefg", "9": "abcdfg"},
+}
+_PIECES = {  # from and to, across in widths and down in half heights
+    **{"a": ((0, 0), (1, 0)), "b": ((1, 0), (1, 1)), "c": ((1, 1), (1, 2)), "d": ((0, 2), (1, 2))},
+    **{"e": ((0, 1), (0, 2)), "f": ((0, 0), (0, 1)), "g": ((0, 1), (1, 1))},
+}
+
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -518,7 +549,11 @@ def _layout(text: str, rng: random.Random, style: Style, fonts: Fonts, height: i
     pairs = list(zip(paths, text, strict=True))
     glyphs = [style_glyph(path, character, drawn, weight, effect) for path, character in pairs]
     rims = None
-    if effect == "edge":
+    if style.segments:
+        thickness = rng.choice((0.08, 0.11, 0.14))
+        rims = [segment_glyph("8", drawn, thickness) if c in SEGMENTS else glyphs[i] for i, c in enumerate(text)]
+        glyphs = [segment_glyph(c, drawn, thickness) if c in SEGMENTS else glyphs[i] for i, c in enumerate(text)]
+    elif effect == "edge":
         rims = [style_glyph(path, character, drawn, max(weight, 0) + drawn // 12 + 1) for path, character in pairs]
     elif effect == "shadow":
         rims = glyphs
@@ -569,6 +604,7 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
     widths = _even_widths(word) if boxed else _uneven_widths(word, rng, style.uneven)
     inks = [glyph.ink * (scale_x * across) for glyph, across in zip(word.glyphs, widths, strict=True)]
     gaps = _jostled_gaps(gap, inks, rng, style.jostle * size)
+    tiled = bool(style.tiles) and rng.random() < style.tiles
     pen = left
     for i, glyph in enumerate(word.glyphs):
         if style.colour_per_letter:
@@ -587,10 +623,16 @@ def _place_letters(canvas: np.ndarray, word: _Word, rng: random.Random, style: S
         if style.bitmap[1]:  # on whole pixels
             pen, line = round(pen), round(line)
         bend = [rng.uniform(-style.corners, style.corners) for _ in range(8)] if style.corners else None
+        if tiled:
+            middle = (pen + inks[i] / 2, line - 0.36 * size)
+            sides = (max(inks[i] + 0.2 * size, 0.6 * size), rng.uniform(1.0, 1.2) * size)
+            corners = cv2.boxPoints((middle, sides, -math.degrees(angle)))
+            cv2.fillConvexPoly(canvas, corners.round().astype(np.int32), colour, cv2.LINE_AA)
         if word.rims:
             place = (pen + shift[0], line + shift[1])
             _draw_glyph(canvas, word.rims[i], place, scale, angle, lean, below, style.antialias, opacity, bend)
-        _draw_glyph(canvas, glyph, (pen, line), scale, angle, lean, colour, style.antialias, opacity, bend)
+        ink = _colour(rng, style.background_level, style.background_tint, channels) if tiled else colour
+        _draw_glyph(canvas, glyph, (pen, line), scale, angle, lean, ink, style.antialias, opacity, bend)
         pen += inks[i] + gaps[i]
     return left, baseline - 0.73 * size, pen - gap, baseline
 
@@ -692,7 +734,14 @@ def draw_spots(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     colours = [_line_colour(rng, style, channels) for _ in range(min(count, 6))]
     for i in range(count):
         centre = (int(rng.random() * width), int(rng.random() * height))
-        cv2.circle(canvas, centre, round(rng.uniform(*style.spot_radius)), colours[i % 6], -1)
+        radius = round(rng.uniform(*style.spot_radius))
+        kind = rng.choice(style.spot_kinds) if len(style.spot_kinds) > 1 else style.spot_kinds[0]
+        if kind in ("disc", "ring"):
+            cv2.circle(canvas, centre, radius, colours[i % 6], -1 if kind == "disc" else 1)
+            continue
+        size = (2 * radius, 2 * radius) if kind == "square" else (8 * radius, 1)
+        corners = cv2.boxPoints((centre, size, rng.uniform(0, 180)))
+        cv2.fillConvexPoly(canvas, corners.round().astype(np.int32), colours[i % 6])
 
 
 def draw_lines(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
@@ -720,6 +769,11 @@ def draw_lines(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
             points = [(t / 32 * width, level + swing * math.sin(turns * t / 32 + phase)) for t in range(33)]
         elif kind == "rings":
             _draw_rings(canvas, rng, colour, thickness, cv2.LINE_AA if style.antialias else 8)
+            continue
+        elif kind == "loop":
+            centre = (int(rng.random() * width), int(rng.random() * height))
+            axes = (round(rng.uniform(0.1, 0.5) * height), round(rng.uniform(0.1, 0.5) * height))
+            cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, colour, thickness, cv2.LINE_AA)
             continue
         elif kind == "kinked":
             _draw_kinked(canvas, rng, colour, thickness, cv2.LINE_AA if style.antialias else 8)
@@ -1057,9 +1111,14 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
     lines_above = rng.random() < style.lines_above
     if not lines_above:
         _draw_line_clutter(canvas, rng, style)
+    below = canvas.copy() if style.cuts[1] else canvas
     place = _place_letters(canvas, word, rng, style)
     if style.hooks[1]:
         _draw_hooks(canvas, rng, style, place)
+    if style.cuts[1]:
+        mask = np.zeros((height, width, 1), np.uint8)
+        draw_lines(mask, rng, replace(style, lines=style.cuts, ink=(255,)))
+        np.copyto(canvas, below, where=mask > 100)
     if style.water:
         for field in _water_fields(height, width):
             canvas = _displace(canvas, field)
@@ -1117,6 +1176,10 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
             canvas = _relief(canvas, style.relief)
         if rng.random() < style.invert:
             canvas = 255 - canvas
+        if style.fringe[1] and shape[2] == 3:
+            canvas = _displace_channels(canvas, rng, style.fringe)
+        if style.dither:
+            canvas = _dithered(canvas, rng, style.dither, style.dither_cell)
     blur = rng.uniform(*style.blur)
     if blur > 0.25:  # less moves no brightness level
         canvas = cv2.GaussianBlur(canvas, (0, 0), blur).reshape(shape)
@@ -1138,6 +1201,35 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
         canvas = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED).reshape(canvas.shape)
     return canvas
 
+
+def _displace_channels(canvas: np.ndarray, rng: random.Random, most: Range) -> np.ndarray:
+    """Red and blue move by so many pixels each; edges go on as they are."""
+    for channel in (0, 2):
+        moved = rng.uniform(*most)
+        turn = rng.uniform(0, 2 * math.pi)
+        matrix = np.array([[1, 0, moved * math.cos(turn)], [0, 1, moved * math.sin(turn)]])
+        size = (canvas.shape[1], canvas.shape[0])
+        plane = np.ascontiguousarray(canvas[..., channel])
+        canvas[..., channel] = cv2.warpAffine(plane, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    return canvas
+
+
+def _dithered(canvas: np.ndarray, rng: random.Random, kind: Dither, cell: int) -> np.ndarray:
+    """The two levels are the darkest and the lightest of each channel."""
+    height, width, channels = canvas.shape
+    rows, columns = -(-height // cell), -(-width // cell)
+    if kind == "random":
+        drawn = np.random.default_rng(rng.getrandbits(64)).random((rows, columns), np.float32)
+    else:
+        drawn = np.tile(_BAYER, (rows // 4 + 1, columns // 4 + 1))[:rows, :columns]
+    limit = drawn.repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width, None]
+    low, high = canvas.min(axis=(0, 1)), canvas.max(axis=(0, 1))
+    # From the sixth to five sixths, or letters that are the darkest of all would stay solid.
+    part = (canvas - low.astype(np.float32)) / np.maximum(high.astype(np.float32) - low, 1) * (2 / 3) + 1 / 6
+    return np.where(part > limit, high, low).reshape(height, width, channels)
+
+
+_BAYER = (np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) + 0.5) / 16
 
 _EMBOSS = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)
 

@@ -17,6 +17,7 @@ from common import UserError
 
 Range = tuple[float, float]
 Relief = Literal["", "emboss", "charcoal"]
+Dither = Literal["", "random", "ordered"]
 Effect = Literal["", "hollow", "edge", "shadow", "stencil", "stripes", "dots", "pixel"]
 
 
@@ -119,6 +120,10 @@ class Style:
     `stripes`, `dots`, `pixel`, or nothing."""
     effect_level: Range = (0, 255)
     """Brightness of shadows and edges."""
+    segments: bool = False
+    """Digits are those of a calculator, of seven straight pieces; pieces that are off have the colour of shadows."""
+    tiles: float = 0
+    """Probability that each letter has a tile of its own, letters and ground with their colours exchanged."""
     antialias: bool = True
     """False: hard edges."""
 
@@ -127,12 +132,14 @@ class Style:
     """Number of dots."""
     spot_radius: Range = (1, 2)
     """Pixels."""
+    spot_kinds: tuple[str, ...] = ("disc",)
+    """One is drawn for each dot: `disc`, `ring`, `square` (turned, filled), or `dash` (a line, four times as long)."""
     lines: Range = (0, 0)
     """Number of lines."""
     line_kinds: tuple[str, ...] = ("straight",)
     """One is drawn for each line: `straight`, `arc`, `wave`, `kinked` (a few straight pieces, often ever thinner),
-    `rings` (ellipses around a point), or `taper` (the pairs of the Kaptcha library, kinked and thick at the left
-    end)."""
+    `rings` (ellipses around a point), `loop` (one ellipse, up to the picture's height), or `taper` (the pairs of the
+    Kaptcha library, kinked and thick at the left end)."""
     line_width: Range = (1, 2)
     """Pixels, rounded; `taper` has its own. Of a `kinked` line, its thickest piece."""
     line_level: Range = (0, 160)
@@ -145,6 +152,8 @@ class Style:
     """Number of short strokes among the lines: hooks, loops and ticks as thick as letters are, or thinner."""
     hooks: Range = (0, 0)
     """Number of such strokes through the first letter or the last one, in the letters' colour."""
+    cuts: Range = (0, 0)
+    """Number of lines, as thick as the others, along which the letters are cut away."""
     grid: Range = (0, 0)
     """Pixels between the lines of a lattice; 0: none."""
     frame: Range = (0, 0)
@@ -191,6 +200,13 @@ class Style:
     # Finish
     invert: float = 0
     """Probability of light letters on a dark ground."""
+    fringe: Range = (0, 0)
+    """Pixels by which red and blue are displaced, each by itself, as in a bad print."""
+    dither: Dither = ""
+    """Channels have two levels; which one a pixel gets is drawn by lot for each, or by an `ordered` pattern, so that
+    brightness becomes density. Or not."""
+    dither_cell: int = 1
+    """Side in pixels of what is drawn by lot together."""
     relief: Relief = ""
     """All is drawn as its edges: `emboss` (lit from one side), `charcoal` (dark on white), or not."""
     blur: Range = (0, 0)
@@ -538,9 +554,42 @@ def _with_young_traits(rng: random.Random, style: Style) -> Style:
         ground, letters = sum(style.background_level) / 2, sum(style.text_level) / 2
         traits |= {"shape_level": tuple(sorted((ground, ground + 0.5 * (letters - ground))))}
         traits |= rng.choice([{"shapes": _around(rng, 1, 14)}, {"decoys": (5, 30), "decoy_size": (0.2, 0.6)}])
-    if rng.random() < 0.03 and style.mode != "RGBA":
-        traits |= rng.choice([{"negatives": (1, 3)}, {"checks": _around(rng, 0.2 * height, 0.8 * height)}])
-    return replace(style, **traits)
+    rare = _rare_traits(rng, style)
+    if rare and rng.random() < 0.7:  # who has such an idea mostly leaves it at that
+        traits |= dict.fromkeys(("lines", "spots", "strokes", "hooks", "shapes", "decoys", "grid", "noise"), (0, 0))
+    return replace(style, **(traits | rare))
+
+
+def _rare_traits(rng: random.Random, style: Style) -> dict[str, Any]:
+    """Fields of what few captchas do, each by itself; mostly none."""
+    height = style.height[1]
+    ground, letters = sum(style.background_level) / 2, sum(style.text_level) / 2
+    traits: dict[str, Any] = {}
+    if rng.random() < 0.06 and style.mode != "RGBA":
+        traits |= rng.choice([{"negatives": _around(rng, 1, 6)}, {"checks": _around(rng, 0.2 * height, 0.8 * height)}])
+    if rng.random() < 0.05:
+        traits |= {"spots": _around(rng, 5, 50), "spot_radius": (1, max(1.5, 0.06 * height))}
+        traits |= {"spot_kinds": rng.choice([("square",), ("ring",), ("dash",), ("disc", "ring", "square", "dash")])}
+    if rng.random() < 0.05:
+        traits |= {"lines": _around(rng, 1, 8), "line_kinds": ("loop",), "lines_above": 1.0}
+        traits |= {"line_width": _around(rng, 1, max(1.5, 0.05 * height))}
+    if rng.random() < 0.05:
+        traits |= {"cuts": _around(rng, 1, 6)}
+    if rng.random() < 0.04:  # whole words' worth of letters, fainter than those that count
+        faint = ground + rng.uniform(0.15, 0.5) * (letters - ground)
+        traits |= {"shape_level": (min(ground, faint), max(ground, faint)), "line_tint": rng.choice([0.1, 0.5])}
+        traits |= {"decoys": _around(rng, 8, 40), "decoy_size": (0.4, 1.0)}
+    if rng.random() < 0.03 and style.mode == "RGB":
+        traits |= {"fringe": (0, max(1.0, rng.uniform(0.02, 0.07) * height))}
+    if rng.random() < 0.04 and style.mode != "RGBA" and height > 44 and style.effect in ("", "shadow", "edge"):
+        traits |= {"dither": rng.choice(["random", "ordered"]), "dither_cell": max(1, round(height / 60)), "levels": 0}
+    if rng.random() < 0.02:
+        traits |= {"segments": True, "characters": DIGITS, "rotation": rng.choice([0, 4]), "shear": 0}
+        faint = ground + rng.uniform(0, 0.3) * (letters - ground)
+        traits |= {"effect": "", "effect_level": (min(ground, faint), max(ground, faint)), "jostle": 0}
+    elif rng.random() < 0.03:
+        traits |= {"tiles": 1, "jostle": 0, "spacing": _around(rng, 0.15, 0.5)}
+    return traits
 
 
 def _in_bitmaps(rng: random.Random, style: Style) -> Style:

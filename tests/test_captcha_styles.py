@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 import captcha_generator as generator
-from captcha_generator import CaptchaSettings, draw_captcha, find_fonts, render_captcha
+from captcha_generator import CaptchaSettings, draw_captcha, find_fonts, render_captcha, segment_glyph
 from captcha_styles import HELD_OUT_SCHEMES, SCHEMES, Style, _draw_scheme, get_style, random_scheme
 from codec import Alphabet
 from common import UserError
@@ -150,6 +152,13 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
         {"relief": "charcoal"},
         {"decoys": (12, 12)},
         {"negatives": (3, 3)},
+        {"segments": True},
+        {"tiles": 1},
+        {"cuts": (3, 3)},
+        {"fringe": (2, 4)},
+        {"dither": "random"},
+        {"dither": "ordered"},
+        {"lines": (2, 2), "line_kinds": ("loop",)},
         {"tilt": 8},
         {"perspective": 0.1},
         {"arc": (0.2, 0.2)},
@@ -169,8 +178,10 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_every_field_does_something_in_every_mode(change: dict, mode: str) -> None:
     style = replace(PLAIN, mode=mode)
-    if mode == "RGBA" and {"background", "levels", "relief"} & set(change):
+    if mode == "RGBA" and {"background", "levels", "relief", "dither"} & set(change):
         pytest.skip("a transparent ground has no pattern, and its colours stay as they are")
+    if mode != "RGB" and "fringe" in change:
+        pytest.skip("only where each channel is a colour of print")
     before, after = draw(style), draw(replace(style, **change))
     assert after.shape == before.shape
     assert (before != after).any()
@@ -289,7 +300,8 @@ def test_jostled_letters_overlap_and_stand_apart_in_the_same_room() -> None:
 
 
 YOUNG = {"jostle": 0, "one_ink": 0, "corners": 0, "boxed": 0, "bitmap": (0, 0), "enlarge": (1, 1)}
-YOUNG |= {"opacity": (1, 1), "checks": (0, 0), "decoy_size": (0.2, 0.4)}
+YOUNG |= {"opacity": (1, 1), "checks": (0, 0), "decoy_size": (0.2, 0.4), "segments": False, "tiles": 0, "dither": ""}
+YOUNG |= {"spot_kinds": ("disc",), "cuts": (0, 0), "fringe": (0, 0)}
 
 
 def test_young_traits_are_those_of_schemes_for_training_alone() -> None:
@@ -354,6 +366,83 @@ def test_every_other_field_of_a_chequerboard_is_inverted() -> None:
             field = np.s_[20 * row : 20 * row + 20, 20 * column : 20 * column + 20]
             expected = 255 - plain[field] if (row + column) % 2 else plain[field]
             assert (changed[field] == expected).all()
+
+
+def test_digits_of_a_calculator_have_the_pieces_they_should() -> None:
+    """Looked for on straight ways through the picture, not where the drawing puts them."""
+    pieces = {}
+    for digit in "0123456789":
+        mask = segment_glyph(digit, 100, 0.12).mask
+        columns = np.flatnonzero(segment_glyph("8", 100, 0.12).mask.max(0))
+        left, right = columns[0], columns[-1]
+        middle = mask[:, (left + right) // 2] > 128  # the middle of the lying pieces
+        rows = [inked_columns(mask[at : at + 1] > 128) for at in (mask.shape[0] * 3 // 10, mask.shape[0] * 7 // 10)]
+        pieces[digit] = (len(inked_columns(middle[None])), *(len(row) for row in rows))
+    # lying, standing above, standing below
+    assert pieces == {
+        **{"0": (2, 2, 2), "1": (0, 1, 1), "2": (3, 1, 1), "3": (3, 1, 1), "4": (1, 2, 1)},
+        **{"5": (3, 1, 1), "6": (3, 1, 2), "7": (1, 1, 1), "8": (3, 2, 2), "9": (3, 2, 1)},
+    }
+
+
+def test_pieces_that_are_off_have_the_colour_of_shadows_and_letters_are_drawn_as_ever() -> None:
+    style = replace(
+        UPRIGHT, segments=True, effect_level=(200, 200), antialias=False, stretch=(1, 1), spacing=(0.2, 0.2)
+    )
+    grey = draw(style, "11").min(2)
+    assert {0, 200, 255} <= set(np.unique(grey)) and (grey == 200).sum() > (grey == 0).sum()
+    assert (draw(style, "HH") == draw(replace(style, segments=False), "HH")).all()
+
+
+def test_tiles_exchange_the_colours_of_letters_and_ground() -> None:
+    style = replace(UPRIGHT, antialias=False, spacing=(0.4, 0.4))
+    plain, tiled = (draw(replace(style, tiles=tiles), "HHH").min(2) for tiles in (0, 1))
+    assert (tiled[plain == 0] == 255).mean() > 0.95
+    assert (tiled == 0).sum() > (plain == 0).sum()
+    assert len(inked_columns(tiled < 128)) == 3
+
+
+def test_spots_have_the_kind_that_the_style_names() -> None:
+    style = replace(PLAIN, height=(200, 200), width=(200, 200), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_level=(255, 255), text_tint=0, spots=(1, 1), spot_radius=(10, 10), line_level=(0, 0))
+    for seed in range(20):
+        areas = {k: (draw(replace(style, spot_kinds=(k,)), "H", seed).min(2) < 128).sum() for k in SPOTS}
+        if areas["disc"] > 300:  # not cut off at the edge
+            break
+    assert areas["disc"] == pytest.approx(314, abs=40) and areas["square"] == pytest.approx(400, abs=90)
+    assert 40 < areas["ring"] < 100 and 60 < areas["dash"] < 200
+
+
+SPOTS = ("disc", "ring", "square", "dash")
+
+
+def test_cuts_take_letters_away_and_leave_what_is_below() -> None:
+    style = replace(UPRIGHT, background=("stripes",), background_level=(150, 255), line_width=(6, 6), antialias=False)
+    ground = draw(replace(style, text_level=(255, 255), text_size=(0.001, 0.001)), "HHHH")
+    plain, cut = draw(style, "HHHH"), draw(replace(style, cuts=(4, 4)), "HHHH")
+    changed = (plain != cut).any(2)
+    assert changed.any() and (plain[changed] == 0).all(), "nothing but letters is touched"
+    assert (cut[changed] == ground[changed]).mean() > 0.98
+
+
+def test_a_bad_print_moves_red_and_blue_and_leaves_green() -> None:
+    style = replace(UPRIGHT, height=(60, 60), width=(150, 150))
+    plain, changed = draw(style, "HEX"), draw(replace(style, fringe=(4, 4)), "HEX")
+    assert (plain[..., 1] == changed[..., 1]).all()
+    for channel in (0, 2):
+        shift, _ = cv2.phaseCorrelate(plain[..., channel].astype(float), changed[..., channel].astype(float))
+        assert math.hypot(*shift) == pytest.approx(4, abs=0.7)
+
+
+@pytest.mark.parametrize("kind", ["random", "ordered"])
+def test_dithered_brightness_becomes_density(kind: str) -> None:
+    style = replace(UPRIGHT, height=(100, 100), width=(200, 200), background_level=(200, 200), text_level=(40, 40))
+    plain, changed = draw(style, "HH").min(2), draw(replace(style, dither=kind), "HH").min(2)
+    assert set(np.unique(changed)) == {40, 200}
+    assert (changed[plain == 40] == 200).mean() == pytest.approx(1 / 6, abs=0.06)
+    assert (changed[plain == 200] == 200).mean() == pytest.approx(5 / 6, abs=0.06)
+    coarse = draw(replace(style, dither=kind, dither_cell=2), "HH")[:, 160:]
+    assert (coarse[::2, ::2] == coarse[1::2, 1::2]).all()
 
 
 def test_decoys_are_as_large_as_the_style_says() -> None:
