@@ -329,12 +329,10 @@ def segment_glyph(digit: str, size: int, thickness: float) -> Glyph:
     lean, gap = 0.1, 0.6 * thick
     mask = np.zeros((high + 2 * border, round(wide + lean * high) + 2 * border), np.uint8)
     for piece in SEGMENTS[digit]:
-        (ax, ay), (bx, by) = _PIECES[piece]
-        along = np.array([bx - ax, (by - ay) / 2])
-        ends = [np.array([ax * wide, ay * high / 2]) + gap * along / np.abs(along).max(), None]
-        ends[1] = np.array([bx * wide, by * high / 2]) - gap * along / np.abs(along).max()
-        fixed = [tuple(int(16 * v) for v in (x + lean * (high - y) + border, y + border)) for x, y in ends]
-        cv2.line(mask, *fixed, 255, max(1, round(thick)), cv2.LINE_AA, shift=4)
+        a, b = np.array(_PIECES[piece], float)
+        ends = np.array((a, b)) * (wide, high / 2) + np.array((1, -1))[:, None] * gap * np.sign(b - a)
+        ends[:, 0] += lean * (high - ends[:, 1])
+        cv2.line(mask, *(16 * (ends + border)).astype(int).tolist(), 255, max(1, round(thick)), cv2.LINE_AA, shift=4)
     return Glyph(mask, -border, -high - border, wide)
 
 
@@ -868,6 +866,13 @@ def _draw_decoys(canvas: np.ndarray, rng: random.Random, style: Style, word: _Wo
         _draw_glyph(canvas, glyph, place, (scale, scale), rng.uniform(-1, 1), 0.0, colour, style.antialias)
 
 
+def _cut_away(canvas: np.ndarray, below: np.ndarray, rng: random.Random, style: Style) -> None:
+    """Show what is `below` along some lines."""
+    mask = np.zeros((*canvas.shape[:2], 1), np.uint8)
+    draw_lines(mask, rng, replace(style, lines=style.cuts, ink=(255,)))
+    np.copyto(canvas, below, where=mask > 100)
+
+
 def _invert_shapes(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     height, width, _ = canvas.shape
     for _ in range(round(rng.uniform(*style.negatives))):
@@ -1116,9 +1121,7 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
     if style.hooks[1]:
         _draw_hooks(canvas, rng, style, place)
     if style.cuts[1]:
-        mask = np.zeros((height, width, 1), np.uint8)
-        draw_lines(mask, rng, replace(style, lines=style.cuts, ink=(255,)))
-        np.copyto(canvas, below, where=mask > 100)
+        _cut_away(canvas, below, rng, style)
     if style.water:
         for field in _water_fields(height, width):
             canvas = _displace(canvas, field)
