@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import accuracy
 import changes
+import kinds
 import speed
 from tables import ROOT, WORK, check_places
 
@@ -27,6 +28,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
         accuracy.captcha_v2,
         accuracy.unseen,
         changes.changed,
+        kinds.kinds,
         accuracy.efficientnet,
         accuracy.no_labels,
         accuracy.few_labels,

@@ -1,0 +1,92 @@
+"""The shipped reader on dozens of kinds of captchas, each by a drawer of its own, without labels and after 50."""
+
+from __future__ import annotations
+
+import io
+import random
+import statistics
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tables import (
+    DDDDOCR,
+    ROOT,
+    WORK,
+    as_files,
+    fenced,
+    machine,
+    peer_python,
+    read_with,
+    table,
+    train,
+    weights,
+    write_section,
+)
+
+PICTURES = 100  # of each kind, to measure with
+LABELS = 50  # to learn from
+TAUGHT = 4  # one in so many kinds is learned, in their names' order
+
+
+def draw_kind(name: str, folder: Path) -> tuple[Path, Path]:
+    """Draw a kind of `drawers.DRAWERS` into two parquet files below the repository: to measure with, to learn from."""
+    from drawers import DRAWERS
+
+    rng = random.Random(name)
+    rows = []
+    for i in range(PICTURES + LABELS):
+        text, picture = DRAWERS[name](rng)
+        packed = io.BytesIO()
+        picture.save(packed, "PNG")
+        rows.append({"image": {"bytes": packed.getvalue(), "path": f"{i}.png"}, "text": text})
+    files = folder / f"{name}.parquet", folder / f"{name}-labels.parquet"
+    (ROOT / folder).mkdir(parents=True, exist_ok=True)
+    for file, part in zip(files, (rows[:PICTURES], rows[PICTURES:]), strict=True):
+        pq.write_table(pa.Table.from_pylist(part), ROOT / file)
+    return files
+
+
+def kinds() -> None:
+    """Every kind of `drawers.DRAWERS` as the reader knows it, beside ddddocr, and some of them after 50 labels."""
+    from drawers import DRAWERS
+
+    from accuracy_calculator import load_labelled
+    from predict import CaptchaPredictor
+
+    def right(predictor: CaptchaPredictor, data: Path) -> float:
+        images, texts, _ = load_labelled(str(ROOT / data))
+        readings = predictor.predict(images)
+        return statistics.mean(r.text.lower() == t.lower() for r, t in zip(readings, texts, strict=True))
+
+    shipped = CaptchaPredictor(ROOT / "saved_models" / "reader.onnx", threads=1)
+    rows, trained = [], ""
+    for i, name in enumerate(sorted(DRAWERS)):
+        data, labels = draw_kind(name, WORK / "kinds")
+        peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))["sequence_accuracy_ignore_case"]
+        taught = None
+        if i % TAUGHT == 0:
+            out = WORK / "kinds" / f"{name}-run"
+            flags = f"--config configs/finetune.yaml --folds 0 --data {labels} --seed 0 --evaluate false --threads 1"
+            trained, _, _ = train(out, flags)
+            taught = right(CaptchaPredictor(ROOT / out / "best.safetensors", threads=1), data)
+        rows.append((name.replace("_", " "), right(shipped, data), peer, taught))
+        print(*rows[-1], sep="  ", flush=True)
+    learned = [row for row in rows if row[3] is not None]
+    fresh = [row for row in rows if row[0].replace(" ", "_") not in STEERED]
+    means = [
+        (f"**mean of {what}**", *(statistics.mean(row[k] for row in some) for k in (1, 2)), taught)
+        for what, some, taught in (
+            (f"all {len(rows)}", rows, None),
+            (f"the {len(fresh)} that were never looked at", fresh, None),
+            (f"the {len(learned)} that were learned", learned, statistics.mean(row[3] for row in learned)),
+        )
+    ]
+    shown = [
+        [what, *("" if share is None else f"{share:.1%}" for share in shares)]
+        for what, *shares in means + sorted(rows, key=lambda row: -row[1])
+    ]
+    head = ["kind", "reader", "ddddocr 1.6.1", f"reader after {LABELS} labels"]
+    about = f"Sequence accuracy ignoring case, n = {PICTURES} of each kind, seed 0. {machine()}, {weights()}."
+    commands = ["python benchmarks/run.py kinds  # draws them, and runs for one in four:", trained]
+    write_section("accuracy.md", "kinds", f"{about}\n\n{table(head, shown)}\n\n{fenced(commands)}")
