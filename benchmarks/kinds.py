@@ -49,7 +49,7 @@ def draw_kind(name: str, folder: Path) -> tuple[Path, Path]:
 
 def kinds() -> None:
     """Every kind of `drawers.DRAWERS` as the reader knows it, beside ddddocr, and some of them after 50 labels."""
-    from drawers import DRAWERS
+    from drawers import DRAWERS, STEERED
 
     from accuracy_calculator import load_labelled
     from predict import CaptchaPredictor
