@@ -32,7 +32,7 @@ def test_a_drawer_draws_its_text_alike_for_one_seed_and_otherwise_for_others(nam
     assert len(set(texts)) == 4
     assert all(3 < len(text) < 9 and text.isascii() and text.isalnum() for text in texts)
     for picture in pictures:
-        assert 50 <= picture.width <= 600 and 20 <= picture.height <= 300
+        assert 40 <= picture.width <= 600 and 20 <= picture.height <= 300
         assert np.asarray(picture.convert("RGB")).std() > 5
 
 
