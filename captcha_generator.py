@@ -726,7 +726,11 @@ def _blend(region: np.ndarray, mask: np.ndarray, colour: Sequence[float]) -> Non
 
 
 def draw_spots(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
-    """Draw `style.spots` dots of random place and radius, in up to six colours, into the canvas, in place."""
+    """Draw `style.spots` dots of random place and radius, in up to six colours, into the canvas, in place.
+
+    Raises:
+        ValueError: the style names a kind that does not exist.
+    """
     height, width, channels = canvas.shape
     count = round(rng.uniform(*style.spots))
     colours = [_line_colour(rng, style, channels) for _ in range(min(count, 6))]
@@ -737,6 +741,8 @@ def draw_spots(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
         if kind in ("disc", "ring"):
             cv2.circle(canvas, centre, radius, colours[i % 6], -1 if kind == "disc" else 1)
             continue
+        if kind not in ("square", "dash"):
+            raise ValueError(f"unknown kind of spot {kind!r}")
         size = (2 * radius, 2 * radius) if kind == "square" else (8 * radius, 1)
         corners = cv2.boxPoints((centre, size, rng.uniform(0, 180)))
         cv2.fillConvexPoly(canvas, corners.round().astype(np.int32), colours[i % 6])

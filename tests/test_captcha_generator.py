@@ -269,6 +269,8 @@ def test_each_primitive_changes_the_canvas_as_told() -> None:
     assert 100 < (canvas < 200).any(axis=2).sum() < 4000
     with pytest.raises(ValueError, match="zigzag"):
         generator.draw_lines(canvas, random.Random(0), Style(lines=(1, 1), line_kinds=("zigzag",)))
+    with pytest.raises(ValueError, match="star"):
+        generator.draw_spots(canvas, random.Random(0), Style(spots=(1, 1), spot_kinds=("star",)))
 
 
 def test_a_kinked_line_crosses_the_picture_and_may_get_thinner() -> None:
