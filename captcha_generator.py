@@ -59,7 +59,7 @@ CHUNK = 64  # pictures per task of a worker
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 7  # part of the settings in each shard: raise it when the same settings would draw other pictures
+FORMAT = 8  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -881,10 +881,13 @@ def _cut_away(canvas: np.ndarray, below: np.ndarray, rng: random.Random, style: 
 
 def _invert_shapes(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
     height, width, _ = canvas.shape
+    turned = _turned(canvas, style)
     for _ in range(round(rng.uniform(*style.negatives))):
         mask = np.zeros((height, width, 1), np.uint8)
         _draw_shape(mask, rng, (255,), -1)
-        np.copyto(canvas[..., :3], 255 - canvas[..., :3], where=mask > 0)
+        now = canvas[..., :3].copy()
+        np.copyto(canvas[..., :3], turned, where=mask > 0)
+        np.copyto(turned, now, where=mask > 0)  # where two shapes overlap, all is as it was
 
 
 def _invert_checks(canvas: np.ndarray, rng: random.Random, style: Style) -> None:
@@ -892,7 +895,15 @@ def _invert_checks(canvas: np.ndarray, rng: random.Random, style: Style) -> None
     side = max(2, round(rng.uniform(*style.checks)))
     rows, columns = np.arange(height) // side, np.arange(width) // side
     other = (rows[:, None] + columns) % 2 == 1
-    np.copyto(canvas[..., :3], 255 - canvas[..., :3], where=other[..., None])
+    np.copyto(canvas[..., :3], _turned(canvas, style), where=other[..., None])
+
+
+def _turned(canvas: np.ndarray, style: Style) -> np.ndarray:
+    """(height, width, 1 or 3): the canvas inverted, for a negative in the picture's own colours within these."""
+    colours = canvas[..., :3]
+    if not style.own_levels:
+        return 255 - colours
+    return colours.min(axis=(0, 1)) + (colours.max(axis=(0, 1)) - colours)
 
 
 def _bezier(control: Sequence[Point], steps: int) -> list[Point]:
@@ -1043,6 +1054,34 @@ def _bend_field(height: int, width: int, arc: float, swirl: float, pinch: float)
     return field
 
 
+def _fan_field(height: int, width: int, degrees: float) -> np.ndarray:
+    """Displacement that lays the picture's middle line along an arc of so many degrees; below zero, it hangs."""
+    grid = _pixel_grid(height, width)
+    radius = width / math.radians(abs(degrees))
+    sag = 0.5 * radius * (1 - math.cos(math.radians(degrees) / 2))  # half of the arc's height is above the middle
+    up = height / 2 - grid[..., 1] if degrees > 0 else grid[..., 1] - height / 2
+    right, up = grid[..., 0] - width / 2, up + radius - sag
+    away = np.hypot(right, up) - radius
+    sideways = radius * np.arctan2(right, up) - right
+    down = height / 2 + (-away if degrees > 0 else away) - grid[..., 1]
+    return np.stack([sideways, down], axis=2)
+
+
+def _lens_field(height: int, width: int, rng: random.Random) -> np.ndarray:
+    """Displacement within a disc anywhere: what it shows is larger, smaller, or turned like a whirl."""
+    x, y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.2, 0.8) * height
+    radius = rng.uniform(0.3, 0.8) * height
+    whirls = rng.random() < 0.5
+    amount = rng.choice((-1, 1)) * rng.uniform(0.4, 1.3) if whirls else rng.uniform(-0.5, 0.6)
+    from_centre = _pixel_grid(height, width) - np.float32([x, y])
+    near = np.clip(1 - np.hypot(from_centre[..., 0], from_centre[..., 1]) / radius, 0, 1)
+    if not whirls:
+        return from_centre * (amount * near)[..., None]
+    cos, sin = np.cos(amount * near) - 1, np.sin(amount * near)
+    across, down = from_centre[..., 0], from_centre[..., 1]
+    return np.stack([across * cos - down * sin, across * sin + down * cos], axis=2)
+
+
 def _lay_askew(image: np.ndarray, rng: random.Random, tilt: float, perspective: float) -> np.ndarray:
     """Turn the picture by up to `tilt` degrees and move its corners by up to the part `perspective` of its sides."""
     height, width, _ = image.shape
@@ -1142,6 +1181,10 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
     bend = [rng.uniform(*span) if any(span) else 0.0 for span in (style.arc, style.swirl, style.pinch)]
     if any(bend):
         fields.append(_bend_field(height, width, *bend))
+    if style.fan[1]:
+        fields.append(_fan_field(height, width, rng.choice((-1, 1)) * rng.uniform(*style.fan)))
+    if style.lenses[1]:
+        fields += [_lens_field(height, width, rng) for _ in range(round(rng.uniform(*style.lenses)))]
     if fields:
         canvas = _displace(canvas, sum(fields[1:], fields[0]))
     if style.tilt or style.perspective:
@@ -1187,6 +1230,8 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
             canvas = 255 - canvas
         if style.fringe[1] and shape[2] == 3:
             canvas = _displace_channels(canvas, rng, style.fringe)
+        if style.stipple[1]:
+            canvas = _stippled(canvas, rng, style)
         if style.dither:
             canvas = _dithered(canvas, rng, style.dither, style.dither_cell)
     blur = rng.uniform(*style.blur)
@@ -1221,6 +1266,35 @@ def _displace_channels(canvas: np.ndarray, rng: random.Random, most: Range) -> n
         plane = np.ascontiguousarray(canvas[..., channel])
         canvas[..., channel] = cv2.warpAffine(plane, matrix, size, borderMode=cv2.BORDER_REPLICATE)
     return canvas
+
+
+def _stippled(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
+    """The picture in dots of one size, each with the colour of its middle; see `Style.stray_dots`."""
+    height, width, _ = canvas.shape
+    radius = max(1.0, rng.uniform(*style.stipple))
+    step = rng.uniform(1.7, 2.4) * radius
+    drawn = np.random.default_rng(rng.getrandbits(64))
+    y, x = np.mgrid[step / 2 : height : step, step / 2 : width : step].reshape(2, -1)
+    x = np.clip(x + drawn.uniform(-0.35, 0.35, x.size) * step, 0, width - 1)
+    y = np.clip(y + drawn.uniform(-0.35, 0.35, y.size) * step, 0, height - 1)
+    colours = canvas[y.astype(int), x.astype(int)].astype(np.float32)
+    ground = np.median(colours, axis=0)
+    if style.stray_dots:
+        ink = np.abs(colours - ground).max(axis=1) > 40
+        stray = ~ink & (drawn.random(x.size) < style.stray_dots)
+        if ink.any():
+            colours[stray] = colours[drawn.choice(np.flatnonzero(ink), stray.sum())]
+        x, y, colours = (part[ink | stray] for part in (x, y, colours))
+        paper = np.broadcast_to(ground, canvas.shape).astype(np.uint8)
+    else:
+        colours += drawn.normal(0, rng.uniform(0, 25), (x.size, 1))
+        paper = np.full_like(canvas, rng.choice((255, 240, 255, 20)))
+    dots = np.ascontiguousarray(paper)
+    sizes = radius * drawn.uniform(0.6, 1.1, x.size)
+    places = np.round(np.stack([x, y, sizes]) * 16).astype(int).T.tolist()  # four fractional bits
+    for (across, down, size), colour in zip(places, np.clip(colours, 0, 255).tolist(), strict=True):
+        cv2.circle(dots, (across, down), size, colour, -1, cv2.LINE_AA, 4)
+    return dots
 
 
 def _dithered(canvas: np.ndarray, rng: random.Random, kind: Dither, cell: int) -> np.ndarray:

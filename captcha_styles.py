@@ -168,6 +168,9 @@ class Style:
     """Of these, as a part of the letters'."""
     negatives: Range = (0, 0)
     """Number of shapes within which the finished picture is inverted."""
+    own_levels: bool = False
+    """Negatives and checks keep to the picture's own colours: in each channel the darkest level and the lightest
+    change places. Or black and white do."""
     checks: Range = (0, 0)
     """Side in pixels of a chequerboard; within every other field the picture is inverted."""
 
@@ -194,6 +197,10 @@ class Style:
     """Degrees by which the middle is turned against the border."""
     pinch: Range = (0, 0)
     """0: none; above, the middle shrinks, below, it swells."""
+    fan: Range = (0, 0)
+    """Degrees of the arc along which the word is laid, its letters turned with it; up or down by lot."""
+    lenses: Range = (0, 0)
+    """Number of discs within which the picture is larger, smaller, or whirls."""
     water: bool = False
     """Concentric ripples around the centre, then fixed sine waves, as in the Kaptcha library."""
 
@@ -202,6 +209,10 @@ class Style:
     """Probability of light letters on a dark ground."""
     fringe: Range = (0, 0)
     """Pixels by which red and blue are displaced, each by itself, as in a bad print."""
+    stipple: Range = (0, 0)
+    """Radius in pixels of dots, of which the whole picture then consists."""
+    stray_dots: float = 0
+    """Dots on the ground get a letter's colour, but only this part of them is drawn; 0: all, in the ground's colour."""
     dither: Dither = ""
     """Channels have two levels; which one a pixel gets is drawn by lot for each, or by an `ordered` pattern, so that
     brightness becomes density. Or not."""
@@ -567,6 +578,7 @@ def _rare_traits(rng: random.Random, style: Style) -> dict[str, Any]:
     traits: dict[str, Any] = {}
     if rng.random() < 0.06 and style.mode != "RGBA":
         traits |= rng.choice([{"negatives": _around(rng, 1, 6)}, {"checks": _around(rng, 0.2 * height, 0.8 * height)}])
+        traits |= {"own_levels": rng.random() < 0.7}
     if rng.random() < 0.05:
         traits |= {"spots": _around(rng, 5, 50), "spot_radius": (1, max(1.5, 0.06 * height))}
         traits |= {"spot_kinds": rng.choice([("square",), ("ring",), ("dash",), ("disc", "ring", "square", "dash")])}
@@ -589,6 +601,25 @@ def _rare_traits(rng: random.Random, style: Style) -> dict[str, Any]:
         traits |= {"effect": "", "effect_level": (min(ground, faint), max(ground, faint)), "jostle": 0}
     elif rng.random() < 0.03:
         traits |= {"tiles": 1, "jostle": 0, "spacing": _around(rng, 0.15, 0.5)}
+    if rng.random() < 0.025:
+        most = 220 * height / (style.width or style.height)[1]  # steeper arcs would leave the picture
+        traits |= {"fan": _around(rng, 0.3 * most, most), "text_size": _around(rng, 0.25, 0.45), "spread": True}
+        traits |= {"arc": (0, 0), "drop": 0, "lines_above": 1.0}
+    if rng.random() < 0.025:
+        traits |= {"lenses": _around(rng, 1, 5)}
+    if rng.random() < 0.015:
+        traits |= {"swirl": _around(rng, -80, 80, 1)}
+    if rng.random() < 0.025 and style.mode == "RGB" and height > 40:
+        traits |= {"stipple": _around(rng, 1, max(1.2, 0.035 * height)), "text_size": _around(rng, 0.65, 0.95)}
+        traits |= {
+            "stray_dots": rng.choice([0, 0, rng.uniform(0.03, 0.3)]),
+            "weight": (0.03, 0.1),
+            "font_per_letter": False,
+        }
+        if rng.random() < 0.4:  # colour alone tells them apart
+            level = rng.uniform(90, 200)
+            traits |= {"background_level": (level, level), "text_level": (level, level), "stray_dots": 0}
+            traits |= {"background_tint": 1.0, "text_tint": 1.0, "colour_per_letter": False}
     return traits
 
 

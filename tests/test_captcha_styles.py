@@ -161,6 +161,9 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
         {"lines": (2, 2), "line_kinds": ("loop",)},
         {"tilt": 8},
         {"perspective": 0.1},
+        {"fan": (40, 40)},
+        {"lenses": (3, 3)},
+        {"stipple": (2, 2)},
         {"arc": (0.2, 0.2)},
         {"swirl": (30, 30)},
         {"pinch": (0.3, 0.3)},
@@ -178,7 +181,7 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_every_field_does_something_in_every_mode(change: dict, mode: str) -> None:
     style = replace(PLAIN, mode=mode)
-    if mode == "RGBA" and {"background", "levels", "relief", "dither"} & set(change):
+    if mode == "RGBA" and {"background", "levels", "relief", "dither", "stipple"} & set(change):
         pytest.skip("a transparent ground has no pattern, and its colours stay as they are")
     if mode != "RGB" and "fringe" in change:
         pytest.skip("only where each channel is a colour of print")
@@ -301,11 +304,12 @@ def test_jostled_letters_overlap_and_stand_apart_in_the_same_room() -> None:
 
 YOUNG = {"jostle": 0, "one_ink": 0, "corners": 0, "boxed": 0, "bitmap": (0, 0), "enlarge": (1, 1)}
 YOUNG |= {"opacity": (1, 1), "checks": (0, 0), "decoy_size": (0.2, 0.4), "segments": False, "tiles": 0, "dither": ""}
-YOUNG |= {"spot_kinds": ("disc",), "cuts": (0, 0), "fringe": (0, 0)}
+YOUNG |= {"spot_kinds": ("disc",), "cuts": (0, 0), "fringe": (0, 0), "own_levels": False}
+YOUNG |= {"fan": (0, 0), "lenses": (0, 0), "stipple": (0, 0)}
 
 
 def test_young_traits_are_those_of_schemes_for_training_alone() -> None:
-    schemes = [random_scheme(i) for i in range(150)]
+    schemes = [random_scheme(i) for i in range(400)]
     assert all(any(getattr(style, name) != none for style in schemes) for name, none in YOUNG.items())
     for style in (random_scheme(i, held_out=True) for i in range(150)):
         assert all(getattr(style, name) == none for name, none in YOUNG.items())
@@ -366,6 +370,66 @@ def test_every_other_field_of_a_chequerboard_is_inverted() -> None:
             field = np.s_[20 * row : 20 * row + 20, 20 * column : 20 * column + 20]
             expected = 255 - plain[field] if (row + column) % 2 else plain[field]
             assert (changed[field] == expected).all()
+
+
+@pytest.mark.parametrize("change", [{"checks": (9, 9)}, {"negatives": (8, 8)}], ids=["checks", "negatives"])
+def test_negatives_in_the_pictures_own_colours_show_no_others(change: dict) -> None:
+    style = replace(UPRIGHT, background_level=(200, 200), background_tint=0.5, text_tint=0.5, antialias=False, **change)
+    inverted, exchanged = (
+        {tuple(map(int, colour)) for colour in draw(replace(style, own_levels=own), "HH").reshape(-1, 3)}
+        for own in (False, True)
+    )
+    plain = {tuple(map(int, c)) for c in draw(replace(style, checks=(0, 0), negatives=(0, 0)), "HH").reshape(-1, 3)}
+    assert len(plain) == 2 and len(inverted) > 2 and exchanged >= plain
+    for channel in range(3):
+        assert {colour[channel] for colour in exchanged} == {colour[channel] for colour in plain}
+
+
+def test_a_fan_turns_the_letters_with_the_arc_on_which_they_stand() -> None:
+    style = replace(UPRIGHT, height=(120, 120), width=(300, 300), spread=True, text_size=(0.3, 0.3), bounce=0)
+    style = replace(style, antialias=False, fonts=("DejaVuSans.ttf",), font_per_letter=False, left=None)
+
+    def letters(fan: float, seed: int) -> list[tuple[float, float]]:
+        """Of each letter the middle's height, and its slope: the direction in which its pixels spread most."""
+        dark = draw(replace(style, fan=(fan, fan)), "IIIII", seed=seed).min(2) < 128
+        found = []
+        for left, right in inked_columns(dark):
+            y, x = np.nonzero(dark[:, left:right])
+            across, down = np.linalg.svd(np.stack([x - x.mean(), y - y.mean()], 1), full_matrices=False)[2][0]
+            found.append((y.mean(), math.degrees(math.atan(across / down))))
+        return found
+
+    assert np.ptp([slope for _, slope in letters(0, 0)]) < 1
+    ups = set()
+    for seed in range(6):
+        heights, slopes = np.transpose(letters(60, seed))
+        # The outermost letters are four fifths of the way from the middle to the ends: 24 degrees of 30.
+        assert abs(slopes[4]) == pytest.approx(24, abs=3) and slopes[0] == pytest.approx(-slopes[4], abs=2)
+        up = heights[0] > heights[2] + 10
+        assert up or heights[0] < heights[2] - 10
+        assert (slopes[0] > 0) == up, "letters stand on the arc"
+        ups.add(up)
+    assert ups == {True, False}
+
+
+def test_lenses_leave_the_picture_beyond_them_as_it_is() -> None:
+    style = replace(PLAIN, height=(60, 60), width=(600, 600), spread=True, grid=(7, 7), shape_level=(0, 0))
+    style = replace(style, lines_above=0)
+    changed = (draw(style) != draw(replace(style, lenses=(1, 1)))).any(2)
+    across = np.flatnonzero(changed.any(0))
+    assert 10 < np.ptp(across) <= 2 * 0.8 * 60
+
+
+def test_a_stippled_picture_has_dots_of_its_own_colours_or_of_the_letters_alone() -> None:
+    style = replace(UPRIGHT, height=(100, 100), width=(200, 200), background_level=(200, 200), text_level=(40, 40))
+    style = replace(style, fonts=("DejaVuSans-Bold.ttf",), stipple=(2, 2), text_size=(0.8, 0.8))
+    plain = draw(replace(style, stipple=(0, 0)), "HH").min(2)
+    inside, outside = cv2.erode((plain < 50).astype(np.uint8), np.ones((5, 5))) > 0, plain == 200
+    every, sparse = (draw(replace(style, stray_dots=stray), "HH").min(2) for stray in (0, 0.1))
+    assert np.median(every[inside]) == pytest.approx(40, abs=25)
+    assert sparse[0:4].mean() > 150 and (sparse[outside] < 50).mean() == pytest.approx(0.07, abs=0.05)
+    assert (sparse[inside] < 50).mean() > 0.4
+    assert set(np.unique(sparse)) <= set(range(40, 201))
 
 
 def test_digits_of_a_calculator_have_the_pieces_they_should() -> None:
