@@ -45,7 +45,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from captcha_styles import MIXED, STYLES, Dither, Effect, Range, Relief, Style, get_style, style_names
+from captcha_styles import MIXED, STYLES, Cells, Dither, Effect, Range, Relief, Style, get_style, style_names
 from codec import Alphabet
 from common import UserError, available_cores, clear_leftovers, parse_config, run, write_atomically, write_text
 from config import ALPHANUMERIC, GeneratorConfig
@@ -59,7 +59,7 @@ CHUNK = 64  # pictures per task of a worker
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 8  # part of the settings in each shard: raise it when the same settings would draw other pictures
+FORMAT = 9  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ def style_glyph(path: str, character: str, size: int, weight: float = 0, effect:
         effect: of those that change a letter's shape.
     """
     glyph = load_glyph(path, character, size)
-    mask = glyph.mask
+    mask = _pen(glyph.mask, size) if effect == "pen" else glyph.mask
     if weight:  # whole pixels on each side, and a part of what one more would do
         change = cv2.erode if weight < 0 else cv2.dilate
         for _ in range(int(abs(weight) / 2)):
@@ -383,6 +383,27 @@ def _pixel(mask: np.ndarray, size: int) -> np.ndarray:
     coarse = cv2.resize(mask, (max(1, width // pixel), max(1, height // pixel)), interpolation=cv2.INTER_AREA)
     coarse = np.where(coarse > 100, np.uint8(255), np.uint8(0))
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def _pen(mask: np.ndarray, size: int) -> np.ndarray:
+    """Strokes of one width, as of a pen, along the middle of the letter's (thinned from all sides in turn)."""
+    thin = (cv2.GaussianBlur(mask, (0, 0), max(0.5, size / 40)) > 110).astype(np.uint8)
+    left = -1
+    while left != (left := int(thin.sum())):
+        for corner in _THINNERS:
+            thin -= cv2.morphologyEx(thin, cv2.MORPH_HITMISS, corner)
+    for _ in range(size // 14):  # take ends off: what sticks out of a corner is as short as this
+        neighbours = cv2.filter2D(thin, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
+        thin[(thin > 0) & (neighbours == 2)] = 0
+    width = max(2, size // 20)
+    return cv2.dilate(thin * np.uint8(255), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+
+
+_THINNERS = [  # a pixel goes where these are set (1) and clear (-1) around it: two shapes, each from four sides
+    np.rot90(shape, turn).astype(np.int8).copy()
+    for turn in range(4)
+    for shape in (np.array([[-1, -1, -1], [0, 1, 0], [1, 1, 1]]), np.array([[0, -1, -1], [1, 1, -1], [0, 1, 0]]))
+]
 
 
 _SHAPE_EFFECTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
@@ -1067,6 +1088,20 @@ def _fan_field(height: int, width: int, degrees: float) -> np.ndarray:
     return np.stack([sideways, down], axis=2)
 
 
+def _torn_field(height: int, width: int, rng: random.Random, most: float) -> np.ndarray:
+    """Displacement of strips, standing or lying, along themselves."""
+    field = np.zeros((height, width, 2), np.float32)
+    standing = rng.random() < 0.6
+    count = rng.randint(3, 10 if standing else 5)
+    places = np.arange(width if standing else height) * count // (width if standing else height)
+    moves = np.float32([rng.uniform(-most, most) for _ in range(count)])[places]
+    if standing:
+        field[..., 1] = moves
+    else:
+        field[..., 0] = moves[:, None]
+    return field
+
+
 def _lens_field(height: int, width: int, rng: random.Random) -> np.ndarray:
     """Displacement within a disc anywhere: what it shows is larger, smaller, or turned like a whirl."""
     x, y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.2, 0.8) * height
@@ -1181,6 +1216,8 @@ def draw_captcha(text: str, style: Style, rng: random.Random, fonts: Fonts) -> n
     bend = [rng.uniform(*span) if any(span) else 0.0 for span in (style.arc, style.swirl, style.pinch)]
     if any(bend):
         fields.append(_bend_field(height, width, *bend))
+    if style.torn[1]:
+        fields.append(_torn_field(height, width, rng, rng.uniform(*style.torn)))
     if style.fan[1]:
         fields.append(_fan_field(height, width, rng.choice((-1, 1)) * rng.uniform(*style.fan)))
     if style.lenses[1]:
@@ -1250,6 +1287,8 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
     if style.enlarge[1] > 1:
         times = rng.randint(*style.enlarge)
         canvas = canvas.repeat(times, axis=0).repeat(times, axis=1)
+        if style.cells and times > 2:
+            canvas = _in_cells(canvas, rng, times, style.cells)
     if style.jpeg and shape[2] != 4:
         _, packed = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, rng.randint(*style.jpeg)])
         canvas = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED).reshape(canvas.shape)
@@ -1323,6 +1362,20 @@ def _relief(canvas: np.ndarray, kind: Relief) -> np.ndarray:
         return cv2.filter2D(canvas, cv2.CV_8U, _EMBOSS * 0.5, delta=128).reshape(canvas.shape)
     edges = cv2.morphologyEx(canvas, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     return (255 - edges).reshape(canvas.shape)
+
+
+def _in_cells(canvas: np.ndarray, rng: random.Random, side: int, kind: Cells) -> np.ndarray:
+    """Enlarged pixels apart from each other, on a ground as theirs, or darker or lighter."""
+    behind = np.median(canvas, axis=(0, 1)) * rng.choice((1, 0.5, 0.8, 1.2))
+    cell = np.zeros((side, side), np.float32)
+    if kind == "disc":
+        middle = (side - 1) / 2
+        y, x = np.mgrid[:side, :side]
+        cell[:] = np.clip(side / 2 - np.hypot(x - middle, y - middle) + 0.3, 0, 1)
+    else:
+        cell[:-1, :-1] = 1
+    cover = np.tile(cell, (canvas.shape[0] // side, canvas.shape[1] // side))[..., None]
+    return np.clip(behind + (canvas - behind) * cover, 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=16)

@@ -18,7 +18,8 @@ from common import UserError
 Range = tuple[float, float]
 Relief = Literal["", "emboss", "charcoal"]
 Dither = Literal["", "random", "ordered"]
-Effect = Literal["", "hollow", "edge", "shadow", "stencil", "stripes", "dots", "pixel"]
+Effect = Literal["", "hollow", "edge", "shadow", "stencil", "stripes", "dots", "pixel", "pen"]
+Cells = Literal["", "disc", "gap"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Style:
     """Probability that a word is drawn in outlines."""
     effect: Effect = ""
     """What is done to the letters: `hollow` (outlines), `edge` (outlined in a second colour), `shadow`, `stencil`,
-    `stripes`, `dots`, `pixel`, or nothing."""
+    `stripes`, `dots`, `pixel`, `pen` (strokes as thin as a pen's), or nothing."""
     effect_level: Range = (0, 255)
     """Brightness of shadows and edges."""
     segments: bool = False
@@ -199,6 +200,8 @@ class Style:
     """0: none; above, the middle shrinks, below, it swells."""
     fan: Range = (0, 0)
     """Degrees of the arc along which the word is laid, its letters turned with it; up or down by lot."""
+    torn: Range = (0, 0)
+    """Pixels by which some strips of the picture, standing or lying, move at most, each along itself."""
     lenses: Range = (0, 0)
     """Number of discs within which the picture is larger, smaller, or whirls."""
     water: bool = False
@@ -232,6 +235,8 @@ class Style:
     """Brightness levels per channel, as in a palette; 0: all."""
     enlarge: tuple[int, int] = (1, 1)
     """Each pixel becomes a square of so many by as many; `height` and `width` are those before."""
+    cells: Cells = ""
+    """Of such squares, if larger than two by two, only a `disc` is drawn, or all but a `gap` to the next; or all."""
     jpeg: tuple[int, int] | None = None
     """Quality, 1-100, of a pass through JPEG."""
 
@@ -528,7 +533,7 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
 
 def _with_young_traits(rng: random.Random, style: Style) -> Style:
     """The scheme with what schemes came to have after the held-out ones were drawn and read by eye; those stay."""
-    if rng.random() < 0.06:
+    if rng.random() < 0.07:
         return _in_bitmaps(rng, style)
     height = style.height[1]
     traits: dict[str, Any] = {}
@@ -573,6 +578,8 @@ def _with_young_traits(rng: random.Random, style: Style) -> Style:
 
 def _rare_traits(rng: random.Random, style: Style) -> dict[str, Any]:
     """Fields of what few captchas do, each by itself; mostly none."""
+    if rng.random() < 0.25:
+        return {}
     height = style.height[1]
     ground, letters = sum(style.background_level) / 2, sum(style.text_level) / 2
     traits: dict[str, Any] = {}
@@ -607,6 +614,12 @@ def _rare_traits(rng: random.Random, style: Style) -> dict[str, Any]:
         traits |= {"arc": (0, 0), "drop": 0, "lines_above": 1.0}
     if rng.random() < 0.025:
         traits |= {"lenses": _around(rng, 1, 5)}
+    if rng.random() < 0.025:
+        traits |= {"torn": _around(rng, 0.02 * height, 0.12 * height)}
+    if rng.random() < 0.02:  # every pixel comes from some place nearby
+        traits |= {"elastic": _around(rng, 1, max(1.5, 0.04 * height)), "elastic_cell": rng.choice([1, 1, 2])}
+    if rng.random() < 0.04 and height > 30:
+        traits |= {"effect": "pen", "weight": (0, rng.choice([0, 0.03])), "one_ink": rng.choice([0, 1])}
     if rng.random() < 0.015:
         traits |= {"swirl": _around(rng, -80, 80, 1)}
     if rng.random() < 0.025 and style.mode == "RGB" and height > 40:
@@ -630,11 +643,15 @@ def _in_bitmaps(rng: random.Random, style: Style) -> Style:
     most = style.length[1] if style.length else 6
     width = max(round(height * rng.uniform(2, 4.5)), round(0.75 * size * most) + 6)
     times = rng.choices([1, 2, 3], [60, 25, 15])[0]
+    cells = rng.choice(["disc", "gap"]) if style.mode != "RGBA" and rng.random() < 0.25 else ""
+    if cells:
+        times = rng.randint(3, 8)
     return Style(
         height=(height, height),
         width=(width, width),
         bitmap=(size, size),
         enlarge=(times, times),
+        cells=cells,
         spots=(0, 0) if rng.random() < 0.5 else _around(rng, 5, 90),
         spot_radius=(0, rng.choice([0, 0, 0, 1])),
         lines=(0, 0) if rng.random() < 0.35 else _around(rng, 1, 5),

@@ -115,7 +115,7 @@ def test_a_scheme_keeps_to_its_characters_and_lengths_as_far_as_they_are_asked_f
     assert {len(text) for text in texts} == {6}  # the nearest length that was asked for
 
 
-@pytest.mark.parametrize("effect", ["hollow", "edge", "shadow", "stencil", "stripes", "dots", "pixel"])
+@pytest.mark.parametrize("effect", ["hollow", "edge", "shadow", "stencil", "stripes", "dots", "pixel", "pen"])
 def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
     style = replace(PLAIN, height=(80, 80), width=(240, 240), background_level=(255, 255), background_tint=0)
     style = replace(style, effect_level=(128, 128), text_level=(0, 0))
@@ -125,7 +125,7 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
     outside = changed.copy()
     outside[max(rows.min() - 12, 0) : rows.max() + 13, max(columns.min() - 25, 0) : columns.max() + 26] = 255
     assert (outside == 255).all()
-    if effect in ("hollow", "stencil", "stripes"):
+    if effect in ("hollow", "stencil", "stripes", "pen"):
         assert (changed < 128).sum() < (plain < 128).sum()
 
 
@@ -163,6 +163,9 @@ def test_every_effect_changes_the_letters_and_nothing_else(effect: str) -> None:
         {"perspective": 0.1},
         {"fan": (40, 40)},
         {"lenses": (3, 3)},
+        {"torn": (5, 5)},
+        {"enlarge": (4, 4), "cells": "disc"},
+        {"enlarge": (4, 4), "cells": "gap"},
         {"stipple": (2, 2)},
         {"arc": (0.2, 0.2)},
         {"swirl": (30, 30)},
@@ -186,6 +189,8 @@ def test_every_field_does_something_in_every_mode(change: dict, mode: str) -> No
     if mode != "RGB" and "fringe" in change:
         pytest.skip("only where each channel is a colour of print")
     before, after = draw(style), draw(replace(style, **change))
+    if "cells" in change:
+        before = draw(replace(style, enlarge=(4, 4)))
     assert after.shape == before.shape
     assert (before != after).any()
 
@@ -305,7 +310,7 @@ def test_jostled_letters_overlap_and_stand_apart_in_the_same_room() -> None:
 YOUNG = {"jostle": 0, "one_ink": 0, "corners": 0, "boxed": 0, "bitmap": (0, 0), "enlarge": (1, 1)}
 YOUNG |= {"opacity": (1, 1), "checks": (0, 0), "decoy_size": (0.2, 0.4), "segments": False, "tiles": 0, "dither": ""}
 YOUNG |= {"spot_kinds": ("disc",), "cuts": (0, 0), "fringe": (0, 0), "own_levels": False}
-YOUNG |= {"fan": (0, 0), "lenses": (0, 0), "stipple": (0, 0)}
+YOUNG |= {"fan": (0, 0), "lenses": (0, 0), "stipple": (0, 0), "torn": (0, 0), "cells": ""}
 
 
 def test_young_traits_are_those_of_schemes_for_training_alone() -> None:
@@ -418,6 +423,48 @@ def test_lenses_leave_the_picture_beyond_them_as_it_is() -> None:
     changed = (draw(style) != draw(replace(style, lenses=(1, 1)))).any(2)
     across = np.flatnonzero(changed.any(0))
     assert 10 < np.ptp(across) <= 2 * 0.8 * 60
+
+
+def test_a_pen_draws_strokes_of_one_width_and_no_ends_that_the_letter_has_not() -> None:
+    mask = generator.load_glyph(next(p for p in find_fonts("H").paths if "DejaVuSans-Bold" in p), "H", 80).mask
+    thin = generator.style_glyph(
+        next(p for p in find_fonts("H").paths if "DejaVuSans-Bold" in p), "H", 80, 0, "pen"
+    ).mask
+    rows = [inked_columns(thin[at : at + 1] > 128) for at in range(thin.shape[0])]
+    inked = [row for row in rows if len(row)]
+    assert len(inked) > 0.6 * (mask.max(1) > 128).sum()
+    stems = [row for row in inked if len(row) == 2]
+    assert len(stems) > 0.85 * len(inked) and max(np.ptp(row, axis=1).max() for row in stems) <= 8
+    assert np.ptp([row[0, 0] for row in stems]) <= 5, "an upright stem stays upright, to its ends"
+
+
+def test_torn_strips_move_as_wholes_along_themselves() -> None:
+    style = replace(PLAIN, height=(100, 100), width=(100, 100), background_level=(255, 255), background_tint=0)
+    style = replace(style, text_size=(0.001, 0.001), grid=(100, 100), shape_level=(0, 0), lines_above=0)
+    style = replace(style, line_width=(3, 3), line_tint=0)
+    axes = set()
+    for seed in range(8):
+        plain, torn = (draw(replace(style, torn=most), "H", seed).min(2) < 128 for most in ((0, 0), (9, 9)))
+        assert plain[50].all() and plain[:, 50].all()
+        standing = not torn[50].all()
+        across = torn if standing else torn.T  # of each column, where the line that crosses the strips is now
+        columns = [column for column in range(100) if not 46 < column < 54]
+        places = [int(np.median(np.flatnonzero(across[:, column]))) for column in columns]
+        assert 2 < max(abs(place - 50) for place in places) <= 10
+        assert 2 <= len({*places}) <= 10
+        axes.add(standing)
+    assert axes == {True, False}
+
+
+def test_cells_of_enlarged_pixels_stand_apart() -> None:
+    style = replace(UPRIGHT, height=(20, 20), width=(60, 60), bitmap=(14, 14), enlarge=(6, 6), left=None)
+    whole = draw(style, "HE").min(2)
+    for cells, inked in (("disc", 24 / 36), ("gap", 25 / 36)):
+        apart = draw(replace(style, cells=cells), "HE").min(2)
+        assert ((apart < 128) & (whole > 128)).sum() == 0
+        assert (apart < 128).sum() / (whole < 128).sum() == pytest.approx(inked, abs=0.12)
+        assert (apart[2::6, 2::6] == whole[2::6, 2::6]).all(), "the middle of each is as it was"
+        assert (apart[5::6, 5::6] > 128).all(), "and the corner is not"
 
 
 def test_a_stippled_picture_has_dots_of_its_own_colours_or_of_the_letters_alone() -> None:
