@@ -49,7 +49,7 @@ def draw_kind(name: str, folder: Path) -> tuple[Path, Path]:
 
 def kinds() -> None:
     """Every kind of `drawers.DRAWERS` as the reader knows it, beside ddddocr, and some of them after 50 labels."""
-    from drawers import DRAWERS, STEERED
+    from drawers import DRAWERS, HARD, PLAIN, UNSEEN
 
     from accuracy_calculator import load_labelled
     from predict import CaptchaPredictor
@@ -60,7 +60,7 @@ def kinds() -> None:
         return statistics.mean(r.text.lower() == t.lower() for r, t in zip(readings, texts, strict=True))
 
     shipped = CaptchaPredictor(ROOT / "saved_models" / "reader.onnx", threads=1)
-    rows, trained = [], ""
+    read, trained = {}, ""
     for i, name in enumerate(sorted(DRAWERS)):
         data, labels = draw_kind(name, WORK / "kinds")
         peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))["sequence_accuracy_ignore_case"]
@@ -70,21 +70,26 @@ def kinds() -> None:
             flags = f"--config configs/finetune.yaml --folds 0 --data {labels} --seed 0 --evaluate false --threads 1"
             trained, _, _ = train(out, flags)
             taught = right(CaptchaPredictor(ROOT / out / "best.safetensors", threads=1), data)
-        rows.append((name.replace("_", " "), right(shipped, data), peer, taught))
-        print(*rows[-1], sep="  ", flush=True)
-    learned = [row for row in rows if row[3] is not None]
-    fresh = [row for row in rows if row[0].replace(" ", "_") not in STEERED]
+        read[name] = (right(shipped, data), peer, taught)
+        if name not in UNSEEN:
+            print(name, *read[name], sep="  ", flush=True)
+    learned = [name for name, shares in read.items() if shares[2] is not None]
+    groups = {
+        f"the {len(PLAIN)} plain ones": (PLAIN, False),
+        f"the {len(HARD)} hard ones": (HARD, False),
+        f"the {len(UNSEEN)} of these that were never looked at": (UNSEEN, False),
+        f"the {len(learned)} that were learned": (learned, True),
+    }
     means = [
-        (f"**mean of {what}**", *(statistics.mean(row[k] for row in some) for k in (1, 2)), taught)
-        for what, some, taught in (
-            (f"all {len(rows)}", rows, None),
-            (f"the {len(fresh)} that were never looked at", fresh, None),
-            (f"the {len(learned)} that were learned", learned, statistics.mean(row[3] for row in learned)),
-        )
+        (f"**mean of {what}**", *(statistics.mean(read[name][k] for name in some) for k in range(2 + taught)))
+        for what, (some, taught) in groups.items()
     ]
     shown = [
-        [what, *("" if share is None else f"{share:.1%}" for share in shares)]
-        for what, *shares in means + sorted(rows, key=lambda row: -row[1])
+        [what, *("" if share is None else f"{share:.1%}" for share in (*shares, None)[:3])]
+        for what, *shares in [
+            *means,
+            *sorted(((n.replace("_", " "), *read[n]) for n in read if n not in UNSEEN), key=lambda row: -row[1]),
+        ]
     ]
     head = ["kind", "reader", "ddddocr 1.6.1", f"reader after {LABELS} labels"]
     about = f"Sequence accuracy ignoring case, n = {PICTURES} of each kind, seed 0. {machine()}, {weights()}."

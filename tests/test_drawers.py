@@ -13,12 +13,12 @@ from common import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from drawers import DRAWERS, STEERED, tools
+from drawers import DRAWERS, HARD, PLAIN, UNSEEN, tools
 
 
-def test_there_are_64_and_half_of_them_were_looked_at() -> None:
-    assert len(DRAWERS) == 64
-    assert len(STEERED) == 33 and set(DRAWERS) > STEERED
+def test_there_are_64_plain_ones_and_40_hard_ones_of_which_some_are_not_looked_at() -> None:
+    assert (len(PLAIN), len(HARD), len(DRAWERS)) == (64, 40, 104)
+    assert len(UNSEEN) == 18 and set(HARD) > UNSEEN
 
 
 @pytest.mark.parametrize("name", DRAWERS)
