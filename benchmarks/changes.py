@@ -8,7 +8,20 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
-from tables import LEPTURE, REAL, ROOT, WORK, fenced, held_out, lepture, machine, table, weights, write_section
+from tables import (
+    LEPTURE,
+    REAL,
+    ROOT,
+    WORK,
+    fenced,
+    held_out,
+    lepture,
+    machine,
+    right_ignoring_case,
+    table,
+    weights,
+    write_section,
+)
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 PICTURES = 400  # of each set
@@ -109,7 +122,7 @@ def changed() -> None:
         shares = []
         for images, texts in labelled:
             readings = predictor.predict([change(open_image(image), rng) for image in images])
-            shares.append(np.mean([r.text.lower() == t.lower() for r, t in zip(readings, texts, strict=True)]))
+            shares.append(right_ignoring_case(readings, texts))
         rows.append([what, *(f"{share:.1%}" for share in shares), f"{np.mean(shares):.1%}"])
         print(*rows[-1], sep="  ", flush=True)
     about = f"Sequence accuracy ignoring case, n = {PICTURES} of each set, seed 0. {machine()}, {weights()}."

@@ -18,6 +18,7 @@ from tables import (
     machine,
     peer_python,
     read_with,
+    right_ignoring_case,
     table,
     train,
     weights,
@@ -56,8 +57,7 @@ def kinds() -> None:
 
     def right(predictor: CaptchaPredictor, data: Path) -> float:
         images, texts, _ = load_labelled(str(ROOT / data))
-        readings = predictor.predict(images)
-        return statistics.mean(r.text.lower() == t.lower() for r, t in zip(readings, texts, strict=True))
+        return right_ignoring_case(predictor.predict(images), texts)
 
     shipped = CaptchaPredictor(ROOT / "saved_models" / "reader.onnx", threads=1)
     read, trained = {}, ""

@@ -17,6 +17,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from predict import Prediction
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the scripts live one folder up
@@ -211,6 +215,11 @@ def measure(
     line = f"accuracy_calculator.py --checkpoint {checkpoint} --data {data} --split {split} --threads 1{flags}"
     command(*shlex.split(line), "--json", report)
     return f"python {line}", json.loads((ROOT / report).read_text())
+
+
+def right_ignoring_case(readings: Sequence[Prediction], texts: Sequence[str]) -> float:
+    """The part of the readings that are their text but for the case of letters, 0 to 1."""
+    return statistics.mean(r.text.lower() == t.lower() for r, t in zip(readings, texts, strict=True))
 
 
 def percent(values: list[float]) -> str:

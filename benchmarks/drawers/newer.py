@@ -22,6 +22,7 @@ from .tools import (
     SAFE_MIXED,
     SAFE_SMALL,
     SEGMENTS,
+    STROKES,
     Colour,
     Drawer,
     Drawn,
@@ -155,21 +156,13 @@ def seven_segment(rng: random.Random) -> Drawn:
         ]
     )
     w, h = 20, 36
-    strokes = {
-        "a": (0, 0, w, 0),
-        "b": (w, 0, w, h / 2),
-        "c": (w, h / 2, w, h),
-        "d": (0, h, w, h),
-        "e": (0, h / 2, 0, h),
-        "f": (0, 0, 0, h / 2),
-        "g": (0, h / 2, w, h / 2),
-    }
     image = Image.new("RGB", (len(text) * 30 + 20, 60), ground)
     draw = ImageDraw.Draw(image)
     for i, digit in enumerate(text):
         left, top = 14 + i * 30, 12 + rng.randint(-4, 4)
         for shown, fill in ((False, unlit), (True, lit)):
-            for name, (x0, y0, x1, y1) in strokes.items():
+            for name, ends in STROKES.items():
+                x0, y0, x1, y1 = (end * side for end, side in zip(ends, (w, h / 2, w, h / 2), strict=True))
                 if (name in SEGMENTS[digit]) == shown:
                     short = 3 if x0 == x1 else 0  # upright strokes leave room above and below, the others at the sides
                     start = left + (h - y0) * 0.12 + x0 + (3 - short), top + y0 + short

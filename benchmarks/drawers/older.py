@@ -21,6 +21,7 @@ from .tools import (
     SAFE,
     SAFE_LOWER,
     SEGMENTS,
+    STROKES,
     UPPER,
     Drawer,
     Drawn,
@@ -40,16 +41,6 @@ from .tools import (
 
 DRAWERS: dict[str, Drawer] = {}
 drawer = registering(DRAWERS)
-
-STROKES = {  # of a calculator's digit, two squares high: from (x, y) to (x, y)
-    "a": (0, 0, 1, 0),
-    "b": (1, 0, 1, 1),
-    "c": (1, 1, 1, 2),
-    "d": (0, 2, 1, 2),
-    "e": (0, 1, 0, 2),
-    "f": (0, 0, 0, 1),
-    "g": (0, 1, 1, 1),
-}
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -49,6 +49,15 @@ SEGMENTS = {  # of a calculator's digits: a to f clockwise from the top, g in th
     "8": "abcdefg",
     "9": "abcdfg",
 }
+STROKES = {  # of a calculator's digit, two squares high: from (x, y) to (x, y)
+    "a": (0, 0, 1, 0),
+    "b": (1, 0, 1, 1),
+    "c": (1, 1, 1, 2),
+    "d": (0, 2, 1, 2),
+    "e": (0, 1, 0, 2),
+    "f": (0, 0, 0, 1),
+    "g": (0, 1, 1, 1),
+}
 
 
 def registering(drawers: dict[str, Drawer]) -> Callable[[Drawer], Drawer]:
