@@ -351,7 +351,7 @@ class InterfaceConfig:
     """Settings of `interface.py`."""
 
     checkpoint: str | None = None
-    """The model shown first; the shipped weights by default."""
+    """The model shown first; by default the `reader` in the folder below, or else its newest."""
     models: str | None = None
     """Folder whose checkpoints are offered and where taught ones go; saved_models/ by default."""
     data: str | None = None

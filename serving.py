@@ -92,12 +92,12 @@ class Models:
 
     Args:
         folder: its .safetensors and .onnx files, and the best.safetensors and best.onnx of the runs in it, are offered.
-        checkpoint: one more, from anywhere, and the first of the list; the shipped weights by default, as .onnx where
-            that file is there, since it opens without torch.
+        checkpoint: one more, from anywhere, and the first of the list; by default the folder's `reader`, as .onnx
+            where that file is there, since it opens without torch, or else its newest.
         threads: CPU threads of a model; all available cores by default.
 
     Raises:
-        UserError: `checkpoint`, or without one the shipped weights, do not exist.
+        UserError: `checkpoint`, or without one the folder, does not exist, or the folder holds none.
     """
 
     def __init__(
@@ -105,21 +105,23 @@ class Models:
     ) -> None:
         self.folder, self.threads = Path(folder), threads
         self.first = Path(checkpoint) if checkpoint is not None else quicker(self.folder / DEFAULT_CHECKPOINT.name)
+        if checkpoint is None and not self.first.is_file():
+            if not self.folder.is_dir():
+                raise UserError(f"there is no folder {self.folder}: check --models")
+            newest = max(self._inside().values(), key=lambda path: path.stat().st_mtime, default=None)
+            if newest is None:
+                raise UserError(
+                    f"{self.folder} holds no checkpoint: train one with main.py, or name one by --checkpoint"
+                )
+            self.first = newest
         if not self.first.is_file():
-            hint = "check the name" if checkpoint is not None else "train one with main.py, or name one by --checkpoint"
-            raise UserError(f"there is no checkpoint {self.first}: {hint}")
+            raise UserError(f"there is no checkpoint {self.first}: check the name")
         self._loaded: OrderedDict[tuple[Path, int, int], CaptchaPredictor] = OrderedDict()
         self._lock = threading.Lock()
 
     def paths(self) -> dict[str, Path]:
         """Name to path, the first being the default; read from the disk at each call."""
-        root = self.folder.resolve()
-        patterns = ("*.safetensors", "*.onnx", "*/best.safetensors", "*/best.onnx")
-        found = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
-        # A link that leads out of the folder is not offered; a hidden folder is one that is being made.
-        inside = [p for p in found if p.is_file() and p.resolve().is_relative_to(root)]
-        names = {p.relative_to(self.folder).as_posix(): p for p in inside}
-        names = {name: p for name, p in names.items() if not any(part[0] == "." for part in name.split("/"))}
+        names = self._inside()
         first = next((name for name, p in names.items() if p.resolve() == self.first.resolve()), None)
         if first is None:
             first = self.first.name
@@ -128,6 +130,16 @@ class Models:
             if first in names:
                 first = str(self.first)
         return {first: self.first} | names
+
+    def _inside(self) -> dict[str, Path]:
+        """Of the folder alone: name to path."""
+        root = self.folder.resolve()
+        patterns = ("*.safetensors", "*.onnx", "*/best.safetensors", "*/best.onnx")
+        found = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
+        # A link that leads out of the folder is not offered; a hidden folder is one that is being made.
+        inside = [p for p in found if p.is_file() and p.resolve().is_relative_to(root)]
+        names = {p.relative_to(self.folder).as_posix(): p for p in inside}
+        return {name: p for name, p in names.items() if not any(part[0] == "." for part in name.split("/"))}
 
     def path(self, name: str | None = None) -> tuple[str, Path]:
         """The name, that of the first by default, and the path of a model on offer.

@@ -79,6 +79,16 @@ def test_the_export_of_the_shipped_weights_comes_first_unless_it_is_old(folder: 
     assert next(iter(Models(folder).paths())) == "reader.safetensors"
 
 
+def test_without_a_reader_the_newest_of_the_folder_comes_first(folder: Path):
+    (folder / "reader.safetensors").unlink()
+    (folder / "broken.onnx").unlink()
+    for path in folder.glob("run/best.*"):
+        os.utime(path, (1, 1 + (path.suffix == ".onnx")))
+    assert list(Models(folder).paths()) == ["run/best.onnx", "run/best.safetensors"]
+    os.utime(folder / "run" / "best.onnx", (1, 0))
+    assert next(iter(Models(folder).paths())) == "run/best.safetensors"
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -110,8 +120,10 @@ def test_a_model_is_loaded_once_and_again_when_its_file_changes(folder: Path, ti
 
 
 def test_a_missing_checkpoint_is_one_sentence(tmp_path: Path):
-    with pytest.raises(UserError, match=r"reader\.safetensors.*main\.py"):
+    with pytest.raises(UserError, match=rf"{tmp_path} holds no checkpoint.*main\.py"):
         Models(tmp_path)
+    with pytest.raises(UserError, match=r"no folder .*nowhere: check --models"):
+        Models(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"x\.onnx"):
         Models(tmp_path, tmp_path / "x.onnx")
 
