@@ -47,7 +47,8 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from accuracy_calculator import count_edits, detailed_metrics, evaluate, print_report, text_metrics
-from captcha_generator import CaptchaSettings, drawable, generate_captcha_data, render_captcha
+from captcha_fonts import drawable
+from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
 from captcha_styles import DIGITS, LOWER, UPPER
 from codec import NOTHING, Alphabet, Codec, CTCCodec, infeasible_labels
 from common import (

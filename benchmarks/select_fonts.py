@@ -26,7 +26,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from captcha_generator import load_glyph
+from captcha_fonts import load_glyph
 from codec import Alphabet
 from config import ALPHANUMERIC
 from predict import CaptchaPredictor

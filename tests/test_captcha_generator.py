@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import captcha_fonts
 import captcha_generator as generator
 from captcha_generator import CaptchaSettings, generate_captcha, render_captcha
 from captcha_styles import MIXED, STYLES, Style
@@ -509,10 +510,10 @@ def test_bad_calls_are_refused() -> None:
 
 def test_fonts_draw_what_they_claim() -> None:
     """Symbol faces are out, and no two characters of a face look alike but for those that do to a person."""
-    fonts = generator.find_fonts(ALPHANUMERIC)
+    fonts = captcha_fonts.find_fonts(ALPHANUMERIC)
     assert len(fonts.paths) >= 15 and fonts.own == 0
     for path in fonts.paths:
-        shapes = {generator.load_glyph(path, c, 40).mask.tobytes() for c in ALPHANUMERIC}
+        shapes = {captcha_fonts.load_glyph(path, c, 40).mask.tobytes() for c in ALPHANUMERIC}
         assert len(shapes) == 62, path
 
 
@@ -524,8 +525,8 @@ def test_a_fonts_folder(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "broken.ttf").write_bytes(b"no font at all")
     with pytest.raises(UserError, match=f"no font in the folder {folder} can be read"):
-        generator.find_fonts("ab", str(folder))
-    generator.find_fonts.cache_clear()  # the folder changes now
+        captcha_fonts.find_fonts("ab", str(folder))
+    captcha_fonts.find_fonts.cache_clear()  # the folder changes now
     shutil.copy(Path(matplotlib.get_data_path(), "fonts/ttf/cmtt10.ttf"), folder / "mine.ttf")
     result = generate("--count", 100, "--style", "line", "--workers", 2, "--out", tmp_path / "b", "--fonts", folder)
     assert result.returncode == 0, result.stderr
@@ -534,7 +535,7 @@ def test_a_fonts_folder(tmp_path: Path) -> None:
     without = [render_captcha(i, CaptchaSettings(("line",))) for i in range(100)]
     assert [text for _, text in with_mine] == [text for _, text in without]
     assert sum(a != b for (a, _), (b, _) in zip(with_mine, without, strict=True)) > 50
-    fonts = generator.find_fonts("ab", str(folder))
+    fonts = captcha_fonts.find_fonts("ab", str(folder))
     assert fonts.own == 1 and fonts.paths[-1].endswith("mine.ttf")
 
 

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-import captcha_generator as generator
-from captcha_generator import CaptchaSettings, draw_captcha, find_fonts, render_captcha, segment_glyph
+import captcha_fonts
+from captcha_fonts import find_fonts, segment_glyph
+from captcha_generator import CaptchaSettings, draw_captcha, render_captcha
 from captcha_styles import HELD_OUT_SCHEMES, SCHEMES, Style, _draw_scheme, get_style, random_scheme
 from codec import Alphabet
 from common import UserError
@@ -426,8 +427,8 @@ def test_lenses_leave_the_picture_beyond_them_as_it_is() -> None:
 
 
 def test_a_pen_draws_strokes_of_one_width_and_no_ends_that_the_letter_has_not() -> None:
-    mask = generator.load_glyph(next(p for p in find_fonts("H").paths if "DejaVuSans-Bold" in p), "H", 80).mask
-    thin = generator.style_glyph(
+    mask = captcha_fonts.load_glyph(next(p for p in find_fonts("H").paths if "DejaVuSans-Bold" in p), "H", 80).mask
+    thin = captcha_fonts.style_glyph(
         next(p for p in find_fonts("H").paths if "DejaVuSans-Bold" in p), "H", 80, 0, "pen"
     ).mask
     rows = [inked_columns(thin[at : at + 1] > 128) for at in range(thin.shape[0])]
@@ -592,10 +593,12 @@ def test_levels_are_as_few_as_asked_for() -> None:
 def test_small_letters_that_look_like_capitals_are_not_drawn(tmp_path, monkeypatch) -> None:
     font = next(p for p in find_fonts("Aa").paths if "DejaVuSans.ttf" in p)
     letters = frozenset("abdefghijlmnqrtyABDEFGHIJLMNQRTY")
-    assert not generator._small_capitals(font, letters)
-    load = generator.load_glyph
-    monkeypatch.setattr(generator, "load_glyph", lambda path, c, size: load(path, c.upper(), size - 8 * c.islower()))
-    assert generator._small_capitals(font, letters) == frozenset(c for c in letters if c.islower())
+    assert not captcha_fonts._small_capitals(font, letters)
+    load = captcha_fonts.load_glyph
+    monkeypatch.setattr(
+        captcha_fonts, "load_glyph", lambda path, c, size: load(path, c.upper(), size - 8 * c.islower())
+    )
+    assert captcha_fonts._small_capitals(font, letters) == frozenset(c for c in letters if c.islower())
 
 
 def test_an_unknown_style_is_told_of_the_schemes() -> None:

@@ -26,6 +26,7 @@ ORDER = [
     "codec",
     "engine",
     "captcha_styles",
+    "captcha_fonts",
     "captcha_generator",
     "make_dataset",
     "data_loader",
@@ -52,8 +53,9 @@ MAY = {
     "codec": BOTTOM,
     "engine": {"common"},
     "captcha_styles": BOTTOM,
+    "captcha_fonts": {"common", "captcha_styles"},
     # Itself: workers cannot import what they are to do from `__main__`.
-    "captcha_generator": BOTTOM | {"codec", "engine", "captcha_styles", "captcha_generator"},
+    "captcha_generator": BOTTOM | {"codec", "engine", "captcha_styles", "captcha_fonts", "captcha_generator"},
     "make_dataset": BOTTOM | {"codec"},
     "data_loader": BOTTOM | {"codec"},
     "model": BOTTOM | {"codec"},
@@ -159,7 +161,7 @@ def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "modules",
     [
-        "common,config,codec,image_io,captcha_styles,captcha_generator,data_loader,predict",
+        "common,config,codec,image_io,captcha_styles,captcha_fonts,captcha_generator,data_loader,predict",
         "accuracy_calculator,visualize,serving,teaching,strength,views,interface",
     ],
 )
