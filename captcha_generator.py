@@ -9,7 +9,7 @@ From Python:
     picture, text = generate_captcha(style="wave", seed=1, index=7)      # a PIL picture
     png_bytes, text = render_captcha(7, CaptchaSettings(styles=("wave",), seed=1))   # the same, as training wants it
 
-What a style is, and the named ones, stand in captcha_styles.py.
+What a style is, and the named ones, stand in captcha_styles.py; what a letter looks like, in captcha_fonts.py.
 
 All randomness of picture i of seed s comes from `random.Random(f"{s}/{i}")`, so that it is the same bytes for any
 number of workers and any shard size. Lengths are pixels and colours are 0-255 unless the text says otherwise.
