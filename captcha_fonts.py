@@ -1,7 +1,7 @@
 """The fonts that captchas are drawn with, and single letters: as a font has them, hollow, stencilled, of a pen, ...
 
 **A new effect on letters** is one more function of (mask, size) in `_SHAPE_EFFECTS`, and its name in
-`captcha_styles.Effect`.
+`captcha_styles.Effect`. Shadows and edges, which lie below letters, stand in captcha_generator.py.
 """
 
 from __future__ import annotations
@@ -211,11 +211,13 @@ def style_glyph(path: str, character: str, size: int, weight: float = 0, effect:
 
     Args:
         size: font size in pixels.
-        weight: pixels added to the thickness of strokes, to size / 8; below zero, to -2, taken away.
+        weight: pixels added to the thickness of strokes, to size / 8; below zero, to -2, taken away, but for a pen's.
         effect: of those that change a letter's shape.
     """
     glyph = load_glyph(path, character, size)
-    mask = _pen(glyph.mask, size) if effect == "pen" else glyph.mask
+    mask = glyph.mask
+    if effect == "pen":  # before the weight, which is then the pen's
+        mask, weight = _pen(mask, size), max(weight, 0)
     if weight:  # whole pixels on each side, and a part of what one more would do
         change = cv2.erode if weight < 0 else cv2.dilate
         for _ in range(int(abs(weight) / 2)):
@@ -305,10 +307,15 @@ def _pen(mask: np.ndarray, size: int) -> np.ndarray:
         for corner in _THINNERS:
             thin -= cv2.morphologyEx(thin, cv2.MORPH_HITMISS, corner)
     for _ in range(size // 14):  # take ends off: what sticks out of a corner is as short as this
-        neighbours = cv2.filter2D(thin, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
-        thin[(thin > 0) & (neighbours == 2)] = 0
+        ends = np.where(_neighbourhood(thin) == 2, thin, np.uint8(0))
+        thin[(ends > 0) & (_neighbourhood(ends) < 2)] = 0  # two ends side by side are all that is left of a dot
     width = max(2, size // 20)
     return cv2.dilate(thin * np.uint8(255), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+
+
+def _neighbourhood(pixels: np.ndarray) -> np.ndarray:
+    """The sum of each pixel and its eight neighbours."""
+    return cv2.filter2D(pixels, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
 
 
 _THINNERS = [  # a pixel goes where these are set (1) and clear (-1) around it: two shapes, each from four sides

@@ -58,7 +58,7 @@ CHUNK = 64  # pictures per task of a worker
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 9  # part of the settings in each shard: raise it when the same settings would draw other pictures
+FORMAT = 10  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -254,8 +254,9 @@ def _layout(text: str, rng: random.Random, style: Style, fonts: Fonts, height: i
         return _layout_bitmaps(text, rng, style, fonts)
     size = rng.uniform(*style.text_size) * height
     # Few sizes keep the cache of glyphs small, and shrinking looks better than growing.
-    drawn = next((step for step in GLYPH_SIZES if step >= size), GLYPH_SIZES[-1])
     effect = "hollow" if rng.random() < style.hollow else style.effect
+    least = 40 if effect == "pen" else 0  # in smaller ones its strokes run into each other
+    drawn = next((step for step in GLYPH_SIZES if step >= max(size, least)), GLYPH_SIZES[-1])
     common = fonts.choices(style, text)
     if common and not style.font_per_letter:
         common = (rng.choice(common),)
@@ -616,9 +617,9 @@ def _invert_checks(canvas: np.ndarray, rng: random.Random, style: Style) -> None
 
 
 def _turned(canvas: np.ndarray, style: Style) -> np.ndarray:
-    """(height, width, 1 or 3): the canvas inverted, for a negative in the picture's own colours within these."""
+    """(height, width, 1 or 3): the canvas inverted, as `Style.own_levels` says."""
     colours = canvas[..., :3]
-    if not style.own_levels:
+    if not style.own_levels or canvas.shape[2] == 4:  # a clear ground has no colour of its own
         return 255 - colours
     return colours.min(axis=(0, 1)) + (colours.max(axis=(0, 1)) - colours)
 
@@ -983,7 +984,7 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
     if style.enlarge[1] > 1:
         times = rng.randint(*style.enlarge)
         canvas = canvas.repeat(times, axis=0).repeat(times, axis=1)
-        if style.cells and times > 2:
+        if style.cells and times > 2 and shape[2] != 4:
             canvas = _in_cells(canvas, rng, times, style.cells)
     if style.jpeg and shape[2] != 4:
         _, packed = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, rng.randint(*style.jpeg)])
@@ -1004,12 +1005,12 @@ def _displace_channels(canvas: np.ndarray, rng: random.Random, most: Range) -> n
 
 
 def _stippled(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
-    """The picture in dots of one size, each with the colour of its middle; see `Style.stray_dots`."""
+    """The picture in dots of about one size, in the colours of their middles, or in letters' colours alone."""
     height, width, _ = canvas.shape
     radius = max(1.0, rng.uniform(*style.stipple))
     step = rng.uniform(1.7, 2.4) * radius
     drawn = np.random.default_rng(rng.getrandbits(64))
-    y, x = np.mgrid[step / 2 : height : step, step / 2 : width : step].reshape(2, -1)
+    y, x = np.mgrid[min(step, height) / 2 : height : step, min(step, width) / 2 : width : step].reshape(2, -1)
     x = np.clip(x + drawn.uniform(-0.35, 0.35, x.size) * step, 0, width - 1)
     y = np.clip(y + drawn.uniform(-0.35, 0.35, y.size) * step, 0, height - 1)
     colours = canvas[y.astype(int), x.astype(int)].astype(np.float32)

@@ -27,8 +27,8 @@ class Style:
     """How captchas of one kind look. A `Range` is (lowest, highest); a value is drawn from it for every picture.
 
     Pictures come about in this order: background, shapes, decoys, spots, lines below the text, text, warps, lines above
-    the text, negatives, frame, relief, inversion, blur, noise, loss of resolution, of levels, larger pixels, JPEG. A
-    range of (0, 0) leaves its step out.
+    the text, negatives, frame, relief, inversion, dots, blur, noise, loss of resolution, of levels, larger pixels,
+    JPEG. A range of (0, 0) leaves its step out.
     """
 
     # Picture
@@ -170,8 +170,8 @@ class Style:
     negatives: Range = (0, 0)
     """Number of shapes within which the finished picture is inverted."""
     own_levels: bool = False
-    """Negatives and checks keep to the picture's own colours: in each channel the darkest level and the lightest
-    change places. Or black and white do."""
+    """Within negatives and checks, the darkest and the lightest level of each channel change places, so that no other
+    colours appear. False, or on a transparent ground: black and white change places."""
     checks: Range = (0, 0)
     """Side in pixels of a chequerboard; within every other field the picture is inverted."""
 
@@ -199,9 +199,9 @@ class Style:
     pinch: Range = (0, 0)
     """0: none; above, the middle shrinks, below, it swells."""
     fan: Range = (0, 0)
-    """Degrees of the arc along which the word is laid, its letters turned with it; up or down by lot."""
+    """Degrees of the arc along which the picture's width is laid, letters turned with it; it rises or hangs by lot."""
     torn: Range = (0, 0)
-    """Pixels by which some strips of the picture, standing or lying, move at most, each along itself."""
+    """The picture is cut into strips, standing or lying; each moves along itself by up to so many pixels."""
     lenses: Range = (0, 0)
     """Number of discs within which the picture is larger, smaller, or whirls."""
     water: bool = False
@@ -213,9 +213,9 @@ class Style:
     fringe: Range = (0, 0)
     """Pixels by which red and blue are displaced, each by itself, as in a bad print."""
     stipple: Range = (0, 0)
-    """Radius in pixels of dots, of which the whole picture then consists."""
+    """Radius in pixels, 1 at least, of dots, of which the whole picture then consists."""
     stray_dots: float = 0
-    """Dots on the ground get a letter's colour, but only this part of them is drawn; 0: all, in the ground's colour."""
+    """Of those dots that lie on the ground, draw this part alone, in letters' colours; 0: all, in the ground's."""
     dither: Dither = ""
     """Channels have two levels; which one a pixel gets is drawn by lot for each, or by an `ordered` pattern, so that
     brightness becomes density. Or not."""
@@ -236,7 +236,8 @@ class Style:
     enlarge: tuple[int, int] = (1, 1)
     """Each pixel becomes a square of so many by as many; `height` and `width` are those before."""
     cells: Cells = ""
-    """Of such squares, if larger than two by two, only a `disc` is drawn, or all but a `gap` to the next; or all."""
+    """Such squares of three by three or more become a `disc` each, or leave a `gap` to the next, or are whole. Not on a
+    transparent ground."""
     jpeg: tuple[int, int] | None = None
     """Quality, 1-100, of a pass through JPEG."""
 
@@ -629,10 +630,11 @@ def _rare_traits(rng: random.Random, style: Style) -> dict[str, Any]:
             "weight": (0.03, 0.1),
             "font_per_letter": False,
         }
-        if rng.random() < 0.4:  # colour alone tells them apart
+        if rng.random() < 0.4:  # colour tells them apart, brightness hardly
             level = rng.uniform(90, 200)
-            traits |= {"background_level": (level, level), "text_level": (level, level), "stray_dots": 0}
+            traits |= {"background_level": (level, level), "text_level": (level - 30, level - 30), "stray_dots": 0}
             traits |= {"background_tint": 1.0, "text_tint": 1.0, "colour_per_letter": False}
+            traits |= {"segments": False, "tiles": 0}
     return traits
 
 

@@ -27,7 +27,7 @@ from tables import (
 
 PICTURES = 100  # of each kind, to measure with
 LABELS = 50  # to learn from
-TAUGHT = 8  # one in so many kinds is learned, in their names' order
+TAUGHT = 8  # of the kinds that may be looked at, one in so many is learned, in their names' order
 
 
 def draw_kind(name: str, folder: Path) -> tuple[Path, Path]:
@@ -61,11 +61,12 @@ def kinds() -> None:
 
     shipped = CaptchaPredictor(ROOT / "saved_models" / "reader.onnx", threads=1)
     read, trained = {}, ""
-    for i, name in enumerate(sorted(DRAWERS)):
+    learned = sorted(set(DRAWERS) - UNSEEN)[::TAUGHT]
+    for name in sorted(DRAWERS):
         data, labels = draw_kind(name, WORK / "kinds")
         peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))["sequence_accuracy_ignore_case"]
         taught = None
-        if i % TAUGHT == 0:
+        if name in learned:
             out = WORK / "kinds" / f"{name}-run"
             flags = f"--config configs/finetune.yaml --folds 0 --data {labels} --seed 0 --evaluate false --threads 1"
             trained, _, _ = train(out, flags)
@@ -73,7 +74,6 @@ def kinds() -> None:
         read[name] = (right(shipped, data), peer, taught)
         if name not in UNSEEN:
             print(name, *read[name], sep="  ", flush=True)
-    learned = [name for name, shares in read.items() if shares[2] is not None]
     groups = {
         f"the {len(PLAIN)} plain ones": (PLAIN, False),
         f"the {len(HARD)} hard ones": (HARD, False),

@@ -20,7 +20,8 @@ HARD: dict[str, Drawer] = {
 DRAWERS: dict[str, Drawer] = {**PLAIN, **HARD}
 
 # Nobody who works on the generator's schemes has looked at these, and benchmarks/kinds.py tells no more of them than
-# their mean. So that mean shows what the schemes are worth where they were not made for it.
+# their mean. So that mean shows what the schemes are worth where they were not made for it, though some have a near
+# twin among the others (discs that turn colours round, words raised on ruled lines, letters seen through each other).
 UNSEEN = frozenset(
     [
         "airline_double_contour",

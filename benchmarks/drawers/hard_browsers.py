@@ -68,7 +68,7 @@ DOTS = {
 }
 
 # Pen strokes on a grid of five by seven points, each point as its column and row.
-STROKES = {
+PEN_STROKES = {
     "2": "01 10 30 41 42 06 46",
     "3": "00 40 23 33 44 45 36 16 05,23 13",
     "4": "36 30 04 44",
@@ -108,7 +108,7 @@ def strokes(character: str) -> list[np.ndarray]:
     """The pen strokes of a letter, in a square of one by one and a half."""
     return [
         np.array([(int(x) / 4, int(y) / 4) for x, y in stroke.split()], float)
-        for stroke in STROKES[character].split(",")
+        for stroke in PEN_STROKES[character].split(",")
     ]
 
 

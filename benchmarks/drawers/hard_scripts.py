@@ -44,7 +44,7 @@ DRAWERS: dict[str, Drawer] = {}
 drawer = registering(DRAWERS)
 
 TWO_CASES = "dehnABDEFGHJKLMNPRSTUVWXYZ234678"  # no small letter that looks like its capital
-STROKES: dict[str, Sequence[Sequence[tuple[float, float]]]] = {  # digits in a box of 4 by 6, as pen strokes
+PEN_STROKES: dict[str, Sequence[Sequence[tuple[float, float]]]] = {  # digits in a box of 4 by 6, as pen strokes
     "0": [[(1, 0), (3, 0), (4, 1.5), (4, 4.5), (3, 6), (1, 6), (0, 4.5), (0, 1.5), (1, 0)]],
     "1": [[(0.8, 1.4), (2.4, 0), (2.4, 6)], [(0.9, 6), (3.9, 6)]],
     "2": [[(0, 1.4), (1, 0), (3, 0), (4, 1.4), (3.6, 2.8), (0, 6), (4, 6)]],
@@ -330,7 +330,7 @@ def shard_digits(rng: random.Random) -> Drawn:
         angle, scale = rng.uniform(-0.3, 0.3), rng.uniform(5.6, 6.8)
         lean = rng.uniform(-0.15, 0.15)
         top = height / 2 + rng.uniform(-6, 6)
-        for stroke in STROKES[digit]:
+        for stroke in PEN_STROKES[digit]:
             points = []
             for x, y in stroke:
                 dx, dy = x - 2 + rng.uniform(-0.25, 0.25), y - 3 + rng.uniform(-0.25, 0.25)
