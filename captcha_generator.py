@@ -66,7 +66,8 @@ class CaptchaSettings:
     """What decides, together with an index, every byte of a captcha. Small and picklable, to be sent to workers.
 
     Attributes:
-        styles: names (`STYLES`, "mixed", "schemes", "heldout") or `Style` objects; pictures take turns by their index.
+        styles: names (`STYLES`, "mixed", "schemes", "rare", "heldout") or `Style` objects; pictures take
+            turns by their index.
         alphabet: characters to draw from, written out (no ranges).
         length: (fewest, most) characters, within 1 to 32.
         seed: any integer.

@@ -359,6 +359,7 @@ MIXED = "mixed"  # draws one of all the styles above for every picture
 # Schemes
 
 SCHEMES, HELD_OUT_SCHEMES = "schemes", "heldout"  # draw a scheme of the one or the other part for every picture
+RARE_SCHEMES = "rare"  # draws one for training that has some idea that few have
 NUMBER_OF_SCHEMES = 100_000  # that these draw from
 
 DIGITS, UPPER, LOWER = "0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
@@ -375,7 +376,7 @@ TIDY = 0.75  # of the schemes are of the kind that most libraries leave it at: l
 
 
 @lru_cache(maxsize=4096)
-def random_scheme(number: int, held_out: bool = False) -> Style:
+def random_scheme(number: int, held_out: bool = False, rare: bool = False) -> Style:
     """Scheme `number`: what a captcha library with its own mind, or its user, might have settled on.
 
     A scheme is of some kind in five respects: letters, background, warp, lines, layout. One combination of kinds in ten
@@ -384,10 +385,12 @@ def random_scheme(number: int, held_out: bool = False) -> Style:
     Args:
         number: any integer; the same number gives the same scheme.
         held_out: from the held-out part, else from the part for training.
+        rare: of the part for training, one with some idea that few captchas have.
     """
     attempt = 0
     while True:
-        style, kinds = _draw_scheme(random.Random(f"scheme/{number}/{attempt}"), "heldout" if held_out else "train")
+        rng = random.Random(f"scheme/{number}/{attempt}")
+        style, kinds = _draw_scheme(rng, "heldout" if held_out else "train", rare)
         if (zlib.crc32("/".join(kinds).encode()) % 10 == 0) == held_out:
             return style
         attempt += 1
@@ -409,7 +412,9 @@ def _up_to(rng: random.Random, probability: float, high: float) -> Range:
     return _around(rng, 0.1 * high, high) if rng.random() < probability else (0, 0)
 
 
-def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> tuple[Style, tuple[str, ...]]:
+def _draw_scheme(
+    rng: random.Random, font_part: Literal["train", "heldout"], rare: bool = False
+) -> tuple[Style, tuple[str, ...]]:
     """A scheme and its kinds."""
     tidy = rng.random() < TIDY
     if tidy:
@@ -528,11 +533,11 @@ def _draw_scheme(rng: random.Random, font_part: Literal["train", "heldout"]) -> 
             lines_above=rng.choice([0.0, 0.0, 0.0, 1.0]),
         )
     if font_part == "train":
-        style = _with_young_traits(rng, style)
+        style = _with_young_traits(rng, style, rare)
     return style, (effect, background, warp, line, layout)
 
 
-def _with_young_traits(rng: random.Random, style: Style) -> Style:
+def _with_young_traits(rng: random.Random, style: Style, surely_rare: bool) -> Style:
     """The scheme with what schemes came to have after the held-out ones were drawn and read by eye; those stay."""
     if rng.random() < 0.07:
         return _in_bitmaps(rng, style)
@@ -572,6 +577,8 @@ def _with_young_traits(rng: random.Random, style: Style) -> Style:
         traits |= {"shape_level": tuple(sorted((ground, ground + 0.5 * (letters - ground))))}
         traits |= rng.choice([{"shapes": _around(rng, 1, 14)}, {"decoys": (5, 30), "decoy_size": (0.2, 0.6)}])
     rare = _rare_traits(rng, style)
+    while surely_rare and not rare:
+        rare = _rare_traits(rng, style)
     if rare and rng.random() < 0.7:  # who has such an idea mostly leaves it at that
         traits |= dict.fromkeys(("lines", "spots", "strokes", "hooks", "shapes", "decoys", "grid", "noise"), (0, 0))
     return replace(style, **(traits | rare))
@@ -714,11 +721,11 @@ def _draw_colours(rng: random.Random, background: str, tidy: bool) -> dict[str, 
 
 def style_names() -> str:
     """All names that `get_style` knows, for a message."""
-    return ", ".join([*STYLES, MIXED, SCHEMES, HELD_OUT_SCHEMES])
+    return ", ".join([*STYLES, MIXED, SCHEMES, RARE_SCHEMES, HELD_OUT_SCHEMES])
 
 
 def get_style(style: str | Style, rng: random.Random | None = None) -> Style:
-    """The style of a name; `mixed`, `schemes` and `heldout` draw one with `rng`. A `Style` comes back as it is.
+    """The style of a name; `mixed`, `schemes`, `rare` and `heldout` draw one with `rng`. A `Style` comes back as it is.
 
     Raises:
         UserError: there is no style of that name; the message lists those there are.
@@ -728,8 +735,9 @@ def get_style(style: str | Style, rng: random.Random | None = None) -> Style:
     rng = rng or random.Random(0)
     if style == MIXED:
         return rng.choice(list(STYLES.values()))
-    if style in (SCHEMES, HELD_OUT_SCHEMES):
-        return random_scheme(rng.randrange(NUMBER_OF_SCHEMES), held_out=style == HELD_OUT_SCHEMES)
+    if style in (SCHEMES, RARE_SCHEMES, HELD_OUT_SCHEMES):
+        number = rng.randrange(NUMBER_OF_SCHEMES)
+        return random_scheme(number, held_out=style == HELD_OUT_SCHEMES, rare=style == RARE_SCHEMES)
     if style not in STYLES:
         raise UserError(f"there is no style {style!r}: choose from {style_names()}")
     return STYLES[style]

@@ -198,7 +198,8 @@ class GeneratorConfig:
     count: int = 10_000
     """Number of captchas."""
     style: str = "classic"
-    """Style, or several, comma-separated: they take turns."""
+    """Style, or several, comma-separated: they take turns. `schemes` draws another for every picture, `rare` one with
+    some odd idea."""
     alphabet: str = ALPHANUMERIC
     """Characters to draw from; ranges allowed (`0-9a-z`)."""
     length: str = "4-8"

@@ -322,6 +322,36 @@ def test_young_traits_are_those_of_schemes_for_training_alone() -> None:
         assert all(getattr(style, name) == none for name, none in YOUNG.items())
 
 
+def test_rare_schemes_have_an_idea_that_few_of_the_others_have() -> None:
+    names = (
+        "checks",
+        "spot_kinds",
+        "cuts",
+        "fringe",
+        "dither",
+        "segments",
+        "tiles",
+        "fan",
+        "lenses",
+        "torn",
+        "stipple",
+    )
+
+    def has_one(style: Style) -> bool:
+        plain = Style()
+        others = style.effect == "pen" or style.line_kinds == ("loop",) or style.elastic_cell <= 2
+        others |= max(style.negatives) > 0 or max(style.decoys) > 0 or max(map(abs, style.swirl)) > 35
+        return others or any(getattr(style, name) != getattr(plain, name) for name in names)
+
+    rare = [random_scheme(n, rare=True) for n in range(200)]
+    usual = [random_scheme(n) for n in range(200)]
+    assert all(has_one(style) for style in rare if not style.bitmap[1])
+    assert np.mean([has_one(style) for style in usual]) < 0.5
+    assert sum(style.bitmap[1] > 0 for style in rare) < 30
+    drawn = [get_style("rare", random.Random(seed)) for seed in range(20)]
+    assert all(has_one(style) or style.bitmap[1] for style in drawn)
+
+
 def test_boxed_letters_are_as_wide_as_each_other_and_the_word_stays_as_wide() -> None:
     style = replace(UPRIGHT, spacing=(0.2, 0.2))
 
@@ -625,5 +655,5 @@ def test_small_letters_that_look_like_capitals_are_not_drawn(tmp_path, monkeypat
 
 
 def test_an_unknown_style_is_told_of_the_schemes() -> None:
-    with pytest.raises(UserError, match="schemes, heldout"):
+    with pytest.raises(UserError, match="schemes, rare, heldout"):
         get_style("skeems")
