@@ -439,9 +439,10 @@ def _blend(region: np.ndarray, mask: np.ndarray, colour: Sequence[float]) -> Non
     channels = region.shape[2]
     weight = mask if channels == 1 else cv2.merge([mask] * channels)
     under = region[..., 0] if channels == 1 else region
-    colour = (*colour, 0.0, 0.0, 0.0)[:4]
+    # OpenCV takes four numbers for a second picture where the first has four rows and one column.
+    colour = (colour[0],) * 4 if channels == 1 else (*colour, 0.0)[:4]
     kept = cv2.multiply(under, cv2.bitwise_not(weight), scale=1 / 255)
-    cv2.add(kept, cv2.multiply(weight, colour, scale=1 / 255), dst=under)
+    cv2.add(kept, cv2.multiply(weight, colour, scale=1 / 255, dtype=cv2.CV_8U), dst=under)
 
 
 def draw_spots(canvas: np.ndarray, rng: random.Random, style: Style) -> None:

@@ -310,6 +310,19 @@ def test_random_strings_are_even() -> None:
     assert generator.generate_random_string(Alphabet("x"), (3, 3), rng) == "xxx"
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_colour_is_blended_into_a_region_of_any_shape(channels: int) -> None:
+    colour = (30.0, 90.0, 200.0, 255.0)[:channels]
+    for height in range(1, 6):
+        for width in range(1, 6):
+            region = np.full((height, width, channels), 250, np.uint8)
+            mask = np.linspace(0, 255, height * width).reshape(height, width).astype(np.uint8)
+            part = mask[..., None] / 255
+            expected = region * (1 - part) + np.array(colour) * part
+            generator._blend(region, mask, colour)
+            assert np.abs(region - expected).max() <= 1
+
+
 def test_png_keeps_every_pixel() -> None:
     for channels in (1, 3, 4):
         canvas = np.random.default_rng(0).integers(0, 256, (20, 30, channels), np.uint8)
