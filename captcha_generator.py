@@ -763,15 +763,20 @@ def _bend_field(height: int, width: int, arc: float, swirl: float, pinch: float)
     if swirl or pinch:
         near = np.clip(1 - (across * across + down * down) * 0.5, 0, 1)  # 1 in the middle, 0 in the corners
         if swirl:
-            angle = np.float32(math.radians(swirl)) * near * near
-            cos, sin = np.cos(angle) - 1, np.sin(angle)
-            field[..., 0] += x * cos - y * sin
-            field[..., 1] += x * sin + y * cos
+            across, down = _turning(x, y, np.float32(math.radians(swirl)) * near * near)
+            field[..., 0] += across
+            field[..., 1] += down
         if pinch:
             amount = pinch * near
             field[..., 0] += x * amount
             field[..., 1] += y * amount
     return field
+
+
+def _turning(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far points move, right and down, that are turned around (0, 0), each by its angle in radians."""
+    cos, sin = np.cos(angle) - 1, np.sin(angle)
+    return x * cos - y * sin, x * sin + y * cos
 
 
 def _fan_field(height: int, width: int, degrees: float) -> np.ndarray:
@@ -792,7 +797,8 @@ def _torn_field(height: int, width: int, rng: random.Random, most: float) -> np.
     field = np.zeros((height, width, 2), np.float32)
     standing = rng.random() < 0.6
     count = rng.randint(3, 10 if standing else 5)
-    places = np.arange(width if standing else height) * count // (width if standing else height)
+    side = width if standing else height
+    places = np.arange(side) * count // side
     moves = np.float32([rng.uniform(-most, most) for _ in range(count)])[places]
     if standing:
         field[..., 1] = moves
@@ -811,9 +817,7 @@ def _lens_field(height: int, width: int, rng: random.Random) -> np.ndarray:
     near = np.clip(1 - np.hypot(from_centre[..., 0], from_centre[..., 1]) / radius, 0, 1)
     if not whirls:
         return from_centre * (amount * near)[..., None]
-    cos, sin = np.cos(amount * near) - 1, np.sin(amount * near)
-    across, down = from_centre[..., 0], from_centre[..., 1]
-    return np.stack([across * cos - down * sin, across * sin + down * cos], axis=2)
+    return np.stack(_turning(from_centre[..., 0], from_centre[..., 1], amount * near), axis=2)
 
 
 def _lay_askew(image: np.ndarray, rng: random.Random, tilt: float, perspective: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,6 +49,11 @@ def draw_kind(name: str, folder: Path) -> tuple[Path, Path]:
     return files
 
 
+def _mean(shares: Sequence[float | None]) -> float | None:
+    """None where not all of them were measured."""
+    return None if None in shares else statistics.mean(shares)
+
+
 def kinds() -> None:
     """Every kind of `drawers.DRAWERS` as the reader knows it, beside ddddocr, and some of them after 50 labels."""
     from drawers import DRAWERS, HARD, PLAIN, UNSEEN
@@ -75,21 +81,19 @@ def kinds() -> None:
         if name not in UNSEEN:
             print(name, *read[name], sep="  ", flush=True)
     groups = {
-        f"the {len(PLAIN)} plain ones": (PLAIN, False),
-        f"the {len(HARD)} hard ones": (HARD, False),
-        f"the {len(UNSEEN)} of these that were never looked at": (UNSEEN, False),
-        f"the {len(learned)} that were learned": (learned, True),
+        f"the {len(PLAIN)} plain ones": PLAIN,
+        f"the {len(HARD)} hard ones": HARD,
+        f"the {len(UNSEEN)} of these that were never looked at": UNSEEN,
+        f"the {len(learned)} that were learned": learned,
     }
     means = [
-        (f"**mean of {what}**", *(statistics.mean(read[name][k] for name in some) for k in range(2 + taught)))
-        for what, (some, taught) in groups.items()
+        (f"**mean of {what}**", *(_mean(column) for column in zip(*(read[name] for name in names), strict=True)))
+        for what, names in groups.items()
     ]
+    rows = [(name.replace("_", " "), *shares) for name, shares in read.items() if name not in UNSEEN]
     shown = [
-        [what, *("" if share is None else f"{share:.1%}" for share in (*shares, None)[:3])]
-        for what, *shares in [
-            *means,
-            *sorted(((n.replace("_", " "), *read[n]) for n in read if n not in UNSEEN), key=lambda row: -row[1]),
-        ]
+        [what, *("" if share is None else f"{share:.1%}" for share in shares)]
+        for what, *shares in means + sorted(rows, key=lambda row: -row[1])
     ]
     head = ["kind", "reader", "ddddocr 1.6.1", f"reader after {LABELS} labels"]
     about = f"Sequence accuracy ignoring case, n = {PICTURES} of each kind, seed 0. {machine()}, {weights()}."
