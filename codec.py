@@ -187,15 +187,40 @@ class CTCCodec:
         """
         return ctc_log_likelihood(log_probs, [self.encode(text) for text in texts])
 
-    def probabilities(self, log_probs: np.ndarray, texts: Iterable[str]) -> list[float]:
-        """P(text | picture), 0 to 1, of a few likely texts of one sample: see `_probability`.
+    def probabilities(self, samples: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
+        """P(text | picture), 0 to 1, of a few likely texts of each of some samples, as `log_likelihood` without logs.
+
+        Without logarithms the least float bounds it: no less likely than C ** -T, the texts of likely paths are far
+        above it.
 
         Args:
-            log_probs: (T, C), normalised over C.
-            texts: of characters of the alphabet, as such networks read them.
+            samples: each (T, C), normalised over C; T may differ.
+            texts: of characters of the alphabet.
+
+        Returns:
+            (samples, texts) float64.
         """
-        rows = np.exp(log_probs)
-        return [min(_probability(rows, self.encode(text)), 1.0) for text in texts]
+        ids = [self.encode(text) for text in texts]
+        states = 2 * max(map(len, ids), default=0) + 1
+        extended = np.full((len(ids), states), BLANK_ID)  # blank, first, blank, second, ..., blank
+        for row, sequence in zip(extended, ids, strict=True):
+            row[1 : 2 * len(sequence) : 2] = sequence
+        leap = np.zeros((len(ids), states))  # 1 where a path may leap over the blank before, see ctc_log_likelihood
+        leap[:, 3::2] = extended[:, 3::2] != extended[:, 1:-2:2]
+        emitted = np.zeros((max(map(len, samples), default=0), len(samples), *extended.shape))
+        emitted[..., ::2] = 1.0  # after its last step a shorter sample has blanks, for certain
+        for i, log_probs in enumerate(samples):
+            emitted[: len(log_probs), i] = np.exp(log_probs)[:, extended]
+        alpha = np.zeros(emitted.shape[1:])
+        alpha[..., 0] = 1.0
+        for emission in emitted:
+            grown = alpha.copy()
+            grown[..., 1:] += alpha[..., :-1]
+            grown[..., 2:] += alpha[..., :-2] * leap[:, 2:]
+            alpha = grown * emission
+        ends = [2 * len(sequence) for sequence in ids]
+        sums = [alpha[:, row, max(end - 1, 0) : end + 1].sum(axis=1) for row, end in enumerate(ends)]
+        return np.minimum(np.stack(sums, axis=1), 1.0)
 
     def align(self, log_probs: np.ndarray, text: str) -> list[tuple[int, int]]:
         """Where the characters of a known text are: the likeliest path that writes it (Viterbi, 1967).

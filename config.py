@@ -279,8 +279,8 @@ class EvaluateConfig:
     alike: str | None = None
     """Characters that a font draws alike, such as 0O or 0Oo,1Il (a comma between groups): the accuracy is also reported
     with each group counted as one character."""
-    looks: int = 4
-    """Looks at one picture, 1 to 4, at most: an unsure reading is tried again from nearer. One is fastest."""
+    looks: int = 8
+    """Looks at one picture, 1 to 8, at most: an unsure reading is tried again in other forms. Fewer are faster."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None
@@ -321,8 +321,8 @@ class PredictConfig:
     """Read parquet shards instead of image files, into shards of readings in this folder."""
     engine: EngineName = "local"
     """With `out`: `local` reads one shard after the other here, `ray` many at a time on a Ray cluster."""
-    looks: int = 4
-    """Looks at one picture, 1 to 4, at most: an unsure reading is tried again from nearer. One is fastest."""
+    looks: int = 8
+    """Looks at one picture, 1 to 8, at most: an unsure reading is tried again in other forms. Fewer are faster."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None

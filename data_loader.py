@@ -167,7 +167,6 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
 
 
 _LEVELS = np.arange(256)
-_DARKER = np.rint(255 - (255 * (255 - _LEVELS)) ** 0.5).astype(np.uint8)  # the root of a stroke's darkness
 
 
 def _without_frame(pixels: np.ndarray) -> np.ndarray:
@@ -268,7 +267,7 @@ def crop_and_stretch(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _cut(
-    pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int], natural: bool = False
+    pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int], natural: bool = False, wide: float = 1.0
 ) -> np.ndarray:
     left, top, right, bottom = box
     height, width = pixels.shape[:2]
@@ -277,19 +276,19 @@ def _cut(
     if any(missing):
         part = cv2.copyMakeBorder(part, *missing, cv2.BORDER_CONSTANT, value=border_colour(pixels))
         part = part.reshape(*part.shape[:2], pixels.shape[2])
-    return _resize(part, size[0], natural_width(box, size) if natural else size[1])
+    return _resize(part, size[0], natural_width(box, size, wide) if natural else size[1])
 
 
 WIDEST = 2.5  # times the least width
 
 
-def natural_width(box: tuple[int, int, int, int], size: tuple[int, int]) -> int:
+def natural_width(box: tuple[int, int, int, int], size: tuple[int, int], wide: float = 1.0) -> int:
     """Width of the input for what is in a box: its shape is kept, from the width of `size` (height, width) on.
 
-    Below that width there would be too few steps for many narrow letters.
+    It may be `wide` times as wide as its shape. Below that width there would be too few steps for many narrow letters.
     """
     left, top, right, bottom = box
-    return _step_width(size[0] * (right - left) / max(1, bottom - top), size)
+    return _step_width(wide * size[0] * (right - left) / max(1, bottom - top), size)
 
 
 def _step_width(width: float, size: tuple[int, int]) -> int:
@@ -313,7 +312,7 @@ def crop_in_shape(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _cut(pixels, content_box(pixels), size, natural=True)
 
 
-CUT = ("natural", "content")  # ways of resizing that see a part of the picture, which may be looked at from nearer
+CUT = ("natural", "content")  # ways of resizing that see the contents alone: those of other forms of a picture, too
 RESIZERS: dict[str, Resizer] = {
     "natural": crop_in_shape,
     "content": crop_and_stretch,
@@ -368,7 +367,6 @@ class View:
 
 
 COPY = 4  # `View.copy` has at most so many times the input's height and width
-LEAST_PART = 8  # pixels; a narrower part of a picture shows nothing
 
 
 class CaptchaTransform:
@@ -407,25 +405,26 @@ class CaptchaTransform:
         copy = _resize(whole, max(1, round(height / shrink)), max(1, round(width / shrink)))
         return View(self.finish(pixels), box, copy, (height / copy.shape[0], width / copy.shape[1]))
 
-    def closer(self, view: View, start: float, stop: float, darker: bool = False) -> View | None:
-        """The part of a picture between two shares, 0 to 1, of the width of a view, cut to its contents.
+    def changed(self, view: View, pixels: np.ndarray, wide: float = 1.0, margin: float = 0.0) -> View:
+        """Another form of a picture, cut to its contents; for a `resize` that is in `CUT` alone.
 
-        For a `resize` that is in `CUT` alone; None where the part is too narrow. With `darker`, strokes that are hardly
-        darker than the ground get half-way to black, in a picture that is normalised.
+        Args:
+            view: of the picture.
+            pixels: (H, W, C) uint8, the form of its copy. The new view's box is taken as if it were the copy with some
+                more pixels all around.
+            wide: so many times as wide as its shape asks for, where that decides the width of the input.
+            margin: more of it around the contents, in heights of these.
         """
+        left, top, right, bottom = content_box(pixels, self.normalise)
+        more = round(margin * (bottom - top))
+        cut = left - more, top - more, right + more, bottom + more
+        beside, above = ((pixels.shape[axis] - view.copy.shape[axis]) / 2 for axis in (1, 0))
         down, across = view.scale
-        left, _, right, _ = view.box
-        first, last = (left + share * (right - left) for share in (max(0.0, start), min(1.0, stop)))
-        first, last = int(first / across), math.ceil(last / across)
-        part = view.copy[:, first:last]
-        if part.shape[1] < LEAST_PART:
-            return None
-        if darker and self.normalise:
-            part = cv2.LUT(np.ascontiguousarray(part), _DARKER).reshape(part.shape)
-        cut = content_box(part, self.normalise)
-        inner_left, top, inner_right, bottom = cut
-        box = ((first + inner_left) * across, top * down, (first + inner_right) * across, bottom * down)
-        return View(self.finish(_cut(part, cut, self.size, self.natural)), box, view.copy, view.scale)
+        box = tuple(
+            (edge - beyond) * scale
+            for edge, beyond, scale in zip(cut, (beside, above) * 2, (across, down) * 2, strict=True)
+        )
+        return View(self.finish(_cut(pixels, cut, self.size, self.natural, wide)), box, view.copy, view.scale)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Resize pixels (H, any width, C), of the input's height, to a width that the network takes."""

@@ -103,7 +103,7 @@ def check_parity(
         views = [ours.view(image) for image in images[start : start + BATCH]]
         pixels = [view.pixels for view in views]
         if ours.other_transform:
-            pixels += [part.pixels for view in views if (part := ours.other_transform.closer(view, 0.0, 1.0))]
+            pixels += [ours.other_transform.changed(view, view.copy).pixels for view in views]
         for shape in {p.shape for p in pixels}:
             batch = np.stack([p for p in pixels if p.shape == shape])
             a, b = ours.log_probs(batch), theirs.log_probs(batch)

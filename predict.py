@@ -16,13 +16,12 @@ import csv
 import dataclasses
 import io
 import json
-import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -42,25 +41,14 @@ from common import (
 from config import ModelConfig, PredictConfig
 from data_loader import CUT, CaptchaTransform, View, build_transform
 from image_io import IMAGE_SUFFIXES, open_image
+from looks import LOOKS, look_again
 from same_kind import Kind, learn_kind
 
 UNSURE = 0.7  # a reading of less confidence is looked at again
+AHEAD = 1.0  # it is enough where the looks that read one text are surer, added up, than those of any other by so much
+COMPARED = 4  # texts, those of the surest looks, which every look has its say on
 
-
-class Look(NamedTuple):
-    """How a picture is looked at again."""
-
-    margin: float
-    """Beside the characters found, in widths of one."""
-    other_height: bool = False
-    """With the other height that the network has learned."""
-    darker: bool = False
-    """With faint strokes darkened; see `CaptchaTransform.closer`."""
-
-
-NEARER = (Look(1.0, darker=True), Look(0.4))
-BOTH_HEIGHTS = (Look(1.0, darker=True), Look(math.inf, other_height=True), Look(0.4, other_height=True))
-LOOKS = 1 + len(BOTH_HEIGHTS)
+MOST_LOOKS = 1 + len(LOOKS)
 
 CANDIDATES = 16  # likeliest texts of each look at a picture that are weighed where pictures are read together
 
@@ -126,7 +114,7 @@ class CaptchaPredictor:
             weights by default, from the .onnx file unless a device is named: it starts in a sixth of the time.
         device: a torch device, for .safetensors; a GPU where there is one by default.
         threads: CPU threads; all available cores by default.
-        looks: at one picture, at most (1 to `LOOKS`): see `read`. One is faster where many pictures are hard.
+        looks: at one picture, at most (1 to `MOST_LOOKS`): see `read`. Fewer are faster where many pictures are hard.
 
     Attributes:
         path: of the checkpoint.
@@ -142,10 +130,10 @@ class CaptchaPredictor:
         checkpoint: str | Path | None = None,
         device: str | None = None,
         threads: int | None = None,
-        looks: int = LOOKS,
+        looks: int = MOST_LOOKS,
     ) -> None:
-        if not 1 <= looks <= LOOKS:
-            raise UserError(f"the number of looks is {looks}: it must be 1 to {LOOKS}")
+        if not 1 <= looks <= MOST_LOOKS:
+            raise UserError(f"the number of looks is {looks}: it must be 1 to {MOST_LOOKS}")
         self.looks = looks
         self.path = find_checkpoint(checkpoint, device)
         self.threads = available_cores() if threads is None else check_positive(threads, "number of threads")
@@ -214,33 +202,29 @@ class CaptchaPredictor:
         """Readings of pictures in one forward pass, and of unsure ones again.
 
         A network that reads along the width and sees pictures cut to their contents looks again where its reading is
-        not sure: from nearer, at the characters found, and with more rows, if it has learned two heights. Of the texts
-        that it read, the one that is likeliest by all looks together counts.
+        not sure: at other forms of the picture (looks.py), until looks that agree have it settled. Of the texts that
+        it read, the one that is likeliest by all looks together counts.
 
         Args:
             views: of pictures; none give an empty list.
-            keep_looks: keep what the other looks gave, for `read_together`; that takes up to four times the memory.
+            keep_looks: keep what the other looks gave, for `read_together`; that takes up to eight times the memory.
         """
         if not views:
             return []
+        looks = [[first] for first in self._read(list(views))]
         along_the_width = self.codec.head == "ctc" and self.config.resize in CUT
-        again = () if not along_the_width else BOTH_HEIGHTS if self.other_transform else NEARER
-        looks = [[first] for first in zip(views, self._read(list(views)), strict=True)]
-        for look in again[: self.looks - 1]:
-            transform = self.other_transform if look.other_height and self.other_transform else self.transform
-            nearer = {}
-            for i, seen in enumerate(looks):
-                view, reading = max(seen, key=lambda pair: pair[1].confidence)
-                if reading.confidence < UNSURE:
-                    part = transform.closer(view, *_around(reading, look.margin), look.darker)
-                    if part is not None:
-                        nearer[i] = part
-            for (i, view), reading in zip(nearer.items(), self._read(list(nearer.values())), strict=True):
-                looks[i].append((view, reading))
-        chosen = [_agreed([reading for _, reading in seen]) for seen in looks]
+        for look in LOOKS[: self.looks - 1] if along_the_width else ():
+            transform = self.other_transform if look.tall and self.other_transform else self.transform
+            forms = {}
+            for i, (view, seen) in enumerate(zip(views, looks, strict=True)):
+                if not _settled(seen) and (form := look_again(look, view, transform)) is not None:
+                    forms[i] = form
+            for i, reading in zip(forms, self._read(list(forms.values())), strict=True):
+                looks[i].append(reading)
+        chosen = [_agreed(seen) for seen in looks]
         if keep_looks:
             for i, seen in enumerate(looks):
-                others = tuple(reading for _, reading in seen if reading is not chosen[i])
+                others = tuple(reading for reading in seen if reading is not chosen[i])
                 chosen[i] = dataclasses.replace(chosen[i], other_looks=others)
                 _ = chosen[i].candidates  # they take longer than reading: sought here, where progress is seen
         return chosen
@@ -258,27 +242,30 @@ class CaptchaPredictor:
         return [readings[i] for i in range(len(views))]
 
 
-def _around(reading: Prediction, margin: float) -> tuple[float, float]:
-    """Where its characters begin and end, as shares of the width, with a margin in mean widths of a character."""
-    if not reading.spans:
-        return 0.0, 1.0
-    steps = len(reading.log_probs)
-    first, last = reading.spans[0][0] / steps, reading.spans[-1][1] / steps
-    beside = margin * (last - first) / len(reading.spans) + 0.02
-    return first - beside, last + beside
+def _votes(readings: Sequence[Prediction]) -> dict[str, float]:
+    """The texts read, and how sure the looks that read each are, added up; the surest first."""
+    votes: dict[str, float] = defaultdict(float)
+    for reading in readings:
+        votes[reading.text] += reading.confidence
+    return dict(sorted(votes.items(), key=lambda item: -item[1]))
+
+
+def _settled(readings: Sequence[Prediction]) -> bool:
+    """Whether further looks would hardly change what was read."""
+    if len(readings) == 1:
+        return readings[0].confidence >= UNSURE
+    first, second = (*_votes(readings).values(), 0.0)[:2]
+    return first - second >= AHEAD
 
 
 def _agreed(readings: Sequence[Prediction]) -> Prediction:
     """Of readings of one picture along the width, the surest of those with the text that is likeliest by all looks: a
     look that reads something else may think nearly as much of it."""
-    total = dict.fromkeys((reading.text for reading in readings), 0.0)
-    if len(total) > 1:
-        for reading in readings:
-            total[reading.text] += reading.confidence
-            others = [text for text in total if text != reading.text]
-            for text, p in zip(others, reading.codec.probabilities(reading.log_probs, others), strict=True):
-                total[text] += p
-    return max(readings, key=lambda reading: (total[reading.text], reading.confidence))
+    texts = list(_votes(readings))[:COMPARED]
+    if len(texts) > 1:
+        likelihoods = readings[0].codec.probabilities([reading.log_probs for reading in readings], texts)
+        texts = [texts[int(likelihoods.sum(axis=0).argmax())]]
+    return max((reading for reading in readings if reading.text == texts[0]), key=lambda reading: reading.confidence)
 
 
 class TorchBackend:

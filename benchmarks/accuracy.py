@@ -174,7 +174,7 @@ def efficientnet() -> None:
     median = milliseconds(copy, WORK / "heldout")
     about = (
         f"{machine()}, {weights('efficientnet')}. With ONNX Runtime on one thread, a picture of a held-out scheme "
-        f"takes {median:.1f} ms (median of 190, up to three looks included)."
+        f"takes {median:.1f} ms (median of 190, further looks included)."
     )
     text = f"{about}\n\n{table(ACCURACY_HEAD, rows)}\n\n{fenced(commands)}"
     write_section("accuracy.md", "efficientnet", text)

@@ -222,8 +222,11 @@ def test_ctc_probabilities_are_those_of_all_paths(seed: int) -> None:
     texts = ["", "a", "ab", "aa", "cab", "abcab", "aaa", "aaaa"]
     every = every_ctc_text(log_probs, ABC)
     assert "aaaa" not in every  # five steps have no room for the blanks between
-    got = CTCCodec(ABC).probabilities(log_probs, texts)
-    assert got == pytest.approx([every.get(text, 0) for text in texts], rel=1e-5, abs=1e-12)
+    shorter = random_log_probs(3, 4, seed=seed + 10, sharpness=1.5)
+    got = CTCCodec(ABC).probabilities([log_probs, shorter, log_probs], texts)
+    few = every_ctc_text(shorter, ABC)
+    wanted = [[written.get(text, 0) for text in texts] for written in (every, few, every)]
+    assert got == pytest.approx(np.array(wanted), rel=1e-5, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -318,23 +318,6 @@ def test_light_letters_in_a_frame_give_the_input_of_dark_ones_alone() -> None:
     dark[..., 2], light[..., 2] = dark[..., 0], light[..., 0]  # grey: inverted colours are others
     views = [transform.view(Image.fromarray(pixels)) for pixels in (dark, light)]
     assert np.abs(views[0].pixels.astype(int) - views[1].pixels).max() <= 4
-    near = [transform.closer(view, 0.2, 0.6) for view in views]
-    assert near[0] is not None and near[1] is not None
-    assert np.abs(near[0].pixels.astype(int) - near[1].pixels).max() <= 4
-
-
-def test_a_darker_look_shows_faint_strokes() -> None:
-    pixels = np.full((40, 200, 3), 255, dtype=np.uint8)
-    pixels[10:31, 40:50], pixels[10:31, 60:71] = 225, 0
-    for normalised in (True, False):
-        transform = build_transform(config(resize="natural", image_size=(32, 128), normalise=normalised))
-        view = transform.view(Image.fromarray(pixels))
-        plain, darker = (transform.closer(view, 0.0, 1.0, darker) for darker in (False, True))
-        assert plain is not None and darker is not None and plain.box == darker.box
-        row = [look.pixels[0, 16].astype(int) for look in (plain, darker)]
-        faint = row[0] > 220
-        assert row[1].max() >= 250 and row[1].min() <= 5
-        assert (row[1][faint].min() < 200) == normalised, "of 30 levels it makes 87"
 
 
 def test_a_picture_that_is_all_contents_or_has_none_stays_whole() -> None:
@@ -392,34 +375,6 @@ def test_a_place_in_the_input_is_found_in_the_picture(resize: str, shape: tuple[
     assert top + (rows.max() + 1) * down == pytest.approx(0.7 * height, abs=down + 1)
 
 
-@pytest.mark.parametrize("enlarged", [1, 20])
-def test_a_closer_look_is_at_the_part_asked_for(enlarged: int) -> None:
-    """Two bars far apart, small or in a huge picture: near the left one, the right one is out of sight."""
-    pixels = np.full((40, 200, 3), 255, dtype=np.uint8)
-    pixels[10:30, 40:50] = 0
-    pixels[5:35, 160:170] = (255, 0, 0)
-    pixels = pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1)
-    transform = build_transform(config(resize="content", image_size=(32, 128), channels=3))
-    whole = transform.view(Image.fromarray(pixels))
-    assert whole.copy.size <= 3 * (4 * 32) * (4 * 128)
-    left, _, right, _ = whole.box
-    shares = [(x * enlarged - left) / (right - left) for x in (30, 60)]
-    near = transform.closer(whole, *shares)
-    assert near is not None and near.pixels.shape == (3, 32, 128)
-    red, dark = near.pixels[1] < 128, near.pixels[0] < 128  # red is dark in green alone
-    assert np.array_equal(red, dark) and dark.any()
-    left, top, right, bottom = near.box
-    rows, columns = np.nonzero(dark)
-    across, down = (right - left) / 128, (bottom - top) / 32
-    assert left + columns.min() * across == pytest.approx(40 * enlarged, abs=1.5 * enlarged)
-    assert left + (columns.max() + 1) * across == pytest.approx(50 * enlarged, abs=1.5 * enlarged)
-    assert top + rows.min() * down == pytest.approx(10 * enlarged, abs=1.5 * enlarged)
-    assert top + (rows.max() + 1) * down == pytest.approx(30 * enlarged, abs=1.5 * enlarged)
-    assert transform.closer(whole, 0.5, 0.5) is None
-    again = transform.closer(near, 0.0, 1.0)  # from there, too
-    assert again is not None and again.box == pytest.approx(near.box, abs=3 * enlarged)
-
-
 @pytest.mark.parametrize(("lean", "most"), [(0.1, 0.05), (0.7, 0.35)])
 def test_augmented_pictures_lean_as_far_as_told(lean: float, most: float) -> None:
     pixels = np.full((60, 200, 3), 255, dtype=np.uint8)
@@ -460,13 +415,6 @@ def test_wide_contents_get_a_wide_input() -> None:
         pixels = transform(Image.open(io.BytesIO(word)))
         rows, columns = (np.flatnonzero((pixels[0] < 200).any(axis=axis)) for axis in (1, 0))
         assert columns[np.flatnonzero(np.diff(columns) > 1)[0]] - columns[0] == pytest.approx(len(rows), abs=3), width
-
-
-def test_a_closer_look_at_few_letters_takes_a_narrower_input() -> None:
-    transform = build_transform(config(**NATURAL))
-    whole = transform.view(Image.open(io.BytesIO(words(7)[0])))
-    near = transform.closer(whole, 0.0, 0.5)
-    assert near is not None and 128 < near.pixels.shape[2] < whole.pixels.shape[2]
 
 
 @pytest.mark.parametrize("train", [False, True])

@@ -182,7 +182,7 @@ def test_every_look_is_kept_where_it_is_asked_for(captchas: list[tuple[bytes, st
     assert any(reading.other_looks for reading in readings)
     for reading in readings:
         looks = (reading, *reading.other_looks)
-        assert len(looks) <= 4
+        assert len(looks) <= 8
         assert len(looks) > 1 or reading.confidence >= predict.UNSURE
         assert reading.text in reading.candidates
         assert 0 < sum(reading.candidates.values()) <= 1 + 1e-6
