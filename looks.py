@@ -59,7 +59,7 @@ def look_again(look: Look, view: View, transform: CaptchaTransform) -> View | No
         transform: of this look's height.
 
     Returns:
-        The view; None where it would show what the first one shows.
+        The view; None where it would show what the first one shows, or no colour where that is asked for.
     """
     pixels = view.copy
     if look.tone:
