@@ -40,13 +40,13 @@ class Look(NamedTuple):
 
 # In this order: chosen of some forty forms, one after the other, by what each adds (benchmarks/findings.md).
 LOOKS = (
-    Look(tall=True, margin=0.125),
-    Look(lean=0.3, blur=True),
     Look(tall=True, wide=1.15),
-    Look(tall=True, tone="darkest"),
+    Look(lean=0.3, blur=True),
     Look(tone="colour"),
+    Look(tall=True, tone="darkest"),
     Look(turn=8),
     Look(blur=True),
+    Look(tall=True, margin=0.125),
 )
 
 

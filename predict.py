@@ -45,7 +45,7 @@ from looks import LOOKS, look_again
 from same_kind import Kind, learn_kind
 
 UNSURE = 0.7  # a reading of less confidence is looked at again
-AHEAD = 1.0  # it is enough where the looks that read one text are surer, added up, than those of any other by so much
+AHEAD = 0.6  # it is enough where the looks that read one text are surer, added up, than those of any other by so much
 COMPARED = 4  # texts, those of the surest looks, which every look has its say on
 
 MOST_LOOKS = 1 + len(LOOKS)

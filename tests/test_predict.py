@@ -157,12 +157,12 @@ def test_a_sure_reading_is_not_looked_at_again(looking: Callable) -> None:
 
 def test_an_unsure_reading_is_looked_at_in_other_forms_until_two_agree(looking: Callable) -> None:
     answers = says("ab", 0.6, 4), says("cd", 0.5, 4), says("ad", 0.9, 2), says("ad", 0.8, 4)
-    predictor, seen = looking(*answers)
+    predictor, seen = looking(*answers, resize="natural", other_height=32)
     prediction = predictor.predict([bars()])[0]
     assert prediction.text == "ad" and len(seen) == 4  # 0.81 + 0.64 of it, 0.36 of another
     assert prediction.confidence == pytest.approx(0.81, abs=0.01)  # of the surer of the two
     assert np.exp(prediction.log_probs) == pytest.approx(np.exp(says("ad", 0.9, 2)[0]))
-    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(seen, 2))
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(seen, 2))
 
 
 def test_the_first_reading_stays_where_the_others_are_less_sure(looking: Callable) -> None:
@@ -174,11 +174,11 @@ def test_the_first_reading_stays_where_the_others_are_less_sure(looking: Callabl
 
 
 def test_looks_that_agree_outweigh_a_surer_one(looking: Callable) -> None:
-    predictor, seen = looking(says("ab", 0.55, 4), says("cd", 0.65, 4), says("ab", 0.5, 4), says("d", 0.4, 4))
-    predictor.looks = 4
+    predictor, seen = looking(says("ab", 0.55, 4), says("cd", 0.65, 4), says("ab", 0.5, 4))
+    predictor.looks = 3
     prediction = predictor.predict([bars()])[0]
     assert 0.55**2 + 0.5**2 > 0.65**2 > 0.55**2
-    assert prediction.text == "ab" and len(seen) == 4
+    assert prediction.text == "ab" and len(seen) == 3
     assert prediction.confidence == pytest.approx(0.55**2, abs=0.01)  # of the surer of the two
 
 
@@ -193,10 +193,10 @@ def test_what_a_look_thinks_of_the_other_readings_counts(looking: Callable) -> N
 
 
 def test_a_network_that_learned_two_heights_looks_with_both(looking: Callable) -> None:
-    predictor, seen = looking(says("ab", 0.4, 4), resize="natural", other_height=32)
+    predictor, seen = looking(says("ab", 0.3, 4), resize="natural", other_height=32)
     assert predictor.predict([bars()])[0].text == "ab"
-    assert [pixels.shape[2] for pixels in seen] == [16, 32, 16, 32, 32, 16, 16]  # grey bars have no colour to see
-    assert seen[3].shape[3] > seen[4].shape[3] > 1.5 * seen[0].shape[3]  # wider; as it is
+    assert [pixels.shape[2] for pixels in seen] == [16, 32, 16, 32, 16, 16, 32]  # grey bars have no colour to see
+    assert seen[1].shape[3] > seen[3].shape[3] > 1.5 * seen[0].shape[3]  # wider; as it is
     predictor, seen = looking(says("", 0.9, 4), resize="natural", other_height=32)
     predictor.predict([bars()])
     assert len(seen) == 1  # nothing, for certain
