@@ -194,20 +194,15 @@ class CTCCodec:
         above it.
 
         Args:
-            samples: each (T, C), normalised over C; T may differ.
-            texts: of characters of the alphabet.
+            samples: one at least, each (T, C), normalised over C; T may differ.
+            texts: one at least, of characters of the alphabet.
 
         Returns:
             (samples, texts) float64.
         """
         ids = [self.encode(text) for text in texts]
-        states = 2 * max(map(len, ids), default=0) + 1
-        extended = np.full((len(ids), states), BLANK_ID)  # blank, first, blank, second, ..., blank
-        for row, sequence in zip(extended, ids, strict=True):
-            row[1 : 2 * len(sequence) : 2] = sequence
-        leap = np.zeros((len(ids), states))  # 1 where a path may leap over the blank before, see ctc_log_likelihood
-        leap[:, 3::2] = extended[:, 3::2] != extended[:, 1:-2:2]
-        emitted = np.zeros((max(map(len, samples), default=0), len(samples), *extended.shape))
+        extended, leap = _states(ids)
+        emitted = np.zeros((max(map(len, samples)), len(samples), *extended.shape))
         emitted[..., ::2] = 1.0  # after its last step a shorter sample has blanks, for certain
         for i, log_probs in enumerate(samples):
             emitted[: len(log_probs), i] = np.exp(log_probs)[:, extended]
@@ -235,15 +230,10 @@ class CTCCodec:
         Raises:
             UserError: a character outside the alphabet, or more of them than T steps can write.
         """
-        extended = [BLANK_ID]  # blank, first, blank, second, ..., blank
-        for symbol in self.encode(text):
-            extended += (symbol, BLANK_ID)
+        (states,), (leap,) = _states([self.encode(text)])
         if self.steps_needed(text) > len(log_probs):
             raise UserError(f"{len(log_probs)} steps cannot write {text!r}")
-        states = np.array(extended)
         emitted = np.asarray(log_probs, dtype=np.float64)[:, states]  # (T, S)
-        leap = np.zeros(len(states), dtype=bool)
-        leap[3::2] = states[3::2] != states[1:-2:2]
         scores = np.full(len(states), NEGATIVE_INFINITY)
         scores[:2] = emitted[0, :2]
         back = np.zeros(emitted.shape, dtype=np.int64)  # by how many states the best way here went on
@@ -435,13 +425,8 @@ def ctc_log_likelihood(log_probs: np.ndarray, ids: Sequence[Sequence[int]]) -> n
     """
     n, steps, _ = log_probs.shape
     lengths = np.array([len(sequence) for sequence in ids], dtype=np.int64)
-    states = 2 * int(lengths.max(initial=0)) + 1
-    extended = np.full((n, states), BLANK_ID)  # blank, first, blank, second, ..., blank
-    for row, sequence in zip(extended, ids, strict=True):
-        row[1 : 2 * len(sequence) : 2] = sequence
-    # A path may leap from one character over the blank to the next, if the two differ.
-    leap = np.zeros((n, states), dtype=bool)
-    leap[:, 3::2] = extended[:, 3::2] != extended[:, 1:-2:2]
+    extended, leap = _states(ids)
+    states = extended.shape[1]
     emitted = np.take_along_axis(np.asarray(log_probs, dtype=np.float64), extended[:, None, :], axis=2)  # (N, T, S)
     alpha = np.full((n, states), NEGATIVE_INFINITY)
     alpha[:, :2] = emitted[:, 0, :2]
@@ -454,6 +439,17 @@ def ctc_log_likelihood(log_probs: np.ndarray, ids: Sequence[Sequence[int]]) -> n
     rows = np.arange(n)
     last = alpha[rows, 2 * lengths]
     return np.where(lengths > 0, np.logaddexp(last, alpha[rows, np.maximum(2 * lengths - 1, 0)]), last)
+
+
+def _states(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """What paths that write N texts pass through, class ids (N, S), and where they may leap over the blank before."""
+    extended = np.full((len(ids), 2 * max(map(len, ids), default=0) + 1), BLANK_ID)  # blank, first, ..., last, blank
+    for row, sequence in zip(extended, ids, strict=True):
+        row[1 : 2 * len(sequence) : 2] = sequence
+    # A path may leap from one character over the blank to the next, if the two differ.
+    leap = np.zeros(extended.shape, dtype=bool)
+    leap[:, 3::2] = extended[:, 3::2] != extended[:, 1:-2:2]
+    return extended, leap
 
 
 def _probability(probs: np.ndarray, ids: Sequence[int]) -> float:

@@ -318,6 +318,8 @@ def test_light_letters_in_a_frame_give_the_input_of_dark_ones_alone() -> None:
     dark[..., 2], light[..., 2] = dark[..., 0], light[..., 0]  # grey: inverted colours are others
     views = [transform.view(Image.fromarray(pixels)) for pixels in (dark, light)]
     assert np.abs(views[0].pixels.astype(int) - views[1].pixels).max() <= 4
+    again = [transform.changed(view, view.copy, margin=0.1) for view in views]
+    assert np.abs(again[0].pixels.astype(int) - again[1].pixels).max() <= 4
 
 
 def test_a_picture_that_is_all_contents_or_has_none_stays_whole() -> None:
