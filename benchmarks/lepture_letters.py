@@ -30,7 +30,7 @@ from tables import table
 from torch import nn
 from tqdm import tqdm
 
-from common import available_cores
+from common import ROOT, available_cores
 from data_loader import build_transform
 from model import load_model
 
@@ -39,7 +39,7 @@ HEIGHT, WIDTH = 80, 40  # the library's letters have 72 x 35 pixels at most
 BATCH, EPOCHS, RATE = 128, 3, 0.004
 PART = 2500  # letters that a process draws at once
 TESTED = 2000  # of each class
-ALIKE = "0Oo"
+ALIKE = GROUPS[0]
 ROWS, COLUMNS = 64, 72  # of what is cut out of a captcha: the letter's place and some of its neighbours
 PLACED_EPOCHS = 40
 GREY, PAPER = (128, 128, 128), (250, 250, 250)
@@ -56,10 +56,10 @@ def draw(count: int, character: str) -> np.ndarray:
 
 
 def placed(count: int) -> list[np.ndarray]:
-    """At least so many pictures of each of `ALIKE` as they lie in captchas, each (N, ROWS, COLUMNS) uint8."""
+    """So many pictures of each of `ALIKE` as they lie in captchas, each (N, ROWS, COLUMNS) uint8."""
     torch.set_num_threads(1)  # it is one of several processes
     drawer, dice, others = ImageCaptcha(), random.SystemRandom(), set(string.ascii_letters + string.digits) - set(ALIKE)
-    model = load_model("saved_models/reader.safetensors").eval()
+    model = load_model(ROOT / "saved_models/reader.safetensors").eval()
     transform = build_transform(model.config).at(ROWS)
     found: dict[str, list[np.ndarray]] = {c: [] for c in ALIKE}
     while min(map(len, found.values())) < count:
