@@ -914,13 +914,15 @@ def make_dataset(config: DatasetConfig) -> dict[str, Any]:
         raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
     out = Path(config.out).absolute()
     in_place = out.resolve() in [Path(source).resolve() for source in config.sources] and is_dataset(out)
+    if in_place and config.limit is not None:  # before hours of reading
+        raise UserError(f"{out} is a source and would lose pictures beyond --limit: choose another --out")
     if not in_place and not config.overwrite:
         _refuse_other_sources(out, config.sources)
     try:
         with _replacing(out) as building:
             info = _build(config, building, out.resolve())
             lost = info["unused"] + sum(n for why, n in info["rejects"]["counts"].items() if why != COPY)
-            if in_place and (lost or config.limit is not None):
+            if in_place and lost:
                 raise UserError(f"{out} is a source and would lose pictures: choose another --out")
             return info
     except OSError as error:
