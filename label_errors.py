@@ -386,7 +386,8 @@ def rank(rows: Sequence[Row], scores: Sequence[Score], folds: Sequence[int] | np
     """All rows, the most suspicious first.
 
     First come the labels that no model could write and those of pictures that stand twice with different labels, unless
-    the reading bears them out; then the others by their score; of equal ones the least likely label.
+    the reading bears them out; then what else is suspicious; then the rest. Each group is ordered by its score, equal
+    ones by how unlikely the label is.
 
     Returns:
         A dictionary for each row: `rank` (from 1), `index` (place in `rows`), `name`, `file`, `label`, `reading`,
@@ -401,11 +402,11 @@ def rank(rows: Sequence[Row], scores: Sequence[Score], folds: Sequence[int] | np
         twice = f"the same picture is labelled {other.label!r} in {other.file}" if other else ""
         reasons.append("; ".join(filter(None, (score.reason, twice))))
 
-    def suspicion(i: int) -> tuple[bool, float, float]:
+    def suspicion(i: int) -> tuple[int, float, float]:
         value, likely = scores[i].per_character(rows[i].label), scores[i].log_p_label
-        first = bool(reasons[i]) and rows[i].label != scores[i].reading
+        grounds = bool(reasons[i]) + (rows[i].label != scores[i].reading)
         infinite = float("-inf")
-        return not first, infinite if value is None else -value, infinite if likely is None else likely
+        return -grounds, infinite if value is None else -value, infinite if likely is None else likely
 
     return [
         {
@@ -459,7 +460,7 @@ def find_label_errors(config: EvaluateConfig) -> dict[str, Any]:
         shown,
         (Path(config.plots) if config.plots else kept) / "label_errors.png",
         f"The {len(shown):,} most suspicious of {len(rows):,} labels",
-        f"{differing:,} labels differ from the reading of a model trained without them. The number beside a label is "
+        f"Labels that differ from the reading of a model trained without them: {differing:,}. The number beside a label is "
         "its score: by how much less likely it is than the reading, in logarithms per character.",
     )
     return {

@@ -76,6 +76,7 @@ REJECTS_NAME = "rejects.jsonl"
 FORMAT = "captcha-dataset-1"
 GENERATED, FEEDBACK = "generated", "feedback"  # the folders below data/ for what we draw, and for corrected readings
 COPY = "duplicate image"  # with the same label: why a sample is left out
+CONTRADICTION = "duplicate image, other label"
 TEXT_COLUMNS = ("text", "label", "caption")
 TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl")  # what other label files may be
 LISTED_REJECTS = 1000
@@ -779,6 +780,25 @@ def _first_rows(keys: np.ndarray) -> np.ndarray:
     return first
 
 
+def _kept_rows(keys: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """For each of N rows the one that is kept of its picture, (N,) int64: the first with the label most copies have.
+
+    Where equally many have each label, the first row's is kept. `keys` stand for pictures, `marks` for these with their
+    labels, both of type KEY.
+    """
+    first, same = _first_rows(keys), _first_rows(marks)
+    disputed = np.unique(first[same != same[first]])
+    if not len(disputed):
+        return first
+    votes = np.bincount(same, minlength=len(same))
+    candidates = np.flatnonzero((same == np.arange(len(same))) & np.isin(first, disputed))
+    candidates = candidates[np.lexsort((candidates, -votes[candidates], first[candidates]))]
+    pictures, best = np.unique(first[candidates], return_index=True)
+    kept = np.arange(len(keys))
+    kept[pictures] = candidates[best]
+    return kept[first]
+
+
 def _assign(keys: np.ndarray, split: str, seed: int) -> np.ndarray:
     """The split of each of N different pictures, (N,) of type KEY: an index into SPLITS or UNUSED, (N,) int8.
 
@@ -1013,13 +1033,13 @@ def _build(config: DatasetConfig, building: Path, out: Path) -> dict[str, Any]:
             raise UserError(f"no usable sample in {', '.join(config.sources)}; left out: {rejects.summary()}")
         rows = np.flatnonzero(np.frombuffer(good, dtype=np.uint8))
         key_array = np.frombuffer(keys, KEY)
-        first = _first_rows(key_array)
-        is_first = first == np.arange(len(first))
+        kept = _kept_rows(key_array, np.frombuffer(marks, KEY))
+        is_kept = kept == np.arange(len(kept))
         assigned = np.full(len(good), REJECTED, dtype=np.int8)
         assigned[rows] = DUPLICATE
-        assigned[rows[is_first]] = _assign(key_array[is_first], config.split, config.seed)
+        assigned[rows[is_kept]] = _assign(key_array[is_kept], config.split, config.seed)
         counts = [int((assigned == i).sum()) for i in range(len(SPLITS))]
-        originals = dict(zip(rows[~is_first].tolist(), rows[first[~is_first]].tolist(), strict=True))
+        originals = dict(zip(rows[~is_kept].tolist(), rows[kept[~is_kept]].tolist(), strict=True))
         lengths, characters = _route(parts, building, assigned, originals, counts, config, rejects)
         unsplit.unlink()
     if not rejects.counts:
@@ -1133,6 +1153,7 @@ def _route(
     named = np.zeros(len(assigned), dtype=bool)  # rows that a duplicate's entry will name
     named[list(originals.values())] = True
     kept: dict[int, tuple[str, str]] = {}
+    early: list[tuple[int, str, str]] = []  # duplicates of rows that come later
     lengths: Counter[int] = Counter()
     characters: set[str] = set()
     writers = [
@@ -1160,10 +1181,14 @@ def _route(
                     source, label = sources[offset].as_py(), labels[offset]
                     if named[start + offset]:
                         kept[start + offset] = (source, label)
+                    elif (original := originals[start + offset]) in kept:
+                        rejects.add(_duplicate(source, label, *kept[original], config.check))
                     else:
-                        rejects.add(_duplicate(source, label, *kept[originals[start + offset]], config.check))
+                        early.append((original, source, label))
                 start += len(part)
                 bar.update(len(part))
+        for original, source, label in early:
+            rejects.add(_duplicate(source, label, *kept[original], config.check))
     finally:
         for writer in writers:
             writer.close()
@@ -1179,12 +1204,10 @@ def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def _duplicate(source: str, text: str, first_source: str, first_text: str, check: str) -> Reject:
-    if text == first_text:
-        return Reject(source, COPY, f"same {check} and label as {first_source}")
-    return Reject(
-        source, "duplicate image, other label", f"labelled {text!r} here and {first_text!r} in {first_source}"
-    )
+def _duplicate(source: str, text: str, kept_source: str, kept_text: str, check: str) -> Reject:
+    if text == kept_text:
+        return Reject(source, COPY, f"same {check} and label as {kept_source}")
+    return Reject(source, CONTRADICTION, f"labelled {text!r} here and {kept_text!r} in {kept_source}, which is kept")
 
 
 # -------------------------------------------------------------------------------------------------------------- merge
@@ -1289,6 +1312,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if info["rejects"]["total"]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in info["rejects"]["counts"].items())
         print(f"left out: {reasons} (see {Path(config.out) / REJECTS_NAME})")
+    if CONTRADICTION in info["rejects"]["counts"]:
+        print(
+            "note: some pictures have copies with other labels: kept is the label of most copies, of equally many the "
+            f"first; {REJECTS_NAME} has both, look which is right"
+        )
     return 0
 
 

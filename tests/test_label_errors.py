@@ -256,8 +256,11 @@ def test_the_same_picture_with_two_labels(untrained: list, reader: Path, tmp_pat
     reading = CaptchaPredictor(reader, threads=1).predict([picture])[0].text or "a"
     (data / f"{reading}_100.png").write_bytes(picture)
     (data / "dddd_101.png").write_bytes(picture)
-    rows = find_label_errors(settings(data, reader))["rows"]
+    report = find_label_errors(settings(data, reader))
+    rows = report["rows"]
     assert rows[0]["file"] == "dddd_101.png"
+    doubtful = [bool(row["reason"]) or row["label"] != row["reading"] for row in rows]
+    assert doubtful == [True] * report["suspicious"] + [False] * (len(rows) - report["suspicious"])
     assert repr(reading) in rows[0]["reason"] and f"{reading}_100.png" in rows[0]["reason"]
     other = next(row for row in rows if row["file"] == f"{reading}_100.png")
     assert "'dddd'" in other["reason"]

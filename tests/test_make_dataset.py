@@ -386,6 +386,29 @@ def test_every_reject_is_counted_and_named(tmp_path):
     assert info["alphabet"] == "abcd" and info["max_length"] == 3 and info["lengths"] == {"3": 2}
 
 
+def test_of_contradicting_labels_most_copies_decide(tmp_path, capsys):
+    twice, tied = encode(picture(1)), encode(picture(2))
+    rows_ = [
+        (twice, "wrong"),
+        (tied, "one"),
+        (twice, "right"),
+        (tied, "two"),
+        (encode(picture(3)), "x"),
+        (twice, "right"),
+    ]
+    source = shard(tmp_path / "a.parquet", rows_)
+    assert module.main([str(source), "--out", str(tmp_path / "out"), "--split", "100/0/0"]) == 0
+    assert "note: some pictures have copies with other labels" in capsys.readouterr().out
+    assert sorted(texts(tmp_path / "out")) == ["one", "right", "x"]
+    lines = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
+    found = {int(r["source"].split()[-1]): (r["reason"], r["detail"]) for r in lines}
+    assert found == {
+        0: ("duplicate image, other label", f"labelled 'wrong' here and 'right' in {source} row 2, which is kept"),
+        3: ("duplicate image, other label", f"labelled 'two' here and 'one' in {source} row 1, which is kept"),
+        5: ("duplicate image", f"same pixels and label as {source} row 2"),
+    }
+
+
 def test_unprintable_characters_are_refused_by_default(tmp_path):
     labels = ["ok", "é漢", "a b", "a\u200bb", "a\tb"]
     shard(tmp_path / "a.parquet", [(encode(picture(i)), label) for i, label in enumerate(labels)])
