@@ -58,7 +58,7 @@ CHUNK = 64  # pictures per task of a worker
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 GLYPH_SIZES = (16, 24, 32, 40, 56, 80, 112, 160, 224, 320)  # pixels, of the glyphs that letters are scaled from
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
-FORMAT = 10  # part of the settings in each shard: raise it when the same settings would draw other pictures
+FORMAT = 11  # part of the settings in each shard: raise it when the same settings would draw other pictures
 
 
 @dataclass(frozen=True)
@@ -986,7 +986,9 @@ def _finish(canvas: np.ndarray, rng: random.Random, style: Style) -> np.ndarray:
         kind = rng.choice((cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST))
         canvas = cv2.resize(coarse, (shape[1], shape[0]), interpolation=kind).reshape(shape)
     if style.levels and shape[2] != 4:
-        canvas = cv2.LUT(canvas, _level_table(style.levels)).reshape(shape)
+        coarse = cv2.LUT(canvas, _level_table(style.levels)).reshape(shape)
+        if coarse.min() < coarse.max():  # else letters as pale as a relief's are gone, for all their label says
+            canvas = coarse
     if style.enlarge[1] > 1:
         times = rng.randint(*style.enlarge)
         canvas = canvas.repeat(times, axis=0).repeat(times, axis=1)

@@ -460,8 +460,8 @@ def find_label_errors(config: EvaluateConfig) -> dict[str, Any]:
         shown,
         (Path(config.plots) if config.plots else kept) / "label_errors.png",
         f"The {len(shown):,} most suspicious of {len(rows):,} labels",
-        f"Labels that differ from the reading of a model trained without them: {differing:,}. The number beside a label is "
-        "its score: by how much less likely it is than the reading, in logarithms per character.",
+        f"Labels that differ from the reading of a model trained without them: {differing:,}. The number beside each "
+        "is its score: by how much less likely it is than the reading, in logarithms per character.",
     )
     return {
         "data": config.data,

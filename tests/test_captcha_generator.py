@@ -209,6 +209,16 @@ def test_the_text_shows_and_stays_inside(style: str) -> None:
     assert covered[0] < covered[1] < covered[2]
 
 
+def test_letters_too_pale_for_few_levels_stay() -> None:
+    """The edges of mid-grey letters on white are paler than the middle of two levels: rounded, they would be gone."""
+    style = Style(
+        mode="L", background=("plain",), background_level=(255, 255), text_level=(170, 180), relief="charcoal", levels=2
+    )
+    for index in range(10):
+        pixels = np.asarray(generate_captcha("BJCT", style, index=index)[0])
+        assert pixels.min() < pixels.max(), index
+
+
 def test_thin_is_transparent_and_grows_with_the_text() -> None:
     short, _ = generate_captcha("abc", "thin", index=1)
     long, _ = generate_captcha("abcabcabc", "thin", index=1)
