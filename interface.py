@@ -138,7 +138,7 @@ def _read(
 ) -> tuple[CaptchaPredictor, Prediction, Image.Image, float]:
     if image is None:
         raise UserError("there is no picture yet: upload one, paste one, or choose an example")
-    picture = check_picture(_bytes(image))
+    picture = check_picture(_bytes(image), "the file")
     predictor = models.predictor(checkpoint)
     started = time.perf_counter()
     prediction = predictor.read([predictor.view(picture, "the picture")])[0]
@@ -796,9 +796,9 @@ def _make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
             with gr.Row():
                 another = gr.Button("Another", elem_id="another", min_width=100)
                 attempt = gr.Button(f"Try {TRIALS}", variant="primary", elem_id="try", min_width=120)
+            truth = _html(gr, "", elem_id="made-reading", js_on_load=COPY)
             strength_status = _html(gr, "", elem_id="strength-status")
             strength = _html(gr, "", elem_id="strength")
-            truth = _html(gr, "", elem_id="made-reading", js_on_load=COPY)
             with gr.Row(equal_height=True):
                 knob = gr.Dropdown(
                     [(k.label, key) for key, k in KNOBS.items()],

@@ -1023,7 +1023,8 @@ def train_model(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] 
     check_feasible(model, datasets)
     n, measured = len(datasets["train"]), config.evaluate and len(datasets["test"]) == 0
     if n < LEAST_LABELS:
-        raise UserError(f"{folder} has {n} training pictures, too few to learn from: {LEAST_LABELS} are the least")
+        named = ", ".join(info["sources"])
+        raise UserError(f"{named}: {n} training pictures are too few to learn from, {LEAST_LABELS} are the least")
     if measured and n < config.folds:
         raise UserError(f"{n} labels cannot be measured in {config.folds} parts: lower --folds or add labels")
     accelerator.print(

@@ -510,7 +510,8 @@ def _show(path: Path, prediction: Prediction, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"file": printable(path), **prediction.as_dict()}, ensure_ascii=False), flush=True)
     else:
-        print(f"{printable(path)}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
+        name = printable(path).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")  # a line is a reading
+        print(f"{name}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
 
 
 def write_csv(

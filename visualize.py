@@ -7,6 +7,7 @@ several threads. Right and wrong, and the classes of confidence, are told apart 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -51,6 +52,9 @@ def confidence_class(confidence: float) -> str:
 
 # --------------------------------------------------------------------------------------------------------------------
 # Common ground
+
+# A file's name may hold characters that no font here has: a box in the picture says it, in no need of a warning each.
+warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
 
 
 @cache
@@ -811,14 +815,14 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path
     Raises:
         UserError: `path` cannot be written.
     """
-    figure = _figure(8, 8.2)
-    panels = [
-        figure.add_axes((0.1, bottom, 0.86, height)) for bottom, height in ((0.66, 0.27), (0.3, 0.27), (0.07, 0.14))
-    ]
-    epochs = [row["epoch"] for row in history]
     checked = [row for row in history if row.get("validation")]
+    tall = 8.2 if checked else 5.2  # inches; without validation there is no panel for it
+    figure = _figure(8, tall)
+    places = ((5.4, 2.2), (2.45, 2.2), (0.57, 1.15)) if checked else ((2.4, 2.2), (0.57, 1.15))
+    panels = [figure.add_axes((0.1, bottom / tall, 0.86, height / tall)) for bottom, height in places]
+    epochs = [row["epoch"] for row in history]
     style: dict[str, Any] = {"linewidth": 1.8, "marker": "o", "markersize": 3.5 if len(history) <= 40 else 0}
-    loss, score, rate = panels
+    loss, rate = panels[0], panels[-1]
     if not history:
         for panel in panels:
             _empty(panel, "no epoch has ended yet")
@@ -839,6 +843,7 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path
     low, high = loss.get_ylim()  # room at the top for the phases' names
     loss.set_ylim(low, high * 1.12 if loss.get_yscale() == "linear" else high * (high / low) ** 0.12)
     if checked:
+        score = panels[1]
         accuracies = [row["validation"]["sequence_accuracy"] for row in checked]
         rates = [min(row["validation"]["cer"], 1.0) for row in checked]
         score.plot(checked_epochs, accuracies, color=RIGHT, label="sequence accuracy", **style)
@@ -849,8 +854,6 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path
         _style(score, f"Validation{f', n = {n:,}' if n else ''}: best ★ {accuracies[best]:.1%}")
         score.set_ylim(-0.03, 1.05)
         score.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    else:
-        _empty(score, "there is no validation split")
     rate.plot(epochs, [row["learning_rate"] for row in history], color=MUTED, **style)
     _style(rate, "Learning rate at the end of the epoch", x="epoch")
     rate.set_ylim(bottom=0)
@@ -859,7 +862,7 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path
         panel.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
         _mark_phases(panel, history, named=panel is loss)
-        if len(panel.get_lines()) > 1 and panel.axison:
+        if len(panel.get_lines()) > 1:
             legend = panel.legend(
                 fontsize=8.5, frameon=False, labelcolor=INK, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2
             )
@@ -876,14 +879,17 @@ def _mark_phases(axes: Axes, history: Sequence[Mapping[str, Any]], named: bool) 
             phases[-1] = (name, phases[-1][1], row["epoch"])
         else:
             phases.append((name, row["epoch"], row["epoch"]))
-    if len(phases) < 2 or not axes.axison:
+    if len(phases) < 2:
         return
+    low, high = axes.get_xlim()
+    room = 0.04 * (high - low)  # half a name
     for i, (name, first, last) in enumerate(phases):
         if i % 2 == 0:
             axes.axvspan(first - 0.5, last + 0.5, color=FAINT, alpha=0.45, linewidth=0, zorder=0)
         if named:
             where = axes.get_xaxis_transform()
-            _write(axes, (first + last) / 2, 0.94, name, 8, color=MUTED, ha="center", transform=where)
+            middle = min(max((first + last) / 2, low + room), high - room)
+            _write(axes, middle, 0.94, name, 8, color=MUTED, ha="center", transform=where)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -264,15 +264,19 @@ def test_shards_are_told_from_nothing(shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
-def test_names_that_are_no_unicode_are_spelt_out(exported: Path, tmp_path: Path) -> None:
-    bars().save(tmp_path / "bars.png")
-    (tmp_path / "bars.png").rename(tmp_path / os.fsdecode(b"b\xe9.png"))
+def test_names_that_no_line_or_font_can_hold(exported: Path, tmp_path: Path) -> None:
+    for name in (os.fsdecode(b"b\xe9.png"), "two\nlines.png", "\ua9c4.png"):  # no UTF-8, a line break, Javanese
+        bars().save(tmp_path / "bars.png")
+        (tmp_path / "bars.png").rename(tmp_path / name)
     (tmp_path / "._bars.png").write_bytes(b"no picture")  # such as macOS leaves
     flags = ["--checkpoint", exported, "--threads", "1", "--csv", tmp_path / "out.csv", "--grid", tmp_path / "a.pdf"]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     command = [sys.executable, predict.__file__, *flags, tmp_path]
     done = subprocess.run(command, capture_output=True, env=environment, text=True)
     assert done.returncode == 0, done.stderr
+    assert "Glyph" not in done.stderr
+    assert [line.count("\t") for line in done.stdout.splitlines()[:3]] == [2, 2, 2]
+    assert "two\\nlines.png\t" in done.stdout
     assert "b\\udce9.png\t" in done.stdout and "b\\udce9.png," in (tmp_path / "out.csv").read_text()
 
 

@@ -388,6 +388,7 @@ def test_curves_for_any_history(tmp_path: Path):
     }
     pictures = {name: opened(plot_history(rows, tmp_path / f"{name}.png")) for name, rows in histories.items()}
     assert len({p.tobytes() for p in pictures.values()}) == len(histories)
+    assert pictures["unvalidated"].height < pictures["two"].height  # no empty panel
     for picture in pictures.values():
         left, top, right, bottom = drawn(picture)
         assert left > 2 and top > 2 and right < picture.width - 2 and bottom < picture.height - 2
