@@ -114,7 +114,7 @@ def test_detect_captcha_gives_what_the_predictor_reads(models: Models, exported:
             json.dumps(answer)
     with pytest.raises(UserError, match="no picture"):
         detect_captcha(None, None, models)
-    with pytest.raises(UserError, match="the picture") as error:
+    with pytest.raises(UserError, match="the file") as error:
         detect_captcha(b"not a picture", None, models)
     assert "/" not in str(error.value)
 
@@ -386,11 +386,11 @@ def test_a_bad_picture_gives_a_message(open_tab, pictures: list[Path], read, tmp
     toast = tab.page.locator(".toast-body")
     toast.first.wait_for()
     message = toast.first.inner_text()
-    assert "The picture is not a picture that can be read" in message and "Traceback" not in message
+    assert "The file is not a picture that can be read" in message and "Traceback" not in message
     assert "/tmp" not in message and "bad.png" not in message
     card = tab.page.locator("#reading .empty")
     card.wait_for()
-    assert "The picture is not a picture that can be read" in card.inner_text()
+    assert "The file is not a picture that can be read" in card.inner_text()
     tab.page.locator("#read").click()  # the button says so too
     toast.nth(1).wait_for()
     assert tab.page.get_by_text("Traceback").count() == 0
@@ -400,8 +400,8 @@ def test_a_bad_picture_gives_a_message(open_tab, pictures: list[Path], read, tmp
     after.clear()
     after.upload(bad)
     after.page.locator(".toast-body").first.wait_for()
-    assert "The picture is not a picture that can be read" in after.page.locator(".toast-body").first.inner_text()
-    after.page.locator("#reading .empty", has_text="The picture is not a picture").wait_for()
+    assert "The file is not a picture that can be read" in after.page.locator(".toast-body").first.inner_text()
+    after.page.locator("#reading .empty", has_text="The file is not a picture").wait_for()
     fresh = open_tab(viewport=LAPTOP)
     fresh.page.locator("#read").click()
     fresh.page.locator(".toast-body").first.wait_for()
