@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -317,3 +318,21 @@ def test_a_real_process_answers_help() -> None:
     result = subprocess.run([sys.executable, str(ROOT / "predict.py"), "--help"], capture_output=True, text=True)
     assert result.returncode == 0
     assert "--checkpoint" in result.stdout
+
+
+@pytest.mark.parametrize(("weights", "section"), [("reader", "unseen"), ("efficientnet", "efficientnet")])
+def test_what_the_weights_say_of_themselves_stands_in_the_table(weights: str, section: str) -> None:
+    """The Model tab shows these figures: two truths of one measurement would be one too many."""
+    from safetensors import safe_open
+
+    with safe_open(ROOT / "saved_models" / f"{weights}.safetensors", "np") as file:
+        metrics = json.loads(file.metadata()["metrics"])
+    text = (ROOT / "benchmarks/accuracy.md").read_text(encoding="utf-8")
+    table = re.search(f"<!-- {section} -->(.*?)<!-- /{section} -->", text, re.DOTALL)
+    assert table
+    rows = [line.split(" | ")[1:5] for line in table[1].splitlines() if "%" in line and line.startswith("| ")]
+    said = [
+        [f"{m['n']:,}", *(f"{m[key]:.2%}" for key in ("sequence_accuracy", "sequence_accuracy_ignore_case", "cer"))]
+        for m in metrics.values()
+    ]
+    assert [[cell.rstrip(" |") for cell in row] for row in rows] == said
