@@ -787,15 +787,13 @@ def _kept_rows(keys: np.ndarray, marks: np.ndarray) -> np.ndarray:
     labels, both of type KEY.
     """
     first, same = _first_rows(keys), _first_rows(marks)
-    disputed = np.unique(first[same != same[first]])
-    if not len(disputed):
+    if np.array_equal(same, same[first]):  # no label contradicts another
         return first
-    votes = np.bincount(same, minlength=len(same))
-    candidates = np.flatnonzero((same == np.arange(len(same))) & np.isin(first, disputed))
-    candidates = candidates[np.lexsort((candidates, -votes[candidates], first[candidates]))]
-    pictures, best = np.unique(first[candidates], return_index=True)
-    kept = np.arange(len(keys))
-    kept[pictures] = candidates[best]
+    votes = np.bincount(same)[same]
+    order = np.lexsort((-votes, first))  # by picture, then votes; equal ones stay in the order of the rows
+    pictures, starts = np.unique(first[order], return_index=True)
+    kept = np.empty_like(first)
+    kept[pictures] = order[starts]
     return kept[first]
 
 
@@ -934,8 +932,9 @@ def make_dataset(config: DatasetConfig) -> dict[str, Any]:
         raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
     out = Path(config.out).absolute()
     in_place = out.resolve() in [Path(source).resolve() for source in config.sources] and is_dataset(out)
+    loses = UserError(f"{out} is a source and would lose pictures: choose another --out")
     if in_place and config.limit is not None:  # before hours of reading
-        raise UserError(f"{out} is a source and would lose pictures beyond --limit: choose another --out")
+        raise loses
     if not in_place and not config.overwrite:
         _refuse_other_sources(out, config.sources)
     try:
@@ -943,7 +942,7 @@ def make_dataset(config: DatasetConfig) -> dict[str, Any]:
             info = _build(config, building, out.resolve())
             lost = info["unused"] + sum(n for why, n in info["rejects"]["counts"].items() if why != COPY)
             if in_place and lost:
-                raise UserError(f"{out} is a source and would lose pictures: choose another --out")
+                raise loses
             return info
     except OSError as error:
         where = error.filename or out

@@ -799,7 +799,7 @@ def test_a_dataset_made_anew_in_its_place_loses_nothing(tmp_path, less):
     out = tmp_path / "out"
     build(out, shard(tmp_path / "a.parquet", rows(20)))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(UserError, match=r"out is a source and would lose pictures.*: choose another --out"):
+    with pytest.raises(UserError, match="out is a source and would lose pictures: choose another --out"):
         build(out, out, overwrite=True, **less)
     with pytest.raises(UserError, match=r"out holds a dataset made of .*a\.parquet"):
         build(out, out / "train-00000-of-00001.parquet")
