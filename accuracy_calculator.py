@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codec import NOTHING
-from common import ROOT, UserError, parse_config, run, write_text
-from config import DatasetConfig, EvaluateConfig
+from captcha_reader.cli import parse_config, run
+from captcha_reader.config import DatasetConfig, EvaluateConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT, write_text
+from captcha_reader.text import NOTHING
 from predict import CaptchaPredictor, ImageLike, Prediction, check_positive, read_together
 
 if TYPE_CHECKING:

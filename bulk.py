@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common import UserError, clear_leftovers, write_atomically
-from config import PredictConfig
+from captcha_reader.config import PredictConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import clear_leftovers, write_atomically
 from predict import CaptchaPredictor, View, check_positive, find_checkpoint
 
 METADATA_KEY = b"captcha_readings"
@@ -92,7 +93,7 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
     )
     names = [str(shard.absolute()) for shard in shards]  # not resolved: a link may have another name
     if config.engine == "ray":
-        from engine import run_on_ray
+        from captcha_reader.cluster import run_on_ray
 
         results: Iterator[dict[str, Any]] = run_on_ray(work, names)
     else:

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from captcha_reader.errors import UserError
 from captcha_styles import Effect, Style
-from common import UserError
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity: hashing a thousand paths would take longer than drawing

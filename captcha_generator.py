@@ -44,10 +44,12 @@ import numpy as np
 from PIL import Image
 
 from captcha_fonts import SEGMENTS, Fonts, Glyph, find_fonts, load_glyph, segment_glyph, style_glyph
+from captcha_reader.cli import parse_config, run
+from captcha_reader.config import ALPHANUMERIC, GeneratorConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import available_cores, clear_leftovers, write_atomically, write_text
+from captcha_reader.text import Alphabet
 from captcha_styles import MIXED, STYLES, Cells, Dither, Range, Relief, Style, get_style, style_names
-from codec import Alphabet
-from common import UserError, available_cores, clear_leftovers, parse_config, run, write_atomically, write_text
-from config import ALPHANUMERIC, GeneratorConfig
 
 Point = tuple[float, float]
 
@@ -1415,7 +1417,7 @@ def _write_shards(
     with tqdm(total=size, unit=" captchas", desc="drawing", disable=not size) as bar:
         if config.engine == "ray" and todo:
             from captcha_generator import draw_shard  # by the module's name, for this may be `__main__`
-            from engine import run_on_ray
+            from captcha_reader.cluster import run_on_ray
 
             # Workers run in folders of their own.
             places = {"out": str(Path(config.out).resolve())}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from common import UserError
+from captcha_reader.errors import UserError
 
 Range = tuple[float, float]
 Relief = Literal["", "emboss", "charcoal"]

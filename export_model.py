@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from accuracy_calculator import load_labelled
-from common import ROOT, UserError, parse_config, run, write_atomically
-from config import WIDTH_STEP, ExportConfig
+from captcha_reader.cli import parse_config, run
+from captcha_reader.config import WIDTH_STEP, ExportConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT, write_atomically
 from model import CaptchaModel, load_model, read_metadata
 from predict import CaptchaPredictor, ImageLike, find_checkpoint, find_images
 

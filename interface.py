@@ -33,11 +33,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-import views
-from common import ROOT, SAVED_MODELS, UserError, parse_config, run
-from config import ALPHANUMERIC, InterfaceConfig
-from serving import Limits, Models, PictureZip, build_api, check_picture, is_zip
-from teaching import LEAST_PICTURES, Feedback, Teacher, labelled_pictures
+from captcha_reader.cli import parse_config, run
+from captcha_reader.config import ALPHANUMERIC, InterfaceConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT, SAVED_MODELS
+from captcha_reader.web import html as views
+from captcha_reader.web.api import Limits, Models, PictureZip, build_api, check_picture, is_zip
+from captcha_reader.web.jobs import LEAST_PICTURES, Feedback, Teacher, labelled_pictures
 
 if TYPE_CHECKING:
     import gradio

@@ -34,10 +34,11 @@ import yaml
 from tqdm import tqdm
 
 from accuracy_calculator import text_metrics
-from codec import NOTHING, infeasible_labels
-from common import DEFAULT_CHECKPOINT, ROOT, UserError, printable, write_text
-from config import DatasetConfig, EvaluateConfig, TrainConfig
-from image_io import open_image
+from captcha_reader.config import DatasetConfig, EvaluateConfig, TrainConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import DEFAULT_CHECKPOINT, ROOT, printable, write_text
+from captcha_reader.images import open_image
+from captcha_reader.text import NOTHING, infeasible_labels
 from main import Interrupted, default_epochs, train_model
 from make_dataset import (
     GENERATED,

@@ -49,22 +49,14 @@ from tqdm import tqdm
 from accuracy_calculator import count_edits, detailed_metrics, evaluate, print_report, text_metrics
 from captcha_fonts import drawable
 from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
+from captcha_reader.cli import parse_config, run
+from captcha_reader.config import ALPHANUMERIC, CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import DEFAULT_CHECKPOINT, ROOT, SAVED_MODELS, available_cores, write_atomically, write_text
+from captcha_reader.text import NOTHING, Alphabet, Codec, CTCCodec, infeasible_labels
+from captcha_reader.transforms import CUT, size_at
 from captcha_styles import DIGITS, LOWER, UPPER
-from codec import NOTHING, Alphabet, Codec, CTCCodec, infeasible_labels
-from common import (
-    DEFAULT_CHECKPOINT,
-    ROOT,
-    SAVED_MODELS,
-    UserError,
-    available_cores,
-    parse_config,
-    run,
-    write_atomically,
-    write_text,
-)
-from config import ALPHANUMERIC, CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
 from data_loader import (
-    CUT,
     PARTS,
     CaptchaDataset,
     EpochBatches,
@@ -74,7 +66,6 @@ from data_loader import (
     TwoHeights,
     build_loader,
     load_data,
-    size_at,
 )
 from make_dataset import FEEDBACK, GENERATED, found_in, is_dataset, load_info, make_dataset
 from model import (

@@ -65,10 +65,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from codec import Alphabet
-from common import COPIES, ROOT, UserError, available_cores, lock_file, parse_config, run, write_atomically
-from config import DatasetConfig
-from image_io import IMAGE_SUFFIXES, LABEL_FILES, check_header, open_image
+from captcha_reader.cli import parse_config, run
+from captcha_reader.config import DatasetConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import COPIES, ROOT, available_cores, lock_file, write_atomically
+from captcha_reader.images import IMAGE_SUFFIXES, LABEL_FILES, check_header, open_image
+from captcha_reader.text import Alphabet
 
 SPLITS = ("train", "validation", "test")
 INFO_NAME = "dataset.json"

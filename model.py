@@ -24,9 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec import Alphabet, build_codec
-from common import UserError, write_atomically
-from config import CTC_HEADS, WIDTH_STEP, HeadName, ModelConfig, ResizeName
+from captcha_reader.config import CTC_HEADS, WIDTH_STEP, HeadName, ModelConfig, ResizeName
+from captcha_reader.errors import UserError
+from captcha_reader.files import write_atomically
+from captcha_reader.text import Alphabet, build_codec
 
 CHECKPOINT_FORMAT = "captcha-reader/1"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

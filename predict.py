@@ -26,23 +26,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from codec import Alphabet, Codec, build_codec
-from common import (
-    DEFAULT_CHECKPOINT,
-    UserError,
-    available_cores,
-    parse_config,
-    printable,
-    quicker,
-    run,
-    write_atomically,
-    write_text,
-)
-from config import ModelConfig, PredictConfig
-from data_loader import CUT, CaptchaTransform, View, build_transform
-from image_io import IMAGE_SUFFIXES, open_image
-from looks import LOOKS, look_again
-from same_kind import Kind, learn_kind
+from captcha_reader.cli import parse_config, run
+from captcha_reader.config import ModelConfig, PredictConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import DEFAULT_CHECKPOINT, available_cores, printable, quicker, write_atomically, write_text
+from captcha_reader.images import IMAGE_SUFFIXES, open_image
+from captcha_reader.reading.collection import Kind, learn_kind
+from captcha_reader.reading.tta import LOOKS, look_again
+from captcha_reader.text import Alphabet, Codec, build_codec
+from captcha_reader.transforms import CUT, CaptchaTransform, View, build_transform
 
 UNSURE = 0.7  # a reading of less confidence is looked at again
 AHEAD = 0.6  # it is enough where the looks that read one text are surer, added up, than those of any other by so much

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from captcha_generator import CaptchaSettings, parse_length, render_captcha
+from captcha_reader.errors import UserError
+from captcha_reader.text import Alphabet
 from captcha_styles import STYLES, Style, get_style
-from codec import Alphabet
-from common import UserError
 
 if TYPE_CHECKING:
     from predict import CaptchaPredictor

@@ -26,9 +26,10 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from PIL import Image
 
-from codec import BLANK_ID, NOTHING
-from common import SAVED_MODELS, UserError, printable, write_atomically
-from image_io import open_image
+from captcha_reader.errors import UserError
+from captcha_reader.files import SAVED_MODELS, printable, write_atomically
+from captcha_reader.images import open_image
+from captcha_reader.text import BLANK_ID, NOTHING
 from predict import CaptchaPredictor, ImageLike, Prediction
 
 HIGH_CONFIDENCE, MEDIUM_CONFIDENCE = 0.9, 0.6

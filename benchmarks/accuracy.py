@@ -36,7 +36,7 @@ from tables import (
     write_section,
 )
 
-from config import ModelConfig
+from captcha_reader.config import ModelConfig
 
 SHOWN = 12  # suspicious labels
 

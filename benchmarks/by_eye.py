@@ -21,8 +21,9 @@ from PIL import Image, ImageDraw, ImageOps
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the scripts live one folder up
 
 from accuracy_calculator import alike_metrics, wilson_interval
-from common import UserError, run
-from image_io import open_image
+from captcha_reader.cli import run
+from captcha_reader.errors import UserError
+from captcha_reader.images import open_image
 from predict import CaptchaPredictor
 
 COLUMNS, CELL = 3, (480, 125)  # of the sheet; width and height in pixels

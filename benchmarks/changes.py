@@ -103,7 +103,7 @@ CHANGES: dict[str, Change] = {
 def changed() -> None:
     """The shipped reader on pictures that are framed, inverted, slanting, and so on, beside what they were."""
     from accuracy_calculator import load_labelled
-    from image_io import open_image
+    from captcha_reader.images import open_image
     from predict import CaptchaPredictor
 
     lepture(WORK / "lepture-1000.parquet", 1000)

@@ -30,8 +30,8 @@ from tables import table
 from torch import nn
 from tqdm import tqdm
 
-from common import ROOT, available_cores
-from data_loader import build_transform
+from captcha_reader.files import ROOT, available_cores
+from captcha_reader.transforms import build_transform
 from model import load_model
 
 GROUPS = ("0Oo", "Vv", "Xx", "Zz")

@@ -29,7 +29,9 @@ from pathlib import Path
 
 from tables import ROOT, machine, resident, table  # also finds the modules one folder up
 
-from common import DEFAULT_CHECKPOINT, UserError, available_cores, run
+from captcha_reader.cli import run
+from captcha_reader.errors import UserError
+from captcha_reader.files import DEFAULT_CHECKPOINT, available_cores
 
 BASELINE = """
 import sys, threading

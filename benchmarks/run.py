@@ -20,7 +20,7 @@ import kinds
 import speed
 from tables import ROOT, WORK, check_places
 
-from common import run
+from captcha_reader.cli import run
 
 SECTIONS: dict[str, Callable[[], None]] = {
     function.__name__: function

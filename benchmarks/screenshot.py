@@ -22,7 +22,9 @@ sys.path.insert(0, str(ROOT))
 
 from load import server  # noqa: E402
 
-from common import UserError, run, write_atomically  # noqa: E402
+from captcha_reader.cli import run  # noqa: E402
+from captcha_reader.errors import UserError  # noqa: E402
+from captcha_reader.files import write_atomically  # noqa: E402
 
 # Chromium's own traffic (updates, sync) is switched off.
 BROWSER_FLAGS = [

@@ -27,8 +27,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from captcha_fonts import load_glyph
-from codec import Alphabet
-from config import ALPHANUMERIC
+from captcha_reader.config import ALPHANUMERIC
+from captcha_reader.text import Alphabet
 from predict import CaptchaPredictor
 
 WORDS = ("A8bK3", "dRe5G", "h7MNQ", "2TfU4", "a6EYH", "BJt9L")

@@ -18,7 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the scripts live one folder up
 
-from common import UserError, run
+from captcha_reader.cli import run
+from captcha_reader.errors import UserError
 from model import blend, load_model, read_metadata, save_checkpoint
 
 KEPT = ("n", "sequence_accuracy", "sequence_accuracy_ignore_case", "character_accuracy", "cer", "wilson_95")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the scripts live one folder up
 
-from common import available_cores, write_text  # noqa: E402
+from captcha_reader.files import available_cores, write_text  # noqa: E402
 
 WORK = Path("data/generated/benchmarks")
 REAL = os.environ.get("CAPTCHA_DATA", "../shared/data")

@@ -57,7 +57,7 @@ def captchas() -> list[tuple[bytes, str]]:
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one raw parquet shard of 90 captchas."""
     from captcha_generator import generate_captcha_data
-    from config import GeneratorConfig
+    from captcha_reader.config import GeneratorConfig
 
     folder = tmp_path_factory.mktemp("shards")
     generate_captcha_data(
@@ -69,7 +69,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shard as a dataset: 60 pictures for training, 15 for validation, 15 for the test."""
-    from config import DatasetConfig
+    from captcha_reader.config import DatasetConfig
     from make_dataset import make_dataset
 
     folder = tmp_path_factory.mktemp("data") / "dataset"
@@ -80,7 +80,7 @@ def dataset(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny() -> Callable:
     """Make the `ModelConfig` of a tiny model, for changes to it by keyword."""
-    from config import ModelConfig
+    from captcha_reader.config import ModelConfig
 
     def make(name: str = "crnn", **changes: object) -> ModelConfig:
         from model import MODELS
@@ -106,7 +106,7 @@ def reader(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory: 
     """A checkpoint that reads something else in almost every picture, at no cost of training."""
     import torch
 
-    from image_io import open_image
+    from captcha_reader.images import open_image
     from model import build_model, save_checkpoint
 
     torch.manual_seed(5)
@@ -133,7 +133,7 @@ def natural(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory:
     """A checkpoint, with random weights, whose input is as wide as the contents of the picture."""
     import torch
 
-    from image_io import open_image
+    from captcha_reader.images import open_image
     from model import build_model, save_checkpoint
 
     torch.manual_seed(6)
@@ -173,7 +173,7 @@ def settle() -> Callable:
 
 
 def _pixels(model, image) -> np.ndarray:
-    from data_loader import build_transform
+    from captcha_reader.transforms import build_transform
 
     return build_transform(model.config)(image)
 
@@ -256,13 +256,13 @@ def launch(tmp_path: Path) -> Callable[..., Job]:
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a script's command line in this process: `call(predict, "a.png")` gives (exit code, stdout, stderr)."""
-    import common
+    from captcha_reader import cli
 
     def run(module: object, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            common.run(module.main)
+            cli.run(module.main)
         output = capsys.readouterr()
         return int(end.value.code or 0), output.out, output.err
 

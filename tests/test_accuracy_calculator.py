@@ -26,8 +26,8 @@ from accuracy_calculator import (
     text_metrics,
     wilson_interval,
 )
-from common import UserError
-from config import TrainConfig
+from captcha_reader.config import TrainConfig
+from captcha_reader.errors import UserError
 from data_loader import load_split
 from make_dataset import load_info
 from model import load_model, save_checkpoint
@@ -383,7 +383,7 @@ def test_mistakes_are_one_sentence(
 
 
 def test_a_split_without_pictures_is_named(call: Callable, reader: Path, shards: Path, tmp_path: Path) -> None:
-    from config import DatasetConfig
+    from captcha_reader.config import DatasetConfig
     from make_dataset import make_dataset
 
     make_dataset(DatasetConfig(sources=[str(shards)], out=str(tmp_path / "d"), split="70/30", workers=1))

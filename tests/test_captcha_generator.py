@@ -24,9 +24,9 @@ from PIL import Image
 import captcha_fonts
 import captcha_generator as generator
 from captcha_generator import CaptchaSettings, generate_captcha, render_captcha
+from captcha_reader.errors import UserError
+from captcha_reader.text import Alphabet
 from captcha_styles import MIXED, STYLES, Style
-from codec import Alphabet
-from common import UserError
 from make_dataset import iter_source
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -404,7 +404,7 @@ def test_a_missing_shard_is_drawn_again(small_set: Path, tmp_path: Path) -> None
     ],
 )
 def test_other_settings_are_refused(small_set: Path, change: tuple, named: str) -> None:
-    from config import GeneratorConfig
+    from captcha_reader.config import GeneratorConfig
 
     values = {
         "count": 300, "style": "classic,mixed", "alphabet": "0-9a-f", "length": "3-5", "seed": 5, "shard_size": 120,
@@ -423,7 +423,7 @@ def test_foreign_and_broken_parquet_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_changed_style_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from config import GeneratorConfig
+    from captcha_reader.config import GeneratorConfig
 
     config = GeneratorConfig(out=str(tmp_path), count=3, style="clean", workers=1)
     generator.generate_captcha_data(config)

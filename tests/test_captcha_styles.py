@@ -14,11 +14,11 @@ import captcha_fonts
 import captcha_generator as generator
 from captcha_fonts import find_fonts, segment_glyph
 from captcha_generator import CaptchaSettings, draw_captcha, render_captcha
+from captcha_reader.config import ALPHANUMERIC
+from captcha_reader.errors import UserError
+from captcha_reader.images import open_image
+from captcha_reader.text import Alphabet
 from captcha_styles import HELD_OUT_SCHEMES, SCHEMES, Style, _draw_scheme, get_style, random_scheme
-from codec import Alphabet
-from common import UserError
-from config import ALPHANUMERIC
-from image_io import open_image
 
 CHARACTERS = Alphabet.parse(ALPHANUMERIC).characters
 PLAIN = Style(text_tint=0, rotation=0, shear=0, bounce=0, font_per_letter=False, colour_per_letter=False)

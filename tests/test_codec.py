@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from codec import (
+from captcha_reader.errors import UserError
+from captcha_reader.text import (
     Alphabet,
     CTCCodec,
     SlotCodec,
@@ -19,7 +20,6 @@ from codec import (
     greedy_decode,
     infeasible_labels,
 )
-from common import UserError
 
 ABC = Alphabet("abc")
 

@@ -20,28 +20,31 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from codec import Alphabet, CTCCodec
-from common import COPIES, UserError
-from config import DatasetConfig, ModelConfig
-from data_loader import (
+from captcha_reader.config import DatasetConfig, ModelConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import COPIES
+from captcha_reader.text import Alphabet, CTCCodec
+from captcha_reader.transforms import (
     RESIZERS,
-    CaptchaDataset,
-    EpochBatches,
-    MixedDataset,
-    SplicedDataset,
     SquarePadAndResize,
-    TwoHeights,
     border_colour,
-    build_loader,
     build_transform,
     content_box,
     crop_and_stretch,
-    load_data,
-    load_split,
     normalise,
     pad_and_resize,
     smooth_blocks,
     stretch,
+)
+from data_loader import (
+    CaptchaDataset,
+    EpochBatches,
+    MixedDataset,
+    SplicedDataset,
+    TwoHeights,
+    build_loader,
+    load_data,
+    load_split,
 )
 from make_dataset import iter_source, make_dataset
 from predict import CaptchaPredictor, preprocess_image

@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 import export_model
-from common import ROOT, UserError
-from config import DatasetConfig
-from data_loader import build_transform
+from captcha_reader.config import DatasetConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT
+from captcha_reader.images import open_image
+from captcha_reader.transforms import build_transform
 from export_model import check_parity, export_onnx
-from image_io import open_image
 from make_dataset import make_dataset
 from model import build_model, load_model, read_metadata, save_checkpoint
 from predict import CaptchaPredictor

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-import image_io
-from common import UserError
-from image_io import IMAGE_SUFFIXES, MAX_PIXELS, check_header, open_image
+from captcha_reader.errors import UserError
+from captcha_reader.images import IMAGE_SUFFIXES, MAX_PIXELS, check_header, open_image
 
-ROOT = Path(image_io.__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -225,7 +224,7 @@ def test_memory_is_bounded_for_a_bomb(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png_header(13000, 13000))  # 507 MB, were it decoded
     code = (
         "import re, sys, warnings; warnings.simplefilter('ignore')\n"
-        "from image_io import open_image\nfrom common import UserError\n"
+        "from captcha_reader.images import open_image\nfrom captcha_reader.errors import UserError\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
         "before = peak()\n"
         "try: open_image(sys.argv[1])\nexcept UserError: pass\nelse: raise SystemExit('not refused')\n"

@@ -26,10 +26,11 @@ from conftest import zipped
 from PIL import Image
 
 import interface
-from common import ROOT, UserError
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT
+from captcha_reader.web.api import Models, PictureZip, Refused
 from interface import Batch, Workshop, build_demo, detect_captcha, read_batch
 from predict import CaptchaPredictor, read_together
-from serving import Models, PictureZip, Refused
 
 PROCESSOR_TIME = Path("/proc/self/stat").exists()  # of a process, whatever else the machine does
 CHROMIUM = Path("/usr/bin/chromium")

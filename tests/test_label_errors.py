@@ -28,9 +28,10 @@ import accuracy_calculator
 import label_errors
 import visualize
 from accuracy_calculator import wilson_interval
-from codec import Alphabet, CTCCodec, SlotCodec
-from config import EvaluateConfig, TrainConfig
-from data_loader import build_transform, load_split
+from captcha_reader.config import EvaluateConfig, TrainConfig
+from captcha_reader.text import Alphabet, CTCCodec, SlotCodec
+from captcha_reader.transforms import build_transform
+from data_loader import load_split
 from label_errors import Row, assign_folds, collect_rows, cross_validate, find_label_errors, score_labels
 from main import Interrupted
 from model import build_model, save_checkpoint

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config import ModelConfig
-from data_loader import View, build_transform
-from looks import LOOKS, Look, look_again
+from captcha_reader.config import ModelConfig
+from captcha_reader.reading.tta import LOOKS, Look, look_again
+from captcha_reader.transforms import View, build_transform
 
 CONFIG = ModelConfig(
     name="mixer",

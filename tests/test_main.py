@@ -29,10 +29,12 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file
 
 import main
-from codec import Alphabet, CTCCodec
-from common import UserError, parse_config
-from config import DatasetConfig, TrainConfig
-from data_loader import CaptchaDataset, MixedDataset, build_transform, load_data, load_split
+from captcha_reader.cli import parse_config
+from captcha_reader.config import DatasetConfig, TrainConfig
+from captcha_reader.errors import UserError
+from captcha_reader.text import Alphabet, CTCCodec
+from captcha_reader.transforms import build_transform
+from data_loader import CaptchaDataset, MixedDataset, load_data, load_split
 from make_dataset import is_dataset, load_info, make_dataset
 from model import blend, build_model, load_model, read_metadata, save_checkpoint
 from predict import CaptchaPredictor
@@ -245,9 +247,9 @@ def test_a_finished_run_resumed_changes_nothing(train: Callable, finished: Simpl
 def test_ctrl_c_before_there_is_anything_to_go_on_with(launch: Callable, dataset: Path, tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text(
-        "import time, main, common\n"
+        "import time, main\nfrom captcha_reader import cli\n"
         "main.prepare_data = lambda *a: (print('preparing', flush=True), time.sleep(60))\n"
-        "common.run(main.main)\n"
+        "cli.run(main.main)\n"
     )
     job = launch(slow, "--data", dataset, "--out", tmp_path / "run")
     assert job.until(lambda: "preparing" in job.stdout)
@@ -500,7 +502,7 @@ def test_a_loader_process_draws_captchas_after_opencv_used_its_threads(tmp_path:
     script.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "import cv2, numpy as np, main\n"
-        "from codec import Alphabet, CTCCodec\n"
+        "from captcha_reader.text import Alphabet, CTCCodec\n"
         "from config import ModelConfig, TrainConfig\n"
         "from data_loader import CaptchaDataset, build_loader, build_transform\n"
         "cv2.setNumThreads(4)\n"

@@ -22,8 +22,8 @@ import pytest
 from PIL import Image
 
 import make_dataset as module
-from common import UserError
-from config import DatasetConfig
+from captcha_reader.config import DatasetConfig
+from captcha_reader.errors import UserError
 from make_dataset import (
     SCHEMA,
     SPLITS,

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from codec import Alphabet
-from common import UserError
-from config import ModelConfig
+from captcha_reader.config import ModelConfig
+from captcha_reader.errors import UserError
+from captcha_reader.text import Alphabet
 from model import (
     MODEL_CLASSES,
     MODELS,

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 import predict
-from codec import ctc_log_likelihood
-from common import UserError
-from config import EvaluateConfig, PredictConfig
-from data_loader import build_transform
+from captcha_reader.config import EvaluateConfig, PredictConfig
+from captcha_reader.errors import UserError
+from captcha_reader.text import ctc_log_likelihood
+from captcha_reader.transforms import build_transform
 from model import load_model
 from predict import CaptchaPredictor, find_checkpoint, find_images, predict_captcha
 

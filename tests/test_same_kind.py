@@ -15,10 +15,10 @@ import pytest
 import accuracy_calculator
 import predict
 from accuracy_calculator import load_labelled
-from codec import Alphabet, CTCCodec, SlotCodec
-from common import DEFAULT_CHECKPOINT
+from captcha_reader.files import DEFAULT_CHECKPOINT
+from captcha_reader.reading.collection import Kind, learn_kind
+from captcha_reader.text import Alphabet, CTCCodec, SlotCodec
 from predict import CaptchaPredictor, Prediction, read_together
-from same_kind import Kind, learn_kind
 
 CAPTCHA_V2 = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "captcha_v2"
 
@@ -70,7 +70,7 @@ def test_a_rare_character_that_is_read_surely_stays() -> None:
 
 
 def test_one_round_is_what_the_formula_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("same_kind.ROUNDS", 1)
+    monkeypatch.setattr("captcha_reader.reading.collection.ROUNDS", 1)
     pictures = [{"aaa": 0.5, "aaaa": 0.25}, {"bbbb": 0.8}]
     # Even lengths before: a text's weight is its probability to the power of 0.7.
     three = 0.5**0.7 / (0.5**0.7 + 0.25**0.7)

@@ -28,12 +28,12 @@ import pytest
 from conftest import zipped
 from PIL import Image
 
-import serving
-from common import UserError
-from data_loader import View
-from image_io import open_image
+from captcha_reader.errors import UserError
+from captcha_reader.images import open_image
+from captcha_reader.transforms import View
+from captcha_reader.web import api as serving
+from captcha_reader.web.api import Batcher, Limits, Models, PictureZip, Refused, build_api, check_picture
 from predict import CaptchaPredictor
-from serving import Batcher, Limits, Models, PictureZip, Refused, build_api, check_picture
 
 LIMITS = Limits(request_bytes=1_000_000, pixels=1_000_000, pictures=20, queue=40, batch=8, seconds=2)
 

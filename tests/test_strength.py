@@ -8,8 +8,8 @@ import pytest
 
 from accuracy_calculator import wilson_interval
 from captcha_generator import render_captcha
+from captcha_reader.errors import UserError
 from captcha_styles import STYLES
-from common import UserError
 from predict import CaptchaPredictor
 from strength import (
     FONTS,

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from conftest import zipped
 
-import teaching
-from common import UserError
+from captcha_reader.errors import UserError
+from captcha_reader.web import jobs as teaching
+from captcha_reader.web.jobs import Feedback, Job, Teacher, labelled_pictures
 from make_dataset import iter_source
-from teaching import Feedback, Job, Teacher, labelled_pictures
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_two_pages_on_one_folder_lose_no_correction(tmp_path: Path, rows: list):
 ADD = """
 import sys
 from pathlib import Path
-from teaching import Feedback
+from captcha_reader.web.jobs import Feedback
 feedback, pictures = Feedback(sys.argv[1]), [path.read_bytes() for path in sorted(Path(sys.argv[2]).iterdir())]
 for i in range(8):
     for picture in pictures:
@@ -214,8 +214,8 @@ elif mode == 3:
 def fake(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Teacher:
     """A teacher whose training only pretends: epochs 1 sleeps, 2 says an error, 3 breaks."""
     root = tmp_path / "fake"
-    root.mkdir()
-    (root / "teaching.py").write_text(FAKE)
+    (root / "captcha_reader" / "web").mkdir(parents=True)
+    (root / "captcha_reader" / "web" / "jobs.py").write_text(FAKE)
     monkeypatch.setattr(teaching, "ROOT", root)
     return Teacher(models, tmp_path / "work")
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import views
-from codec import Alphabet, build_codec
+from captcha_reader.text import Alphabet, build_codec
+from captcha_reader.web import html as views
+from captcha_reader.web.jobs import Job
 from predict import Prediction
 from strength import Trial, success
-from teaching import Job
 
 NASTY = "<img src=x onerror=alert(1)>\"'`${1}{{x}}&amp;"
 

@@ -15,8 +15,8 @@ from PIL.ImageColor import getrgb
 
 import visualize
 from accuracy_calculator import detailed_metrics
-from codec import Alphabet, build_codec
-from common import UserError
+from captcha_reader.errors import UserError
+from captcha_reader.text import Alphabet, build_codec
 from predict import CaptchaPredictor, Prediction
 from visualize import (
     CONFIDENCE_COLOURS,

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the scripts live two folders up
 
-from common import UserError
+from captcha_reader.errors import UserError
 
 Drawn = tuple[str, Image.Image]
 Drawer = Callable[[random.Random], Drawn]

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
-from data_loader import CaptchaTransform, View, border_colour
+from captcha_reader.transforms import CaptchaTransform, View, border_colour
 
 COLOURED = 40  # levels between the channels of a pixel; a picture with hardly a pixel above it is grey
 SOME = 0.02  # part of the pixels that are coloured in a coloured picture

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accuracy_calculator import wilson_interval
-from codec import NOTHING
-from config import CTC_HEADS
+from captcha_reader.config import CTC_HEADS
+from captcha_reader.text import NOTHING
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from captcha_reader.web.jobs import Job
     from predict import Prediction
     from strength import Trial
-    from teaching import Job
 
 SHOWN_FAILURES = 24
 SHOWN_ROWS = 1000

@@ -14,7 +14,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from common import ROOT, UserError
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT
 
 
 def run_on_ray(work: Callable[[str], dict[str, Any]], items: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from common import DEFAULT_CHECKPOINT, SAVED_MODELS, UserError, available_cores, quicker
-from image_io import FORMATS, IMAGE_SUFFIXES, LABEL_FILES, NotAPictureError, TooManyPixelsError, open_image
+from captcha_reader.errors import UserError
+from captcha_reader.files import DEFAULT_CHECKPOINT, SAVED_MODELS, available_cores, quicker
+from captcha_reader.images import FORMATS, IMAGE_SUFFIXES, LABEL_FILES, NotAPictureError, TooManyPixelsError, open_image
 
 if TYPE_CHECKING:
     import fastapi

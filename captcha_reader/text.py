@@ -16,8 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from common import UserError
-from config import CTC_HEADS
+from captcha_reader.config import CTC_HEADS
+from captcha_reader.errors import UserError
 
 BLANK_ID = 0
 NOTHING = "∅"  # shown where a character, or a whole reading, is missing

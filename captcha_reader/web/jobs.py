@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from common import ROOT, UserError, lock_file, process_runs, run, write_atomically, write_text
-from serving import PictureZip, check_picture
+from captcha_reader.cli import run
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT, lock_file, process_runs, write_atomically, write_text
+from captcha_reader.web.api import PictureZip, check_picture
 
 if TYPE_CHECKING:
     from make_dataset import LabelFile
@@ -455,7 +457,7 @@ class Teacher:
             raise UserError(f"the model {job.start_name} is gone: choose another") from None
         order = {"start": start, "epochs": job.epochs, "threads": self.threads, "left_out": job.left_out}
         write_text(job.folder / ORDER, json.dumps(order))
-        self._call(job, [str(ROOT / "teaching.py")], MOST_SECONDS, "teach with fewer pictures or epochs")
+        self._call(job, ["-m", "captcha_reader.web.jobs"], MOST_SECONDS, "teach with fewer pictures or epochs")
         job.model = self._publish(job, job.folder / "run")
         model = self.models.resolve() / job.model
         shard = next((job.folder / "dataset").glob("train-*.parquet"))
@@ -501,7 +503,7 @@ class Teacher:
             _Cancelled: it was asked to stop.
         """
         script = Path(command[0]).name
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
         job.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=job.folder,
@@ -614,7 +616,7 @@ def _stop(process: subprocess.Popen | None) -> None:
 def main() -> int:
     """Do what the job in the current folder asks for, up to the taught checkpoint in `run`; Teacher starts this."""
     from accuracy_calculator import evaluate, load_labelled
-    from config import DatasetConfig
+    from captcha_reader.config import DatasetConfig
     from main import Interrupted, describe_expectation, train_model
     from make_dataset import make_dataset
     from predict import CaptchaPredictor
@@ -653,7 +655,7 @@ def _say(**changes: Any) -> None:
 
 def _settings(order: dict[str, Any]) -> Any:
     """A TrainConfig: configs/finetune.yaml, and what this job asks for."""
-    from config import TrainConfig
+    from captcha_reader.config import TrainConfig
     from model import read_metadata
 
     values = yaml.safe_load((ROOT / "configs" / "finetune.yaml").read_text(encoding="utf-8"))

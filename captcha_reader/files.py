@@ -1,0 +1,119 @@
+"""Where the project's files are; atomic writes, locks, leftovers of killed processes, and the cores to use."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from captcha_reader.errors import FORBIDDEN, UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SAVED_MODELS = ROOT / "saved_models"
+DEFAULT_CHECKPOINT = SAVED_MODELS / "reader.safetensors"
+COPIES = Path(".cache/huggingface")  # of a dataset, within its folder; uploads to the Hub leave this name out
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Let `write(temporary_path)` make a file, then move it to `path`: a kill at any moment leaves the old file whole.
+
+    The temporary file keeps the suffix of `path`, since some writers choose their format by it.
+
+    Raises:
+        UserError: nothing may be written there.
+        OSError: what `write` raises, a full disk for instance.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from None
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the new name with no bytes behind it
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in FORBIDDEN:
+            raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from None
+        if error.errno is not None and not error.filename:  # a full disk does not say which file it was
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what `write_atomically` left in a folder where its process was killed, not what one is writing."""
+    for path in folder.glob(".*.tmp*"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)
+        if found and not process_runs(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def process_runs(pid: int) -> bool:
+    """Whether a process of this machine has that number; True on Windows, where asking would end it."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it runs for another user
+        return True
+    return True
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 text atomically."""
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def quicker(weights: Path) -> Path:
+    """The .onnx file beside weights, which starts and reads sooner; the weights themselves where there is none."""
+    exported = weights.with_suffix(".onnx")
+    if not exported.is_file():
+        return weights
+    # Weights trained anew and not yet exported must not be hidden by the old export.
+    newer = weights.is_file() and weights.stat().st_mtime > exported.stat().st_mtime + 60
+    return weights if newer else exported
+
+
+def printable(name: object) -> str:
+    """A name as UTF-8 can write it: bytes in a file's name that are none are spelt out."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+def lock_file(file: IO[Any], wait: bool = False) -> bool:
+    """Lock an open file, until it is closed, against others that lock it, in this process or another.
+
+    Args:
+        file: opened for writing.
+        wait: until the others are done, instead of giving up.
+
+    Returns:
+        Whether it is locked now. On Windows nothing is, and two writers at a time are the user's own doing.
+
+    Raises:
+        OSError: the file system knows no locks; only with `wait`.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if wait:
+            raise
+        return False
+    return True
+
+
+def available_cores() -> int:
+    """Processor cores this process may use (fewer than the machine's in a container or under `taskset`)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
