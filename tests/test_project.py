@@ -43,8 +43,6 @@ ASKED_FOR = {("accuracy_calculator", "label_errors")}
 # Imports that still point up; each is to go.
 PENDING = {
     ("captcha_reader.web.api", "predict"),
-    ("captcha_reader.web.html", "accuracy_calculator"),
-    ("captcha_reader.web.html", "predict"),
     ("captcha_reader.web.html", "strength"),
     ("captcha_reader.web.html", "visualize"),
     ("captcha_reader.web.jobs", "accuracy_calculator"),
