@@ -42,7 +42,8 @@ LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 ASKED_FOR = {("accuracy_calculator", "label_errors")}
 # Imports that still point up; each is to go.
 PENDING = {
-    ("captcha_reader.web.api", "predict"),
+    ("captcha_reader.web.batcher", "predict"),
+    ("captcha_reader.web.models", "predict"),
     ("captcha_reader.web.html", "accuracy_calculator"),
     ("captcha_reader.web.html", "predict"),
     ("captcha_reader.web.html", "strength"),
