@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import ModelConfig, PredictConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, available_cores, printable, quicker, write_atomically, write_text
-from captcha_reader.images import IMAGE_SUFFIXES, open_image
+from captcha_reader.images import IMAGE_SUFFIXES, ImageLike, open_image
 from captcha_reader.reading.collection import Kind, learn_kind
 from captcha_reader.reading.tta import LOOKS, look_again
 from captcha_reader.text import Alphabet, Codec, build_codec
@@ -43,8 +42,6 @@ COMPARED = 4  # texts, those of the surest looks, which every look has its say o
 MOST_LOOKS = 1 + len(LOOKS)
 
 CANDIDATES = 16  # likeliest texts of each look at a picture that are weighed where pictures are read together
-
-ImageLike = Image.Image | str | Path | bytes | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -465,7 +462,7 @@ def main() -> int:
         write_csv(config.csv, readings, failures)
         print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
     if config.grid:
-        from visualize import show_all_images_with_predictions
+        from captcha_reader.plots.grid import show_all_images_with_predictions
 
         show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
         print(f"Confidence grids in {config.grid}", file=sys.stderr)
