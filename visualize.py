@@ -21,8 +21,9 @@ from captcha_reader.plots.grid import (
     plot_comparison,
     show_all_images_with_predictions,
 )
+from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import BLANK_ID
-from predict import CaptchaPredictor, Prediction
+from predict import CaptchaPredictor
 
 __all__ = ["CaptchaVisualizer", "show_all_images_with_predictions"]
 

@@ -42,13 +42,7 @@ LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 ASKED_FOR = {("accuracy_calculator", "label_errors")}
 # Imports that still point up; each is to go.
 PENDING = {
-    ("captcha_reader.plots.boxes", "predict"),
-    ("captcha_reader.plots.confidence", "predict"),
-    ("captcha_reader.plots.evaluation", "predict"),
-    ("captcha_reader.plots.grid", "predict"),
     ("captcha_reader.web.api", "predict"),
-    ("captcha_reader.web.html", "accuracy_calculator"),
-    ("captcha_reader.web.html", "predict"),
     ("captcha_reader.web.html", "strength"),
     ("captcha_reader.web.jobs", "accuracy_calculator"),
     ("captcha_reader.web.jobs", "main"),

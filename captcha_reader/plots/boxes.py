@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,9 +14,7 @@ from PIL import Image
 from captcha_reader.images import ImageLike, open_image
 from captcha_reader.plots.canvas import new_figure, page_axes, place_picture, put_text
 from captcha_reader.plots.colors import CONFIDENCE_COLORS, PAPER, confidence_class, percent
-
-if TYPE_CHECKING:
-    from predict import Prediction
+from captcha_reader.reading.prediction import Prediction
 
 
 class SaysWhereItLooked(Protocol):

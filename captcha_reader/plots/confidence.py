@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
@@ -20,10 +18,8 @@ from captcha_reader.plots.canvas import (
     style_axes,
 )
 from captcha_reader.plots.colors import CONFIDENCE_COLORS, FAINT, INK, MUTED, confidence_class, percent
+from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import BLANK_ID, NOTHING
-
-if TYPE_CHECKING:
-    from predict import Prediction
 
 
 def confidence_matrix(prediction: Prediction) -> tuple[np.ndarray, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,10 +27,8 @@ from captcha_reader.plots.canvas import (
 )
 from captcha_reader.plots.colors import ACCENT, FAINT, INK, MUTED, WRONG
 from captcha_reader.plots.grid import draw_grid, headline, plot_comparison, worst_first
+from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import NOTHING
-
-if TYPE_CHECKING:
-    from predict import Prediction
 
 
 def plot_confusion(report: Mapping[str, Any], path: str | Path) -> Path:

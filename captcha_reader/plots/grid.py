@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,10 +38,8 @@ from captcha_reader.plots.colors import (
     confidence_class,
     percent,
 )
+from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import NOTHING
-
-if TYPE_CHECKING:
-    from predict import Prediction
 
 MAX_PICTURES = 200  # in one grid; more would make a picture that no viewer opens gladly
 
