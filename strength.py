@@ -147,7 +147,7 @@ def try_many(settings: CaptchaSettings, predictor: CaptchaPredictor, count: int 
 
 def success(trials: list[Trial]) -> dict[str, Any]:
     """How many were read: `right` and `n`, `rate`, `interval` (Wilson, 95 %), `ignoring_case` (a rate)."""
-    from accuracy_calculator import wilson_interval
+    from captcha_reader.reading.metrics import wilson_interval
 
     right = sum(t.reading == t.text for t in trials)
     folded = sum(t.reading.casefold() == t.text.casefold() for t in trials)

@@ -44,17 +44,13 @@ ASKED_FOR = {("accuracy_calculator", "label_errors")}
 PENDING = {
     ("captcha_reader.web.batcher", "predict"),
     ("captcha_reader.web.models", "predict"),
-    ("captcha_reader.web.html", "accuracy_calculator"),
-    ("captcha_reader.web.html", "predict"),
     ("captcha_reader.web.html", "strength"),
-    ("captcha_reader.web.html", "visualize"),
     ("captcha_reader.web.jobs", "accuracy_calculator"),
     ("captcha_reader.web.jobs", "main"),
     ("captcha_reader.web.jobs", "make_dataset"),
     ("captcha_reader.web.jobs", "model"),
     ("captcha_reader.web.jobs", "predict"),
     ("predict", "bulk"),
-    ("predict", "visualize"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,

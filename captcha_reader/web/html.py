@@ -14,15 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accuracy_calculator import wilson_interval
 from captcha_reader.config import CTC_HEADS
+from captcha_reader.reading.metrics import wilson_interval
 from captcha_reader.text import NOTHING
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from captcha_reader.reading.prediction import Prediction
     from captcha_reader.web.jobs import Job
-    from predict import Prediction
     from strength import Trial
 
 SHOWN_FAILURES = 24
@@ -72,7 +72,7 @@ def header(title: str, responsible: str) -> str:
 
 
 def _class(confidence: float) -> str:
-    from visualize import confidence_class
+    from captcha_reader.plots.colors import confidence_class
 
     return confidence_class(confidence)
 
