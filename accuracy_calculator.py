@@ -254,9 +254,9 @@ def main() -> int:
     if config.json:
         write_text(config.json, json.dumps(report, indent=1))
     if config.plots:
-        from visualize import draw_report
+        from captcha_reader.plots.evaluation import draw_report
 
-        draw_report(predictor, images, texts, predictions, report, Path(config.plots))
+        draw_report(images, texts, predictions, report, Path(config.plots))
     return 0
 
 

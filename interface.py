@@ -123,7 +123,8 @@ def detect_captcha(
     """
     models = models or Models()
     predictor, prediction, picture, milliseconds = _read(image, checkpoint, models)
-    from visualize import character_boxes, confidence_class
+    from captcha_reader.plots.boxes import character_boxes
+    from captcha_reader.plots.colors import confidence_class
 
     answer = prediction.as_dict()
     boxes = character_boxes(picture, prediction, predictor)
@@ -576,7 +577,9 @@ def _read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]
     def show(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
         """The reading at once, the pictures as soon as they are drawn."""
         predictor, prediction, opened, milliseconds = _read(image, name, shop.models)
-        from visualize import confidence_grid, draw_boxes, figure_image
+        from captcha_reader.plots.boxes import draw_boxes
+        from captcha_reader.plots.canvas import figure_image
+        from captcha_reader.plots.confidence import confidence_grid
 
         card = views.reading_card(prediction, milliseconds, shop.models.path(name)[0])
         yield card, views.likely_card(prediction.alternatives, prediction.text), gr.skip(), gr.skip()
@@ -731,7 +734,8 @@ def _batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
 
 def _batch_grid(batch: Batch) -> str:
     """The least sure pictures with their readings, as HTML, and the same as one picture to download."""
-    from visualize import draw_grid, figure_image
+    from captcha_reader.plots.canvas import figure_image
+    from captcha_reader.plots.grid import draw_grid
 
     rows = batch.rows[:GRID_PICTURES]
     figure = draw_grid(
@@ -1121,7 +1125,7 @@ def _warm_up(models: Models) -> None:
     with suppress(UserError):
         predictor = models.predictor()
         predictor.read([predictor.view(Image.new("RGB", (100, 40)))])  # the first pass is a slow one
-    import visualize  # noqa: F401
+    import captcha_reader.plots.grid  # noqa: F401
 
 
 if __name__ == "__main__":

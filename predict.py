@@ -410,7 +410,7 @@ def main() -> int:
         write_csv(config.csv, readings, failures)
         print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
     if config.grid:
-        from visualize import show_all_images_with_predictions
+        from captcha_reader.plots.grid import show_all_images_with_predictions
 
         show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
         print(f"Confidence grids in {config.grid}", file=sys.stderr)

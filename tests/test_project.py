@@ -42,16 +42,15 @@ LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 ASKED_FOR = {("accuracy_calculator", "label_errors")}
 # Imports that still point up; each is to go.
 PENDING = {
-    ("captcha_reader.web.api", "predict"),
+    ("captcha_reader.web.batcher", "predict"),
+    ("captcha_reader.web.models", "predict"),
     ("captcha_reader.web.html", "strength"),
-    ("captcha_reader.web.html", "visualize"),
     ("captcha_reader.web.jobs", "accuracy_calculator"),
     ("captcha_reader.web.jobs", "main"),
     ("captcha_reader.web.jobs", "make_dataset"),
     ("captcha_reader.web.jobs", "model"),
     ("captcha_reader.web.jobs", "predict"),
     ("predict", "bulk"),
-    ("predict", "visualize"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,

@@ -72,7 +72,7 @@ def header(title: str, responsible: str) -> str:
 
 
 def _class(confidence: float) -> str:
-    from visualize import confidence_class
+    from captcha_reader.plots.colors import confidence_class
 
     return confidence_class(confidence)
 
