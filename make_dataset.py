@@ -5,7 +5,7 @@
     python make_dataset.py hub:hammer888/captcha-data:train --limit 50000 # streamed from the Hugging Face Hub
     python make_dataset.py shards/ --merge true --out all.parquet              # only put shards together
 
-Sources, each documented with an example in data/README.md:
+Sources, each documented with an example in docs/data.md:
 
 - a parquet file, or a folder of shards: a column `image` (struct of `bytes` and `path`, or plain binary) and a column
   `text`, `label` or `caption` of strings. Pictures that lie beside shards in the same folder are not read.

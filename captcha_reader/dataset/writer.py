@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,41 @@ SCHEMA = pa.schema(
 )
 ROW_GROUP_ROWS = 1000  # small enough for random access by the Hub's viewer and for flat memory
 ROW_GROUP_BYTES = 32 << 20
+
+
+def write_shard(
+    path: Path,
+    rows: Iterable[tuple[bytes, str | None, str]],
+    metadata: dict[bytes, bytes] | None = None,
+    compression: str = "none",
+    group_rows: int = ROW_GROUP_ROWS,
+) -> int:
+    """Write one shard, a row group at a time: memory holds neither all rows nor the shard.
+
+    Wrap it in `write_atomically` where the file must appear whole or not at all.
+
+    Args:
+        path: of the shard.
+        rows: encoded picture, its file name where it has one, and label.
+        metadata: added to the schema's.
+        compression: as pyarrow names it; pictures are compressed already.
+        group_rows: rows of a row group.
+
+    Returns:
+        The number of rows.
+    """
+    schema = SCHEMA.with_metadata({**SCHEMA.metadata, **(metadata or {})})
+    total = 0
+    rows = iter(rows)
+    with pq.ParquetWriter(path, schema, compression=compression) as writer:
+        while group := list(islice(rows, group_rows)):
+            pictures, names, texts = zip(*group, strict=True)
+            image = pa.StructArray.from_arrays(
+                [pa.array(pictures, pa.binary()), pa.array(names, pa.string())], ["bytes", "path"]
+            )
+            writer.write_table(pa.Table.from_arrays([image, pa.array(texts, pa.string())], schema=schema))
+            total += len(group)
+    return total
 
 
 class ShardWriter:
