@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from captcha_reader.web.jobs import Job
+    from captcha_reader.web.knobs import Trial
     from predict import Prediction
-    from strength import Trial
 
 SHOWN_FAILURES = 24
 SHOWN_ROWS = 1000
