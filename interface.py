@@ -27,7 +27,8 @@ from captcha_reader.cli import parse_config, run
 from captcha_reader.config import InterfaceConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, SAVED_MODELS
-from captcha_reader.web.api import Limits, Models
+from captcha_reader.web.limits import Limits
+from captcha_reader.web.models import Models
 from captcha_reader.web.page import TITLE, build_app
 from captcha_reader.web.tabs.read import describe_reading
 from captcha_reader.web.workshop import Workshop
@@ -107,7 +108,7 @@ def _warm_up(models: Models) -> None:
     with suppress(UserError):
         predictor = models.predictor()
         predictor.read([predictor.view(Image.new("RGB", (100, 40)))])  # the first pass is a slow one
-    import visualize  # noqa: F401
+    import captcha_reader.plots.grid  # noqa: F401
 
 
 if __name__ == "__main__":

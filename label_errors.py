@@ -38,6 +38,7 @@ from captcha_reader.config import DatasetConfig, EvaluateConfig, TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, ROOT, printable, write_text
 from captcha_reader.images import open_image
+from captcha_reader.plots.label_errors import plot_label_errors
 from captcha_reader.text import NOTHING, infeasible_labels
 from main import Interrupted, default_epochs, train_model
 from make_dataset import (
@@ -53,7 +54,6 @@ from make_dataset import (
 )
 from model import CaptchaModel, load_model
 from predict import CaptchaPredictor, Prediction, check_positive
-from visualize import plot_label_errors
 
 FORMAT = "label-errors-1"  # of the folds that are kept; a new name whenever scores change
 SEED = 0

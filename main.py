@@ -1331,7 +1331,9 @@ def finish_run(
     Returns:
         The report, or None where there is no test split.
     """
-    from visualize import CaptchaVisualizer, plot_confusion, plot_history
+    from captcha_reader.plots.evaluation import plot_confusion
+    from captcha_reader.plots.grid import plot_comparison
+    from captcha_reader.plots.training import plot_history
 
     out = result["out"]
     plot_history(result["history"], out / "curves.png")
@@ -1344,13 +1346,9 @@ def finish_run(
     report, predictions = evaluate(predictor, images, test.texts, config.batch_size)
     print_report(report)
     write_text(out / "metrics.json", json.dumps(report, indent=1))
-    shown = range(min(25, len(test)))
-    CaptchaVisualizer(predictor).visualize_predictions(
-        [test.image(i) for i in shown],
-        [test.texts[i] for i in shown],
-        out / "predictions.png",
-        [predictions[i] for i in shown],
-    )
+    first = min(25, len(test))
+    pictures = [test.image(i) for i in range(first)]
+    plot_comparison(pictures, predictions[:first], test.texts[:first], out / "predictions.png")
     plot_confusion(report, out / "confusion.png")
     print(f"Weights, history and pictures: {out}")
     return report

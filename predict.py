@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import ModelConfig, PredictConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, available_cores, printable, quicker, write_atomically, write_text
-from captcha_reader.images import IMAGE_SUFFIXES, open_image
+from captcha_reader.images import IMAGE_SUFFIXES, ImageLike, open_image
 from captcha_reader.reading.collection import Kind, learn_kind
+from captcha_reader.reading.prediction import Prediction
 from captcha_reader.reading.tta import LOOKS, look_again
-from captcha_reader.text import Alphabet, Codec, build_codec
+from captcha_reader.text import Alphabet, build_codec
 from captcha_reader.transforms import CUT, CaptchaTransform, View, build_transform
 
 UNSURE = 0.7  # a reading of less confidence is looked at again
@@ -41,61 +41,6 @@ AHEAD = 0.6  # it is enough where the looks that read one text are surer, added 
 COMPARED = 4  # texts, those of the surest looks, which every look has its say on
 
 MOST_LOOKS = 1 + len(LOOKS)
-
-CANDIDATES = 16  # likeliest texts of each look at a picture that are weighed where pictures are read together
-
-ImageLike = Image.Image | str | Path | bytes | np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What a model reads in one picture.
-
-    Attributes:
-        text: the reading.
-        confidence: probability, 0 to 1, of the whole text.
-        char_confidences: one per character, 0 to 1.
-        spans: for each character the steps [start, stop) of T it was read from.
-        log_probs: (T, C) float32, class 0 is blank or padding.
-        codec: knows the alphabet.
-        box: (left, top, right, bottom), the part of the picture, in its pixels, that the T steps cover. Where the
-            network's input was padded, it reaches beyond the picture.
-        other_looks: what the same picture gave when it was looked at again, or before, where that was kept.
-    """
-
-    text: str
-    confidence: float
-    char_confidences: tuple[float, ...]
-    spans: tuple[tuple[int, int], ...]
-    log_probs: np.ndarray = dataclasses.field(repr=False, compare=False)
-    codec: Codec = dataclasses.field(repr=False, compare=False)
-    box: tuple[float, float, float, float] = dataclasses.field(repr=False, compare=False)
-    other_looks: tuple[Prediction, ...] = dataclasses.field(default=(), repr=False, compare=False)
-
-    @cached_property
-    def candidates(self) -> dict[str, float]:
-        """The likeliest texts of one character at least and their mean probabilities over all looks."""
-        looks = (self, *self.other_looks)
-        found: dict[str, float] = defaultdict(float)
-        for look in looks:
-            texts = dict(look.codec.alternatives(look.log_probs, CANDIDATES, least=1e-3)) | {look.text: look.confidence}
-            for text, p in texts.items():
-                found[text] += p / len(looks)
-        return {text: p for text, p in found.items() if text and p > 0}
-
-    @cached_property
-    def alternatives(self) -> list[tuple[str, float]]:
-        """The three likeliest readings with their probabilities, best first; computed when first asked for."""
-        return self.codec.alternatives(self.log_probs, count=3)
-
-    def as_dict(self) -> dict[str, Any]:
-        """`text`, `confidence` and `characters`, ready for JSON."""
-        characters = zip(self.text, self.char_confidences, strict=True)
-        return {
-            "text": self.text,
-            "confidence": round(self.confidence, 6),
-            "characters": [{"char": c, "confidence": round(p, 6)} for c, p in characters],
-        }
 
 
 class CaptchaPredictor:
@@ -465,7 +410,7 @@ def main() -> int:
         write_csv(config.csv, readings, failures)
         print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
     if config.grid:
-        from visualize import show_all_images_with_predictions
+        from captcha_reader.plots.grid import show_all_images_with_predictions
 
         show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
         print(f"Confidence grids in {config.grid}", file=sys.stderr)

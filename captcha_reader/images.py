@@ -16,6 +16,9 @@ from PIL import Image, ImageOps
 
 from captcha_reader.errors import UserError
 
+ImageLike = Image.Image | str | Path | bytes | np.ndarray
+"""What `open_image` reads: a picture, the path or the bytes of its file, an array (H, W), (H, W, 3) or (H, W, 4)."""
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 """File name endings, in lower case, by which folders are searched for pictures."""
 

@@ -42,31 +42,21 @@ LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 ASKED_FOR = {("accuracy_calculator", "label_errors")}
 # Imports that still point up; each is to go.
 PENDING = {
-    ("captcha_reader.web.api", "predict"),
-    ("captcha_reader.web.html", "accuracy_calculator"),
-    ("captcha_reader.web.html", "predict"),
-    ("captcha_reader.web.html", "visualize"),
+    ("captcha_reader.web.batcher", "predict"),
+    ("captcha_reader.web.models", "predict"),
     ("captcha_reader.web.jobs", "accuracy_calculator"),
     ("captcha_reader.web.jobs", "main"),
     ("captcha_reader.web.jobs", "make_dataset"),
-    ("captcha_reader.web.feedback", "make_dataset"),
-    ("captcha_reader.web.labeled_zip", "make_dataset"),
-    ("captcha_reader.web.batch_reading", "accuracy_calculator"),
-    ("captcha_reader.web.batch_reading", "make_dataset"),
     ("captcha_reader.web.batch_reading", "predict"),
-    ("captcha_reader.web.batch_reading", "visualize"),
-    ("captcha_reader.web.knobs", "accuracy_calculator"),
     ("captcha_reader.web.knobs", "captcha_generator"),
     ("captcha_reader.web.knobs", "captcha_styles"),
     ("captcha_reader.web.knobs", "predict"),
     ("captcha_reader.web.tabs.make", "captcha_generator"),
     ("captcha_reader.web.tabs.make", "captcha_styles"),
     ("captcha_reader.web.tabs.read", "predict"),
-    ("captcha_reader.web.tabs.read", "visualize"),
     ("captcha_reader.web.jobs", "model"),
     ("captcha_reader.web.jobs", "predict"),
     ("predict", "bulk"),
-    ("predict", "visualize"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,

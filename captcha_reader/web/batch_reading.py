@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from captcha_reader.errors import UserError
 from captcha_reader.web import html as views
-from captcha_reader.web.api import PictureZip, check_picture, is_zip
+from captcha_reader.web.uploads import PictureZip, check_picture, is_zip
 from captcha_reader.web.workshop import upload_bytes
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def read_batch(
         UserError: there are too many pictures.
     """
 
-    from make_dataset import label_from_name
+    from captcha_reader.dataset.labels import label_from_name
 
     batch, waiting = Batch([], []), []
 
@@ -162,7 +162,7 @@ def batch_summary(batch: Batch, model: str, seconds: float, labels: str = "no") 
     unlike = "" if batch.labelled or labels != "auto" else UNLIKE_NAMES
     items = [("Pictures", f"{n:,}"), ("Model", views.text(model)), ("Pictures a second", f"{n / seconds:,.0f}")]
     if batch.labelled:
-        from accuracy_calculator import text_metrics
+        from captcha_reader.reading.metrics import text_metrics
 
         m = text_metrics([row["label"] for row in batch.rows], [row["reading"] for row in batch.rows])
         items[1:1] = [
@@ -204,7 +204,8 @@ def _refusals(batch: Batch) -> str:
 
 def draw_batch(batch: Batch) -> str:
     """The least sure pictures with their readings, as HTML, and the same as one picture to download."""
-    from visualize import draw_grid, figure_image
+    from captcha_reader.plots.canvas import figure_image
+    from captcha_reader.plots.grid import draw_grid
 
     rows = batch.rows[:GRID_PICTURES]
     figure = draw_grid(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import lock_file, write_atomically
-from captcha_reader.web.api import check_picture
+from captcha_reader.web.uploads import check_picture
 
 ROWS_PER_SHARD = 200  # a shard is written anew for each row, so it must stay small
 LONGEST_TEXT = 32
@@ -21,15 +21,9 @@ Row = tuple[bytes, str]  # a picture file and its label
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:
     """Labelled pictures as a parquet shard that make_dataset.py takes, atomically."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from captcha_reader.dataset.writer import write_shard
 
-    from make_dataset import SCHEMA
-
-    table = pa.Table.from_pylist(
-        [{"image": {"bytes": picture, "path": None}, "text": text} for picture, text in rows], schema=SCHEMA
-    )
-    return write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="none"))
+    return write_atomically(path, lambda temporary: write_shard(temporary, [(png, None, text) for png, text in rows]))
 
 
 class Feedback:

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from captcha_reader.errors import UserError
-from captcha_reader.web.api import PictureZip
 from captcha_reader.web.feedback import Row
+from captcha_reader.web.uploads import PictureZip
 
 if TYPE_CHECKING:
-    from make_dataset import LabelFile
+    from captcha_reader.dataset.labels import LabelFile
 
 LEAST_PICTURES, MOST_PICTURES = 20, 5000
 SAME_TEXT = 10  # pictures to a text, on average: more, and their names say something else
@@ -26,7 +26,7 @@ def labeled_pictures(source: bytes | str | Path) -> tuple[list[Row], dict[str, i
         Refused: the zip cannot be used.
         UserError: too few or too many pictures, or a label file that cannot be read.
     """
-    from make_dataset import label_from_name
+    from captcha_reader.dataset.labels import label_from_name
 
     pictures = PictureZip(source, pictures=MOST_PICTURES + 200, entry_bytes=5_000_000)
     if len(pictures) > MOST_PICTURES:
@@ -73,7 +73,7 @@ def labeled_pictures(source: bytes | str | Path) -> tuple[list[Row], dict[str, i
 
 def _label_files(pictures: PictureZip) -> dict[PurePosixPath, LabelFile]:
     """The label files of a zip by their folders."""
-    from make_dataset import LabelFile
+    from captcha_reader.dataset.labels import LabelFile
 
     found: dict[PurePosixPath, LabelFile] = {}
     for name, data in pictures.label_files():

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from captcha_reader.files import ROOT
 from captcha_reader.web import html as views
-from captcha_reader.web.api import Limits, build_api
+from captcha_reader.web.api import build_api
+from captcha_reader.web.limits import Limits
 from captcha_reader.web.tabs.batch import batch_tab
 from captcha_reader.web.tabs.make import make_tab
 from captcha_reader.web.tabs.model import model_tab

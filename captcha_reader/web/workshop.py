@@ -7,9 +7,9 @@ from pathlib import Path
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
-from captcha_reader.web.api import Models
 from captcha_reader.web.feedback import Feedback
 from captcha_reader.web.jobs import Teacher
+from captcha_reader.web.models import Models
 
 
 @dataclasses.dataclass

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from captcha_reader.errors import UserError
+from captcha_reader.plots.colors import confidence_class
 from captcha_reader.web import html as views
-from captcha_reader.web.api import Models, check_picture
+from captcha_reader.web.models import Models
 from captcha_reader.web.theme import COPY, TIDY, TYPED
+from captcha_reader.web.uploads import check_picture
 from captcha_reader.web.widgets import own_html, picture_box
 from captcha_reader.web.workshop import Workshop, upload_bytes
 
 if TYPE_CHECKING:
-    from predict import CaptchaPredictor, Prediction
+    from captcha_reader.reading.prediction import Prediction
+    from predict import CaptchaPredictor
 
 
 def describe_reading(image: str | Path | bytes | None, checkpoint: str | None, models: Models) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def describe_reading(image: str | Path | bytes | None, checkpoint: str | None, m
         UserError: there is no picture, it cannot be read, or the model cannot be used.
     """
     predictor, prediction, picture, milliseconds = read_picture(image, checkpoint, models)
-    from visualize import character_boxes, confidence_class
+    from captcha_reader.plots.boxes import character_boxes
 
     answer = prediction.as_dict()
     boxes = character_boxes(picture, prediction, predictor)
@@ -105,7 +108,9 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path])
     def show(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
         """The reading at once, the pictures as soon as they are drawn."""
         predictor, prediction, opened, milliseconds = read_picture(image, name, shop.models)
-        from visualize import confidence_grid, draw_boxes, figure_image
+        from captcha_reader.plots.boxes import draw_boxes
+        from captcha_reader.plots.canvas import figure_image
+        from captcha_reader.plots.confidence import confidence_grid
 
         card = views.reading_card(prediction, milliseconds, shop.models.path(name)[0])
         yield card, views.likely_card(prediction.alternatives, prediction.text), gr.skip(), gr.skip()
