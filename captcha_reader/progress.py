@@ -3,7 +3,8 @@
 `Progress` turns the training's place into events, each a dictionary that JSON can hold, and gives them to its sinks.
 `main.py --progress json` prints them to stdout, one JSON object a line and nothing else:
 
-    {"event": "plan", "parts": [{"name": "training", "phases": [{"name": "frozen", "epochs": 1, "steps": 4}, ...]}, ...]}
+    {"event": "plan", "parts": [{"name": "training", "phases": [{"name": "frozen", "epochs": 1, "steps": 4}, ...]}, ...],
+     "folds": 3}
     {"event": "message", "text": "Starting from saved_models/reader.safetensors: 62 characters known, 0 new."}
     {"event": "phase", "part": "training", "phase": "whole", "epochs": 60, "steps": 240}
     {"event": "estimate", "seconds": 312.5}
