@@ -25,7 +25,7 @@ LAYERS = [
     "errors config cli files images text cluster",
     "transforms checkpoint",
     "generator dataset",
-    "reading",
+    "reading labeling",
     "plots",
     "web",
     "/model /data_loader",
