@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,6 +287,7 @@ def load_data(
     lean: float = 0.1,
     limit: int | None = None,
     splits: Sequence[str] = SPLITS,
+    loaded: Mapping[str, tuple[Sequence[bytes], list[str]]] | None = None,
 ) -> dict[str, CaptchaDataset]:
     """The splits of a dataset folder, ready for training.
 
@@ -298,20 +299,21 @@ def load_data(
         lean: how far it makes pictures lean; see `build_transform`.
         limit: keep at most this many training pictures.
         splits: which ones to load.
+        loaded: what `load_split` gave for them, where they are open already.
 
     Returns:
         A dataset per split; a split without pictures has length 0.
     """
-    loaded = {}
+    datasets = {}
     for split in splits:
-        images, texts = load_split(folder, split)
+        images, texts = loaded[split] if loaded else load_split(folder, split)
         if split == "train" and limit is not None and limit < len(texts):
             chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:limit])
             images, texts = _Subset(images, chosen), [texts[i] for i in chosen]
         transform = build_transform(config, train=split == "train", strength=augment, lean=lean)
         names = f"{split} sample {{}} of {str(folder).replace('{', '{{').replace('}', '}}')}".format  # can be pickled
-        loaded[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
-    return loaded
+        datasets[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
+    return datasets
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -364,9 +364,9 @@ def measure_by_folds(
         progress: is told where it is.
 
     Returns:
-        The report over all pictures measured, as `accuracy_calculator.evaluate` gives it, with `folds`: parts measured,
-        `blend`: see `blend_weights`, and where training starts from a checkpoint, `before`: what that one reads right of
-        the same pictures, and `before_ignore_case`.
+        The report over all pictures measured, as `accuracy_calculator.evaluate` gives it, with `folds` (measured),
+        `blend` (see `blend_weights`), and where training starts from a checkpoint, `before`: what that one reads right
+        of the same pictures, and `before_ignore_case`.
     """
     n, usual = len(dataset), usual_blend(config, len(dataset))
     folds = make_folds(n, config.folds, config.seed)

@@ -3,8 +3,8 @@
 `Progress` turns the training's place into events, each a dictionary that JSON can hold, and gives them to its sinks.
 `main.py --progress json` prints them to stdout, one JSON object a line and nothing else:
 
-    {"event": "plan", "parts": [{"name": "training", "phases": [{"name": "frozen", "epochs": 1, "steps": 4}, ...]}, ...],
-     "folds": 3}
+    {"event": "plan", "parts": [{"name": "training", "phases": [{"name": "frozen", "epochs": 1, "steps": 4}, ...]},
+     {"name": "fold 1 of 3", "phases": [...]}, ...]}
     {"event": "message", "text": "Starting from saved_models/reader.safetensors: 62 characters known, 0 new."}
     {"event": "phase", "part": "training", "phase": "whole", "epochs": 60, "steps": 240}
     {"event": "estimate", "seconds": 312.5}
@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -173,9 +173,15 @@ def _cost(phase: str) -> float:
 # Sinks
 
 
-def json_lines(event: Event) -> None:
-    """Print an event to stdout as one line of JSON."""
-    print(to_json(event), flush=True)
+class JsonLines:
+    """Prints each event to a stream as one line of JSON."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Print an event."""
+        print(to_json(event), file=self.stream, flush=True)
 
 
 class Terminal:

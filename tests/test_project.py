@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
-    "errors config cli files images text cluster",
-    "transforms checkpoint",
+    "errors config cli files images text cluster progress",
+    "transforms checkpoint training_state",
     "generator dataset",
     "reading labeling",
     "plots",
