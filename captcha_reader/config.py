@@ -282,8 +282,9 @@ class DatasetConfig:
     """Parquet files, folders of shards, image folders, or hub:OWNER/NAME."""
     out: str = "data/dataset"
     """Folder for the dataset."""
-    split: str = "80/10/10"
-    """Train/validation/test percentages (`70/30`: no validation), or numbers of pictures (`550/120/400`)."""
+    split: str | None = None
+    """Train/validation/test percentages (`70/30`: no validation), or numbers of pictures (`550/120/400`). By default
+    the sources' own folders or shards of that name, where they have them, else 80/10/10."""
     seed: int = 0
     """Seed of the split."""
     alphabet: str | None = None
