@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from captcha_reader.config import ModelConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import write_atomically
+from captcha_reader.files import to_json, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -87,21 +87,6 @@ def describe(
         "model": to_json(dataclasses.asdict(config)),
         "provenance": to_json(fit_provenance(provenance or {})),
     }
-
-
-def to_json(value: Any) -> str:
-    """Strict JSON: numbers that are not finite become null, and what JSON has no form for becomes its text."""
-    return json.dumps(_strict(value), default=str, allow_nan=False)
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return value
 
 
 def fit_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -398,8 +398,8 @@ def test_of_contradicting_labels_most_copies_decide(tmp_path, capsys):
     lines = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     found = {int(r["source"].split()[-1]): (r["reason"], r["detail"]) for r in lines}
     assert found == {
-        0: ("duplicate image, other label", f"labelled 'wrong' here and 'right' in {source} row 2, which is kept"),
-        3: ("duplicate image, other label", f"labelled 'two' here and 'one' in {source} row 1, which is kept"),
+        0: ("duplicate image, other label", f"labeled 'wrong' here and 'right' in {source} row 2, which is kept"),
+        3: ("duplicate image, other label", f"labeled 'two' here and 'one' in {source} row 1, which is kept"),
         5: ("duplicate image", f"same pixels and label as {source} row 2"),
     }
 
@@ -578,13 +578,13 @@ def test_row_groups_of_any_size_give_the_same(tmp_path, monkeypatch, limit):
 
 def test_a_source_that_changes_meanwhile_is_an_error(tmp_path, monkeypatch):
     source = shard(tmp_path / "a.parquet", rows(10))
-    route = module._route
+    route = module.route
 
     def change(*arguments):
         shard(source, rows(10, 50))
         return route(*arguments)
 
-    monkeypatch.setattr(module, "_route", change)
+    monkeypatch.setattr(module, "route", change)
     with pytest.raises(UserError, match=r"a\.parquet has changed"):
         build(tmp_path / "out", source)
     assert not (tmp_path / "out").exists()

@@ -44,10 +44,16 @@ ASKED_FOR = {("accuracy_calculator", "label_errors")}
 PENDING = {
     ("captcha_reader.web.batcher", "predict"),
     ("captcha_reader.web.models", "predict"),
-    ("captcha_reader.web.html", "strength"),
     ("captcha_reader.web.jobs", "accuracy_calculator"),
     ("captcha_reader.web.jobs", "main"),
     ("captcha_reader.web.jobs", "make_dataset"),
+    ("captcha_reader.web.batch_reading", "predict"),
+    ("captcha_reader.web.knobs", "captcha_generator"),
+    ("captcha_reader.web.knobs", "captcha_styles"),
+    ("captcha_reader.web.knobs", "predict"),
+    ("captcha_reader.web.tabs.make", "captcha_generator"),
+    ("captcha_reader.web.tabs.make", "captcha_styles"),
+    ("captcha_reader.web.tabs.read", "predict"),
     ("captcha_reader.web.jobs", "model"),
     ("captcha_reader.web.jobs", "predict"),
     ("predict", "bulk"),
@@ -120,7 +126,7 @@ def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
     "modules",
     [
         "captcha_reader.text,captcha_reader.images,captcha_reader.transforms,captcha_generator,data_loader,predict",
-        "accuracy_calculator,visualize,strength,captcha_reader.web.api,captcha_reader.web.jobs,interface",
+        "accuracy_calculator,visualize,captcha_reader.web.api,captcha_reader.web.jobs,interface",
     ],
 )
 def test_what_serves_needs_no_torch(modules: str) -> None:

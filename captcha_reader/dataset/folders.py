@@ -111,7 +111,8 @@ def refuse_other_sources(out: Path, sources: Sequence[str]) -> None:
     """
     if is_dataset(out) and (others := sorted(set(load_info(out)["sources"]) - set(sources))):
         raise UserError(
-            f"{_shown(out)} holds a dataset made of {', '.join(others)}: choose another --out, or --overwrite to replace it"
+            f"{_shown(out)} holds a dataset made of {', '.join(others)}: choose another --out, or --overwrite to "
+            "replace it"
         )
 
 
@@ -125,7 +126,9 @@ def _refuse_foreign(out: Path) -> None:
     foreign = [name for name in names if not OUR_FILES.fullmatch(name) and not _holds_copies(out / name)]
     if foreign or (names and not is_dataset(out)):
         what = f"holds {foreign[0]}" if foreign else f"has no valid {INFO_NAME}"
-        raise UserError(f"{_shown(out)} {what}, so it is not a dataset to replace: choose another --out or empty the folder")
+        raise UserError(
+            f"{_shown(out)} {what}, so it is not a dataset to replace: choose another --out or empty the folder"
+        )
 
 
 def _holds_copies(path: Path) -> bool:

@@ -13,8 +13,8 @@ from PIL import Image
 from captcha_reader.text import Alphabet, build_codec
 from captcha_reader.web import html as views
 from captcha_reader.web.jobs import Job
+from captcha_reader.web.knobs import Trial, success
 from predict import Prediction
-from strength import Trial, success
 
 NASTY = "<img src=x onerror=alert(1)>\"'`${1}{{x}}&amp;"
 

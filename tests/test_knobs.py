@@ -9,9 +9,7 @@ import pytest
 from accuracy_calculator import wilson_interval
 from captcha_generator import render_captcha
 from captcha_reader.errors import UserError
-from captcha_styles import STYLES
-from predict import CaptchaPredictor
-from strength import (
+from captcha_reader.web.knobs import (
     FONTS,
     KNOBS,
     OWN_FONTS,
@@ -22,6 +20,8 @@ from strength import (
     sweep_values,
     try_many,
 )
+from captcha_styles import STYLES
+from predict import CaptchaPredictor
 
 
 @pytest.mark.parametrize("name", STYLES)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from captcha_generator import CaptchaSettings, parse_length, render_captcha
 from captcha_reader.errors import UserError
+from captcha_reader.reading.metrics import wilson_interval
 from captcha_reader.text import Alphabet
 from captcha_styles import STYLES, Style, get_style
 
@@ -147,8 +148,6 @@ def try_many(settings: CaptchaSettings, predictor: CaptchaPredictor, count: int 
 
 def success(trials: list[Trial]) -> dict[str, Any]:
     """How many were read: `right` and `n`, `rate`, `interval` (Wilson, 95 %), `ignoring_case` (a rate)."""
-    from captcha_reader.reading.metrics import wilson_interval
-
     right = sum(t.reading == t.text for t in trials)
     folded = sum(t.reading.casefold() == t.text.casefold() for t in trials)
     n = len(trials)
