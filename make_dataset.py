@@ -66,7 +66,7 @@ from captcha_reader.dataset.folders import (
     refuse_other_sources,
     replacing,
 )
-from captcha_reader.dataset.labels import label_fault, label_from_name, parse_label
+from captcha_reader.dataset.labels import LabelFile, label_fault, label_from_name, nfc, parse_label
 from captcha_reader.dataset.parts import count_rows, iter_parts
 from captcha_reader.dataset.route import Plan, route
 from captcha_reader.dataset.samples import CONTRADICTION, COPY, Sample
@@ -98,6 +98,7 @@ __all__ = [  # what other scripts take from here
     "GENERATED",
     "SCHEMA",
     "SPLITS",
+    "LabelFile",
     "Sample",
     "content_hash",
     "found_in",
@@ -161,7 +162,7 @@ def _check_settings(config: DatasetConfig) -> None:
     if config.split is not None:
         parse_split(config.split)
     if config.alphabet is not None:
-        Alphabet.parse(config.alphabet)
+        Alphabet.parse(nfc(config.alphabet))
     if not config.sources:
         raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
 
