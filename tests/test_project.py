@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
-    "errors config cli files images text cluster progress",
+    "errors config cli files images ctc text cluster progress",
     "transforms checkpoint training_state",
     "generator dataset",
     "reading labeling",
@@ -30,8 +30,7 @@ LAYERS = [
     "web",
     "/model /data_loader",
     "/predict",
-    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model /captcha_fonts /captcha_styles "
-    "/bulk",
+    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model /captcha_fonts /captcha_styles",
     "/trainer",
     "/finetune",
     "/label_errors /main",
@@ -56,7 +55,6 @@ PENDING = {
     ("captcha_reader.web.tabs.read", "predict"),
     ("captcha_reader.web.jobs", "model"),
     ("captcha_reader.web.jobs", "predict"),
-    ("predict", "bulk"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,
