@@ -6,12 +6,16 @@ call it, so a picture gives the same array everywhere. It needs no torch: servin
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import math
 import mmap
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from captcha_reader.config import ModelConfig
-from captcha_reader.errors import UserError
+from captcha_reader.errors import FORBIDDEN, FULL, UserError
 from captcha_reader.files import COPIES
 from captcha_reader.images import open_image
 from captcha_reader.text import Codec, infeasible_labels
@@ -258,24 +262,39 @@ def load_split(folder: str | Path, split: str) -> tuple[Sequence[bytes], list[st
     if not files:
         return [], []
     disable_progress_bar()  # ours shows the work that takes long
+    place = _copies_place(folder)
     try:
-        rows = datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=_beside(folder))
+        rows = datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=str(place))
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (*FORBIDDEN, *FULL):
+            raise UserError(
+                f"the copy of {folder} that is read from cannot be written to {place} ({error.strerror}): make room "
+                "there, or set TMPDIR to a folder that can be written"
+            ) from error
         raise UserError(f"{folder} cannot be read ({error}): make it again with make_dataset.py") from error
     return _Column(rows), list(rows["text"])
 
 
-def _beside(folder: str | Path) -> str | None:
+def _copies_place(folder: str | Path) -> Path:
     """Where `datasets` keeps the copy that it maps into memory: within the dataset's folder, to be deleted with it.
 
-    None, its own place in the home folder, where that cannot be written.
+    A temporary folder, removed at the end of the process, where that cannot be written.
     """
     place = Path(folder) / COPIES
     try:
         place.mkdir(parents=True, exist_ok=True)
+        if os.access(place, os.W_OK):
+            return place
     except OSError:
-        return None
-    return str(place) if os.access(place, os.W_OK) else None
+        pass
+    return _temporary_copies()
+
+
+@cache
+def _temporary_copies() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="captcha-data-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
 
 
 def load_data(

@@ -20,6 +20,7 @@ has `validation` (a dictionary of figures) in the epochs that were measured. Ste
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -71,7 +72,8 @@ class Progress:
         self._done: dict[tuple[str, str], int] = {}  # (part, phase) -> steps
         self._measured: dict[str, list[float]] = {}  # phase -> [steps, seconds] of this process
         self._place = ("", "")
-        self._last = self._said = -1e9
+        self._last: float | None = None  # when the last step ended
+        self._said = -math.inf
         self._estimated = False
 
     def emit(self, event: str, **values: Any) -> None:
@@ -105,16 +107,17 @@ class Progress:
         for earlier in known[: known.index(planned)]:
             self._done[part, earlier.name] = earlier.steps
         self._done[part, phase] = done
-        self._place, self._last = (part, phase), self.clock()
+        self._place, self._last = (part, phase), None
         self.emit("phase", part=part, phase=phase, epochs=epochs, steps=steps)
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float) -> None:
         """A step is done: `step` of `steps` in `epoch` of `epochs`, counted from 1 over the part's phases."""
         now = self.clock()
         self._done[self._place] = self._done.get(self._place, 0) + 1
-        measured = self._measured.setdefault(self._place[1], [0.0, 0.0])
-        measured[0] += 1
-        measured[1] += now - self._last
+        if self._last is not None:  # the first step of a phase also waits for pictures and for torch to settle
+            measured = self._measured.setdefault(self._place[1], [0.0, 0.0])
+            measured[0] += 1
+            measured[1] += now - self._last
         self._last = now
         if not self._estimated and sum(count for count, _ in self._measured.values()) >= MEASURED_STEPS:
             self._estimated = True
