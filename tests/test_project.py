@@ -107,13 +107,14 @@ def test_every_table_of_the_benchmarks_is_drawn_from_its_results() -> None:
         "made = {results.MADE_BY.get(p.stem, p.stem) for p in results.RESULTS.glob('*.json')}; "
         "print(json.dumps([sorted(run.SECTIONS), sorted(made), "
         "[p.stem for p in results.RESULTS.glob('*.json') "
-        "if results.render(results.load(p.stem)) != results.read_section(p.stem)]]))"
+        "if results.render(results.load(p.stem)) != results.read_section(p.stem)], "
+        "results.numbers() == results.read_section('numbers')]))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "benchmarks", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    sections, measured, differing = json.loads(done.stdout)
+    sections, measured, differing, readme_agrees = json.loads(done.stdout)
     assert sections == measured
-    assert differing == [], "python benchmarks/run.py --render"
+    assert differing == [] and readme_agrees, "python benchmarks/run.py --render"
 
 
 def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
@@ -193,6 +194,7 @@ def test_what_is_large_or_ours_alone_is_ignored_by_git() -> None:
     names = {str(path.relative_to(ROOT)) for path in files_of_the_project()}
     assert {name for name in names if name.startswith("data/")} <= {"data/README.md"}
     assert {n for n in names if n.startswith("saved_models/")} <= {
+        "saved_models/README.md",
         "saved_models/reader.safetensors",
         "saved_models/reader.onnx",
         "saved_models/efficientnet.safetensors",
