@@ -176,8 +176,9 @@ class TrainConfig:
     splice: float = 0.0
     """Probability that a labelled picture is joined anew, cut between characters: the left part of one, the right part
     of another. The starting weights find the cuts, so it takes trained ones, and a CTC head."""
-    split: str = "80/10/10"
-    """Train/validation/test percentages or numbers of pictures, where `data` is not split yet."""
+    split: str | None = None
+    """Train/validation/test percentages or numbers of pictures, where `data` is not split yet; by default 80/10/10, or
+    the folders train/, val/ and test/ of the data as they are."""
     share: float | None = 1.0
     """How far to go from trained weights to what training makes of them, 0 to 1: few labels also teach what other
     pictures of their kind do not have. `null` goes by the number of labels: 0.75 for 50, 0.9 for 300. With `folds`,
@@ -282,8 +283,9 @@ class DatasetConfig:
     """Parquet files, folders of shards, image folders, or hub:OWNER/NAME."""
     out: str = "data/dataset"
     """Folder for the dataset."""
-    split: str = "80/10/10"
-    """Train/validation/test percentages (`70/30`: no validation), or numbers of pictures (`550/120/400`)."""
+    split: str | None = None
+    """Train/validation/test percentages (`70/30`: no validation), or numbers of pictures (`550/120/400`). By default
+    the sources' own folders or shards of that name, where they have them, else 80/10/10."""
     seed: int = 0
     """Seed of the split."""
     alphabet: str | None = None
