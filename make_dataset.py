@@ -66,7 +66,7 @@ from captcha_reader.dataset.folders import (
     refuse_other_sources,
     replacing,
 )
-from captcha_reader.dataset.labels import LabelFile, label_fault, label_from_name, nfc, parse_label
+from captcha_reader.dataset.labels import label_fault, label_from_name, nfc, parse_label
 from captcha_reader.dataset.parts import count_rows, iter_parts
 from captcha_reader.dataset.route import Plan, route
 from captcha_reader.dataset.samples import CONTRADICTION, COPY, Sample
@@ -98,7 +98,6 @@ __all__ = [  # what other scripts take from here
     "GENERATED",
     "SCHEMA",
     "SPLITS",
-    "LabelFile",
     "Sample",
     "content_hash",
     "found_in",

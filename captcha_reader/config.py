@@ -328,14 +328,24 @@ class EvaluateConfig:
     """With --find_label_errors: epochs of the whole network in each fold; by default as many as fine-tuning takes."""
     show: int = 30
     """With --find_label_errors: how many of the most suspicious labels are printed and drawn."""
-    same_kind: bool = False
-    """The pictures are of one kind: what lengths and characters it has is learned from all readings (not from the
-    labels), and each picture is read with that in mind."""
+    characters: str | None = None
+    """Characters that occur in the texts, ranges allowed (`0-9`, `0-9A-F`): others are not read."""
+    length: str | None = None
+    """Number of characters of the texts, `6` or `4-6`."""
+    ignore_case: bool = False
+    """Read both cases of a letter as one, and compare so: the answer is in lower case, except for letters that
+    `characters` has in one case only."""
+    upper_case: bool = False
+    """With `ignore_case`: the answer is in upper case."""
+    same_source: bool = False
+    """The pictures are of one source: the lengths and characters of its texts are estimated from all readings (not from
+    the labels), and each picture is read with that in mind."""
     alike: str | None = None
     """Characters that a font draws alike, such as 0O or 0Oo,1Il (a comma between groups): the accuracy is also reported
     with each group counted as one character."""
-    looks: int = 8
-    """Looks at one picture, 1 to 8, at most: an unsure reading is tried again in other forms. Fewer are faster."""
+    tta_views: int = 8
+    """Views of one picture that are read, 1 to 8, at most: an unsure reading is tried again with other views (test-time
+    augmentation). Fewer are faster."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None
@@ -364,9 +374,18 @@ class PredictConfig:
     """Write the readings to this CSV file."""
     grid: str | None = None
     """Draw pictures and readings into this PNG file."""
-    same_kind: bool = False
-    """The pictures are of one kind: what lengths and characters it has is learned from all readings, and each picture
-    is read with that in mind."""
+    characters: str | None = None
+    """Characters that occur in the texts, ranges allowed (`0-9`, `0-9A-F`): others are not read."""
+    length: str | None = None
+    """Number of characters of the texts, `6` or `4-6`."""
+    ignore_case: bool = False
+    """Read both cases of a letter as one: the answer is in lower case, except for letters that `characters` has in one
+    case only."""
+    upper_case: bool = False
+    """With `ignore_case`: the answer is in upper case."""
+    same_source: bool = False
+    """The pictures are of one source: the lengths and characters of its texts are estimated from all readings, and each
+    picture is read with that in mind."""
     labels: str | None = None
     """Write the pictures that are read surely, with their readings as labels, into this parquet file, to train on."""
     sure: float = 0.3
@@ -376,8 +395,9 @@ class PredictConfig:
     """Read parquet shards instead of image files, into shards of readings in this folder."""
     engine: EngineName = "local"
     """With `out`: `local` reads one shard after the other here, `ray` many at a time on a Ray cluster."""
-    looks: int = 8
-    """Looks at one picture, 1 to 8, at most: an unsure reading is tried again in other forms. Fewer are faster."""
+    tta_views: int = 8
+    """Views of one picture that are read, 1 to 8, at most: an unsure reading is tried again with other views (test-time
+    augmentation). Fewer are faster."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None

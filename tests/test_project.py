@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
-    "errors config cli files images text cluster",
+    "errors config cli files images ctc text cluster",
     "transforms checkpoint",
     "generator dataset",
     "reading labeling",
@@ -32,8 +32,7 @@ LAYERS = [
     "web",
     "/model /data_loader",
     "/predict",
-    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model /captcha_fonts /captcha_styles "
-    "/bulk",
+    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model /captcha_fonts /captcha_styles",
     "/trainer",
     "/finetune",
     "/label_errors /main",
@@ -58,7 +57,6 @@ PENDING = {
     ("captcha_reader.web.tabs.read", "predict"),
     ("captcha_reader.web.jobs", "model"),
     ("captcha_reader.web.jobs", "predict"),
-    ("predict", "bulk"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,

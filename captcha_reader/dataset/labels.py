@@ -130,27 +130,3 @@ def clean_labels(texts: list[str], config: DatasetConfig) -> tuple[list[str], di
         if fault := label_fault(text, label, alphabet, config.max_length):
             faults[row] = fault
     return labels, faults
-
-
-class LabelFile:
-    """A single table of labels. `lookup.PictureLabels` looks through a whole source; this one goes when nobody asks."""
-
-    def __init__(self, path: PurePath, data: bytes) -> None:
-        from captcha_reader.dataset.tables import parse_table
-
-        self.path = path
-        self.labels = {e.name.replace("\\", "/").removeprefix("./"): e.label for e in parse_table(data, str(path))}
-        self.unused = set(self.labels)
-
-    def take(self, picture: PurePath) -> str | None:
-        """The label of a picture below this file's folder, or None."""
-        name = picture.relative_to(self.path.parent).as_posix()
-        for key in (name, name.removesuffix(picture.suffix)):
-            if key in self.labels:
-                self.unused.discard(key)
-                return self.labels[key]
-        return None
-
-    def missing(self) -> list[str]:
-        """The entries that no picture has asked for."""
-        return sorted(self.unused)
