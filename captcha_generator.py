@@ -17,6 +17,11 @@ number of workers and any shard size. Lengths are pixels and colours are 0-255 u
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import csv
 import hashlib
 import io

@@ -12,6 +12,11 @@ torch is imported only when a .safetensors model is used: the page opens on the 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import asyncio
 import logging
 import os
