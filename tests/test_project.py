@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
-    "errors config cli files images text cluster",
+    "errors config cli files image_files images text cluster",
     "transforms checkpoint",
     "generator dataset",
     "reading labeling",
