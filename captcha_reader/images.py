@@ -11,7 +11,7 @@ import math
 import os
 import struct
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -119,7 +119,8 @@ def check_header(data: bytes, name: str = "the picture") -> None:
         UserError: what `open_image` raises for a file that is empty, no picture, without pixels or too large.
     """
     if data.startswith(PNG_START) and len(data) >= len(PNG_START) + 8:  # the usual case, in 1 us instead of Pillow's 30
-        _check_size(*struct.unpack_from(">II", data, len(PNG_START)), name)
+        width, height = struct.unpack_from(">II", data, len(PNG_START))
+        _check_size(width, height, name)
         return
     if not data:
         raise _empty(name)
@@ -229,6 +230,11 @@ def _first_visible_frame(image: Image.Image, name: str, max_pixels: int) -> Imag
     return best
 
 
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    """The lowest and the highest level of each band of a picture with several."""
+    return cast(list[tuple[int, int]], image.getextrema())
+
+
 def _is_plain(image: Image.Image) -> bool:
     return image.mode in ("L", "RGB") and "transparency" not in image.info
 
@@ -250,7 +256,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 def _on_ground(rgba: Image.Image) -> Image.Image:
     """RGB of a picture with alpha: on white, unless more of it can be seen on black, on grey, or without the alpha."""
-    least, most = rgba.getextrema()[3]
+    least, most = _extrema(rgba)[3]
     if least == most > 0:  # it says nothing
         return rgba.convert("RGB")
     pixels = _sample(rgba)
