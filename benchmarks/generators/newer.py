@@ -1,4 +1,4 @@
-"""32 drawers of captchas as sites of 2010-2024 have them: scripts in PHP, Python, Java, C# and Node.
+"""32 generators of captchas as sites of 2010-2024 have them: scripts in PHP, Python, Java, C# and Node.
 
 Each is an idea of its own, from a router's login to letters that exist only as a cloud of dots, and none reproduces a
 library. They serve only to measure (benchmarks/accuracy.md): no reader that is shipped is trained on their pictures.
@@ -23,11 +23,11 @@ from .tools import (
     SAFE_SMALL,
     SEGMENTS,
     STROKES,
-    Colour,
-    Drawer,
+    Color,
     Drawn,
+    Generator,
     bezier,
-    colour,
+    color,
     fine_font,
     fitting_font,
     glyph,
@@ -41,28 +41,28 @@ from .tools import (
     word,
 )
 
-DRAWERS: dict[str, Drawer] = {}
-drawer = registering(DRAWERS)
+GENERATORS: dict[str, Generator] = {}
+generator = registering(GENERATORS)
 
 WHITE = (255, 255, 255, 255)
 BLACK = (0, 0, 0, 255)
 
 
-def _across(start: Colour, end: Colour, size: tuple[int, int]) -> Image.Image:
-    """A picture that goes from one colour at the left to another at the right."""
+def _across(start: Color, end: Color, size: tuple[int, int]) -> Image.Image:
+    """A picture that goes from one color at the left to another at the right."""
     width, height = size
     share = np.linspace(0, 1, width)[None, :, None] * np.ones((height, 1, 1))
     return Image.fromarray((np.array(start) * (1 - share) + np.array(end) * share).astype(np.uint8))
 
 
-def _between(start: Colour, end: Colour, share: float) -> Colour:
-    """The colour that lies so far on the way from one to the other."""
+def _between(start: Color, end: Color, share: float) -> Color:
+    """The color that lies so far on the way from one to the other."""
     red, green, blue = (int(a + (b - a) * share) for a, b in zip(start, end, strict=True))
     return red, green, blue
 
 
 def _lens(
-    image: Image.Image, x: float, y: float, radius: float, strength: int, whirls: bool, ground: Colour
+    image: Image.Image, x: float, y: float, radius: float, strength: int, whirls: bool, ground: Color
 ) -> Image.Image:
     """Lay a lens that makes larger or smaller, or a whirl, over the place (x, y)."""
 
@@ -84,7 +84,7 @@ def _lens(
 # Easy ones
 
 
-@drawer
+@generator
 def gd_builtin_font(rng: random.Random) -> Drawn:
     """Digits of a built-in bitmap font, twice as large, with specks, by imagestring of PHP 5."""
     text = word(rng, DIGITS, 4, 6)
@@ -95,20 +95,20 @@ def gd_builtin_font(rng: random.Random) -> Drawn:
         ImageDraw.Draw(mask).text((x, rng.randint(0, 4)), digit, font=face, fill=255)
         x += 6
     mask = mask.crop((0, 0, x + 4, 16)).resize(((x + 4) * 2, 32), Image.Resampling.NEAREST)
-    ground, ink = colour(rng, 215, 255), colour(rng, 0, 110)
+    ground, ink = color(rng, 215, 255), color(rng, 0, 110)
     image = Image.new("RGB", mask.size, ground)
     draw = ImageDraw.Draw(image)
     w = image.width
     for _ in range(4):
         ends = (rng.randint(0, w), rng.randint(0, 32), rng.randint(0, w), rng.randint(0, 32))
-        draw.line(ends, fill=colour(rng, 140, 220))
+        draw.line(ends, fill=color(rng, 140, 220))
     image.paste(ink, mask=mask)
     for _ in range(60):
-        draw.point((rng.randrange(w), rng.randrange(32)), fill=colour(rng, 40, 200))
+        draw.point((rng.randrange(w), rng.randrange(32)), fill=color(rng, 40, 200))
     return text, image
 
 
-@drawer
+@generator
 def django_one_font_grey(rng: random.Random) -> Drawn:
     """Dark grey capitals of one font with a few arcs behind, by a snippet for Django with Pillow."""
     text = word(rng, SAFE_CAPITALS, 5, 6)
@@ -126,9 +126,9 @@ def django_one_font_grey(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def tiles_per_letter(rng: random.Random) -> Drawn:
-    """White letters, each on a coloured tile with round corners, a little turned, as by a site's own JavaScript."""
+    """White letters, each on a colored tile with round corners, a little turned, as by a site's own JavaScript."""
     text = word(rng, SAFE, 4, 6)
     side = rng.choice([34, 40])
     image = Image.new("RGB", (len(text) * (side + 6) + 8, side + 18), (250, 250, 250))
@@ -144,7 +144,7 @@ def tiles_per_letter(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def seven_segment(rng: random.Random) -> Drawn:
     """A meter's display whose dark segments are dimly seen, crossed by lines, by polygons in a canvas."""
     text = word(rng, DIGITS, 4, 6)
@@ -174,7 +174,7 @@ def seven_segment(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def aspnet_hatch(rng: random.Random) -> Drawn:
     """Bold slanting serif characters on crossed lines with pellets, by C# and GDI+ with a hatch brush."""
     text = word(rng, DIGITS + "ABCDEF", 5, 6)
@@ -200,7 +200,7 @@ def aspnet_hatch(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def wp_grid_mixed(rng: random.Random) -> Drawn:
     """Characters of both cases, some higher and some lower, on squared paper, by a WordPress plugin for comments."""
     text = word(rng, SAFE_MIXED, 5, 6)
@@ -214,14 +214,14 @@ def wp_grid_mixed(rng: random.Random) -> Drawn:
     for k in range(start, h, step):
         draw.line((0, k, w, k), fill=line)
     face = fine_font(rng.choice(["LiberationSans-Regular.ttf", "Dustismo.ttf", "OpenSans-Regular.ttf"]), 29)
-    x, ink = 10, colour(rng, 0, 110)
+    x, ink = 10, color(rng, 0, 110)
     for character in text:
         draw.text((x, h / 2 + 10 + rng.randint(-6, 4)), character, font=face, fill=ink, anchor="ls")
         x += face.getlength(character) + rng.randint(0, 3)
     return text, image.crop((0, 0, max(150, int(x) + 10), h))
 
 
-@drawer
+@generator
 def tiny_hex_border(rng: random.Random) -> Drawn:
     """Hexadecimal digits of one ink in a frame, 22 pixels high, by the login page of a router."""
     text = word(rng, HEX, 4, 5)
@@ -239,24 +239,24 @@ def tiny_hex_border(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def gradient_text_jpeg(rng: random.Random) -> Drawn:
-    """Text from one colour to another on a ground that is so, too, as JPEG by a Java servlet's GradientPaint."""
+    """Text from one color to another on a ground that is so, too, as JPEG by a Java servlet's GradientPaint."""
     text = word(rng, SAFE_CAPITALS + SAFE_CAPITALS.lower().replace("l", ""), 5, 7)
     w, h = 200, 60
-    image = _across(colour(rng, 190, 255), colour(rng, 190, 255), (w, h))
+    image = _across(color(rng, 190, 255), color(rng, 190, 255), (w, h))
     face = fitting_font(rng.choice(["Lato-Bold.ttf", "Carlito-Bold.ttf", "FreeSerifBold.ttf"]), text, w - 24, 42)
     mask = Image.new("L", (w, h), 0)
     ImageDraw.Draw(mask).text((w / 2, h / 2), text, font=face, fill=255, anchor="mm")
     mask = mask.rotate(rng.uniform(-5, 5), Image.Resampling.BICUBIC)
-    image.paste(_across(colour(rng, 0, 130), colour(rng, 0, 130), (w, h)), mask=mask)
+    image.paste(_across(color(rng, 0, 130), color(rng, 0, 130), (w, h)), mask=mask)
     draw = ImageDraw.Draw(image)
     for _ in range(3):
-        draw.line((0, rng.randint(0, h), w, rng.randint(0, h)), fill=colour(rng, 60, 180), width=1)
+        draw.line((0, rng.randint(0, h), w, rng.randint(0, h)), fill=color(rng, 60, 180), width=1)
     return text, jpeg(image, rng.randint(30, 70))
 
 
-@drawer
+@generator
 def retina_soft_blobs(rng: random.Random) -> Drawn:
     """Round letters, calmly set, over pastel blobs, 140 pixels high for screens of 2018, as start-ups had it."""
     text = word(rng, SAFE_SMALL + "23456789", 5, 6)
@@ -278,7 +278,7 @@ def retina_soft_blobs(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def transparent_png_letters(rng: random.Random) -> Drawn:
     """Dark letters and translucent bubbles on nothing, as a PNG with alpha by Node's canvas."""
     text = word(rng, SAFE, 5)
@@ -287,18 +287,18 @@ def transparent_png_letters(rng: random.Random) -> Drawn:
     for _ in range(7):
         bubble = Image.new("RGBA", (w, h), (255, 255, 255, 0))
         x, y, size = rng.randint(-10, w), rng.randint(-10, h), rng.randint(8, 34)
-        ImageDraw.Draw(bubble).ellipse((x, y, x + size, y + size), fill=(*colour(rng, 60, 220), 70))
+        ImageDraw.Draw(bubble).ellipse((x, y, x + size, y + size), fill=(*color(rng, 60, 220), 70))
         image = Image.alpha_composite(image, bubble)
     names = ["OpenSans-Bold.ttf", "LiberationSans-Bold.ttf", "Carlito-Bold.ttf"]
     for i, character in enumerate(text):
         face = fine_font(rng.choice(names), rng.randint(26, 33))
-        letter = glyph(character, face, (*colour(rng, 0, 140), 255), rng.uniform(-18, 18))
+        letter = glyph(character, face, (*color(rng, 0, 140), 255), rng.uniform(-18, 18))
         x, y = int(6 + i * 28 + (28 - letter.width) / 2), (h - letter.height) // 2 + rng.randint(-4, 4)
         image.alpha_composite(letter, (max(0, x), max(0, min(h - letter.height, y))))
     return text, image
 
 
-@drawer
+@generator
 def drop_shadow_serif(rng: random.Random) -> Drawn:
     """Serif letters with a soft shadow on paper and one thin curve, by Ruby's RMagick."""
     text = word(rng, LOWER.replace("l", "").replace("i", ""), 5, 7)
@@ -325,9 +325,9 @@ def drop_shadow_serif(rng: random.Random) -> Drawn:
 # Medium ones
 
 
-@drawer
+@generator
 def svg_wobbly_paths(rng: random.Random) -> Drawn:
-    """Outlines of letters with every point shaken and curves behind, as coloured paths of an SVG by Node."""
+    """Outlines of letters with every point shaken and curves behind, as colored paths of an SVG by Node."""
     text = word(rng, SAFE_MIXED, 4, 6)
     w, h, times = 40 * len(text) + 20, 60, 3
     ground = rng.choice([(240, 240, 240), (255, 255, 255), (224, 238, 214)])
@@ -335,7 +335,7 @@ def svg_wobbly_paths(rng: random.Random) -> Drawn:
     draw = ImageDraw.Draw(image)
     for _ in range(rng.randint(2, 4)):
         curve = bezier([(x, rng.randint(0, h * times)) for x in (0, w, 2 * w, w * times)])
-        draw.line(curve, fill=colour(rng, 60, 190), width=5)
+        draw.line(curve, fill=color(rng, 60, 190), width=5)
     for i, character in enumerate(text):
         face = fine_font(rng.choice(["LiberationSans-Regular.ttf", "Roboto-Regular.ttf"]), 128)
         shape = np.asarray(glyph(character, face, BLACK, rng.uniform(-12, 12)))[:, :, 3]
@@ -352,13 +352,13 @@ def svg_wobbly_paths(rng: random.Random) -> Drawn:
         ]
         letter = np.zeros(shape.shape, np.uint8)
         cv2.fillPoly(letter, [polygon for polygon in polygons if len(polygon) > 2], 255)
-        ink = colour(rng, 20, 150)
+        ink = color(rng, 20, 150)
         x, y = (10 + 40 * i) * times + 60 - shape.shape[1] / 2, h * times / 2 - shape.shape[0] / 2
         image.paste(ink, (int(x), int(y + rng.randint(-12, 12))), Image.fromarray(letter))
     return text, image.resize((w, h), Image.Resampling.LANCZOS)
 
 
-@drawer
+@generator
 def perspective_board(rng: random.Random) -> Drawn:
     """A word on a chequered board that is tipped any way and crossed by lines, by OpenCV's warpPerspective."""
     text = word(rng, SAFE, 5, 6)
@@ -395,7 +395,7 @@ def perspective_board(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def ransom_note(rng: random.Random) -> Drawn:
     """Letters cut out of magazines, each with its font, paper and ink, as by a fan site's script with Pillow."""
     text = word(rng, SAFE_MIXED, 5, 7)
@@ -427,21 +427,21 @@ def ransom_note(rng: random.Random) -> Drawn:
             (w - rng.randint(1, 4), h - rng.randint(1, 4)),
             (rng.randint(0, 3), h - rng.randint(1, 4)),
         ]
-        draw.polygon(edge, fill=colour(rng, 10, 110) if dark else colour(rng, 200, 255))
-        ink = colour(rng, 215, 255) if dark else colour(rng, 0, 90)
+        draw.polygon(edge, fill=color(rng, 10, 110) if dark else color(rng, 200, 255))
+        ink = color(rng, 215, 255) if dark else color(rng, 0, 90)
         draw.text(((w - right - left) / 2, (h - bottom - top) / 2), character, font=face, fill=ink)
         paper = paper.rotate(rng.uniform(-16, 16), Image.Resampling.BICUBIC, expand=True)
         place(image, paper, x, 35 + rng.randint(-5, 5))
     return text, image
 
 
-@drawer
+@generator
 def arc_text(rng: random.Random) -> Drawn:
     """Letters over a hill or through a valley, turned along it, on spokes and crossed by circles, in a canvas."""
     text = word(rng, SAFE_CAPITALS, 6, 8)
     w, h = 240, 90
     up = rng.choice([1, -1])
-    ground, ink = colour(rng, 215, 255), colour(rng, 0, 120)
+    ground, ink = color(rng, 215, 255), color(rng, 0, 120)
     image = Image.new("RGB", (w, h), ground)
     draw = ImageDraw.Draw(image)
     mean = 135
@@ -464,7 +464,7 @@ def arc_text(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def neon_dark(rng: random.Random) -> Drawn:
     """Letters like tubes of neon that glow among glowing scribbles on a dark ground, by a canvas with shadowBlur."""
     text = word(rng, SAFE_SMALL + "2345679", 5, 6)
@@ -488,7 +488,7 @@ def neon_dark(rng: random.Random) -> Drawn:
     return text, ImageChops.add(ImageChops.add(ground, glow), tubes.filter(ImageFilter.GaussianBlur(0.6)))
 
 
-@drawer
+@generator
 def row_slip_scanlines(rng: random.Random) -> Drawn:
     """Rows of pixels that slip aside as on a bad television, every third darker, by a loop over a picture's rows."""
     text = word(rng, SAFE, 5, 6)
@@ -509,7 +509,7 @@ def row_slip_scanlines(rng: random.Random) -> Drawn:
     return text, to_image(pixels + numpy_rng(rng).normal(0, 14, pixels.shape))
 
 
-@drawer
+@generator
 def misprint_cmy(rng: random.Random) -> Drawn:
     """Three plates of ink out of register with dots, as in a cheap newspaper, by Pillow's Image.merge."""
     text = word(rng, SAFE_MIXED, 5, 6)
@@ -531,7 +531,7 @@ def misprint_cmy(rng: random.Random) -> Drawn:
     return text, jpeg(Image.merge("RGB", plates), 75)
 
 
-@drawer
+@generator
 def handwriting_notebook(rng: random.Random) -> Drawn:
     """Writing with a pen on ruled paper, crossed out and blotted, by a school's site with a font of handwriting."""
     text = word(rng, "abcdefghkmnprstuwxyz", 5, 7)
@@ -562,7 +562,7 @@ def handwriting_notebook(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def outline_only(rng: random.Random) -> Drawn:
     """Outlines of letters that overlap a little, with lines through them, by a canvas with strokeText."""
     text = word(rng, SAFE_CAPITALS + "2345679", 5, 6)
@@ -577,18 +577,18 @@ def outline_only(rng: random.Random) -> Drawn:
         shape = np.asarray(glyph(character, face, BLACK, rng.uniform(-18, 18)))[:, :, 3]
         grown, shrunk = cv2.dilate(shape, np.ones((3, 3), np.uint8)), cv2.erode(shape, np.ones((2, 2), np.uint8))
         edge = Image.fromarray(cv2.subtract(grown, shrunk))
-        ink = colour(rng, *levels)
+        ink = color(rng, *levels)
         image.paste(ink, (left, int((h - edge.height) / 2 + rng.randint(-7, 7))), edge)
         left += edge.width - rng.randint(4, 8)
     image = image.crop((0, 0, left + 14, h))
     draw = ImageDraw.Draw(image)
     for _ in range(4):
         ends = rng.randint(0, 30), rng.randint(0, h), rng.randint(left - 30, left), rng.randint(0, h)
-        draw.line(ends, fill=colour(rng, *levels), width=1)
+        draw.line(ends, fill=color(rng, *levels), width=1)
     return text, image
 
 
-@drawer
+@generator
 def blur_salt_small(rng: random.Random) -> Drawn:
     """A small grey picture of soft digits with black and white specks, as a bad JPEG by a site in PHP."""
     text = word(rng, "23456789", 5, 6)
@@ -607,18 +607,18 @@ def blur_salt_small(rng: random.Random) -> Drawn:
     return text, jpeg(to_image(levels), rng.randint(35, 60))
 
 
-@drawer
+@generator
 def confetti_rotated(rng: random.Random) -> Drawn:
-    """Letters of any font, size, colour and angle with strokes and confetti in their colours, by PHP's GD."""
+    """Letters of any font, size, color and angle with strokes and confetti in their colors, by PHP's GD."""
     text = word(rng, SAFE_MIXED, 5, 6)
     w, h = 42 * len(text) + 20, 76
-    image = Image.new("RGB", (w, h), colour(rng, 225, 255))
+    image = Image.new("RGB", (w, h), color(rng, 225, 255))
     draw = ImageDraw.Draw(image)
-    inks = [colour(rng, 10, 170) for _ in range(4)]
+    inks = [color(rng, 10, 170) for _ in range(4)]
     for _ in range(50):
         x, y, size = rng.randint(0, w), rng.randint(0, h), rng.randint(2, 6)
         shape = rng.choice([draw.ellipse, draw.rectangle])
-        shape((x, y, x + size, y + rng.randint(2, 6)), fill=rng.choice([*inks, colour(rng, 140, 220)]))
+        shape((x, y, x + size, y + rng.randint(2, 6)), fill=rng.choice([*inks, color(rng, 140, 220)]))
     names = [
         "DejaVuSans-Bold.ttf",
         "LiberationSerif-Bold.ttf",
@@ -643,12 +643,12 @@ def confetti_rotated(rng: random.Random) -> Drawn:
 # Hard ones
 
 
-@drawer
+@generator
 def thick_bezier_strike(rng: random.Random) -> Drawn:
     """A word struck through by curves of the letters' own ink and thickness, by a canvas with bezierCurveTo."""
     text = word(rng, SAFE_CAPITALS + "2345679", 5, 6)
     w, h = 500, 180  # twice that of the picture
-    ground, ink = colour(rng, 225, 255), colour(rng, 0, 110)
+    ground, ink = color(rng, 225, 255), color(rng, 0, 110)
     image = Image.new("RGB", (w, h), ground)
     draw = ImageDraw.Draw(image)
     for character, x in spread(text, w, 25):
@@ -668,7 +668,7 @@ def thick_bezier_strike(rng: random.Random) -> Drawn:
     return text, image.resize((w // 2, h // 2), Image.Resampling.LANCZOS)
 
 
-@drawer
+@generator
 def touching_wave_bold(rng: random.Random) -> Drawn:
     """Bold letters pushed into each other, then waved along both axes without any noise, as large portals had it."""
     text = word(rng, SAFE_SMALL, 6, 8)
@@ -693,7 +693,7 @@ def touching_wave_bold(rng: random.Random) -> Drawn:
     )
 
 
-@drawer
+@generator
 def faint_strings_behind(rng: random.Random) -> Drawn:
     """A word over many other words of its size, only paler and aslant, by a site's own script with Pillow."""
     text = word(rng, SAFE, 5, 6)
@@ -723,9 +723,9 @@ def faint_strings_behind(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def negative_discs(rng: random.Random) -> Drawn:
-    """Two colours that change places in discs and a bar, by a canvas whose globalCompositeOperation is difference."""
+    """Two colors that change places in discs and a bar, by a canvas whose globalCompositeOperation is difference."""
     text = word(rng, SAFE_MIXED, 5, 6)
     w, h = 240, 80
     mask = Image.new("L", (w, h), 0)
@@ -748,7 +748,7 @@ def negative_discs(rng: random.Random) -> Drawn:
     return text, Image.composite(Image.new("RGB", (w, h), ink), Image.new("RGB", (w, h), ground), mask)
 
 
-@drawer
+@generator
 def dot_cloud_letters(rng: random.Random) -> Drawn:
     """Letters that exist only as a cloud of dots among fewer ones of their ink, by a canvas with thousands of arcs."""
     text = word(rng, SAFE_CAPITALS + "34679", 4, 6)
@@ -759,7 +759,7 @@ def dot_cloud_letters(rng: random.Random) -> Drawn:
         letter = glyph(character, fine_font(name, rng.randint(60, 68)), WHITE, rng.uniform(-12, 12))
         place(mask, letter, x, h / 2 + rng.randint(-6, 6), 255)
     inside = np.asarray(mask) > 127
-    ground, ink = colour(rng, 225, 255), colour(rng, 0, 110)
+    ground, ink = color(rng, 225, 255), color(rng, 0, 110)
     image = Image.new("RGB", (w, h), ground)
     draw = ImageDraw.Draw(image)
     for _ in range(w * h // 5):
@@ -771,9 +771,9 @@ def dot_cloud_letters(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def voronoi_mosaic(rng: random.Random) -> Drawn:
-    """A mosaic of coloured chips, darker or lighter within the letters, by a site's own script with numpy."""
+    """A mosaic of colored chips, darker or lighter within the letters, by a site's own script with numpy."""
     text = word(rng, SAFE, 4, 5)
     w, h = 54 * len(text) + 20, 84
     mask = Image.new("L", (w, h), 0)
@@ -785,14 +785,14 @@ def voronoi_mosaic(rng: random.Random) -> Drawn:
     middles = noise.random((w * h // 70, 2)) * (h, w)
     y, x = np.mgrid[0:h, 0:w]
     nearest = np.argmin((y[..., None] - middles[:, 0]) ** 2 + (x[..., None] - middles[:, 1]) ** 2, axis=-1)
-    chips = np.array(colour(rng, 130, 215), float) + noise.normal(0, 24, (len(middles), 3))
+    chips = np.array(color(rng, 130, 215), float) + noise.normal(0, 24, (len(middles), 3))
     levels = chips[nearest]
     share = np.asarray(mask)[..., None] / 255
     darker = rng.choice([True, True, False])
     return text, to_image(levels - share * 66 if darker else levels + share * 62 - 50)
 
 
-@drawer
+@generator
 def rings_same_ink(rng: random.Random) -> Drawn:
     """Letters with rings and arcs all over that have their ink and thickness, by a canvas with arc and stroke."""
     text = word(rng, "ABEFHKLMNRSTVWXYZ2345679", 5, 6)
@@ -814,7 +814,7 @@ def rings_same_ink(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def hairline_tangle(rng: random.Random) -> Drawn:
     """Letters of hairlines in a tangle of lines just as fine, as a site with thin type of the 2010s had it."""
     text = word(rng, SAFE, 5, 6)
@@ -834,9 +834,9 @@ def hairline_tangle(rng: random.Random) -> Drawn:
     return text, image.resize((w // 2, h // 2), Image.Resampling.LANCZOS)
 
 
-@drawer
+@generator
 def white_cuts_serif(rng: random.Random) -> Drawn:
-    """Heavy slanting serif letters run together, cut by curves of the paper's colour, over a pale copy, by PHP's GD."""
+    """Heavy slanting serif letters run together, cut by curves of the paper's color, over a pale copy, by PHP's GD."""
     text = word(rng, SAFE_MIXED, 5, 7)
     w, h = 520, 90
     ground, ink = rng.choice(
@@ -868,7 +868,7 @@ def white_cuts_serif(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def lens_and_swirl(rng: random.Random) -> Drawn:
     """A word on lined paper under lenses and whirls that bend lines and letters together, by OpenCV's remap."""
     text = word(rng, SAFE, 5, 6)

@@ -1,4 +1,4 @@
-"""32 drawers of captchas as sites of 2003-2014 have them: scripts in PHP, Perl, ASP.NET, Java and Ruby.
+"""32 generators of captchas as sites of 2003-2014 have them: scripts in PHP, Perl, ASP.NET, Java and Ruby.
 
 Each is an idea of its own, from a guestbook's counter to text that only snow gives away, and none reproduces a library.
 They serve only to measure (benchmarks/accuracy.md): no reader that is shipped is trained on their pictures.
@@ -23,10 +23,10 @@ from .tools import (
     SEGMENTS,
     STROKES,
     UPPER,
-    Drawer,
     Drawn,
+    Generator,
     bitmap,
-    colour,
+    color,
     font,
     jpeg,
     numpy_rng,
@@ -39,29 +39,29 @@ from .tools import (
     word,
 )
 
-DRAWERS: dict[str, Drawer] = {}
-drawer = registering(DRAWERS)
+GENERATORS: dict[str, Generator] = {}
+generator = registering(GENERATORS)
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Easy ones
 
 
-@drawer
+@generator
 def gd_counter_digits(rng: random.Random) -> Drawn:
     """Small bitmap digits with specks in a frame, by PHP's imagestring in its font 5, as in guestbooks of 2003."""
     text = word(rng, DIGITS, 4, 5)
     image = Image.new("RGB", (60, 20), rng.choice([(230, 230, 230), (255, 255, 204), (204, 221, 255)]))
     draw = ImageDraw.Draw(image)
-    ink = colour(rng, 0, 110)
+    ink = color(rng, 0, 110)
     draw.bitmap((rng.randint(3, 12), rng.randint(3, 6)), bitmap(text), ink)
     for _ in range(rng.randint(30, 80)):
-        draw.point((rng.randrange(60), rng.randrange(20)), colour(rng, 90, 220))
+        draw.point((rng.randrange(60), rng.randrange(20)), color(rng, 90, 220))
     draw.rectangle((0, 0, 59, 19), outline=(0, 0, 0))
     return text, image
 
 
-@drawer
+@generator
 def perl_giantfont_grid(rng: random.Random) -> Drawn:
     """Bitmap letters twice as large on a grid, by Perl's GD with gdGiantFont and copyResized."""
     text = word(rng, UPPER, 5)
@@ -80,20 +80,20 @@ def perl_giantfont_grid(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def php_arial_tilted_word(rng: random.Random) -> Drawn:
     """A whole word at one angle and two lines, by a single call of PHP's imagettftext."""
     text = word(rng, "abcdefghkmnpqrstuvwxyz", 5, 6)
-    image = Image.new("RGB", (140, 50), colour(rng, 225, 255))
+    image = Image.new("RGB", (140, 50), color(rng, 225, 255))
     face = font(rng.choice(["LiberationSans-Regular.ttf", "LiberationSans-Bold.ttf"]), rng.randint(24, 27))
-    put(image, tile(text, face, colour(rng, 0, 120), rng.uniform(-9, 9)), 70 + rng.randint(-8, 8), 25)
+    put(image, tile(text, face, color(rng, 0, 120), rng.uniform(-9, 9)), 70 + rng.randint(-8, 8), 25)
     draw = ImageDraw.Draw(image)
     for _ in range(2):
-        draw.line((0, rng.randrange(50), 139, rng.randrange(50)), colour(rng, 80, 200))
+        draw.line((0, rng.randrange(50), 139, rng.randrange(50)), color(rng, 80, 200))
     return text, image
 
 
-@drawer
+@generator
 def aspnet_hatchbrush(rng: random.Random) -> Drawn:
     """Bold serif digits on a pattern, by the HatchBrush of ASP.NET's System.Drawing."""
     text = word(rng, DIGITS, 6)
@@ -116,16 +116,16 @@ def aspnet_hatchbrush(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def java2d_gradient_shadow(rng: random.Random) -> Drawn:
     """Letters with a drop shadow in a panel with round corners, by a Java servlet's GradientPaint."""
     text = word(rng, SAFE, 5)
     w, h = 160, 50
-    start, end = np.array(colour(rng, 170, 255)), np.array(colour(rng, 120, 220))
+    start, end = np.array(color(rng, 170, 255)), np.array(color(rng, 120, 220))
     share = np.linspace(0, 1, w)[None, :, None] * 0.7 + np.linspace(0, 0.3, h)[:, None, None]
     image = Image.fromarray((start + (end - start) * share).astype(np.uint8))
     face = font(rng.choice(["DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf"]), 28)
-    ink, angles = colour(rng, 0, 90), [rng.uniform(-12, 12) for _ in text]
+    ink, angles = color(rng, 0, 90), [rng.uniform(-12, 12) for _ in text]
     for fill, down in (tuple((start * 0.6).astype(int).tolist()), 3), (ink, 0):
         letters = [tile(c, face, fill, angle) for c, angle in zip(text, angles, strict=True)]
         row(image, letters, 4, middle=h / 2 + down)
@@ -133,7 +133,7 @@ def java2d_gradient_shadow(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def terminal_scanlines(rng: random.Random) -> Drawn:
     """Glowing letters on a dark screen with dark lines across, as sites with the looks of a terminal had them."""
     text = word(rng, rng.choice([HEX, SAFE_LOWER]), 6)
@@ -148,9 +148,9 @@ def terminal_scanlines(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def letter_badges(rng: random.Random) -> Drawn:
-    """White letters, each in a coloured disc or box of its own, by PHP's imagefilledellipse."""
+    """White letters, each in a colored disc or box of its own, by PHP's imagefilledellipse."""
     text = word(rng, UPPER, 4, 5)
     image = Image.new("RGB", (36 * len(text) + 8, 44), (255, 255, 255))
     draw = ImageDraw.Draw(image)
@@ -158,20 +158,20 @@ def letter_badges(rng: random.Random) -> Drawn:
     shape = draw.ellipse if rng.random() < 0.6 else draw.rectangle
     for i, character in enumerate(text):
         x, y, radius = 22 + i * 36, 22 + rng.randint(-3, 3), 16
-        fill = colour(rng, 20, 190)
+        fill = color(rng, 20, 190)
         edge = tuple(level // 2 for level in fill)
         shape((x - radius, y - radius, x + radius, y + radius), fill=fill, outline=edge)
         put(image, tile(character, face, (255, 255, 255), rng.uniform(-20, 20)), x, y)
     return text, image
 
 
-@drawer
+@generator
 def transparent_gif_dots(rng: random.Random) -> Drawn:
-    """Letters without smooth edges over dotted lines, as a GIF of 16 colours whose ground is transparent."""
+    """Letters without smooth edges over dotted lines, as a GIF of 16 colors whose ground is transparent."""
     text = word(rng, SAFE, 4, 6)
     image = Image.new("RGB", (120, 36), (255, 255, 255))
     draw = ImageDraw.Draw(image)
-    dot = colour(rng, 120, 200)
+    dot = color(rng, 120, 200)
     for y in range(2, 36, rng.choice([4, 5, 6])):
         for x in range(y % 2 * 2, 120, 4):
             draw.point((x, y), dot)
@@ -190,7 +190,7 @@ def transparent_gif_dots(rng: random.Random) -> Drawn:
     return text, Image.open(packed).copy()
 
 
-@drawer
+@generator
 def notepad_handwriting(rng: random.Random) -> Drawn:
     """Handwriting on ruled paper with a margin, by imagettftext and a font that a site of hobbyists had downloaded."""
     text = word(rng, "abdefghkmnprstwxyz", 5)
@@ -205,7 +205,7 @@ def notepad_handwriting(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def tiny_verdana_upscaled(rng: random.Random) -> Drawn:
     """Tiny text without smooth edges, made two or three times as large by PHP's imagecopyresampled."""
     text = word(rng, SAFE, 5)
@@ -213,18 +213,18 @@ def tiny_verdana_upscaled(rng: random.Random) -> Drawn:
     spaced = rng.random() < 0.5 or name == "DejaVuSans-Bold.ttf"
     mask = bitmap(" ".join(text) if spaced else text, name, 10)
     times = 3 if mask.width < 45 else 2
-    small = Image.new("RGB", (mask.width + 8, mask.height + 6), colour(rng, 215, 255))
+    small = Image.new("RGB", (mask.width + 8, mask.height + 6), color(rng, 215, 255))
     draw = ImageDraw.Draw(small)
     for _ in range(12):
-        draw.point((rng.randrange(small.width), rng.randrange(small.height)), colour(rng, 120, 210))
-    draw.bitmap((4, 3), mask, colour(rng, 0, 110))
+        draw.point((rng.randrange(small.width), rng.randrange(small.height)), color(rng, 120, 210))
+    draw.bitmap((4, 3), mask, color(rng, 0, 110))
     way = rng.choice([Image.Resampling.NEAREST, Image.Resampling.BILINEAR])
     return text, small.resize((small.width * times, small.height * times), way)
 
 
-@drawer
+@generator
 def rmagick_gradient_ink(rng: random.Random) -> Drawn:
-    """Text that goes from one colour to another, on thin grey rays, by Ruby's RMagick."""
+    """Text that goes from one color to another, on thin grey rays, by Ruby's RMagick."""
     text = word(rng, SAFE_LOWER, 5, 6)
     image = Image.new("RGB", (180, 60), (255, 255, 255))
     draw = ImageDraw.Draw(image)
@@ -235,7 +235,7 @@ def rmagick_gradient_ink(rng: random.Random) -> Drawn:
     mask = Image.new("L", image.size)
     face = font(rng.choice(["Carlito-Bold.ttf", "Lato-Bold.ttf", "OpenSans-Bold.ttf"]), 40)
     row(mask, [tile(c, face, (0, 0, 0), rng.uniform(-10, 10)) for c in text], 1)
-    top, bottom = np.array(colour(rng, 0, 150)), np.array(colour(rng, 0, 200))
+    top, bottom = np.array(color(rng, 0, 150)), np.array(color(rng, 0, 200))
     share = np.linspace(0, 1, 60)[:, None, None] * np.ones((1, 180, 1))
     image.paste(Image.fromarray((top + (bottom - top) * share).astype(np.uint8)), (0, 0), mask)
     return text, image
@@ -245,16 +245,16 @@ def rmagick_gradient_ink(rng: random.Random) -> Drawn:
 # Medium ones
 
 
-@drawer
+@generator
 def php_font_salad(rng: random.Random) -> Drawn:
-    """A font, size, colour and angle of its own for every letter over arcs, by PHP's imagettftext and imagearc."""
+    """A font, size, color and angle of its own for every letter over arcs, by PHP's imagettftext and imagearc."""
     text = word(rng, SAFE, 5)
-    image = Image.new("RGB", (170, 60), colour(rng, 220, 255))
+    image = Image.new("RGB", (170, 60), color(rng, 220, 255))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.randint(8, 14)):
         x, y, w, start = rng.randrange(170), rng.randrange(60), rng.randint(20, 90), rng.randrange(360)
         box = (x - w, y - w // 2, x + w, y + w // 2)
-        draw.arc(box, start, start + rng.randint(40, 180), colour(rng, 120, 210))
+        draw.arc(box, start, start + rng.randint(40, 180), color(rng, 120, 210))
     names = [
         "DejaVuSans-Bold.ttf",
         "FreeSerifBold.ttf",
@@ -265,15 +265,15 @@ def php_font_salad(rng: random.Random) -> Drawn:
         "Tuffy_Bold.ttf",
     ]
     letters = [
-        tile(c, font(rng.choice(names), rng.randint(26, 38)), colour(rng, 0, 150), rng.uniform(-25, 25)) for c in text
+        tile(c, font(rng.choice(names), rng.randint(26, 38)), color(rng, 0, 150), rng.uniform(-25, 25)) for c in text
     ]
     row(image, letters, 4, lambda: rng.randint(-6, 6))
     return text, image
 
 
-@drawer
+@generator
 def imagemagick_wave(rng: random.Random) -> Drawn:
-    """A word bent to a wave with a curve of its colour, by ImageMagick's `convert -wave`."""
+    """A word bent to a wave with a curve of its color, by ImageMagick's `convert -wave`."""
     text = word(rng, LOWER, 5, 6)
     image = Image.new("RGB", (200, 64), (255, 255, 255))
     ink = rng.choice([(0, 0, 160), (160, 0, 0), (0, 90, 60), (60, 60, 60)])
@@ -287,11 +287,11 @@ def imagemagick_wave(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def imagemagick_implode(rng: random.Random) -> Drawn:
-    """White letters on a dark colour, drawn to the middle or pushed from it by ImageMagick's `convert -implode`."""
+    """White letters on a dark color, drawn to the middle or pushed from it by ImageMagick's `convert -implode`."""
     text = word(rng, SAFE, 5)
-    w, h, ground = 160, 60, colour(rng, 20, 120)
+    w, h, ground = 160, 60, color(rng, 20, 120)
     image = Image.new("RGB", (w, h), ground)
     face = font(rng.choice(["LiberationSans-Bold.ttf", "DejaVuSans.ttf"]), 34)
     row(image, [tile(c, face, (255, 255, 255)) for c in text], 3)
@@ -313,7 +313,7 @@ def imagemagick_implode(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def letters_on_arc(rng: random.Random) -> Drawn:
     """Letters along a part of a circle and turned with it, over pale rings, by PHP's imagettftext letter by letter."""
     text = word(rng, UPPER, 6, 7)
@@ -326,14 +326,14 @@ def letters_on_arc(rng: random.Random) -> Drawn:
     step = 78 / radius / (len(text) - 1) * 2
     for i, character in enumerate(text):
         turn = (i - (len(text) - 1) / 2) * step
-        letter = tile(character, face, colour(rng, 0, 140), -up * math.degrees(turn) + rng.uniform(-6, 6))
+        letter = tile(character, face, color(rng, 0, 140), -up * math.degrees(turn) + rng.uniform(-6, 6))
         put(image, letter, 100 + radius * math.sin(turn), 40 - up * 12 + up * radius * (1 - math.cos(turn)))
     return text, image
 
 
-@drawer
+@generator
 def plasma_white_text(rng: random.Random) -> Drawn:
-    """White letters with a dark edge on coloured clouds, by ImageMagick's `plasma:fractal`."""
+    """White letters with a dark edge on colored clouds, by ImageMagick's `plasma:fractal`."""
     text = word(rng, SAFE, 5)
     w, h, noise = 180, 60, numpy_rng(rng)
     clouds = np.zeros((h, w, 3))
@@ -350,22 +350,22 @@ def plasma_white_text(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def ghost_letters(rng: random.Random) -> Drawn:
     """Dark letters before a crowd of small pale ones, by PHP's imagettftext in a loop."""
     text = word(rng, SAFE_LOWER, 5)
     image = Image.new("RGB", (150, 50), (250, 250, 250))
     for _ in range(rng.randint(35, 60)):
         character, face = rng.choice(SAFE_LOWER), font("LiberationSans-Regular.ttf", rng.randint(11, 18))
-        ghost = tile(character, face, colour(rng, 150, 225), rng.uniform(-60, 60))
+        ghost = tile(character, face, color(rng, 150, 225), rng.uniform(-60, 60))
         put(image, ghost, rng.randrange(150), rng.randrange(50))
     face = font(rng.choice(["LiberationSerif-Bold.ttf", "LiberationSans-Bold.ttf"]), 32)
-    letters = [tile(c, face, colour(rng, 0, 110), rng.uniform(-18, 18)) for c in text]
+    letters = [tile(c, face, color(rng, 0, 110), rng.uniform(-18, 18)) for c in text]
     row(image, letters, 5, lambda: rng.randint(-3, 3))
     return text, image
 
 
-@drawer
+@generator
 def emboss_grey(rng: random.Random) -> Drawn:
     """Letters that stand out of a grey ground with a little noise, by PHP's imagefilter with IMG_FILTER_EMBOSS."""
     text = word(rng, SAFE, 5)
@@ -378,11 +378,11 @@ def emboss_grey(rng: random.Random) -> Drawn:
     slope = levels - np.roll(levels, (2, 2), (0, 1))
     grey = 120 + levels * 0.1 + slope * rng.uniform(0.28, 0.42)
     grey = grey + numpy_rng(rng).normal(0, rng.uniform(4, 11), (h, w))
-    tint = np.array(colour(rng, 190, 255)) / 255
+    tint = np.array(color(rng, 190, 255)) / 255
     return text, to_image(grey[..., None] * tint * 1.1)
 
 
-@drawer
+@generator
 def blurred_salt_pepper(rng: random.Random) -> Drawn:
     """Black and white specks over grey letters, then smoothed, as by a forum's PHP with a filter of its own."""
     text = word(rng, DIGITS + "ABCDEF", 6)
@@ -401,9 +401,9 @@ def blurred_salt_pepper(rng: random.Random) -> Drawn:
     return text, image.convert("RGB")
 
 
-@drawer
+@generator
 def crushed_jpeg(rng: random.Random) -> Drawn:
-    """Letters on a ground of another colour with blots, kept by PHP's imagejpeg in a quality of 8 to 16."""
+    """Letters on a ground of another color with blots, kept by PHP's imagejpeg in a quality of 8 to 16."""
     text = word(rng, SAFE, 4, 5)
     w, h = 140, 50
     ground, ink = rng.choice(
@@ -426,14 +426,14 @@ def crushed_jpeg(rng: random.Random) -> Drawn:
     return text, jpeg(image, rng.randint(8, 16))
 
 
-@drawer
+@generator
 def row_column_sine_shift(rng: random.Random) -> Drawn:
     """A word whose rows and columns are moved by a sine, pixel by pixel in Perl, below slanting lines."""
     text = word(rng, LOWER, 5)
-    w, h, ground = 170, 60, colour(rng, 215, 255)
+    w, h, ground = 170, 60, color(rng, 215, 255)
     image = Image.new("RGB", (w, h), ground)
     face = font(rng.choice(["LiberationMono-Bold.ttf", "DejaVuSansMono-Bold.ttf"]), 38)
-    row(image, [tile(text, face, colour(rng, 0, 120))])
+    row(image, [tile(text, face, color(rng, 0, 120))])
     across, down = rng.uniform(1.2, 2.6), rng.uniform(3, 6)
     start_across, start_down = rng.uniform(0, 6), rng.uniform(0, 6)
     pace = rng.uniform(0.12, 0.24)
@@ -445,11 +445,11 @@ def row_column_sine_shift(rng: random.Random) -> Drawn:
     )
     draw = ImageDraw.Draw(image)
     for x in range(-60, w, 14):
-        draw.line((x, 0, x + 60, h), ground if x % 28 else colour(rng, 120, 200))
+        draw.line((x, 0, x + 60, h), ground if x % 28 else color(rng, 120, 200))
     return text, image
 
 
-@drawer
+@generator
 def seven_segments(rng: random.Random) -> Drawn:
     """A pocket calculator's slanting digits, by lines that PHP's GD draws stroke by stroke."""
     text = word(rng, DIGITS, 5, 6)
@@ -467,20 +467,20 @@ def seven_segments(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def see_through_shapes(rng: random.Random) -> Drawn:
-    """Translucent discs and boxes over the text, by ASP.NET's System.Drawing with colours that have an alpha."""
+    """Translucent discs and boxes over the text, by ASP.NET's System.Drawing with colors that have an alpha."""
     text = word(rng, SAFE, 5, 6)
     image = Image.new("RGB", (180, 60), (255, 255, 255))
     face = font(rng.choice(["Carlito-Bold.ttf", "DejaVuSans.ttf", "LiberationSerif-Bold.ttf"]), 36)
-    letters = [tile(c, face, colour(rng, 0, 90), rng.uniform(-20, 20)) for c in text]
+    letters = [tile(c, face, color(rng, 0, 90), rng.uniform(-20, 20)) for c in text]
     row(image, letters, 3, lambda: rng.randint(-5, 5))
     for _ in range(rng.randint(7, 11)):
         covered = image.copy()
         x, y, radius = rng.randrange(180), rng.randrange(60), rng.randint(8, 26)
         draw = ImageDraw.Draw(covered)
         shape = draw.ellipse if rng.random() < 0.6 else draw.rectangle
-        shape((x - radius, y - radius, x + radius, y + radius), fill=colour(rng, 60, 255))
+        shape((x - radius, y - radius, x + radius, y + radius), fill=color(rng, 60, 255))
         image = Image.blend(image, covered, 0.4)
     return text, image
 
@@ -489,7 +489,7 @@ def see_through_shapes(rng: random.Random) -> Drawn:
 # Hard ones
 
 
-@drawer
+@generator
 def chessboard_invert(rng: random.Random) -> Drawn:
     """Ink and ground that change places from square to square, by a loop over a picture's pixels in PHP."""
     text = word(rng, SAFE, 4, 5)
@@ -497,7 +497,7 @@ def chessboard_invert(rng: random.Random) -> Drawn:
     mask = Image.new("L", (w, h))
     face = font(rng.choice(["DejaVuSans-Bold.ttf", "LiberationSans-Bold.ttf"]), 46)
     row(mask, [tile(c, face, (0, 0, 0), rng.uniform(-12, 12)) for c in text], 5)
-    dark, light = np.array(colour(rng, 0, 90)), np.array(colour(rng, 190, 255))
+    dark, light = np.array(color(rng, 0, 90)), np.array(color(rng, 190, 255))
     y, x = np.mgrid[:h, :w]
     board = ((x // square + y // square) % 2)[..., None]
     share = np.asarray(mask)[..., None] / 255
@@ -505,9 +505,9 @@ def chessboard_invert(rng: random.Random) -> Drawn:
     return text, Image.fromarray((dark * share + light * (1 - share)).astype(np.uint8))
 
 
-@drawer
+@generator
 def colour_blind_dots(rng: random.Random) -> Drawn:
-    """Dots of two families of colours, as on a plate that tests for colour blindness, by PHP's imagefilledellipse."""
+    """Dots of two families of colors, as on a plate that tests for color blindness, by PHP's imagefilledellipse."""
     text = word(rng, SAFE, 4)
     w, h = 220, 90
     mask = Image.new("L", (w, h))
@@ -533,7 +533,7 @@ def colour_blind_dots(rng: random.Random) -> Drawn:
     return text, large.resize((w, h), Image.Resampling.BOX)
 
 
-@drawer
+@generator
 def relief_mesh(rng: random.Random) -> Drawn:
     """Lines of a mesh seen aslant that the letters raise, as scripts with text "in 3D" draw it by polygons."""
     text = word(rng, UPPER, 4, 5)
@@ -557,7 +557,7 @@ def relief_mesh(rng: random.Random) -> Drawn:
     return text, large.resize((w, h), Image.Resampling.BOX)
 
 
-@drawer
+@generator
 def hollow_crossed(rng: random.Random) -> Drawn:
     """Outlines of letters crossed by lines as thin, by ImageMagick's `-fill none -stroke`."""
     text = word(rng, SAFE, 5)
@@ -571,12 +571,12 @@ def hollow_crossed(rng: random.Random) -> Drawn:
     for _ in range(rng.randint(4, 6)):
         start = rng.randint(0, 80), rng.randrange(h * 2)
         draw.line((*start, rng.randint(w * 2 - 80, w * 2), rng.randrange(h * 2)), 255, 2)
-    image = Image.new("RGB", (w, h), colour(rng, 230, 255))
-    image.paste(colour(rng, 0, 110), (0, 0, w, h), edges.resize((w, h), Image.Resampling.BOX))
+    image = Image.new("RGB", (w, h), color(rng, 230, 255))
+    image.paste(color(rng, 0, 110), (0, 0, w, h), edges.resize((w, h), Image.Resampling.BOX))
     return text, image
 
 
-@drawer
+@generator
 def touching_letters_curve(rng: random.Random) -> Drawn:
     """Letters pushed into each other and a curve as thick as a stem, as sites against robots drew it."""
     text = word(rng, "abcdefhkmnprstuvxyz", 5, 6)
@@ -591,19 +591,19 @@ def touching_letters_curve(rng: random.Random) -> Drawn:
         curve = [(x, y + high * math.sin(x * 6.28 / long + phase)) for x in range(8, w - 8)]
         draw.line(curve, 255, rng.choice([2, 3]))
     image = Image.new("RGB", (w, h), (255, 255, 255))
-    image.paste(colour(rng, 0, 120), (0, 0, w, h), mask.filter(ImageFilter.SMOOTH))
+    image.paste(color(rng, 0, 120), (0, 0, w, h), mask.filter(ImageFilter.SMOOTH))
     return text, image
 
 
-@drawer
+@generator
 def background_scratches(rng: random.Random) -> Drawn:
-    """Letters cut in pieces by many lines in the ground's colour, by PHP's imageline after the text."""
+    """Letters cut in pieces by many lines in the ground's color, by PHP's imageline after the text."""
     text = word(rng, SAFE, 5)
     w, h = 190, 60
     if rng.random() < 0.6:
-        ground, ink = (255, 255, 255), colour(rng, 0, 120)
+        ground, ink = (255, 255, 255), color(rng, 0, 120)
     else:
-        ground, ink = (20, 20, 30), colour(rng, 150, 255)
+        ground, ink = (20, 20, 30), color(rng, 150, 255)
     image = Image.new("RGB", (w, h), ground)
     face = font(rng.choice(["DejaVuSans-Bold.ttf", "LiberationSans-Bold.ttf", "DejaVuSerif-Bold.ttf"]), 38)
     letters = [tile(c, face, ink, rng.uniform(-20, 20)) for c in text]
@@ -618,7 +618,7 @@ def background_scratches(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def static_density(rng: random.Random) -> Drawn:
     """Snow that is denser, or thinner, where a letter is, by a loop over a picture's pixels in PHP."""
     text = word(rng, DIGITS[1:] + "ACEFHKLNPRTUXY", 4)
@@ -631,11 +631,11 @@ def static_density(rng: random.Random) -> Drawn:
     dark = noise.random((h, w)) < outside + (inside - outside) * share
     if rng.random() < 0.4:
         dark = ~dark
-    pixels = np.where(dark[..., None], np.array(colour(rng, 0, 70)), np.array(colour(rng, 215, 255)))
+    pixels = np.where(dark[..., None], np.array(color(rng, 0, 70)), np.array(color(rng, 215, 255)))
     return text, Image.fromarray(pixels.astype(np.uint8))
 
 
-@drawer
+@generator
 def letters_of_letters(rng: random.Random) -> Drawn:
     """Large letters set out of many tiny characters among paler ones, by PHP's imagettftext at every few pixels."""
     text = word(rng, SAFE, 4)
@@ -643,9 +643,9 @@ def letters_of_letters(rng: random.Random) -> Drawn:
     mask = Image.new("L", (w, h))
     face = font("DejaVuSans-Bold.ttf", 68)
     row(mask, [tile(c, face, (0, 0, 0), rng.uniform(-8, 8)) for c in text], 5)
-    image = Image.new("RGB", (w, h), colour(rng, 235, 255))
+    image = Image.new("RGB", (w, h), color(rng, 235, 255))
     draw = ImageDraw.Draw(image)
-    tiny, ink, pale = font("DejaVuSansMono-Bold.ttf", 7), colour(rng, 0, 90), colour(rng, 175, 205)
+    tiny, ink, pale = font("DejaVuSansMono-Bold.ttf", 7), color(rng, 0, 90), color(rng, 175, 205)
     for y in range(2, h, 5):
         for x in range(2, w, 4):
             inside = mask.getpixel((x, y)) > 120
@@ -654,14 +654,14 @@ def letters_of_letters(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def swirl_with_noise(rng: random.Random) -> Drawn:
-    """Letters of many colours whirled about the middle, with noise, by ImageMagick's `convert -swirl 60 +noise`."""
+    """Letters of many colors whirled about the middle, with noise, by ImageMagick's `convert -swirl 60 +noise`."""
     text = word(rng, SAFE, 5)
-    w, h, ground = 180, 70, colour(rng, 200, 255)
+    w, h, ground = 180, 70, color(rng, 200, 255)
     image = Image.new("RGB", (w, h), ground)
     face = font(rng.choice(["FreeSansBold.ttf", "DejaVuSerif-Bold.ttf", "LiberationSans-Bold.ttf"]), 42)
-    row(image, [tile(c, face, colour(rng, 0, 130), rng.uniform(-10, 10)) for c in text], 3)
+    row(image, [tile(c, face, color(rng, 0, 130), rng.uniform(-10, 10)) for c in text], 3)
     most = math.radians(rng.choice([-1, 1]) * rng.uniform(55, 90))
 
     def whirled(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,11 +11,11 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from .tools import (
     SAFE,
-    Colour,
-    Drawer,
+    Color,
     Drawn,
+    Generator,
     bezier,
-    colour,
+    color,
     font,
     jpeg,
     numpy_rng,
@@ -24,8 +24,8 @@ from .tools import (
     word,
 )
 
-DRAWERS: dict[str, Drawer] = {}
-drawer = registering(DRAWERS)
+GENERATORS: dict[str, Generator] = {}
+generator = registering(GENERATORS)
 
 CLEAR_MIXED = "abdefghmnqtyABDEFGHKLMNPRTY2345678"  # without letters whose capital is only larger
 
@@ -57,7 +57,7 @@ def stamp(mask: Image.Image, letter: Image.Image, x: float, y: float) -> None:
 
 
 def line_up(size: tuple[int, int], letters: list[Image.Image], gap: float, heights: list[float]) -> Image.Image:
-    """A mask of letters in a row, centred, each with its middle so far below that of the picture."""
+    """A mask of letters in a row, centered, each with its middle so far below that of the picture."""
     mask = Image.new("L", size)
     total = sum(letter.width for letter in letters)
     gap = min(gap, (size[0] - 10 - total) / (len(letters) - 1))
@@ -68,8 +68,8 @@ def line_up(size: tuple[int, int], letters: list[Image.Image], gap: float, heigh
     return mask
 
 
-def gradient(size: tuple[int, int], first: Colour, last: Colour, angle: float = 0.0) -> Image.Image:
-    """A linear gradient between two colours across the picture, in this direction (degrees)."""
+def gradient(size: tuple[int, int], first: Color, last: Color, angle: float = 0.0) -> Image.Image:
+    """A linear gradient between two colors across the picture, in this direction (degrees)."""
     y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
     along = x * math.cos(math.radians(angle)) + y * math.sin(math.radians(angle))
     share = ((along - along.min()) / (along.max() - along.min()))[..., None]
@@ -117,9 +117,9 @@ def grown(mask: Image.Image, radius: float) -> Image.Image:
 # Drawers
 
 
-@drawer
+@generator
 def bank_ripple_with_pale_cuts(rng: random.Random) -> Drawn:
-    """Rippled bold serif letters in a blue gradient, cut by curves of the background's colour."""
+    """Rippled bold serif letters in a blue gradient, cut by curves of the background's color."""
     size = (200, 60)
     text = word(rng, SAFE, 5, 6)
     face = font(rng.choice(["LiberationSerif-Bold.ttf", "C059-Bold.otf", "CharisSIL-Bold.ttf"]), 38)
@@ -128,11 +128,11 @@ def bank_ripple_with_pale_cuts(rng: random.Random) -> Drawn:
     cuts = [across_curve(rng, size, 0.05 + 0.45 * (i % 2), 0.5 + 0.45 * (i % 2)) for i in range(3)]
     mask = ImageChops.subtract(mask, smooth_lines(size, cuts, 2))
     image = gradient(size, (255, 255, 255), (214, 226, 240), 90)
-    image.paste(gradient(size, colour(rng, 0, 70), (90, 60, rng.randint(150, 210)), rng.uniform(0, 60)), (0, 0), mask)
+    image.paste(gradient(size, color(rng, 0, 70), (90, 60, rng.randint(150, 210)), rng.uniform(0, 60)), (0, 0), mask)
     return text, image
 
 
-@drawer
+@generator
 def airline_double_contour(rng: random.Random) -> Drawn:
     """Hollow letters with two contours, one over the other, and hollow vapour trails across them in a blue sky."""
     size = (230, 74)
@@ -160,7 +160,7 @@ def airline_double_contour(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def ministry_script_and_pen_stroke(rng: random.Random) -> Drawn:
     """Script letters in one green ink with a pen stroke through them, over the fine waves of a banknote."""
     size = (240, 80)
@@ -180,9 +180,9 @@ def ministry_script_and_pen_stroke(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def telecom_inverting_discs(rng: random.Random) -> Drawn:
-    """Two colours which large discs swap, so that each letter is partly light on dark."""
+    """Two colors which large discs swap, so that each letter is partly light on dark."""
     size = (200, 66)
     text = word(rng, CLEAR_MIXED.replace("q", ""), 5, 6)
     face = font(rng.choice(["OpenSans-ExtraBold.ttf", "Lato-Black.ttf", "Roboto-Black.ttf"]), 42)
@@ -202,7 +202,7 @@ def telecom_inverting_discs(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def ticket_shop_torn_strips(rng: random.Random) -> Drawn:
     """Condensed capitals, their strips pushed aside as in a badly glued ticket, in ink that fades to the side."""
     size = (190, 58)
@@ -211,7 +211,7 @@ def ticket_shop_torn_strips(rng: random.Random) -> Drawn:
     letters = [shaped(character, face, rng.uniform(-12, 12), rng.uniform(-0.2, 0.2)) for character in text]
     mask = line_up(size, letters, 3, [rng.uniform(-6, 6) for _ in text])
     image = gradient(size, (255, 246, 214), (255, 224, 190), 0)
-    first, last = colour(rng, 0, 60), (rng.randint(170, 210), 40, rng.randint(20, 90))
+    first, last = color(rng, 0, 60), (rng.randint(170, 210), 40, rng.randint(20, 90))
     image.paste(gradient(size, first, last, rng.choice([0, 180])), (0, 0), mask)
     levels = np.asarray(image).copy()
     y, side = 0, rng.choice([-1, 1])
@@ -223,7 +223,7 @@ def ticket_shop_torn_strips(rng: random.Random) -> Drawn:
     return text, Image.fromarray(levels)
 
 
-@drawer
+@generator
 def insurer_lenses_on_squared_paper(rng: random.Random) -> Drawn:
     """Dark letters on squared paper under three lenses, which swell letters and lines alike."""
     size = (220, 74)
@@ -232,7 +232,7 @@ def insurer_lenses_on_squared_paper(rng: random.Random) -> Drawn:
     letters = [shaped(character, face, rng.uniform(-20, 20), 0) for character in text]
     mask = line_up(size, letters, 1, [rng.uniform(-6, 6) for _ in text])
     image = Image.new("RGB", size, (246, 246, 238))
-    ink = colour(rng, 20, 100)
+    ink = color(rng, 20, 100)
     image.paste(ink, (0, 0), mask)
     rules = [[(x, -2), (x, size[1] + 2)] for x in range(rng.randint(2, 9), size[0], 10)]
     rules += [[(-2, y), (size[0] + 2, y)] for y in range(rng.randint(2, 9), size[1], 10)]
@@ -249,7 +249,7 @@ def insurer_lenses_on_squared_paper(rng: random.Random) -> Drawn:
     return text, warp(image, across, down)
 
 
-@drawer
+@generator
 def tax_office_hatching(rng: random.Random) -> Drawn:
     """Wide letters made of slanting strokes alone, on paper ruled with strokes that slant the other way."""
     size = (270, 80)
@@ -263,11 +263,11 @@ def tax_office_hatching(rng: random.Random) -> Drawn:
     loose = 0.5 + 0.5 * np.clip(2.4 * (np.sin(6.28 * (x - slant * y * 0.8) / 6.5) - 0.62), -1, 1)
     shape = np.asarray(mask, np.float32) / 255
     share = (dense * shape + loose * 0.34 * (1 - shape))[..., None]
-    ink = np.array(colour(rng, 10, 110), np.float32)
+    ink = np.array(color(rng, 10, 110), np.float32)
     return text, to_image(255 * (1 - share) + ink * share)
 
 
-@drawer
+@generator
 def notary_embossed_seal(rng: random.Random) -> Drawn:
     """Grey paper into which letters and the rings of a seal are pressed: only their lit edges show."""
     size = (216, 66)
@@ -287,7 +287,7 @@ def notary_embossed_seal(rng: random.Random) -> Drawn:
     return text, jpeg(to_image(tint + (0.42 * lit + 0.13 * raised + noise)[..., None]), 80)
 
 
-@drawer
+@generator
 def port_authority_swaying_letters(rng: random.Random) -> Drawn:
     """Letters that lean left and right by turns, white over a dark sea and navy over the light sky above it."""
     size = (210, 64)
@@ -310,9 +310,9 @@ def port_authority_swaying_letters(rng: random.Random) -> Drawn:
     return text, to_image(paper * (1 - share) + ink * share)
 
 
-@drawer
+@generator
 def opera_letters_on_a_ribbon(rng: random.Random) -> Drawn:
-    """Large letters of many sizes and faces on a swinging line, tied up by a ribbon in their own colours."""
+    """Large letters of many sizes and faces on a swinging line, tied up by a ribbon in their own colors."""
     size = (380, 140)
     text = word(rng, CLEAR_MIXED, 5, 6)
     faces = ["Vollkorn-Black.ttf", "LobsterTwo-Bold.otf", "DejaVuSansCondensed-Bold.ttf", "LeagueSpartan-Bold.otf"]

@@ -15,12 +15,12 @@ from .tools import (
     SAFE,
     SAFE_CAPITALS,
     SAFE_SMALL,
-    Colour,
-    Drawer,
+    Color,
     Drawn,
+    Generator,
     bezier,
     bitmap,
-    colour,
+    color,
     font,
     glyph,
     jpeg,
@@ -35,8 +35,8 @@ from .tools import (
     word,
 )
 
-DRAWERS: dict[str, Drawer] = {}
-drawer = registering(DRAWERS)
+GENERATORS: dict[str, Generator] = {}
+generator = registering(GENERATORS)
 
 WHITE = (255, 255, 255)
 SERIFS = ("LiberationSerif-Bold.ttf", "DejaVuSerif-Bold.ttf", "C059-Bold.otf", "P052-Bold.otf", "Caladea-Bold.ttf")
@@ -84,13 +84,13 @@ def waved(
     )
 
 
-def glass_colour(rng: random.Random, hue: float) -> Colour:
-    """A strong colour of this hue that is still light enough to be seen through."""
+def glass_color(rng: random.Random, hue: float) -> Color:
+    """A strong color of this hue that is still light enough to be seen through."""
     red, green, blue = colorsys.hsv_to_rgb(hue, rng.uniform(0.7, 0.95), rng.uniform(0.65, 0.85))
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
-@drawer
+@generator
 def webmail_wave_with_ink_swash(rng: random.Random) -> Drawn:
     """A tight serif word in big waves, with one swash of the same ink through it, on white."""
     text = word(rng, SAFE_SMALL if rng.random() < 0.5 else SAFE_CAPITALS, 5, 6)
@@ -107,11 +107,11 @@ def webmail_wave_with_ink_swash(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def hollow_letters_on_hatching(rng: random.Random) -> Drawn:
     """Outlines of turned bold letters over a slanting hatch of thin lines of the same pen."""
     text = word(rng, SAFE_CAPITALS, 5, 6)
-    paper, ink = colour(rng, 225, 250), colour(rng, 30, 120)
+    paper, ink = color(rng, 225, 250), color(rng, 30, 120)
     image = Image.new("RGB", (210, 64), paper)
     draw = ImageDraw.Draw(image)
     pale = tuple((a + b) // 2 for a, b in zip(ink, paper, strict=True))
@@ -131,7 +131,7 @@ def hollow_letters_on_hatching(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def word_inverted_by_discs(rng: random.Random) -> Drawn:
     """A black word on white, where big discs and a slanting line turn black to white and white to black."""
     text = word(rng, SAFE, 5, 6)
@@ -152,13 +152,13 @@ def word_inverted_by_discs(rng: random.Random) -> Drawn:
     return text, to_image(light + (dark - light) * levels / 255)
 
 
-@drawer
+@generator
 def hairline_letters_among_arcs(rng: random.Random) -> Drawn:
     """Very thin big letters of one pixel's width, among arcs and scratches that are as thin and as dark."""
     text = word(rng, SAFE_SMALL.replace("z", "") + "2345678", 5, 6)
-    image = Image.new("RGB", (180, 60), colour(rng, 235, 255))
+    image = Image.new("RGB", (180, 60), color(rng, 235, 255))
     draw = ImageDraw.Draw(image)
-    ink = colour(rng, 0, 90)
+    ink = color(rng, 0, 90)
     for _ in range(rng.randint(9, 12)):
         x, y, w, h = rng.randint(-30, 150), rng.randint(-30, 50), rng.randint(30, 120), rng.randint(20, 70)
         start = rng.randint(0, 360)
@@ -172,15 +172,15 @@ def hairline_letters_among_arcs(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def ransom_letters_overlapping_in_glass(rng: random.Random) -> Drawn:
-    """Letters of many fonts and colours, see-through, over one another and over rings, darker where two overlap."""
+    """Letters of many fonts and colors, see-through, over one another and over rings, darker where two overlap."""
     text = word(rng, SAFE_CAPITALS, 5, 6)
     image = Image.new("RGB", (54 + 27 * len(text), 74), WHITE)
     letters, hue = [], rng.random()
     for character in text:
         hue = (hue + rng.uniform(0.3, 0.5)) % 1
-        ink = glass_colour(rng, hue)
+        ink = glass_color(rng, hue)
         letters.append(glyph(character, font(rng.choice(RANSOM), rng.randint(46, 52)), ink, rng.uniform(-16, 16)))
     overlap = (sum(letter.width for letter in letters) - image.width + 12) / (len(text) - 1)
     x = 6.0
@@ -193,19 +193,19 @@ def ransom_letters_overlapping_in_glass(rng: random.Random) -> Drawn:
         layer = Image.new("RGB", image.size, WHITE)
         x, y, radius = image.width * (i + rng.random()) / 4, rng.randint(0, 74), rng.randint(14, 28)
         box = [x - radius, y - radius, x + radius, y + radius]
-        ImageDraw.Draw(layer).ellipse(box, outline=glass_colour(rng, rng.random()), width=4)
+        ImageDraw.Draw(layer).ellipse(box, outline=glass_color(rng, rng.random()), width=4)
         image = ImageChops.multiply(image, layer)
     return text, image
 
 
-@drawer
+@generator
 def noisy_gif_of_five_dithered_colours(rng: random.Random) -> Drawn:
-    """A word in a colour not far from a blotchy ground's, grainy, saved as a GIF of five colours with dithering."""
+    """A word in a color not far from a blotchy ground's, grainy, saved as a GIF of five colors with dithering."""
     text = word(rng, DIGITS if rng.random() < 0.4 else SAFE, 5, 6)
     noise = numpy_rng(rng).uniform(-1, 1, (4, 9, 3)).astype(np.float32)
-    ground = cv2.resize(noise, (176, 56), interpolation=cv2.INTER_CUBIC) * 45 + np.array(colour(rng, 130, 200))
+    ground = cv2.resize(noise, (176, 56), interpolation=cv2.INTER_CUBIC) * 45 + np.array(color(rng, 130, 200))
     image = to_image(ground)
-    ink = colour(rng, 30, 110)
+    ink = color(rng, 30, 110)
     letters = [
         tile(character, font(rng.choice(RANSOM), rng.randint(36, 40)), ink, rng.uniform(-18, 18)) for character in text
     ]
@@ -215,11 +215,11 @@ def noisy_gif_of_five_dithered_colours(rng: random.Random) -> Drawn:
     return text, to_image(levels).quantize(palette=few, dither=Image.Dither.FLOYDSTEINBERG)
 
 
-@drawer
+@generator
 def tiny_digits_in_specks_blown_up(rng: random.Random) -> Drawn:
-    """Jumping digits of a bitmap font in specks and a scratch of their colour, blown up by a crooked factor."""
+    """Jumping digits of a bitmap font in specks and a scratch of their color, blown up by a crooked factor."""
     text = word(rng, DIGITS, 5)
-    paper, ink = colour(rng, 200, 245), colour(rng, 0, 110)
+    paper, ink = color(rng, 200, 245), color(rng, 0, 110)
     image = Image.new("RGB", (60, 20), paper)
     draw = ImageDraw.Draw(image)
     x = 3
@@ -235,9 +235,9 @@ def tiny_digits_in_specks_blown_up(rng: random.Random) -> Drawn:
     return text, image.resize((80, 26), Image.Resampling.NEAREST)
 
 
-@drawer
+@generator
 def mosaic_of_coloured_dots(rng: random.Random) -> Drawn:
-    """Dots like those of a test for colour blindness: warm ones make the word, cool ones as bright the ground."""
+    """Dots like those of a test for color blindness: warm ones make the word, cool ones as bright the ground."""
     text = word(rng, SAFE_CAPITALS, 4, 5)
     size = 240, 84
     mask = word_mask(rng, text, font(rng.choice(SANS), 66 if len(text) == 4 else 58), size, 3, 8, 3)
@@ -258,14 +258,14 @@ def mosaic_of_coloured_dots(rng: random.Random) -> Drawn:
     return text, image.reduce(2)
 
 
-@drawer
+@generator
 def slipped_scanlines_through_a_blind(rng: random.Random) -> Drawn:
     """A word whose rows slip left and right like a bad television's, seen through a blind of pale slats, as JPEG."""
     text = word(rng, SAFE_CAPITALS, 5)
     mask = word_mask(rng, text, font(rng.choice(SANS), rng.randint(42, 48)), (210, 64), 3, 6, 4)
     slips = np.repeat([rng.uniform(-2.6, 2.6) for _ in range(32)], 2)
     mask = remap(mask, lambda x, y: x + slips[y.astype(int)], lambda x, y: y, (0, 0, 0))
-    paper, ink = colour(rng, 190, 235), colour(rng, 20, 100)
+    paper, ink = color(rng, 190, 235), color(rng, 20, 100)
     image = Image.new("RGB", mask.size, paper)
     image.paste(ink, (0, 0), mask)
     draw = ImageDraw.Draw(image)
@@ -276,7 +276,7 @@ def slipped_scanlines_through_a_blind(rng: random.Random) -> Drawn:
     return text, jpeg(image, 45)
 
 
-@drawer
+@generator
 def word_raised_on_ruled_lines(rng: random.Random) -> Drawn:
     """Nothing but ruled lines in perspective of a wavy sheet, that are lifted where the word lies."""
     text = word(rng, SAFE_CAPITALS, 4, 5)

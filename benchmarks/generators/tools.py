@@ -1,8 +1,8 @@
-"""What the drawers share: fonts, random texts and colours, single letters, warps, curves and JPEG.
+"""What the generators share: fonts, random texts and colors, single letters, warps, curves and JPEG.
 
 The fonts are those of the packages in benchmarks/font_packages.txt, found by their file names. Whatever is random comes
-from the `random.Random` that a drawer is given, in a fixed order: to draw two numbers the other way round makes other
-pictures.
+from the `random.Random` that a generator is given, in a fixed order: drawing two numbers the other way round changes
+the pictures.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the scripts live
 from captcha_reader.errors import UserError
 
 Drawn = tuple[str, Image.Image]
-Drawer = Callable[[random.Random], Drawn]
-Colour = tuple[int, int, int]
+Generator = Callable[[random.Random], Drawn]
+Color = tuple[int, int, int]
 Map = Callable[[np.ndarray, np.ndarray], np.ndarray]  # from where in the picture a warp takes each pixel, of (x, y)
 
 FONTS = Path("/usr/share/fonts")
@@ -60,12 +60,12 @@ STROKES = {  # of a calculator's digit, two squares high: from (x, y) to (x, y)
 }
 
 
-def registering(drawers: dict[str, Drawer]) -> Callable[[Drawer], Drawer]:
-    """A decorator that puts a drawer into `drawers`, under its name."""
+def registering(generators: dict[str, Generator]) -> Callable[[Generator], Generator]:
+    """A decorator that puts a generator into `generators`, under its name."""
 
-    def register(drawer: Drawer) -> Drawer:
-        drawers[drawer.__name__] = drawer
-        return drawer
+    def register(generator: Generator) -> Generator:
+        generators[generator.__name__] = generator
+        return generator
 
     return register
 
@@ -79,8 +79,8 @@ def word(rng: random.Random, characters: str, fewest: int, most: int | None = No
     return "".join(rng.choice(characters) for _ in range(rng.randint(fewest, most or fewest)))
 
 
-def colour(rng: random.Random, lowest: int, highest: int) -> Colour:
-    """A colour whose three levels lie within these."""
+def color(rng: random.Random, lowest: int, highest: int) -> Color:
+    """A color whose three levels lie within these."""
     return rng.randint(lowest, highest), rng.randint(lowest, highest), rng.randint(lowest, highest)
 
 
@@ -142,7 +142,7 @@ def bitmap(text: str, name: str | None = "terminus-bold.otb", size: int = 16) ->
     return mask.crop(mask.getbbox())
 
 
-def tile(text: str, face: ImageFont.FreeTypeFont, fill: Colour, angle: float = 0.0) -> Image.Image:
+def tile(text: str, face: ImageFont.FreeTypeFont, fill: Color, angle: float = 0.0) -> Image.Image:
     """A letter or a word, turned, on a transparent tile: cropped in width only, so that the middles share a line."""
     height = sum(face.getmetrics()) + 6
     width = int(face.getlength(text)) + 2 * int(face.size)
@@ -171,7 +171,7 @@ def row(
     shift: Callable[[], float] = lambda: 0,
     middle: float | None = None,
 ) -> None:
-    """Put tiles one after the other, centred; the gap gives way if they would not fit.
+    """Put tiles one after the other, centered; the gap gives way if they would not fit.
 
     Args:
         image: to put them into.
@@ -220,7 +220,7 @@ def spread(text: str, width: int, margin: int) -> list[tuple[str, float]]:
 # Pictures
 
 
-def remap(image: Image.Image, across: Map, down: Map, fill: Colour = (255, 255, 255)) -> Image.Image:
+def remap(image: Image.Image, across: Map, down: Map, fill: Color = (255, 255, 255)) -> Image.Image:
     """Warp: the pixel (x, y) comes from (across(x, y), down(x, y)), and from outside as `fill`."""
     pixels = np.asarray(image)
     y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]].astype(np.float32)

@@ -16,12 +16,12 @@ from .tools import (
     SAFE_LOWER,
     SAFE_MIXED,
     SAFE_SMALL,
-    Colour,
-    Drawer,
+    Color,
     Drawn,
+    Generator,
     bezier,
     bitmap,
-    colour,
+    color,
     font,
     numpy_rng,
     registering,
@@ -30,8 +30,8 @@ from .tools import (
     word,
 )
 
-DRAWERS: dict[str, Drawer] = {}
-drawer = registering(DRAWERS)
+GENERATORS: dict[str, Generator] = {}
+generator = registering(GENERATORS)
 
 # Seven rows of five dots, the leftmost the highest bit, a row in two hexadecimal digits.
 DOTS = {
@@ -149,13 +149,13 @@ def quadratic(start: tuple[float, float], bend: tuple[float, float], end: tuple[
     return (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(bend) + t**2 * np.array(end)
 
 
-def mix(back: Colour, ink: Colour, share: np.ndarray) -> Image.Image:
-    """A picture of two colours, by how much (0 to 1) of the ink is in each pixel."""
+def mix(back: Color, ink: Color, share: np.ndarray) -> Image.Image:
+    """A picture of two colors, by how much (0 to 1) of the ink is in each pixel."""
     share = share[..., None].astype(np.float32)
     return to_image(np.array(back, np.float32) * (1 - share) + np.array(ink, np.float32) * share)
 
 
-@drawer
+@generator
 def svg_evenodd_overlap(rng: random.Random) -> Drawn:
     """Bold outlines pushed into each other in one even-odd path with wavy ribbons, so whatever overlaps turns white."""
     text = word(rng, SAFE_CAPITALS, 5)
@@ -173,17 +173,17 @@ def svg_evenodd_overlap(rng: random.Random) -> Drawn:
         lines.append(np.concatenate([np.stack([x, wave], 1), np.stack([x, wave + thick], 1)[::-1]]))
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, fixed(lines), 255, cv2.LINE_AA, shift=4)
-    return text, mix((255, 255, 255), colour(rng, 20, 110), mask / 255)
+    return text, mix((255, 255, 255), color(rng, 20, 110), mask / 255)
 
 
-@drawer
+@generator
 def hairline_pen_strokes(rng: random.Random) -> Drawn:
-    """A hand-made pen font in one-pixel strokes without smoothing, shaky, with hairlines of the same colour between."""
+    """A hand-made pen font in one-pixel strokes without smoothing, shaky, with hairlines of the same color between."""
     text = word(rng, "23468ABCDEFGHJKLMNPRTUVWXY", 5, 6)
     width, height = 30 * len(text) + 20, 60
-    image = Image.new("RGB", (width, height), colour(rng, 236, 252))
+    image = Image.new("RGB", (width, height), color(rng, 236, 252))
     draw = ImageDraw.Draw(image)
-    ink = colour(rng, 20, 130)
+    ink = color(rng, 20, 130)
     for character, x in spread(text, width, 8):
         tall, angle, lean = rng.uniform(24, 28), rng.uniform(-12, 12), rng.uniform(-0.25, 0.15)
         middle = np.array([x + rng.uniform(-2, 2), height / 2 + rng.uniform(-4, 4)])
@@ -199,7 +199,7 @@ def hairline_pen_strokes(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def flipdot_board(rng: random.Random) -> Drawn:
     """A dark board of round dots, where 5x7 letters at different heights glow amid unlit dots and a few broken ones."""
     text = word(rng, "".join(DOTS), 5, 6)
@@ -211,7 +211,7 @@ def flipdot_board(rng: random.Random) -> Drawn:
         lit[y : y + 7, x : x + 5] = dots(character)
     broken = numpy_rng(rng).random(lit.shape)
     glow = rng.choice(((255, 196, 40), (120, 255, 120), (250, 90, 70), (110, 210, 255)))
-    back = colour(rng, 14, 30)
+    back = color(rng, 14, 30)
     zoom = 2
     image = Image.new("RGB", (columns * pitch * zoom, rows * pitch * zoom), back)
     draw = ImageDraw.Draw(image)
@@ -226,9 +226,9 @@ def flipdot_board(rng: random.Random) -> Drawn:
     return text, image.resize((columns * pitch, rows * pitch), Image.Resampling.BOX)
 
 
-@drawer
+@generator
 def byte_font_torn_gif(rng: random.Random) -> Drawn:
-    """A bitmap font of bytes in big square pixels, its rows torn sideways, with pixel noise, as a four-colour GIF."""
+    """A bitmap font of bytes in big square pixels, its rows torn sideways, with pixel noise, as a four-color GIF."""
     text = word(rng, "234679ACDEFKLMPRTUY", 5)
     cells = np.zeros((20, 60), np.uint8)
     x = 4
@@ -247,14 +247,14 @@ def byte_font_torn_gif(rng: random.Random) -> Drawn:
         cells[y, x] = 3 if cells[y, x] == 0 else cells[y, x]
     image = Image.fromarray(np.kron(cells, np.ones((3, 3), np.uint8))).convert("L")
     image = Image.frombytes("P", image.size, image.tobytes())
-    light, inks = colour(rng, 205, 250), (colour(rng, 30, 130), colour(rng, 60, 150))
-    image.putpalette([*light, *inks[0], *inks[1], *colour(rng, 130, 190)])
+    light, inks = color(rng, 205, 250), (color(rng, 30, 130), color(rng, 60, 150))
+    image.putpalette([*light, *inks[0], *inks[1], *color(rng, 130, 190)])
     return text, image
 
 
-@drawer
+@generator
 def sine_bands_swap_ink(rng: random.Random) -> Drawn:
-    """Two-coloured: sine bands run across the picture, and within every other one letters and ground swap colours."""
+    """Two-colored: sine bands run across the picture, and within every other one letters and ground swap colors."""
     text = word(rng, SAFE_CAPITALS, 5, 6)
     width, height = 200, 70
     mask = np.zeros((height * 2, width * 2), np.uint8)
@@ -268,12 +268,12 @@ def sine_bands_swap_ink(rng: random.Random) -> Drawn:
     bands = ((y + bend + rng.uniform(0, 30)) // rng.uniform(12, 16)) % 2
     swapped = ((mask > 0) != (bands > 0)).astype(np.float32)
     share = cv2.resize(swapped, (width, height), interpolation=cv2.INTER_AREA)
-    return text, mix(colour(rng, 200, 255), colour(rng, 20, 110), share)
+    return text, mix(color(rng, 200, 255), color(rng, 20, 110), share)
 
 
-@drawer
+@generator
 def curves_clipped_to_letters(rng: random.Random) -> Drawn:
-    """Letters without outline: a thicket of curves clipped to them, over sparser curves of the same colour."""
+    """Letters without outline: a thicket of curves clipped to them, over sparser curves of the same color."""
     text = word(rng, SAFE, 4, 5)
     width, height = 190, 64
     mask = np.zeros((height, width), np.uint8)
@@ -294,12 +294,12 @@ def curves_clipped_to_letters(rng: random.Random) -> Drawn:
         return layer
 
     share = np.where(mask > 0, thicket(160), thicket(30)) / 255
-    return text, mix((255, 255, 255), colour(rng, 0, 120), share)
+    return text, mix((255, 255, 255), color(rng, 0, 120), share)
 
 
-@drawer
+@generator
 def glass_letters_transparent(rng: random.Random) -> Drawn:
-    """A transparent PNG of half-clear coloured letters that lie over each other, among clear discs in their colours."""
+    """A transparent PNG of half-clear colored letters that lie over each other, among clear discs in their colors."""
     text = word(rng, SAFE_MIXED, 5, 6)
     width, height = 170, 60
     image = Image.new("RGBA", (width, height), (0, 0, 0, 0))
@@ -321,17 +321,17 @@ def glass_letters_transparent(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def sliced_strips_dark(rng: random.Random) -> Drawn:
     """A dark theme: light lower-case text in thin strips that are pushed sideways, cut by dark hairlines."""
     text = word(rng, SAFE_LOWER, 5, 6)
     width, height = 180, 60
-    back = colour(rng, 24, 48)
+    back = color(rng, 24, 48)
     image = Image.new("RGB", (width, height), back)
     draw = ImageDraw.Draw(image)
     for character, x in spread(text, width, 16):
         face = font(rng.choice(("FiraCode-Medium.ttf", "Hack-Regular.ttf", "LiberationSans-Regular.ttf")), 38)
-        draw.text((x, height / 2 + 12 + rng.uniform(-6, 6)), character, colour(rng, 110, 220), font=face, anchor="ms")
+        draw.text((x, height / 2 + 12 + rng.uniform(-6, 6)), character, color(rng, 110, 220), font=face, anchor="ms")
     sliced = Image.new("RGB", image.size, back)
     y, push = 0, 0
     while y < height:
@@ -342,11 +342,11 @@ def sliced_strips_dark(rng: random.Random) -> Drawn:
     draw = ImageDraw.Draw(sliced)
     for _ in range(4):
         draw.line((0, rng.uniform(0, height), width, rng.uniform(0, height)), back, 1)
-    draw.line((0, rng.uniform(0, height), width, rng.uniform(0, height)), colour(rng, 110, 220), 1)
+    draw.line((0, rng.uniform(0, height), width, rng.uniform(0, height)), color(rng, 110, 220), 1)
     return text, sliced
 
 
-@drawer
+@generator
 def textpath_hairline_ripples(rng: random.Random) -> Drawn:
     """Thin letters set along a bent path, with ripples of the same hairline running along above, through and below."""
     text = word(rng, SAFE_SMALL, 6, 7)
@@ -355,7 +355,7 @@ def textpath_hairline_ripples(rng: random.Random) -> Drawn:
     path = np.array(
         bezier([(10, ends[0]), (70, rng.uniform(5, 65)), (140, rng.uniform(5, 65)), (width - 10, ends[1])], 200)
     )
-    ink = colour(rng, 30, 120)
+    ink = color(rng, 30, 120)
     mask = np.zeros((height, width), np.uint8)
     name = rng.choice(("Roboto-Light.ttf", "Lato-Light.ttf", "Quicksand-Light.ttf"))
     for character, part in spread(text, 200, 8):
@@ -367,12 +367,12 @@ def textpath_hairline_ripples(rng: random.Random) -> Drawn:
     for shift in (-12, -4, 4, 12):
         ripple = path + np.stack([path[:, 0] * 0, shift + 3 * np.sin(path[:, 0] / wave + phase + shift / 6)], 1)
         cv2.polylines(mask, fixed([ripple]), False, 255, 1, cv2.LINE_AA, shift=4)
-    return text, mix(colour(rng, 240, 255), ink, mask / 255)
+    return text, mix(color(rng, 240, 255), ink, mask / 255)
 
 
-@drawer
+@generator
 def paper_cut_shadow_only(rng: random.Random) -> Drawn:
-    """Letters of the paper's own colour, seen only by their shadow and a rim of light, on a noisy sheet."""
+    """Letters of the paper's own color, seen only by their shadow and a rim of light, on a noisy sheet."""
     text = word(rng, SAFE_CAPITALS + "234689", 5)
     width, height = 190, 64
     mask = np.zeros((height, width), np.uint8)
@@ -389,6 +389,6 @@ def paper_cut_shadow_only(rng: random.Random) -> Drawn:
     right, down = rng.choice((-2, 2)), rng.choice((-2, 2))
     shadow = np.roll(shape, (down, right), (0, 1)) * (1 - shape)
     rim = np.roll(shape, (-down // 2, -right // 2), (0, 1)) * (1 - shape)
-    paper = np.array(colour(rng, 150, 205), np.float32)
+    paper = np.array(color(rng, 150, 205), np.float32)
     noise = numpy_rng(rng).normal(0, 6, (height, width, 1))
     return text, to_image(paper + noise - 100 * shadow[..., None] + 35 * rim[..., None])

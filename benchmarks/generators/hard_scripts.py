@@ -18,12 +18,12 @@ from .tools import (
     SAFE_CAPITALS,
     SAFE_LOWER,
     SAFE_SMALL,
-    Colour,
-    Drawer,
+    Color,
     Drawn,
+    Generator,
     bezier,
     bitmap,
-    colour,
+    color,
     fitting_font,
     font,
     glyph,
@@ -40,8 +40,8 @@ from .tools import (
     word,
 )
 
-DRAWERS: dict[str, Drawer] = {}
-drawer = registering(DRAWERS)
+GENERATORS: dict[str, Generator] = {}
+generator = registering(GENERATORS)
 
 TWO_CASES = "dehnABDEFGHJKLMNPRSTUVWXYZ234678"  # no small letter that looks like its capital
 PEN_STROKES: dict[str, Sequence[Sequence[tuple[float, float]]]] = {  # digits in a box of 4 by 6, as pen strokes
@@ -58,8 +58,8 @@ PEN_STROKES: dict[str, Sequence[Sequence[tuple[float, float]]]] = {  # digits in
 }
 
 
-def hue_colour(hue: float, lightness: float, saturation: float) -> Colour:
-    """A colour by hue (in turns), lightness and saturation."""
+def hue_color(hue: float, lightness: float, saturation: float) -> Color:
+    """A color by hue (in turns), lightness and saturation."""
     red, green, blue = colorsys.hls_to_rgb(hue % 1, lightness, saturation)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -87,7 +87,7 @@ def jumping_mask(
     return mask
 
 
-def whirl(image: Image.Image, x: float, y: float, radius: float, turn: float, pull: float, fill: Colour) -> Image.Image:
+def whirl(image: Image.Image, x: float, y: float, radius: float, turn: float, pull: float, fill: Color) -> Image.Image:
     """Swirl by `turn` radians and implode by `pull` around (x, y)."""
 
     def source(px: np.ndarray, py: np.ndarray, along: bool) -> np.ndarray:
@@ -102,7 +102,7 @@ def whirl(image: Image.Image, x: float, y: float, radius: float, turn: float, pu
     return remap(image, lambda px, py: source(px, py, True), lambda px, py: source(px, py, False), fill)
 
 
-def waves(rng: random.Random, image: Image.Image, height: float, length: float, fill: Colour) -> Image.Image:
+def waves(rng: random.Random, image: Image.Image, height: float, length: float, fill: Color) -> Image.Image:
     """A sine wave across and a weaker one down."""
     first, second = rng.uniform(0, 6.28), rng.uniform(0, 6.28)
     return remap(
@@ -113,7 +113,7 @@ def waves(rng: random.Random, image: Image.Image, height: float, length: float, 
     )
 
 
-@drawer
+@generator
 def charcoal_implosion(rng: random.Random) -> Drawn:
     """Hollow charcoal outlines of an imploded capital word, crossed by charcoal ovals, on grainy paper."""
     text = word(rng, SAFE_CAPITALS, 5)
@@ -134,7 +134,7 @@ def charcoal_implosion(rng: random.Random) -> Drawn:
     return text, to_image(240 - edges + 20 * grain)
 
 
-@drawer
+@generator
 def scattered_pixels(rng: random.Random) -> Drawn:
     """A swirled word whose pixels are strewn about, in a hue beside that of the blotched ground."""
     text = word(rng, SAFE_LOWER, 4, 5)
@@ -149,13 +149,13 @@ def scattered_pixels(rng: random.Random) -> Drawn:
     share = (np.asarray(mask)[down, across] / 255.0)[..., None]
     blotches = cv2.resize(chance.normal(0, 1, (8, 22)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
     hue = rng.random()
-    ground = np.array(hue_colour(hue, 0.74, 0.45), float) + 20 * blotches[..., None]
-    ink = np.array(hue_colour(hue + rng.choice((-0.14, 0.14)), 0.36, 0.55), float) + 20 * blotches[..., None]
+    ground = np.array(hue_color(hue, 0.74, 0.45), float) + 20 * blotches[..., None]
+    ink = np.array(hue_color(hue + rng.choice((-0.14, 0.14)), 0.36, 0.55), float) + 20 * blotches[..., None]
     speckle = chance.normal(0, 16, (80, 220, 1))
     return text, to_image(ground * (1 - share) + ink * share + speckle)
 
 
-@drawer
+@generator
 def embossed_wave(rng: random.Random) -> Drawn:
     """Grey relief: an embossed word on waves and bumps pressed into the same sheet, smeared sideways."""
     text = word(rng, SAFE_CAPITALS + "24579", 5)
@@ -175,17 +175,17 @@ def embossed_wave(rng: random.Random) -> Drawn:
     height += numpy_rng(rng).normal(0, 10, height.shape)
     relief = cv2.filter2D(height, cv2.CV_32F, np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32))
     relief = cv2.blur(relief, (3, 1))
-    tint = np.array(colour(rng, 120, 150), np.float32)
+    tint = np.array(color(rng, 120, 150), np.float32)
     return text, to_image(tint + 0.22 * relief[..., None])
 
 
-@drawer
+@generator
 def letters_cut_by_arcs(rng: random.Random) -> Drawn:
-    """Crowded letters, each pulled out of shape by its corners, cut by arcs in the ground's colour, with ink arcs."""
+    """Crowded letters, each pulled out of shape by its corners, cut by arcs in the ground's color, with ink arcs."""
     text = word(rng, TWO_CASES, 5, 6)
     width, height = 190, 64
-    ground = colour(rng, 225, 250)
-    ink = colour(rng, 20, 120)
+    ground = color(rng, 225, 250)
+    ink = color(rng, 20, 120)
     image = Image.new("RGB", (width, height), ground)
     faces = ["LiberationSans-Bold.ttf", "DejaVuSerifCondensed-Bold.ttf", "Caladea-Bold.ttf"]
     letters = []
@@ -220,9 +220,9 @@ def letters_cut_by_arcs(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def inverting_discs(rng: random.Random) -> Drawn:
-    """A bold word over big discs: wherever a disc lies, letter and ground change their colours."""
+    """A bold word over big discs: wherever a disc lies, letter and ground change their colors."""
     text = word(rng, SAFE_CAPITALS, 4, 5)
     size = 240, 84
     face = rng.choice(("Roboto-Black.ttf", "ClearSans-Bold.ttf", "Cabin-Bold.otf"))
@@ -235,19 +235,19 @@ def inverting_discs(rng: random.Random) -> Drawn:
         discs = ImageChops.difference(discs, disc)
     share = (np.asarray(ImageChops.difference(mask, discs), float) / 255)[..., None]
     hue = rng.random()
-    dark, light = hue_colour(hue, 0.4, 0.6), hue_colour(hue + rng.uniform(0.1, 0.3), 0.74, 0.6)
+    dark, light = hue_color(hue, 0.4, 0.6), hue_color(hue + rng.uniform(0.1, 0.3), 0.74, 0.6)
     drawn = np.array(light, float) * (1 - share) + np.array(dark, float) * share
     return text, to_image(drawn)
 
 
-@drawer
+@generator
 def ruled_lines_bump(rng: random.Random) -> Drawn:
     """A sheet of thin ruled lines that jump up where a letter lies beneath."""
     text = word(rng, SAFE_CAPITALS, 4, 5)
     width, height = 260, 100
     mask = word_mask(text, "Arimo-Bold.ttf", (width, height), 72, 1)
     levels = np.asarray(mask.filter(ImageFilter.GaussianBlur(1.0)), float) / 255
-    ground = colour(rng, 228, 252)
+    ground = color(rng, 228, 252)
     phase, length = rng.uniform(0, 6.28), rng.uniform(60, 130)
     lift = rng.choice((-1, 1)) * rng.uniform(2.4, 3.0)
     hue = rng.random()
@@ -260,14 +260,14 @@ def ruled_lines_bump(rng: random.Random) -> Drawn:
             y = base + 4 * np.sin(6.28 * x / length + phase + base / 40)
             at = np.clip(y.round().astype(int), 0, height - 1)
             line = y - lift * levels[at, x]
-            ink = hue_colour(hue + base / 800, 0.36, 0.45)
+            ink = hue_color(hue + base / 800, 0.36, 0.45)
             draw.line((2 * np.stack((x, line), 1)).ravel().tolist(), fill=ink, width=thick)
         sheets.append(sheet.resize((width, height), Image.Resampling.BOX))
     shifted = ImageChops.offset(mask, 0, -round(lift))
     return text, Image.composite(sheets[1], sheets[0], shifted)
 
 
-@drawer
+@generator
 def bitmap_blobs(rng: random.Random) -> Drawn:
     """A small bitmap font enlarged: every pixel a blob of its own size, among smaller blobs strewn on the ground."""
     text = word(rng, "ACEFHJKLPRSTUVXYZ47", 5, 6)
@@ -280,7 +280,7 @@ def bitmap_blobs(rng: random.Random) -> Drawn:
         top = (rows - piece.shape[0]) // 2 + rng.randint(-2, 2)
         grid[top : top + piece.shape[0], left : left + piece.shape[1]] = piece
         left += piece.shape[1] + 2
-    ground = colour(rng, 215, 250)
+    ground = color(rng, 215, 250)
     image = Image.new("RGB", (columns * cell, rows * cell), ground)
     draw = ImageDraw.Draw(image)
     hue = rng.random()
@@ -291,7 +291,7 @@ def bitmap_blobs(rng: random.Random) -> Drawn:
                 continue
             radius = rng.uniform(2.0, 2.9) if inked else rng.uniform(0.6, 1.6)
             middle = (x + 0.5) * cell + rng.uniform(-0.8, 0.8), (y + 0.5) * cell + rng.uniform(-0.8, 0.8)
-            ink = hue_colour(hue + rng.uniform(-0.12, 0.12), rng.uniform(0.35, 0.5), 0.6)
+            ink = hue_color(hue + rng.uniform(-0.12, 0.12), rng.uniform(0.35, 0.5), 0.6)
             box = middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius
             if rng.random() < 0.5:
                 draw.ellipse(box, fill=ink)
@@ -300,13 +300,13 @@ def bitmap_blobs(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def shard_digits(rng: random.Random) -> Drawn:
-    """Digits nailed together from crooked polygon slats, among loose slats of the same colours."""
+    """Digits nailed together from crooked polygon slats, among loose slats of the same colors."""
     text = word(rng, DIGITS, 5, 7)
     height = 70
     width = 26 + 33 * len(text)
-    ground = colour(rng, 215, 245)
+    ground = color(rng, 215, 245)
     image = Image.new("RGB", (width, height), ground)
     draw = ImageDraw.Draw(image)
     hue = rng.random()
@@ -319,7 +319,7 @@ def shard_digits(rng: random.Random) -> Drawn:
         for x, y, side in ((ax, ay, 1), (bx, by, 1), (bx, by, -1), (ax, ay, -1)):
             half = side * thick * rng.uniform(0.3, 0.75)
             corners.append((x - uy * half, y + ux * half))
-        ink = hue_colour(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.3, 0.52), 0.5)
+        ink = hue_color(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.3, 0.52), 0.5)
         draw.polygon(corners, fill=ink)
 
     for _ in range(7 * len(text)):
@@ -343,32 +343,32 @@ def shard_digits(rng: random.Random) -> Drawn:
     return text, image
 
 
-@drawer
+@generator
 def word_over_decoys(rng: random.Random) -> Drawn:
-    """A dark handwritten-like word over paler big words that only decorate, with a strike of its own colour."""
+    """A dark handwritten-like word over paler big words that only decorate, with a strike of its own color."""
     text = word(rng, SAFE_SMALL, 5, 6)
     size = 220, 70
     hue = rng.random()
-    image = Image.new("RGB", size, hue_colour(hue, 0.93, 0.5))
+    image = Image.new("RGB", size, hue_color(hue, 0.93, 0.5))
     decoy_face = rng.choice(("DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf"))
     for y in (14, 38, 62):
         decoy = tile(
             word(rng, LOWER, 8),
             font(decoy_face, 34),
-            hue_colour(hue, rng.uniform(0.72, 0.82), 0.35),
+            hue_color(hue, rng.uniform(0.72, 0.82), 0.35),
             rng.uniform(-9, 9),
         )
         put(image, decoy, 110 + rng.uniform(-20, 20), y)
-    ink = hue_colour(hue + rng.uniform(-0.08, 0.08), 0.32, 0.5)
+    ink = hue_color(hue + rng.uniform(-0.08, 0.08), 0.32, 0.5)
     tiles = [tile(character, font("Caladea-BoldItalic.ttf", 46), ink, rng.uniform(-10, 10)) for character in text]
     row(image, tiles, 0, lambda: rng.uniform(-4, 4))
     draw = ImageDraw.Draw(image)
     ends = [(8, rng.uniform(20, 50)), (75, rng.uniform(0, 70)), (145, rng.uniform(0, 70)), (212, rng.uniform(20, 50))]
     draw.line(bezier(ends), fill=ink, width=2)
-    return text, jpeg(waves(rng, image, 2.5, 80, hue_colour(hue, 0.93, 0.5)), 55)
+    return text, jpeg(waves(rng, image, 2.5, 80, hue_color(hue, 0.93, 0.5)), 55)
 
 
-@drawer
+@generator
 def particle_swarm(rng: random.Random) -> Drawn:
     """Bright specks that crowd inside unseen round letters on a dark ground, with stray specks everywhere."""
     text = word(rng, TWO_CASES, 4, 6)
@@ -381,10 +381,10 @@ def particle_swarm(rng: random.Random) -> Drawn:
     chance = numpy_rng(rng)
     crowd = inside[chance.integers(0, len(inside), 330 * len(text))] + chance.normal(0, 0.6, (330 * len(text), 2))
     stray = chance.uniform((0, 0), (height, width), (100 * len(text), 2))
-    image = Image.new("RGB", (width, height), colour(rng, 5, 40))
+    image = Image.new("RGB", (width, height), color(rng, 5, 40))
     draw = ImageDraw.Draw(image)
     hue = rng.random()
-    inks = [hue_colour(hue + rng.uniform(-0.15, 0.15), rng.uniform(0.5, 0.8), 0.7) for _ in range(8)]
+    inks = [hue_color(hue + rng.uniform(-0.15, 0.15), rng.uniform(0.5, 0.8), 0.7) for _ in range(8)]
     for y, x in np.concatenate((stray, crowd)).tolist():
         long = rng.choice((0, 1, 1, 2))
         draw.rectangle((x, y, x + long, y + long), fill=rng.choice(inks))

@@ -1,4 +1,4 @@
-"""The drawers that benchmarks/kinds.py measures with: all of them draw, alike for one seed and various for others."""
+"""The test generators of benchmarks/: all of them draw, alike for one seed and otherwise for others."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from captcha_reader.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from drawers import DRAWERS, HARD, PLAIN, UNSEEN, tools
+from generators import GENERATORS, HARD, PLAIN, UNSEEN, tools
 
 
 def test_there_are_64_plain_ones_and_40_hard_ones_of_which_some_are_not_looked_at() -> None:
-    assert (len(PLAIN), len(HARD), len(DRAWERS)) == (64, 40, 104)
+    assert (len(PLAIN), len(HARD), len(GENERATORS)) == (64, 40, 104)
     assert len(UNSEEN) == 18 and set(HARD) > UNSEEN
 
 
-@pytest.mark.parametrize("name", DRAWERS)
-def test_a_drawer_draws_its_text_alike_for_one_seed_and_otherwise_for_others(name: str) -> None:
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_draws_its_text_alike_for_one_seed_and_otherwise_for_others(name: str) -> None:
     try:
-        drawn = [DRAWERS[name](random.Random(seed)) for seed in (0, 0, 1, 2, 3)]
+        drawn = [GENERATORS[name](random.Random(seed)) for seed in (0, 0, 1, 2, 3)]
     except UserError as error:
         pytest.skip(str(error))
     texts, pictures = zip(*drawn, strict=True)
