@@ -14,7 +14,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,8 +26,7 @@ from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
-from captcha_reader.web.api import Models, PictureZip, Refused
-from captcha_reader.web.batch_reading import UNLIKE_NAMES, Batch, batch_summary, read_batch
+from captcha_reader.web.api import Models
 from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
 from captcha_reader.web.workshop import Workshop
 from interface import detect_captcha
@@ -122,66 +120,16 @@ def test_detect_captcha_gives_what_the_predictor_reads(models: Models, exported:
     assert "/" not in str(error.value)
 
 
-def test_a_batch_is_sorted_labelled_and_its_refusals_named(
-    exported: Path, captchas: list[tuple[bytes, str]], tmp_path: Path
-):
-    predictor = CaptchaPredictor(exported, threads=1)
-    readings = predictor.predict([png for png, _ in captchas])
-    named = {f"{r.text}_{i}.png": png for i, ((png, _), r) in enumerate(zip(captchas, readings, strict=True)) if r.text}
-    (tmp_path / "a.zip").write_bytes(zipped(named | {"broken.png": b"no picture"}))
-    (tmp_path / "bad.zip").write_bytes(zipped({"../x.png": b""}))
-    files = [tmp_path / "a.zip", tmp_path / "bad.zip", tmp_path / "gone.png"]
-    *steps, batch = read_batch(files, predictor)
-    assert isinstance(batch, Batch) and batch.labelled and all(row["right"] for row in batch.rows)
-    assert len(batch.rows) == len(named) and steps and steps == sorted(steps)
-    confidences = [row["confidence"] for row in batch.rows]
-    assert confidences == sorted(confidences)
-    assert [name for name, _ in batch.refused] == ["broken.png", "bad.zip", "gone.png"]
-    *_, unlabelled = read_batch(files, predictor, "no")
-    assert not unlabelled.labelled
-    *_, together = read_batch(files, predictor, "no", same_kind=True)
-    alone = {row["file"]: row["prediction"] for row in batch.rows}
-    expected, kind = read_together([alone[row["file"]] for row in together.rows])
-    assert {row["file"]: row["reading"] for row in together.rows} == {
-        row["file"]: p.text for row, p in zip(together.rows, expected, strict=True)
-    }
-    assert str(kind) in batch_summary(together, "m", 1.0) and not batch.kind
-    (tmp_path / "b.zip").write_bytes(zipped({f"IMG{i}9.png": png for i, (png, _) in enumerate(captchas)}))
-    *_, camera = read_batch([tmp_path / "b.zip"], predictor)
-    assert not camera.labelled
-    assert UNLIKE_NAMES in batch_summary(camera, "m", 1.0, "auto")
-    assert "100.0 %" in batch_summary(batch, "m", 1.0)
-    longer = {f"x{Path(name).stem.split('_')[0]}.png": png for name, png in named.items()}  # one character more
-    nested = {f"{i % 2}/{name}": png for i, (name, png) in enumerate(longer.items())}
-    (tmp_path / "c.zip").write_bytes(zipped(nested))
-    (tmp_path / "d.zip").write_bytes(zipped({"a.txt": b"no picture"}))
-    *_, shifted = read_batch([tmp_path / "c.zip", tmp_path / "d.zip"], predictor)
-    assert shifted.labelled and {row["file"] for row in shifted.rows} == nested.keys()
-    assert [name for name, _ in shifted.refused] == ["d.zip"] and "no picture" in str(shifted.refused)
-    assert "No picture could be read" in batch_summary(Batch([], [("<b>", "why")]), "m", 1.0)
-
-
-def test_a_damaged_entry_of_a_zip_leaves_the_others(exported: Path, captchas: list, tmp_path: Path):
-    archive = zipped({f"{i}.png": png for i, (png, _) in enumerate(captchas[:5])}, zipfile.ZIP_STORED)
-    damaged = archive.replace(captchas[1][0], captchas[1][0][:-1] + b"?")
-    (tmp_path / "a.zip").write_bytes(damaged)
-    *_, batch = read_batch([tmp_path / "a.zip"], CaptchaPredictor(exported, threads=1))
-    assert sorted(row["file"] for row in batch.rows) == ["0.png", "2.png", "3.png", "4.png"]
-    assert [name for name, _ in batch.refused] == ["1.png"] and "damaged" in batch.refused[0][1]
-    with pytest.raises(Refused, match=r"1\.png.*damaged"):  # the route reads a request whole or not at all
-        list(PictureZip(damaged))
-
-
 def test_a_model_is_taught_from_its_safetensors_file(models: Models, tmp_path: Path, exported: Path):
     shop = Workshop.build(models, tmp_path)
-    assert shop.teachable("reader.onnx")[0] == shop.teachable("reader.safetensors")[0] == "reader.safetensors"
+    assert shop.trainable("reader.onnx")[0] == shop.trainable("reader.safetensors")[0] == "reader.safetensors"
     (models.folder / "alone.onnx").write_bytes(exported.read_bytes())
     with pytest.raises(UserError, match=r"choose a \.safetensors"):
-        shop.teachable("alone.onnx")
+        shop.trainable("alone.onnx")
 
 
 def test_the_page_is_built_without_examples_and_without_loading_a_model(models: Models, tmp_path: Path):
-    demo = build_demo(Workshop.build(models, tmp_path), tmp_path / "nowhere")
+    demo = build_demo(Workshop.build(models, tmp_path), read_together, tmp_path / "nowhere")
     names = [f.api_name for f in demo.fns.values() if f.api_visibility == "public"]
     assert sorted(names) == ["describe_model", "detect_captcha"] and not models.loaded
     assert list(tmp_path.iterdir()) == [models.folder]

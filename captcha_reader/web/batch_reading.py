@@ -212,7 +212,7 @@ def batch_files(batch: Batch) -> tuple[bytes, bytes]:
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, columns, restval="")
     writer.writeheader()
-    writer.writerows({key: csv_safe(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: csv_safe(str(value)) for key, value in row.items()} for row in rows)
     return table.getvalue().encode(), json.dumps(rows, ensure_ascii=False).encode()
 
 

@@ -124,6 +124,11 @@ def build_settings(
     return CaptchaSettings((build_style(style, values, font),), characters, (low, high), int(seed or 0))
 
 
+def draw_one(settings: CaptchaSettings) -> tuple[bytes, str]:
+    """The first captcha of the settings: PNG file and text."""
+    return render_captcha(0, settings)
+
+
 @dataclass(frozen=True)
 class Trial:
     """One captcha that was drawn and read."""
