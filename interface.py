@@ -36,7 +36,6 @@ from captcha_reader.web.models import Models
 from captcha_reader.web.page import TITLE, build_app
 from captcha_reader.web.tabs.read import describe_reading
 from captcha_reader.web.workshop import Workshop
-from predict import read_together
 
 
 def detect_captcha(
@@ -84,7 +83,7 @@ def main() -> int:
     shop = Workshop.build(models, config.data or ROOT / "data", finetune_commands(), torch=has_torch())
     listener = _listen(config.host, config.port)
     with listener:
-        app = build_app(shop, read_together, Limits(queue=config.queue, batch=config.batch))
+        app = build_app(shop, Limits(queue=config.queue, batch=config.batch))
         import uvicorn
 
         server = uvicorn.Server(

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from conftest import zipped
 
+from captcha_reader.reading.collection import read_together
 from captcha_reader.web.batch_reading import Batch, BatchReader, batch_files, compare, sign_test
 from captcha_reader.web.limits import Refused
 from captcha_reader.web.tabs.batch import batch_summary
 from captcha_reader.web.uploads import PictureZip
-from predict import CaptchaPredictor, read_together
+from predict import CaptchaPredictor
 
 
 def read_batch(files: list[Path], *arguments: Any, **settings: Any) -> tuple[list[int], Batch]:
@@ -41,7 +42,7 @@ def test_a_batch_is_sorted_labelled_and_its_refusals_named(
     assert [name for name, _ in batch.refused] == ["broken.png", "bad.zip", "gone.png"]
     _, unlabeled = read_batch(files, predictor, labels="no")
     assert not unlabeled.labeled
-    _, together = read_batch(files, predictor, labels="no", together=read_together)
+    _, together = read_batch(files, predictor, labels="no", together=True)
     alone = {row["file"]: row["prediction"] for row in batch.rows}
     expected, kind = read_together([alone[row["file"]] for row in together.rows])
     assert {row["file"]: row["reading"] for row in together.rows} == {

@@ -30,7 +30,7 @@ from captcha_reader.web.api import Models
 from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
 from captcha_reader.web.workshop import Workshop
 from interface import detect_captcha
-from predict import CaptchaPredictor, read_together
+from predict import CaptchaPredictor
 
 PROCESSOR_TIME = Path("/proc/self/stat").exists()  # of a process, whatever else the machine does
 CHROMIUM = Path("/usr/bin/chromium")
@@ -129,7 +129,7 @@ def test_a_model_is_taught_from_its_safetensors_file(models: Models, tmp_path: P
 
 
 def test_the_page_is_built_without_examples_and_without_loading_a_model(models: Models, tmp_path: Path):
-    demo = build_demo(Workshop.build(models, tmp_path), read_together, tmp_path / "nowhere")
+    demo = build_demo(Workshop.build(models, tmp_path), tmp_path / "nowhere")
     names = [f.api_name for f in demo.fns.values() if f.api_visibility == "public"]
     assert sorted(names) == ["describe_model", "detect_captcha"] and not models.loaded
     assert list(tmp_path.iterdir()) == [models.folder]

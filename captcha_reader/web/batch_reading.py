@@ -17,6 +17,7 @@ from PIL import Image
 from captcha_reader.dataset.labels import label_from_name
 from captcha_reader.errors import UserError
 from captcha_reader.files import csv_safe
+from captcha_reader.reading.collection import read_together
 from captcha_reader.reading.metrics import text_metrics
 from captcha_reader.web.uploads import PictureZip, check_picture, is_zip
 from captcha_reader.web.workshop import upload_bytes
@@ -25,8 +26,6 @@ BATCH_PICTURES = 2000
 BATCH_CHUNK = 32  # pictures read between two steps of the progress bar
 ALIKE = 0.5  # of a name's characters, and of the names: from here on, file names are taken for labels
 SMALL = (320, 200)  # pixels of a picture in the grid
-
-ReadTogether = Any  # predictions to (predictions, scheme): predict.read_together
 
 
 @dataclasses.dataclass
@@ -94,12 +93,10 @@ class BatchReader:
         predictor: the model.
         other: a second model that reads the same pictures, to compare.
         labels: whether file names carry them: `yes`, `no`, or `auto`, which looks whether readings and names agree.
-        together: `predict.read_together`, where the pictures are of one source and are to be read together.
+        together: read the pictures together, as captchas of one source.
     """
 
-    def __init__(
-        self, predictor: Any, other: Any = None, labels: str = "auto", together: ReadTogether | None = None
-    ) -> None:
+    def __init__(self, predictor: Any, other: Any = None, labels: str = "auto", together: bool = False) -> None:
         self.predictor, self.other, self.labels, self.together = predictor, other, labels, together
         self.rows: list[dict[str, Any]] = []
         self.refused: list[tuple[str, str]] = []
@@ -126,7 +123,7 @@ class BatchReader:
 
     def _read_waiting(self) -> None:
         pictures = [picture for _, _, picture in self._waiting]
-        settings = {"keep_looks": True} if self.together else {}
+        settings = {"keep_views": True} if self.together else {}
         readings = self.predictor.read([self.predictor.view(picture) for picture in pictures], **settings)
         others: Sequence[Any] = [None] * len(pictures)
         if self.other is not None:
@@ -141,7 +138,7 @@ class BatchReader:
         """What was read, least sure first; where two models are compared, what they read differently comes first."""
         rows, scheme = [dict(row) for row in self.rows], ""
         if self.together and rows:
-            found, learned = self.together([row["prediction"] for row in rows])
+            found, learned = read_together([row["prediction"] for row in rows])
             scheme = str(learned)
             for row, prediction in zip(rows, found, strict=True):
                 row["prediction"] = prediction

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from captcha_reader.files import ROOT
 from captcha_reader.web.api import build_api
-from captcha_reader.web.batch_reading import ReadTogether
 from captcha_reader.web.html import note, render
 from captcha_reader.web.limits import Limits
 from captcha_reader.web.tabs.batch import NOTHING_ELSE, batch_tab
@@ -31,12 +30,11 @@ UPLOAD_LIMIT = "50mb"  # of one file
 CACHE_SECONDS = 3600  # then uploads and drawn pictures are deleted
 
 
-def build_demo(shop: Workshop, together: ReadTogether, examples: str | Path = EXAMPLES) -> gradio.Blocks:
+def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks:
     """The page.
 
     Args:
         shop: what it offers.
-        together: `predict.read_together`.
         examples: folder of PNG files to try; may be empty or missing.
     """
     gr = load_gradio()
@@ -60,7 +58,7 @@ def build_demo(shop: Workshop, together: ReadTogether, examples: str | Path = EX
                 read_tab(gr, shop, checkpoint, found, demo)
             tabs.append(tab)
             with gr.Tab("Batch", id="batch") as tab:
-                other = batch_tab(gr, shop, checkpoint, together)
+                other = batch_tab(gr, shop, checkpoint)
             tabs.append(tab)
             with gr.Tab("Make", id="make") as tab:
                 make_tab(gr, shop, checkpoint, tab)
@@ -119,12 +117,10 @@ def _follow_jobs(
     gr.on([tab.select for tab in tabs], look, [owner, seen], every, **QUIET)
 
 
-def build_app(
-    shop: Workshop, together: ReadTogether, limits: Limits | None = None, examples: str | Path = EXAMPLES
-) -> Any:
+def build_app(shop: Workshop, limits: Limits | None = None, examples: str | Path = EXAMPLES) -> Any:
     """The route with the page mounted on it, one FastAPI app."""
     gr = load_gradio()
-    demo = build_demo(shop, together, examples)
+    demo = build_demo(shop, examples)
     app = gr.mount_gradio_app(
         build_api(shop.models, limits),
         demo,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from captcha_reader.errors import UserError
 from captcha_reader.reading.metrics import text_metrics
-from captcha_reader.web.batch_reading import Batch, BatchReader, ReadTogether, batch_files, compare, count_pictures
+from captcha_reader.web.batch_reading import Batch, BatchReader, batch_files, compare, count_pictures
 from captcha_reader.web.html import bad, interval, note, percent, progress_bar, render
 from captcha_reader.web.widgets import QUIET, own_html
 from captcha_reader.web.workshop import Workshop
@@ -94,14 +94,13 @@ def batch_grid(batch: Batch) -> Markup:
 # The tab
 
 
-def batch_tab(gr: Any, shop: Workshop, checkpoint: Any, together: ReadTogether) -> Any:
+def batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> Any:
     """Many pictures in, a table out.
 
     Args:
         gr: Gradio.
         shop: what the tabs share.
         checkpoint: the chooser of the model.
-        together: `predict.read_together`.
 
     Returns:
         The chooser of the second model.
@@ -160,7 +159,7 @@ def batch_tab(gr: Any, shop: Workshop, checkpoint: Any, together: ReadTogether) 
             yield progress_bar(0, f"0 of {total:,}", "Reading"), "", "", gr.Button(interactive=True)
             predictor = shop.models.predictor(name)
             rival = shop.models.predictor(second) if second else None
-            reader = BatchReader(predictor, rival, named, together if one_source else None)
+            reader = BatchReader(predictor, rival, named, one_source)
             stopped = False
             for done in reader.read(uploads):
                 yield progress_bar(done / max(total, 1), f"{done:,} of {total:,}", "Reading"), *[gr.skip()] * 3
