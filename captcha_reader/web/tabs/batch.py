@@ -46,7 +46,8 @@ def batch_summary(
     n = len(batch.rows)
     if not n:
         return render("nothing_read", rows=batch.rows, refused=batch.refused)
-    items = [("Pictures", f"{n:,}"), ("Model", model), ("Pictures a second", f"{n / max(seconds, 1e-3):,.0f}")]
+    rate = n / max(seconds, 1e-3)
+    items = [("Pictures", f"{n:,}"), ("Model", model), ("Pictures a second", f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}")]
     if batch.labeled:
         m = text_metrics([row["label"] for row in batch.rows], [row["reading"] for row in batch.rows])
         items[1:1] = [
@@ -124,7 +125,7 @@ def batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> Any:
                 labels = gr.Dropdown(
                     [("find out", "auto"), ("yes", "yes"), ("no", "no")],
                     value="auto",
-                    label="Named by their text?",
+                    label="Labels in names",
                     min_width=120,
                     elem_id="labels",
                 )

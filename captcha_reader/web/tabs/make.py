@@ -121,13 +121,14 @@ def make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
                 elem_id="made",
                 alt_text="the captcha that was drawn",
             )
-            with gr.Row():
-                another = gr.Button("Another", elem_id="another", min_width=100)
-                attempt = gr.Button(f"Try {TRIALS}", variant="primary", elem_id="try", min_width=120)
-            with gr.Row(equal_height=True):
+            with gr.Row(elem_id="make-buttons"):
+                another = gr.Button("Another", elem_id="another", min_width=90)
+                attempt = gr.Button(f"Try {TRIALS}", variant="primary", elem_id="try", min_width=90)
                 labels = [(k.label, key) for key, k in KNOBS.items()]
-                knob = gr.Dropdown(labels, value="rotation", label="Knob", elem_id="knob", min_width=110)
-                along = gr.Button("Try along this knob", elem_id="sweep", min_width=140)
+                knob = gr.Dropdown(
+                    labels, value="rotation", label="Knob", container=False, elem_id="knob", min_width=110
+                )
+                along = gr.Button("Try along it", elem_id="sweep", min_width=110)
             # What is tried appears right below its button, above the reading of the one captcha.
             status = own_html(gr, "", elem_id="strength-status")
             chart = own_html(gr, "", elem_id="sweep-chart")

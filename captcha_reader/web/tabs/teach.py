@@ -177,7 +177,7 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
                 epochs = within(
                     gr.Number(
                         0,
-                        label="Epochs (0: as many as suit)",
+                        label="Epochs (0: by number)",
                         precision=0,
                         minimum=0,
                         maximum=60,
