@@ -47,7 +47,11 @@ def batch_summary(
     if not n:
         return render("nothing_read", rows=batch.rows, refused=batch.refused)
     rate = n / max(seconds, 1e-3)
-    items = [("Pictures", f"{n:,}"), ("Model", model), ("Pictures a second", f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}")]
+    items = [
+        ("Pictures", f"{n:,}"),
+        ("Model", model),
+        ("Pictures a second", f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"),
+    ]
     if batch.labeled:
         m = text_metrics([row["label"] for row in batch.rows], [row["reading"] for row in batch.rows])
         items[1:1] = [
