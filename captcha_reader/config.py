@@ -5,9 +5,12 @@ The docstring under a field is what `--help` prints. `None` means "decide from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from captcha_reader.errors import UserError
 
 ModelName = Literal["mixer", "crnn", "efficientnet", "resnet", "lacc"]
 HeadName = Literal["ctc", "mixer", "slots", "positions", "combination"]
@@ -53,10 +56,60 @@ class ModelConfig:
     """Dropout probability before the classifier."""
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """From a checkpoint's JSON, where tuples are lists; keys that this version does not know are left out."""
+    def from_json(cls, values: Mapping[str, Any], path: object = "the checkpoint") -> ModelConfig:
+        """From a checkpoint's JSON, where tuples are lists; keys that this version does not know are left out.
+
+        Args:
+            values: may come from a stranger's file: each is checked by type and range.
+            path: of the file, for messages.
+
+        Raises:
+            UserError: a value is missing, or cannot be used.
+        """
         names = {field.name for field in fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names})
+        known = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
+        try:
+            config = cls(**known)
+        except TypeError:
+            missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in known]
+            raise UserError(f"{path} cannot be used: its description of the model lacks {missing[0]!r}") from None
+        for name, valid in MODEL_CHECKS.items():
+            value = getattr(config, name)
+            if not valid(value):
+                raise UserError(f"{path} cannot be used: the model's {name} is {value!r:.60}")
+        classes, places = len(config.alphabet) + 1, math.prod(config.image_size) // 64
+        per_class = {"positions": config.max_length * config.hidden, "combination": places}
+        if per_class.get(config.head, config.hidden) * classes > MAX_WEIGHTS:
+            raise UserError(f"{path} cannot be used: the head that it describes has more than {MAX_WEIGHTS:,} weights")
+        return config
+
+
+def _whole(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+MAX_WEIGHTS = 2**27  # of a head, to read a checkpoint
+# What a checkpoint may say of its network. The limits are far above all that is of use, and keep a hostile file from
+# asking for more memory than there is.
+MODEL_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: value in get_args(ModelName),
+    "alphabet": lambda value: isinstance(value, str) and 1 <= len(value) <= 30_000,
+    "max_length": _whole(1, 1000),
+    "image_size": lambda value: (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(_whole(1, 4096)(side) for side in value)
+        and value[0] * value[1] <= 2**19
+    ),
+    "other_height": lambda value: value is None or _whole(1, 1024)(value),
+    "channels": lambda value: type(value) is int and value in (1, 3),
+    "resize": lambda value: value in get_args(ResizeName),
+    "normalise": lambda value: isinstance(value, bool),
+    "head": lambda value: value in get_args(HeadName),
+    "backbone": lambda value: isinstance(value, str) and len(value) <= 40,
+    "hidden": _whole(1, 2048),
+    "dropout": lambda value: type(value) in (int, float) and 0 <= value <= 1,
+}
 
 
 @dataclass

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,6 +74,76 @@ def process_runs(pid: int) -> bool:
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text atomically."""
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write strict JSON atomically; see `to_json`."""
+    return write_text(path, to_json(value, indent=1))
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON: numbers that are not finite become null, and what JSON has no form for becomes its text."""
+    return json.dumps(_finite(value), default=str, allow_nan=False, indent=indent)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def relative_paths(text: str) -> str:
+    """A message without this machine's folders: paths below the current folder or the project's begin there."""
+    for folder in (Path.cwd(), ROOT):
+        if len(folder.parts) > 1:
+            text = text.replace(f"{folder}{os.sep}", "")
+    return text
+
+
+@contextmanager
+def locked_output(path: str | Path) -> Iterator[None]:
+    """Be the only process that writes a file or folder; the lock goes with the process, however that ends.
+
+    The lock is a hidden file beside the output, removed at the end. (On Windows nothing is locked, and two writers at a
+    time are the user's own doing.)
+
+    Args:
+        path: of the output, which need not exist.
+
+    Raises:
+        UserError: another process writes it, or nothing may be written there.
+    """
+    path = Path(path)
+    lock_path = path.with_name(f".{path.name}.lock")
+    try:
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = lock_path.open("w")
+            if not lock_file(file):
+                file.close()
+                raise UserError(f"{path} is being written by another process: wait for it, or choose another --out")
+            # Another process may have removed the file between our opening and our locking it.
+            with suppress(FileNotFoundError):
+                if os.name == "nt" or _same(file, lock_path):
+                    break
+            file.close()
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # still locked: nobody else removes what is now another's
+            lock_path.unlink()
+        file.close()
+
+
+def _same(file: IO[Any], path: Path) -> bool:
+    """Whether an open file is the one that has that name now."""
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def quicker(weights: Path) -> Path:

@@ -23,20 +23,15 @@ from PIL import Image
 
 import make_dataset as module
 from captcha_reader.config import DatasetConfig
+from captcha_reader.dataset import checks, parts, shards, sources
+from captcha_reader.dataset.folders import is_dataset, load_info
+from captcha_reader.dataset.labels import label_from_name, parse_label
+from captcha_reader.dataset.samples import Sample
+from captcha_reader.dataset.sources import iter_source
+from captcha_reader.dataset.split import SPLITS, parse_split
+from captcha_reader.dataset.writer import SCHEMA
 from captcha_reader.errors import UserError
-from make_dataset import (
-    SCHEMA,
-    SPLITS,
-    Sample,
-    is_dataset,
-    iter_source,
-    label_from_name,
-    load_info,
-    make_dataset,
-    parquet_to_parquet,
-    parse_label,
-    parse_split,
-)
+from make_dataset import make_dataset, parquet_to_parquet
 
 ROOT = Path(module.__file__).parent
 CAPTCHA_V2 = ROOT.parent / "shared" / "data" / "captcha_v2"
@@ -452,8 +447,8 @@ def test_check_by_bytes(tmp_path):
 
 
 def test_check_by_bytes_gives_the_same_split_in_any_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROWS_BEFORE_POOL", 1)
-    monkeypatch.setattr(module, "PART_ROWS", 100)
+    monkeypatch.setattr(checks, "ROWS_BEFORE_POOL", 1)
+    monkeypatch.setattr(shards, "PART_ROWS", 100)
     shard(tmp_path / "a.parquet", rows(250))
     shard(tmp_path / "b.parquet", rows(250)[::-1])
     one, two = (build(tmp_path / n, tmp_path / f"{n}.parquet", check="bytes", workers=2) for n in "ab")
@@ -518,8 +513,9 @@ def test_same_split_whatever_order_shards_and_workers(tmp_path, monkeypatch):
     for i in range(0, 121, 50):
         shard(tmp_path / f"turned/{i:03}.parquet", all_rows[::-1][i : i + 50])
     one = build(tmp_path / "one", tmp_path / "a.parquet", workers=1)
-    monkeypatch.setattr(module, "ROWS_BEFORE_POOL", 1)
-    monkeypatch.setattr(module, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(checks, "ROWS_BEFORE_POOL", 1)
+    for each in (shards, parts):
+        monkeypatch.setattr(each, "CHUNK_ROWS", 10)
     two = build(tmp_path / "two", tmp_path / "turned", workers=2, shard_size=7)
     assert len(list((tmp_path / "two").glob("train-*-of-00014.parquet"))) == 14
     assert read(tmp_path / "one") == read(tmp_path / "two")
@@ -571,8 +567,8 @@ def test_row_groups_of_any_size_give_the_same(tmp_path, monkeypatch, limit):
     one = build(tmp_path / "one", tmp_path / "a.parquet", limit=limit)
     assert one["read"] == (limit or 250)
     for part_rows, large in ((100, 400), (30, 400), (30, 60)):  # the last is spilled
-        monkeypatch.setattr(module, "PART_ROWS", part_rows)
-        monkeypatch.setattr(module, "LARGE_GROUP_ROWS", large)
+        monkeypatch.setattr(shards, "PART_ROWS", part_rows)
+        monkeypatch.setattr(parts, "LARGE_GROUP_ROWS", large)
         two = build(tmp_path / "two", tmp_path / "a.parquet", limit=limit)
         assert two == one
         assert list(iter_source(str(tmp_path / "two"))) == [
@@ -809,7 +805,7 @@ def test_a_dataset_made_anew_in_its_place_loses_nothing(tmp_path, less):
 
 
 def test_what_we_generated_is_no_part_of_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
     write(tmp_path / "data/mine/ab.png", picture(1))
     write(tmp_path / "data/generated/synthetic/cd.png", picture(2))
     build(tmp_path / "out", tmp_path / "data")
@@ -848,7 +844,7 @@ def peak_memory(source: Path, out: Path, *arguments: str) -> int:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize(  # groups of 20,000 go through the temporary file; of smaller ones, some are held at a time
     ("check", "group_rows", "growth"),
-    [("pixels", 20_000, 30_000), ("bytes", 20_000, 30_000), ("bytes", module.LARGE_GROUP_ROWS, 40_000)],
+    [("pixels", 20_000, 30_000), ("bytes", 20_000, 30_000), ("bytes", parts.LARGE_GROUP_ROWS, 40_000)],
 )
 def test_memory_is_flat(tmp_path, check, group_rows, growth):
     base = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)

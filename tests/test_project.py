@@ -25,7 +25,7 @@ LAYERS = [
     "errors config cli files images text cluster",
     "transforms checkpoint",
     "generator dataset",
-    "reading",
+    "reading labeling",
     "plots",
     "web",
     "/model /data_loader",
@@ -44,10 +44,16 @@ ASKED_FOR = {("accuracy_calculator", "label_errors")}
 PENDING = {
     ("captcha_reader.web.batcher", "predict"),
     ("captcha_reader.web.models", "predict"),
-    ("captcha_reader.web.html", "strength"),
     ("captcha_reader.web.jobs", "accuracy_calculator"),
     ("captcha_reader.web.jobs", "main"),
     ("captcha_reader.web.jobs", "make_dataset"),
+    ("captcha_reader.web.batch_reading", "predict"),
+    ("captcha_reader.web.knobs", "captcha_generator"),
+    ("captcha_reader.web.knobs", "captcha_styles"),
+    ("captcha_reader.web.knobs", "predict"),
+    ("captcha_reader.web.tabs.make", "captcha_generator"),
+    ("captcha_reader.web.tabs.make", "captcha_styles"),
+    ("captcha_reader.web.tabs.read", "predict"),
     ("captcha_reader.web.jobs", "model"),
     ("captcha_reader.web.jobs", "predict"),
     ("predict", "bulk"),
@@ -95,12 +101,19 @@ def test_imports_point_one_way() -> None:
     circles.prepare()  # raises CycleError, which names them
 
 
-def test_every_table_of_the_benchmarks_has_its_place() -> None:
-    program = "import run, tables; tables.check_places(run.SECTIONS); print(*run.SECTIONS)"
+def test_every_table_of_the_benchmarks_is_drawn_from_its_results() -> None:
+    program = (
+        "import json, run, results; "
+        "made = {results.MADE_BY.get(p.stem, p.stem) for p in results.RESULTS.glob('*.json')}; "
+        "print(json.dumps([sorted(run.SECTIONS), sorted(made), "
+        "[p.stem for p in results.RESULTS.glob('*.json') "
+        "if results.render(results.load(p.stem)) != results.read_section(p.stem)]]))"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "benchmarks", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    marked = re.findall(r"<!-- (\w+) -->", "".join(p.read_text() for p in (ROOT / "benchmarks").glob("*.md")))
-    assert sorted(done.stdout.split()) == sorted(marked)
+    sections, measured, differing = json.loads(done.stdout)
+    assert sections == measured
+    assert differing == [], "python benchmarks/run.py --render"
 
 
 def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
@@ -120,7 +133,7 @@ def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
     "modules",
     [
         "captcha_reader.text,captcha_reader.images,captcha_reader.transforms,captcha_generator,data_loader,predict",
-        "accuracy_calculator,visualize,strength,captcha_reader.web.api,captcha_reader.web.jobs,interface",
+        "accuracy_calculator,visualize,captcha_reader.web.api,captcha_reader.web.jobs,interface",
     ],
 )
 def test_what_serves_needs_no_torch(modules: str) -> None:

@@ -1,7 +1,7 @@
 """Checks around the whole app, so that they hold for Gradio's routes as for ours.
 
 From the outside in: `Answers` (every error is JSON), Starlette's CORS, `Guard` (who asks, from where, for what), and
-`PageCalls` (what the page sends is small, and names no file of another machine).
+for the page `page_calls.PageCalls`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from captcha_reader.web.access import COOKIE, Access
-from captcha_reader.web.bodies import check_json
 from captcha_reader.web.limits import MEGABYTE, Limits, Refused
 
 Message = MutableMapping[str, Any]
@@ -243,87 +242,3 @@ async def read_body(receive: Receive, most: int) -> bytes:
             raise Refused(413, f"the request has more than {most:,} bytes")
         if not message.get("more_body"):
             return b"".join(parts)
-
-
-class PageCalls:
-    """ASGI middleware: what the page sends when a button is pressed is small, and its files are uploads of this server.
-
-    Gradio fetches a file that is named by an address, and opens one that comes in the call itself with whatever Pillow
-    has; neither gets that far. One address has a bounded number of events in Gradio's queue.
-
-    Args:
-        app: to protect.
-        limits: of a call, and of events per client.
-        keep: stores the bytes of a picture that came as a data URL as an upload would be; gives the path.
-        waiting: how many events of a client's address wait or run.
-        prefix: path that the app stands under.
-    """
-
-    def __init__(
-        self,
-        app: App,
-        limits: Limits,
-        keep: Callable[[str, str], str],
-        waiting: Callable[[str], int],
-        prefix: str = "",
-    ) -> None:
-        self.app, self.limits, self.keep, self.waiting, self.prefix = app, limits, keep, waiting, prefix
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a call on with what it may say, or answer why not."""
-        path = scope.get("path", "").removeprefix(self.prefix).rstrip("/")
-        if scope["type"] != "http" or scope["method"] != "POST" or not path.startswith("/gradio_api/"):
-            await self.app(scope, receive, send)
-            return
-        if path == "/gradio_api/upload":
-            await self.app(scope, receive, send)
-            return
-        client = (scope.get("client") or ("", 0))[0]
-        if not path.endswith(("/cancel", "/reset")) and self.waiting(client) >= self.limits.client_events:
-            raise Refused(503, "too much of yours waits to be answered: try again in a second")
-        body = await read_body(receive, self.limits.click_bytes)
-        body = await asyncio.to_thread(self._checked, body, client)
-        headers = [(k, v) for k, v in scope["headers"] if k not in (b"content-length", b"transfer-encoding")]
-        scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
-        given = False
-
-        async def replay() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self.app(scope, replay, send)
-
-    def _checked(self, body: bytes, client: str) -> bytes:
-        if not body:
-            return body
-        check_json(body, items=20_000, openings=2_000)
-        try:
-            said = json.loads(body)
-        except (ValueError, RecursionError):
-            raise Refused(422, "the body is not JSON") from None
-        return json.dumps(self._tidied(said, client)).encode()
-
-    def _tidied(self, value: Any, client: str) -> Any:
-        """The value with files that are uploads of this server alone. `check_json` has bounded its depth."""
-        if isinstance(value, list):
-            return [self._tidied(item, client) for item in value]
-        if not isinstance(value, dict):
-            return value
-        tidied = {key: self._tidied(item, client) for key, item in value.items()}
-        if "path" not in value and "url" not in value:
-            return tidied
-        path, url = value.get("path"), value.get("url")
-        if isinstance(path, str) and re.match(r"\s*(\w[\w+.-]+:|//)", path):
-            if not path.lstrip().lower().startswith("data:"):
-                raise Refused(422, "a picture is not fetched from an address: upload it")
-            return tidied | {"path": self.keep(path, client), "url": None}
-        if not path and isinstance(url, str) and url.strip():
-            if not url.lstrip().lower().startswith("data:"):
-                raise Refused(422, "a picture is not fetched from an address: upload it")
-            return tidied | {"path": self.keep(url, client), "url": None}
-        if "url" in value:
-            tidied["url"] = None
-        return tidied

@@ -94,6 +94,13 @@ class UploadFolder:
         """Bytes in the folder, and of uploads that are being received."""
         return sum(kept.size for kept in self._kept.values()) + self._others + self._arriving
 
+    def holds(self, path: str) -> bool:
+        """Whether a file lies in this folder, links followed."""
+        try:
+            return Path(path).resolve().is_relative_to(self.folder.resolve())
+        except (OSError, ValueError):
+            return False
+
     def arrive(self, count: int) -> None:
         """Account for bytes that are being received, or with a negative number for such that no longer are.
 
