@@ -27,9 +27,11 @@ from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
-from captcha_reader.web.api import Models, PictureZip, Refused
 from captcha_reader.web.batch_reading import UNLIKE_NAMES, Batch, batch_summary, read_batch
+from captcha_reader.web.limits import Refused
+from captcha_reader.web.models import Models
 from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
+from captcha_reader.web.uploads import PictureZip
 from captcha_reader.web.workshop import Workshop
 from interface import detect_captcha
 from predict import CaptchaPredictor, read_together

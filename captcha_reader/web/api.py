@@ -19,7 +19,6 @@ from captcha_reader.web.bodies import Memory
 from captcha_reader.web.guard import Answers, Guard
 from captcha_reader.web.limits import Limits
 from captcha_reader.web.models import Models
-from captcha_reader.web.uploads import PictureZip, check_picture, is_zip  # noqa: F401  (their old place)
 
 if TYPE_CHECKING:
     import fastapi
