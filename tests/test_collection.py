@@ -16,9 +16,11 @@ import accuracy_calculator
 import predict
 from accuracy_calculator import load_labelled
 from captcha_reader.files import DEFAULT_CHECKPOINT
-from captcha_reader.reading.collection import Kind, learn_kind
+from captcha_reader.reading.collection import Scheme, estimate_scheme, read_together
+from captcha_reader.reading.prediction import Prediction
+from captcha_reader.reading.tta import MIN_CONFIDENCE
 from captcha_reader.text import Alphabet, CTCCodec, SlotCodec
-from predict import CaptchaPredictor, Prediction, read_together
+from predict import CaptchaPredictor
 
 CAPTCHA_V2 = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "captcha_v2"
 
@@ -39,7 +41,7 @@ def sure(texts: list[str], p: float = 0.9) -> list[Mapping[str, float]]:
 
 def test_a_kind_of_one_length_takes_away_the_letter_too_many() -> None:
     doubtful = {"habcde": 0.7, "abcde": 0.2}
-    kind = learn_kind([*sure(words(5, 40)), doubtful])
+    kind = estimate_scheme([*sure(words(5, 40)), doubtful])
     assert max(kind.lengths, key=kind.lengths.__getitem__) == 5
     text, confidence = kind.weigh(doubtful)
     assert text == "abcde"
@@ -49,24 +51,24 @@ def test_a_kind_of_one_length_takes_away_the_letter_too_many() -> None:
 
 def test_a_kind_of_many_lengths_leaves_readings_alone() -> None:
     doubtful = {"habcde": 0.6, "abcde": 0.3}
-    kind = learn_kind([*sure(words((3, 4, 5, 6, 7, 8), 300)), doubtful])
+    kind = estimate_scheme([*sure(words((3, 4, 5, 6, 7, 8), 300)), doubtful])
     assert kind.weigh(doubtful)[0] == "habcde"
 
 
 def test_what_a_kind_does_not_use_is_told_from_many_readings_and_not_from_few() -> None:
     doubtful = {"12O4": 0.5, "1204": 0.4}
-    few = learn_kind([*sure(words(4, 5, "0123456789")), doubtful])
-    assert not few.told and few.weigh(doubtful)[0] == "12O4"
-    many = learn_kind([*sure(words(4, 100, "0123456789")), doubtful])
-    assert many.told and many.characters == "0123456789"
+    few = estimate_scheme([*sure(words(4, 5, "0123456789")), doubtful])
+    assert not few.charset_known and few.weigh(doubtful)[0] == "12O4"
+    many = estimate_scheme([*sure(words(4, 100, "0123456789")), doubtful])
+    assert many.charset_known and many.characters == "0123456789"
     assert many.weigh(doubtful)[0] == "1204"
     assert "10 characters, 0123456789" in str(many) and "4 (" in str(many)
 
 
 def test_a_rare_character_that_is_read_surely_stays() -> None:
     readings = sure(words(5, 100)) + sure(["abcdz"] * 10)
-    kind = learn_kind(readings)
-    assert kind.told and "z" in kind.characters
+    kind = estimate_scheme(readings)
+    assert kind.charset_known and "z" in kind.characters
 
 
 def test_one_round_is_what_the_formula_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,18 +79,18 @@ def test_one_round_is_what_the_formula_says(monkeypatch: pytest.MonkeyPatch) -> 
     expected = dict.fromkeys(range(3, 11), 1 / 8)
     expected[3] += three
     expected[4] += 1 - three + 1
-    assert learn_kind(pictures).lengths == pytest.approx({n: p / 3 for n, p in expected.items()})
+    assert estimate_scheme(pictures).lengths == pytest.approx({n: p / 3 for n, p in expected.items()})
 
 
 def test_nothing_read_is_no_kind() -> None:
-    kind = learn_kind([{}, {}])
-    assert kind.lengths == pytest.approx(dict.fromkeys(range(3, 11), 1 / 8)) and not kind.told
-    assert read_together([]) == ([], learn_kind([]))
-    assert Kind({5: 1.0}).prior("abcde") > 1e4 * Kind({5: 1.0}).prior("abcdef") > 0
+    kind = estimate_scheme([{}, {}])
+    assert kind.lengths == pytest.approx(dict.fromkeys(range(3, 11), 1 / 8)) and not kind.charset_known
+    assert read_together([]) == ([], estimate_scheme([]))
+    assert Scheme({5: 1.0}).prior("abcde") > 1e4 * Scheme({5: 1.0}).prior("abcdef") > 0
 
 
 def test_very_long_words_do_no_harm() -> None:
-    kind = learn_kind(sure(["ab" * 40, "ab" * 50]))
+    kind = estimate_scheme(sure(["ab" * 40, "ab" * 50]))
     assert kind.weigh({"ab" * 45: 0.5})[0] == "ab" * 45
 
 
@@ -171,19 +173,19 @@ def test_a_text_of_another_look_is_shown_where_that_look_saw_it() -> None:
     assert together[-1].text == "abcde" and max(kind.lengths, key=kind.lengths.__getitem__) == 5
     assert len(together[-1].log_probs) == 11  # the other look's
     assert together[-1].spans == ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10))
-    assert {look.text for look in together[-1].other_looks} == {"habcde"}
+    assert {look.text for look in together[-1].other_views} == {"habcde"}
     assert all(0 <= p.confidence <= 1 for p in together)
 
 
 def test_every_look_is_kept_where_it_is_asked_for(captchas: list[tuple[bytes, str]]) -> None:
     predictor = CaptchaPredictor(DEFAULT_CHECKPOINT.with_suffix(".onnx"), threads=1)
-    assert not any(reading.other_looks for reading in predictor.predict([png for png, _ in captchas]))
-    readings = predictor.predict([png for png, _ in captchas], keep_looks=True)
-    assert any(reading.other_looks for reading in readings)
+    assert not any(reading.other_views for reading in predictor.predict([png for png, _ in captchas]))
+    readings = predictor.predict([png for png, _ in captchas], keep_views=True)
+    assert any(reading.other_views for reading in readings)
     for reading in readings:
-        looks = (reading, *reading.other_looks)
+        looks = (reading, *reading.other_views)
         assert len(looks) <= 8
-        assert len(looks) > 1 or reading.confidence >= predict.UNSURE
+        assert len(looks) > 1 or reading.confidence >= MIN_CONFIDENCE
         assert reading.text in reading.candidates
         assert 0 < sum(reading.candidates.values()) <= 1 + 1e-6
 
@@ -191,7 +193,7 @@ def test_every_look_is_kept_where_it_is_asked_for(captchas: list[tuple[bytes, st
 @pytest.mark.skipif(not CAPTCHA_V2.is_dir(), reason="needs the real captchas of shared/data/captcha_v2")
 def test_real_captchas_of_one_kind_are_read_better_together() -> None:
     images, texts, _ = load_labelled(str(CAPTCHA_V2), limit=200)
-    alone = CaptchaPredictor(DEFAULT_CHECKPOINT.with_suffix(".onnx"), threads=2).predict(images, keep_looks=True)
+    alone = CaptchaPredictor(DEFAULT_CHECKPOINT.with_suffix(".onnx"), threads=2).predict(images, keep_views=True)
     together, kind = read_together(alone)
 
     def right(readings: list[Prediction]) -> float:
@@ -218,9 +220,9 @@ def folder(captchas: list[tuple[bytes, str]], tmp_path: Path) -> Path:
 def test_sure_readings_become_labels_to_train_on(call: Callable, exported: Path, folder: Path, tmp_path: Path) -> None:
     (folder / "broken.png").write_bytes(b"no picture")
     labels = tmp_path / "new" / "sure.parquet"
-    flags = ["--checkpoint", exported, "--threads", 1, "--same-kind", "--labels", labels]
+    flags = ["--checkpoint", exported, "--threads", 1, "--same_source", "--labels", labels]
     code, out, err = call(predict, folder, *flags, "--sure", 0)
-    assert code == 1 and "broken.png" in err and "Of one kind: lengths" in err and str(labels) in err
+    assert code == 1 and "broken.png" in err and "Of one source: lengths" in err and str(labels) in err
     lines = [line.split("\t") for line in out.splitlines()]
     assert [Path(line[0]).name for line in lines] == [f"{i}.png" for i in range(6)]
     images, texts, _ = load_labelled(str(labels))
@@ -252,7 +254,7 @@ def test_what_could_not_be_read_is_named_where_no_reading_is_sure(
         (["--labels", "LABELS", "--sure", "1"], "lower --sure"),
         (["--labels", "LABELS", "--sure", "1.5"], "0 to 1"),
         (["--labels", "labels.csv"], "ends in .parquet"),
-        (["--same-kind", "--out", "OUT"], "--same-kind"),
+        (["--same_source", "--out", "OUT"], "--same_source"),
         (["--labels", "LABELS", "--out", "OUT"], "--labels"),
     ],
 )
@@ -268,6 +270,6 @@ def test_mistakes_are_one_sentence(
 def test_the_report_says_that_pictures_were_read_together(call: Callable, exported: Path, shards: Path) -> None:
     flags = ["--data", shards, "--checkpoint", exported, "--threads", 1, "--limit", 20]
     code, alone, err = call(accuracy_calculator, *flags)
-    assert code == 0 and "of one kind" not in alone, err
-    code, together, err = call(accuracy_calculator, *flags, "--same-kind")
-    assert code == 0 and "of one kind" in together and "lengths" in together, err
+    assert code == 0 and "of one source" not in alone, err
+    code, together, err = call(accuracy_calculator, *flags, "--same_source")
+    assert code == 0 and "of one source" in together and "lengths" in together, err

@@ -7,10 +7,11 @@ appears whole or not at all, and what an earlier run finished with the same weig
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ import pyarrow.parquet as pq
 from captcha_reader.config import PredictConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import clear_leftovers, write_atomically
-from predict import CaptchaPredictor, View, check_positive, find_checkpoint
+from captcha_reader.reading.constraints import Constraints
+from captcha_reader.reading.prediction import Predictor
+from captcha_reader.transforms import View
 
 METADATA_KEY = b"captcha_readings"
 READINGS = pa.schema(
@@ -33,6 +36,29 @@ READINGS = pa.schema(
         ("error", pa.string()),
     ]
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is the same for all shards of one run.
+
+    Attributes:
+        out: folder of the readings.
+        factory: builds the predictor.
+        checkpoint: the file that it reads.
+        weights: SHA-256 of that file, in hex digits, as the machine sees it that hands out the work.
+        batch_size: pictures per forward pass.
+        tta_views: of one picture, at most.
+        constraints: what is known of the texts.
+    """
+
+    out: str
+    factory: Callable[[], Predictor]
+    checkpoint: str
+    weights: str
+    batch_size: int
+    tta_views: int
+    constraints: Constraints
 
 
 class BadShard(UserError):
@@ -61,8 +87,16 @@ def find_shards(paths: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def read_shards(config: PredictConfig) -> tuple[int, int]:
+def read_shards(
+    config: PredictConfig, factory: Callable[[], Predictor], checkpoint: Path, constraints: Constraints
+) -> tuple[int, int]:
     """Read all shards of `config.images` into the folder `config.out`, whether or not one of them cannot be read.
+
+    Args:
+        config: says the shards, the folder, the batch size, the engine and the number of views.
+        factory: builds the predictor, in each process that reads; picklable, and equal to its copies.
+        checkpoint: the file that it reads.
+        constraints: what is known of the texts.
 
     Returns:
         How many pictures were read, and how many could not be.
@@ -72,7 +106,6 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
     """
     from tqdm import tqdm
 
-    check_positive(config.batch_size, "batch size")
     shards = find_shards(config.images)
     folder = Path(str(config.out))
     if folder.exists() and not folder.is_dir():
@@ -80,17 +113,18 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
     if any(folder.resolve() == shard.resolve().parent for shard in shards):
         raise UserError(f"{folder} holds the shards themselves: give another folder as --out")
     clear_leftovers(folder)
-    checkpoint = str(find_checkpoint(config.checkpoint, config.device).absolute())
-    work = partial(
-        _read_or_report,
+    job = Job(
         out=str(folder.resolve()),
-        checkpoint=checkpoint,
-        weights=_weights(checkpoint),
+        factory=factory,
+        checkpoint=str(checkpoint),
+        weights=_weights(str(checkpoint)),
         batch_size=config.batch_size,
-        threads=config.threads if config.engine == "local" else 1,
-        device=config.device,
-        looks=config.looks,
+        tta_views=config.tta_views,
+        constraints=constraints,
     )
+    if config.engine == "local":
+        _predictor(factory)  # complain of what it cannot do before anything is written
+    work = partial(_read_or_report, job=job)
     names = [str(shard.absolute()) for shard in shards]  # not resolved: a link may have another name
     if config.engine == "ray":
         from captcha_reader.cluster import run_on_ray
@@ -118,28 +152,16 @@ def read_shards(config: PredictConfig) -> tuple[int, int]:
     return total, failed
 
 
-def _read_or_report(source: str, **settings: Any) -> dict[str, Any]:
+def _read_or_report(source: str, job: Job) -> dict[str, Any]:
     """As `read_shard`, with the `shard`, and what is wrong with it, if anything is, as `bad`."""
     try:
-        return read_shard(source, **settings) | {"shard": source, "bad": ""}
+        return read_shard(source, job) | {"shard": source, "bad": ""}
     except BadShard as error:
         return {"pictures": 0, "failed": 0, "shard": source, "bad": str(error)}
 
 
-def read_shard(
-    source: str,
-    out: str,
-    checkpoint: str,
-    weights: str,
-    batch_size: int,
-    threads: int | None,
-    device: str | None,
-    looks: int,
-) -> dict[str, Any]:
-    """Read one shard into the folder `out`, unless it is there already.
-
-    Args:
-        weights: SHA-256 of the checkpoint, in hex digits, as the machine sees it that hands out the work.
+def read_shard(source: str, job: Job) -> dict[str, Any]:
+    """Read one shard into the folder `job.out`, unless it is there already.
 
     Returns:
         `pictures` of it, and how many `failed`.
@@ -148,7 +170,7 @@ def read_shard(
         BadShard: it is damaged, or has no pictures, or columns that clash with the readings'.
         UserError: this machine has other weights, or `out` cannot be written to.
     """
-    target = Path(out) / Path(source).name
+    target = Path(job.out) / Path(source).name
     try:
         file = pq.ParquetFile(source)
         columns = file.schema_arrow.names
@@ -156,13 +178,14 @@ def read_shard(
         raise BadShard(f"{source} is not a parquet file that can be read ({error}): replace or remove it") from None
     if "image" not in columns:
         raise BadShard(f"{source} has no column `image` (it has {', '.join(columns)}): rename the pictures' column")
-    if _weights(checkpoint) != weights:
-        raise UserError(f"a worker has other weights in {checkpoint}: give all machines the same")
-    size = Path(source).stat().st_size
-    stamp = json.dumps({"pictures": file.metadata.num_rows, "size": size, "weights": weights, "looks": looks})
+    if _weights(job.checkpoint) != job.weights:
+        raise UserError(f"a worker has other weights in {job.checkpoint}: give all machines the same")
+    about = {"pictures": file.metadata.num_rows, "size": Path(source).stat().st_size, "weights": job.weights}
+    about |= {"tta_views": job.tta_views, "constraints": str(job.constraints)}
+    stamp = json.dumps(about)
     if (kept := _finished(target, stamp)) is not None:
         return kept
-    predictor = _predictor(checkpoint, threads, device, looks)
+    predictor = _predictor(job.factory)
     others = [name for name in columns if name != "image"]
     names = [_renamed(name, columns) for name in others]
     if len({*names, *READINGS.names}) < len(names) + len(READINGS.names):
@@ -175,8 +198,8 @@ def read_shard(
         # The count of failures is known at the end: it goes into the footer, not into the schema.
         schema = pa.schema([*fields, *READINGS], metadata={METADATA_KEY: stamp.encode()})
         with pq.ParquetWriter(temporary, schema) as writer:
-            for batch in _batches(file, source, batch_size):
-                readings = _read_batch(batch.column("image").to_pylist(), predictor)
+            for batch in _batches(file, source, job.batch_size):
+                readings = _read_batch(batch.column("image").to_pylist(), predictor, job.constraints)
                 failed += sum(row["error"] is not None for row in readings)
                 kept_columns = [batch.column(name) for name in others]
                 table = pa.Table.from_pylist(readings, schema=READINGS)
@@ -186,7 +209,7 @@ def read_shard(
     try:
         write_atomically(target, write)
     except OSError as error:
-        raise UserError(f"cannot write to {out} ({error}): make room or choose another --out") from None
+        raise UserError(f"cannot write to {job.out} ({error}): make room or choose another --out") from None
     return {"pictures": file.metadata.num_rows, "failed": failed}
 
 
@@ -208,7 +231,7 @@ def _renamed(column: str, columns: list[str]) -> str:
     return f"source_{column}" if column in READINGS.names else column
 
 
-def _read_batch(images: list[Any], predictor: CaptchaPredictor) -> list[dict[str, Any]]:
+def _read_batch(images: list[Any], predictor: Predictor, constraints: Constraints) -> list[dict[str, Any]]:
     """A row for each picture (`bytes` and `path`, or bytes alone), read in one forward pass."""
     rows: list[dict[str, Any]] = []
     views: list[View] = []
@@ -222,7 +245,7 @@ def _read_batch(images: list[Any], predictor: CaptchaPredictor) -> list[dict[str
             views.append(predictor.view(data, name or "the picture"))
         except UserError as error:
             row["error"] = str(error)
-    readings = iter(predictor.read(views))
+    readings = iter(predictor.read(views, constraints=constraints))
     for row in rows:
         if row["error"] is None:
             reading = next(readings)
@@ -232,9 +255,9 @@ def _read_batch(images: list[Any], predictor: CaptchaPredictor) -> list[dict[str
 
 
 @lru_cache(maxsize=1)
-def _predictor(checkpoint: str, threads: int | None, device: str | None, looks: int) -> CaptchaPredictor:
+def _predictor(factory: Callable[[], Predictor]) -> Predictor:
     """One for all the shards that this process reads."""
-    return CaptchaPredictor(checkpoint, device, threads, looks)
+    return factory()
 
 
 @lru_cache(maxsize=1)
@@ -260,7 +283,7 @@ def _finished(target: Path, stamp: str) -> dict[str, Any] | None:
         metadata = {}
     if metadata.get(METADATA_KEY, b"").decode() != stamp:
         raise UserError(
-            f"{target} was read from other pictures, with other weights or --looks: choose another --out, or delete "
-            "that folder"
+            f"{target} was read from other pictures, with other weights, --tta_views or constraints: choose another "
+            "--out, or delete that folder"
         )
     return {"pictures": file.metadata.num_rows, "failed": int(metadata[b"failed"])}

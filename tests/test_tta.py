@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from captcha_reader.config import ModelConfig
-from captcha_reader.reading.tta import LOOKS, Look, look_again
+from captcha_reader.reading.tta import TTA_VIEWS, ViewSpec, make_view
 from captcha_reader.transforms import View, build_transform
 
 CONFIG = ModelConfig(
@@ -32,8 +32,8 @@ def ink(left: int, right: int, colour: tuple[int, int, int] = (0, 0, 0), times: 
     return Image.fromarray(pixels.repeat(times, axis=0).repeat(times, axis=1))
 
 
-def seen(look: Look, picture: Image.Image) -> View:
-    view = look_again(look, TRANSFORM.view(picture), TRANSFORM)
+def seen(spec: ViewSpec, picture: Image.Image) -> View:
+    view = make_view(spec, TRANSFORM.view(picture), TRANSFORM)
     assert view is not None
     return view
 
@@ -48,36 +48,45 @@ def stroke(view: View) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("times", [1, 12])
 @pytest.mark.parametrize(
-    "look", [Look(), Look(margin=0.125), Look(wide=1.3), Look(lean=0.3), Look(turn=8), Look(blur=True)], ids=str
+    "spec",
+    [
+        ViewSpec(),
+        ViewSpec(margin=0.125),
+        ViewSpec(width=1.3),
+        ViewSpec(shear=0.3),
+        ViewSpec(rotation=8),
+        ViewSpec(blur=True),
+    ],
+    ids=str,
 )
-def test_every_form_tells_where_it_saw_things(look: Look, times: int) -> None:
+def test_every_form_tells_where_it_saw_things(spec: ViewSpec, times: int) -> None:
     """The middle of the picture stays its middle in all of them."""
     picture = ink(110, 130, times=times)
-    view = TRANSFORM.view(picture) if look == Look() else seen(look, picture)
+    view = TRANSFORM.view(picture) if spec == ViewSpec() else seen(spec, picture)
     rows, columns = stroke(view)
     assert columns.mean() == pytest.approx(120 * times, abs=2 * times)
     assert rows.mean() == pytest.approx(30 * times, abs=2 * times)
 
 
 def test_a_margin_makes_the_letters_smaller_and_nothing_else() -> None:
-    whole, small = TRANSFORM.view(ink(110, 130)), seen(Look(margin=0.25), ink(110, 130))
+    whole, small = TRANSFORM.view(ink(110, 130)), seen(ViewSpec(margin=0.25), ink(110, 130))
     heights = [np.ptp(np.nonzero(view.pixels.min(axis=(0, 2)) < 128)[0]) for view in (whole, small)]
     assert heights[1] == pytest.approx(heights[0] / 1.5, abs=2)
     assert small.pixels[:, 0].min() > 250 and small.pixels[:, -1].min() > 250
 
 
 def test_a_wider_form_is_wider() -> None:
-    assert seen(Look(wide=1.3), ink(110, 130)).pixels.shape[2] > TRANSFORM.view(ink(110, 130)).pixels.shape[2]
+    assert seen(ViewSpec(width=1.3), ink(110, 130)).pixels.shape[2] > TRANSFORM.view(ink(110, 130)).pixels.shape[2]
 
 
 def test_upright_strokes_lean_to_the_right() -> None:
-    rows, columns = stroke(seen(Look(lean=0.3), ink(118, 122)))
+    rows, columns = stroke(seen(ViewSpec(shear=0.3), ink(118, 122)))
     top, bottom = columns[rows < 25].mean(), columns[rows > 35].mean()
     assert (top - bottom) / 14.5 == pytest.approx(0.3, abs=0.07)
 
 
 def test_a_turn_lifts_the_right_end() -> None:
-    view = seen(Look(turn=8), ink(60, 180))
+    view = seen(ViewSpec(rotation=8), ink(60, 180))
     rows, columns = np.nonzero(view.pixels.min(axis=0) < 128)
     left, top, right, bottom = view.box
     y = top + rows * (bottom - top) / view.pixels.shape[1]
@@ -85,11 +94,11 @@ def test_a_turn_lifts_the_right_end() -> None:
     assert np.polyfit(x, y, 1)[0] == pytest.approx(-np.tan(np.radians(8)), abs=0.03)
 
 
-@pytest.mark.parametrize("look", [Look(lean=0.3), Look(turn=8)], ids=str)
-def test_nothing_is_cut_off(look: Look) -> None:
+@pytest.mark.parametrize("spec", [ViewSpec(shear=0.3), ViewSpec(rotation=8)], ids=str)
+def test_nothing_is_cut_off(spec: ViewSpec) -> None:
     pixels = np.full((40, 120, 3), 255, dtype=np.uint8)
     pixels[1:39, 1:7] = pixels[1:39, 57:63] = pixels[1:39, -7:-1] = 0
-    first, again = TRANSFORM.view(Image.fromarray(pixels)), seen(look, Image.fromarray(pixels))
+    first, again = TRANSFORM.view(Image.fromarray(pixels)), seen(spec, Image.fromarray(pixels))
     left, _, right, _ = again.box
     assert left < 0 and right > 120
     dark = [(255.0 - view.pixels).mean() * np.ptp(view.box[::2]) * np.ptp(view.box[1::2]) for view in (first, again)]
@@ -100,7 +109,7 @@ def test_blur_fades_specks() -> None:
     picture = ink(110, 130)
     picture.putpixel((60, 30), (0, 0, 0))
     darkest = []
-    for view in (TRANSFORM.view(picture), seen(Look(blur=True), picture)):
+    for view in (TRANSFORM.view(picture), seen(ViewSpec(blur=True), picture)):
         left, _, right, _ = view.box
         first, last = (int((x - left) / (right - left) * view.pixels.shape[2]) for x in (50, 70))
         darkest.append(int(view.pixels[..., first:last].min()))
@@ -113,13 +122,13 @@ def test_tones(colour: tuple[int, int, int], darkest: int, by_colour: int | None
     config = ModelConfig(**{**CONFIG.__dict__, "normalise": False})
     transform = build_transform(config)
     view = transform.view(ink(60, 180, colour))
-    again = look_again(Look(tone="darkest"), view, transform)
+    again = make_view(ViewSpec(tone="darkest"), view, transform)
     if colour[0] == colour[1]:
         assert again is None  # it would show the same
     else:
         assert again is not None and abs(int(again.pixels.min()) - darkest) < 8
         assert np.array_equal(again.pixels[0], again.pixels[1])
-    again = look_again(Look(tone="colour"), view, transform)
+    again = make_view(ViewSpec(tone="saturation"), view, transform)
     assert (again is None) == (by_colour is None)
     if again is not None:
         assert abs(int(again.pixels.min()) - by_colour) < 8 and again.pixels.max() == 255
@@ -129,8 +138,8 @@ def test_a_grey_network_sees_every_form_that_needs_no_colour() -> None:
     config = ModelConfig(**{**CONFIG.__dict__, "channels": 1})
     transform = build_transform(config)
     view = transform.view(ink(60, 180, (255, 0, 0)))
-    forms = {look: look_again(look, view, transform) for look in LOOKS}
+    forms = {spec: make_view(spec, view, transform) for spec in TTA_VIEWS}
     # Its one channel is the darkest, and that is shown by another height alone.
-    assert {look.tone for look, form in forms.items() if form is None} == {"darkest", "colour"}
-    assert look_again(Look(tone="darkest"), view, transform.at(48)) is not None
+    assert {spec.tone for spec, form in forms.items() if form is None} == {"darkest", "saturation"}
+    assert make_view(ViewSpec(tone="darkest"), view, transform.at(48)) is not None
     assert all(form.pixels.shape[0] == 1 for form in forms.values() if form is not None)
