@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import fastapi
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -19,14 +20,18 @@ from captcha_reader.web.storage import UploadFolder
 from captcha_reader.web.uploads import decode_base64
 
 MOST_FILES = 1000
+MOST_SECONDS = 600  # that the page is kept waiting for the end of an upload
 
 
 def add_upload_route(app: fastapi.FastAPI, folder: UploadFolder, limits: Limits) -> None:
     """Give an app the route that the page uploads to; before Gradio is mounted, whose own it takes the place of."""
 
+    running: dict[str, asyncio.Event] = {}  # by the id that the page has given an upload
+
     @app.post("/gradio_api/upload", include_in_schema=False)
-    async def upload(request: Request) -> Response:
+    async def upload(request: Request, upload_id: str = "") -> Response:
         """Keep the files of a form; gives their paths, as Gradio's own route does."""
+        done = running.setdefault(upload_id, asyncio.Event())
         client = request.client.host if request.client else ""
         arrived = 0
 
@@ -56,11 +61,24 @@ def add_upload_route(app: fastapi.FastAPI, folder: UploadFolder, limits: Limits)
             return Response(status_code=499)
         finally:
             folder.arrive(-arrived)
+            done.set()
+            running.pop(upload_id, None)
 
     @app.get("/gradio_api/upload_progress", include_in_schema=False)
-    async def upload_progress() -> Response:
-        """The page does without: its own progress bar is drawn by the browser."""
-        raise Refused(404, "the progress of uploads is not reported")
+    async def upload_progress(upload_id: str = "") -> Response:
+        """Tell the page when its upload is done."""
+
+        async def events() -> AsyncIterator[str]:
+            for _ in range(30):  # the page may ask before its upload begins
+                if upload_id in running:
+                    break
+                await asyncio.sleep(0.1)
+            if (done := running.get(upload_id)) is not None:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(done.wait(), MOST_SECONDS)
+            yield 'data: {"msg": "done"}\n\n'
+
+        return StreamingResponse(events(), media_type="text/event-stream")
 
 
 async def _parsed(request: Request, stream: Any) -> Any:
