@@ -43,6 +43,7 @@ from captcha_reader.cli import parse_config
 from captcha_reader.config import DatasetConfig, ModelConfig, TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.text import Alphabet
+from captcha_reader.training_settings import check_settings, load_run_config
 from captcha_reader.transforms import build_transform
 from data_loader import CaptchaDataset, load_data, load_split
 from make_dataset import is_dataset, load_info, make_dataset
@@ -74,7 +75,7 @@ def test_a_run_says_what_it_does(finished: SimpleNamespace) -> None:
 def test_the_saved_configuration_is_the_one_that_ran(finished: SimpleNamespace) -> None:
     given = parse_config(TrainConfig, "", finished.flags)
     assert parse_config(TrainConfig, "", ["--config", str(finished.out / "config.yaml")]) == given
-    assert main.load_run_config(replace(given, resume=True)) == replace(given, resume=True)
+    assert load_run_config(replace(given, resume=True)) == replace(given, resume=True)
     assert given.batch_size == 16 and given.image_size == (16, 48)
 
 
@@ -231,7 +232,7 @@ def test_presets_hold_what_they_say(name: str) -> None:
     assert values
     for key, value in values.items():
         assert getattr(config, key) == (tuple(value) if key == "image_size" else value), key
-    main.check_settings(config)
+    check_settings(config)
 
 
 @pytest.mark.parametrize("text", ["123", "0123", "1e5", "true", "0-9a-z", "-+"])

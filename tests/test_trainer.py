@@ -33,6 +33,7 @@ from training_runs import (
 import finetune
 import main
 import trainer
+from captcha_reader import training_settings
 from captcha_reader.checkpoint import read_metadata
 from captcha_reader.config import TrainConfig
 from captcha_reader.files import locked_output
@@ -622,7 +623,7 @@ def test_mlflow_holds_parameters_metrics_and_the_loss_curve(train: Callable, tmp
 
 
 def test_a_tracker_that_is_missing_or_broken_is_one_sentence(train: Callable, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(main, "get_available_trackers", lambda: ["mlflow"])
+    monkeypatch.setattr(training_settings, "get_available_trackers", lambda: ["mlflow"])
     missing = train(*SCRATCH, "--tracker", "trackio")
     assert_one_sentence(missing, "trackio", "pip install trackio")
     assert not missing.out.exists()
