@@ -45,18 +45,8 @@ ASKED_FOR = {("accuracy_calculator", "label_errors")}
 PENDING = {
     ("captcha_reader.web.batcher", "predict"),
     ("captcha_reader.web.models", "predict"),
-    ("captcha_reader.web.jobs", "accuracy_calculator"),
-    ("captcha_reader.web.jobs", "main"),
-    ("captcha_reader.web.jobs", "make_dataset"),
-    ("captcha_reader.web.batch_reading", "predict"),
     ("captcha_reader.web.knobs", "captcha_generator"),
     ("captcha_reader.web.knobs", "captcha_styles"),
-    ("captcha_reader.web.knobs", "predict"),
-    ("captcha_reader.web.tabs.make", "captcha_generator"),
-    ("captcha_reader.web.tabs.make", "captcha_styles"),
-    ("captcha_reader.web.tabs.read", "predict"),
-    ("captcha_reader.web.jobs", "model"),
-    ("captcha_reader.web.jobs", "predict"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,
@@ -204,7 +194,16 @@ def test_requirements_name_what_is_imported() -> None:
     packages |= {"docstring_parser": "jsonargparse", "efficientnet_pytorch": "efficientnet-pytorch"}
     listed = "".join((ROOT / name).read_text() for name in REQUIREMENTS[:2])
     pinned = set(re.findall(r"^([A-Za-z0-9_-]+)", listed, re.MULTILINE))
-    brought = {"fastapi", "starlette", "uvicorn", "pydantic", "huggingface_hub", "fsspec"}  # by gradio and datasets
+    brought = {
+        "jinja2",
+        "markupsafe",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "pydantic",
+        "huggingface_hub",
+        "fsspec",
+    }  # by gradio and datasets
     pinned.add("ray")  # in requirements-scale.txt: --engine ray alone needs it, and says so
     own = {name.split(".")[0] for name in modules()}
     for name, path in modules().items():
