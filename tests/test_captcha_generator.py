@@ -24,10 +24,10 @@ from PIL import Image
 import captcha_fonts
 import captcha_generator as generator
 from captcha_generator import CaptchaSettings, generate_captcha, render_captcha
+from captcha_reader.dataset.sources import iter_source
 from captcha_reader.errors import UserError
 from captcha_reader.text import Alphabet
 from captcha_styles import MIXED, STYLES, Style
-from make_dataset import iter_source
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "captcha_generator.py"
