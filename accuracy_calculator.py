@@ -11,182 +11,35 @@ rate (edits over characters of the labels); `character_accuracy` is 1 - CER.
 from __future__ import annotations
 
 import json
-import math
 import random
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import DatasetConfig, EvaluateConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, write_text
+from captcha_reader.images import ImageLike
+from captcha_reader.reading.collection import read_together
+from captcha_reader.reading.constraints import Constraints
+from captcha_reader.reading.metrics import (  # noqa: F401  (others still import them from here)
+    alike_metrics,
+    calibration,
+    count_edits,
+    detailed_metrics,
+    parse_alike,
+    text_metrics,
+    wilson_interval,
+)
+from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import NOTHING
-from predict import CaptchaPredictor, ImageLike, Prediction, check_positive, read_together
+from predict import CaptchaPredictor, check_positive, say_suggested
 
-if TYPE_CHECKING:
-    from jiwer import CharacterOutput
-
-CALIBRATION_BINS = 10
 LISTED = 20  # samples that cannot be measured on and are named one by one
-
-
-def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson, 1927), 95 % for the default z; (0, 1) for n = 0."""
-    if n == 0:
-        return 0.0, 1.0
-    p = successes / n
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
-
-
-def _align(truths: Sequence[str], readings: Sequence[str]) -> CharacterOutput:
-    """jiwer's alignment, character by character; nothing is normalised away."""
-    import jiwer
-
-    return jiwer.process_characters(
-        list(truths),
-        list(readings),
-        jiwer.Compose([jiwer.ReduceToListOfListOfChars()]),
-        jiwer.Compose([jiwer.ReduceToListOfListOfChars()]),
-    )
-
-
-def count_edits(truths: Sequence[str], readings: Sequence[str]) -> list[int]:
-    """For each reading the characters to insert, delete or replace (Levenshtein distance) to have the truth."""
-    return [
-        sum(max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx) for c in chunks if c.type != "equal")
-        for chunks in _align(truths, readings).alignments
-    ]
-
-
-def text_metrics(truths: Sequence[str], readings: Sequence[str]) -> dict[str, Any]:
-    """The headline figures of n readings.
-
-    Returns:
-        `n`, `sequence_accuracy`, `sequence_accuracy_ignore_case`, `character_accuracy`, `cer`, `wilson_95` (of the
-        sequence accuracy).
-
-    Raises:
-        UserError: there is nothing to measure.
-    """
-    if not truths:
-        raise UserError("there is nothing to measure: the split has no pictures")
-    n = len(truths)
-    right = sum(a == b for a, b in zip(truths, readings, strict=True))
-    folded = sum(a.casefold() == b.casefold() for a, b in zip(truths, readings, strict=True))
-    cer = float(_align(truths, readings).cer)
-    return {
-        "n": n,
-        "sequence_accuracy": right / n,
-        "sequence_accuracy_ignore_case": folded / n,
-        "character_accuracy": 1 - cer,
-        "cer": cer,
-        "wilson_95": list(wilson_interval(right, n)),
-    }
-
-
-def parse_alike(text: str) -> list[str]:
-    """Groups of characters that count as one: `0Oo,1Il` is `["0Oo", "1Il"]`.
-
-    Raises:
-        UserError: a group has fewer than two characters, or a character stands twice.
-    """
-    groups = text.split(",")
-    characters = "".join(groups)
-    if min(map(len, groups)) < 2 or len(set(characters)) < len(characters):
-        raise UserError(f"--alike {text!r} is no groups of characters: name those that count as one, as in 0Oo,1Il")
-    return groups
-
-
-def alike_metrics(truths: Sequence[str], readings: Sequence[str], groups: Sequence[str]) -> dict[str, float]:
-    """Sequence accuracy where the characters of each group count as one, because a font draws them alike.
-
-    Returns:
-        `sequence_accuracy` and `sequence_accuracy_ignore_case`.
-    """
-    table = str.maketrans({character: group[0] for group in groups for character in group})
-    folded = str.maketrans({character: group[0] for group in map(str.casefold, groups) for character in group})
-    pairs = list(zip(truths, readings, strict=True))
-    right = sum(a.translate(table) == b.translate(table) for a, b in pairs)
-    ignoring = sum(a.casefold().translate(folded) == b.casefold().translate(folded) for a, b in pairs)
-    return {"sequence_accuracy": right / len(pairs), "sequence_accuracy_ignore_case": ignoring / len(pairs)}
-
-
-def detailed_metrics(truths: Sequence[str], readings: Sequence[str], confidences: Sequence[float]) -> dict[str, Any]:
-    """`text_metrics` and where the errors are.
-
-    Args:
-        confidences: of the whole readings, 0 to 1.
-
-    Returns:
-        In addition: `by_length` and `by_position` (accuracy and n for each), `confusions` (truth, reading, count; an
-        empty string stands for a missing or a surplus character), `calibration` (bins of confidence with their mean
-        confidence, accuracy and n) and `expected_calibration_error` (Guo et al., 2017).
-    """
-    by_length: dict[int, list[bool]] = defaultdict(list)
-    by_position: dict[int, list[bool]] = defaultdict(list)
-    confusions: Counter[tuple[str, str]] = Counter()
-    counts: Counter[tuple[str, str]] = Counter()
-    alignments = _align(truths, readings).alignments
-    for truth, reading, chunks in zip(truths, readings, alignments, strict=True):
-        by_length[len(truth)].append(truth == reading)
-        for chunk in chunks:
-            for i in range(max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)):
-                a = truth[chunk.ref_start_idx + i] if chunk.ref_start_idx + i < chunk.ref_end_idx else ""
-                b = reading[chunk.hyp_start_idx + i] if chunk.hyp_start_idx + i < chunk.hyp_end_idx else ""
-                counts[a, b] += 1
-                if a != b:
-                    confusions[a, b] += 1
-                if a:
-                    by_position[chunk.ref_start_idx + i].append(a == b)
-    right = np.array([a == b for a, b in zip(truths, readings, strict=True)], dtype=float)
-    bins, error = calibration(np.asarray(confidences, dtype=float), right)
-    return {
-        **text_metrics(truths, readings),
-        "by_length": {str(k): _share(v) for k, v in sorted(by_length.items())},
-        "by_position": {str(k + 1): _share(v) for k, v in sorted(by_position.items())},
-        "confusions": [{"truth": a, "reading": b, "count": n} for (a, b), n in confusions.most_common(50)],
-        "character_counts": [{"truth": a, "reading": b, "count": n} for (a, b), n in sorted(counts.items())],
-        "calibration": bins,
-        "expected_calibration_error": error,
-    }
-
-
-def _share(outcomes: Sequence[bool]) -> dict[str, float]:
-    return {"accuracy": sum(outcomes) / len(outcomes), "n": len(outcomes)}
-
-
-def calibration(confidences: np.ndarray, right: np.ndarray) -> tuple[list[dict[str, float]], float]:
-    """Does 0.9 mean 90 %? Bins of equal width with their mean confidence, accuracy and n, and the expected error.
-
-    Args:
-        confidences: (n,), 0 to 1.
-        right: (n,), 0 or 1.
-    """
-    places = np.minimum((confidences * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    bins = []
-    for place in range(CALIBRATION_BINS):
-        inside = places == place
-        if inside.any():
-            bins.append(
-                {
-                    "from": place / CALIBRATION_BINS,
-                    "to": (place + 1) / CALIBRATION_BINS,
-                    "confidence": float(confidences[inside].mean()),
-                    "accuracy": float(right[inside].mean()),
-                    "n": int(inside.sum()),
-                }
-            )
-    error = sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / max(len(confidences), 1)
-    return bins, float(error)
 
 
 def evaluate(
@@ -195,12 +48,14 @@ def evaluate(
     truths: Sequence[str],
     batch_size: int = 64,
     progress: bool = True,
-    same_kind: bool = False,
+    same_source: bool = False,
+    constraints: Constraints | None = None,
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Read all pictures and compare with their labels.
 
     Args:
-        same_kind: read the pictures together, as `read_together` does.
+        same_source: read the pictures together, as `read_together` does.
+        constraints: what is known of their texts, but for their labels.
 
     Returns:
         The report (`detailed_metrics` and `images_per_second`, decoding of the files included), and the predictions.
@@ -214,16 +69,19 @@ def evaluate(
     with bar:
         for start in range(0, len(truths), batch_size):
             batch = [images[i] for i in range(start, min(start + batch_size, len(truths)))]
-            predictions += predictor.predict(batch, batch_size=batch_size, keep_looks=same_kind)
+            predictions += predictor.predict(
+                batch, batch_size=batch_size, keep_views=same_source, constraints=constraints
+            )
             bar.update(len(batch))
-    kind = None
-    if same_kind:
-        predictions, kind = read_together(predictions)
+    scheme = None
+    if same_source:
+        predictions, scheme = read_together(predictions, constraints)
     seconds = time.perf_counter() - started
     report = detailed_metrics(truths, [p.text for p in predictions], [p.confidence for p in predictions])
     report["images_per_second"] = len(truths) / seconds
     report["checkpoint"] = str(predictor.path)
-    report["same_kind"] = None if kind is None else str(kind)
+    report["same_source"] = None if scheme is None else str(scheme)
+    report["constraints"] = str(constraints) if constraints else None
     return report, predictions
 
 
@@ -248,8 +106,10 @@ def print_report(report: dict[str, Any]) -> None:
         shown = [(c["truth"] or NOTHING, c["reading"] or NOTHING, c["count"]) for c in report["confusions"][:8]]
         pairs = ", ".join(f"{truth}→{reading} {count}x" for truth, reading, count in shown)
         print("most confused         " + pairs + (f" ({NOTHING}: no character)" if NOTHING in pairs else ""))
-    if report.get("same_kind"):
-        print("of one kind           " + report["same_kind"])
+    if report.get("constraints"):
+        print("constraints           " + report["constraints"])
+    if report.get("same_source"):
+        print("of one source         " + report["same_source"])
 
 
 def _alike_rows(alike: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -375,9 +235,9 @@ def main() -> int:
     """Command line."""
     config = parse_config(EvaluateConfig, "Measure a reader on labelled captchas.")
     if config.find_label_errors:
-        for name in ("same_kind", "alike"):
+        for name in ("same_source", "alike", "characters", "length", "ignore_case"):
             if getattr(config, name):
-                raise UserError(f"--{name.replace('_', '-')} does not go with --find-label-errors: leave one out")
+                raise UserError(f"--{name} does not go with --find-label-errors: leave one out")
         # It trains, so it stands above this file; imported only where it is asked for.
         from label_errors import report_label_errors
 
@@ -386,14 +246,18 @@ def main() -> int:
         if getattr(config, name) != getattr(EvaluateConfig(), name):
             raise UserError(f"--{name} goes with --find-label-errors: leave it out, or ask for these")
     alike = parse_alike(config.alike) if config.alike else []
+    constraints = Constraints(config.characters, config.length, config.ignore_case, config.upper_case)
     images, texts, split = load_labelled(config.data, config.split, config.limit)
-    predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
+    predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.tta_views)
+    say_suggested(predictor, constraints)
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))
     if outside:
         print(f"note: the labels have {''.join(outside)!r}, which {predictor.path} cannot read: counted as errors")
     if known := learned_from(predictor, config.data, split):
         print(f"note: {predictor.path} learned from {', '.join(known)}: of pictures it has not seen expect less")
-    report, predictions = evaluate(predictor, images, texts, config.batch_size, same_kind=config.same_kind)
+    report, predictions = evaluate(
+        predictor, images, texts, config.batch_size, same_source=config.same_source, constraints=constraints
+    )
     report |= {"data": config.data, "split": split}
     if alike:
         readings = [prediction.text for prediction in predictions]
@@ -405,9 +269,9 @@ def main() -> int:
     if config.json:
         write_text(config.json, json.dumps(report, indent=1))
     if config.plots:
-        from visualize import draw_report
+        from captcha_reader.plots.evaluation import draw_report
 
-        draw_report(predictor, images, texts, predictions, report, Path(config.plots))
+        draw_report(images, texts, predictions, report, Path(config.plots))
     return 0
 
 

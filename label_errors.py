@@ -38,6 +38,7 @@ from captcha_reader.config import DatasetConfig, EvaluateConfig, TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, ROOT, printable, write_text
 from captcha_reader.images import open_image
+from captcha_reader.plots.label_errors import plot_label_errors
 from captcha_reader.text import NOTHING, infeasible_labels
 from main import Interrupted, default_epochs, train_model
 from make_dataset import (
@@ -53,7 +54,6 @@ from make_dataset import (
 )
 from model import CaptchaModel, load_model
 from predict import CaptchaPredictor, Prediction, check_positive
-from visualize import plot_label_errors
 
 FORMAT = "label-errors-1"  # of the folds that are kept; a new name whenever scores change
 SEED = 0
@@ -352,7 +352,7 @@ def cross_validate(
 
 
 def _score_fold(config: EvaluateConfig, checkpoint: Path, rows: Sequence[Row]) -> list[Score]:
-    predictor = CaptchaPredictor(checkpoint, config.device, config.threads, config.looks)
+    predictor = CaptchaPredictor(checkpoint, config.device, config.threads, config.tta_views)
     scores: list[Score] = []
     for start in range(0, len(rows), config.batch_size):
         batch = rows[start : start + config.batch_size]

@@ -47,15 +47,15 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from accuracy_calculator import count_edits, detailed_metrics, evaluate, print_report, text_metrics
-from captcha_fonts import drawable
 from captcha_generator import CaptchaSettings, generate_captcha_data, render_captcha
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import ALPHANUMERIC, CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, ROOT, SAVED_MODELS, available_cores, write_atomically, write_text
+from captcha_reader.generator.fonts import drawable
+from captcha_reader.generator.schemes import DIGITS, LOWER, UPPER
 from captcha_reader.text import NOTHING, Alphabet, Codec, CTCCodec, infeasible_labels
 from captcha_reader.transforms import CUT, size_at
-from captcha_styles import DIGITS, LOWER, UPPER
 from data_loader import (
     PARTS,
     CaptchaDataset,
@@ -152,6 +152,8 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
         info = make_dataset(
             DatasetConfig(sources=sources, out=str(out), split=config.split, seed=config.seed, alphabet=config.alphabet)
         )
+        for note in info["notes"]:
+            say(f"note: {note}")
         if rejected := info["rejects"]["total"]:
             say(f"{rejected:,} samples were left out, each with its reason in {out / 'dataset.json'}")
     return out
@@ -1331,7 +1333,9 @@ def finish_run(
     Returns:
         The report, or None where there is no test split.
     """
-    from visualize import CaptchaVisualizer, plot_confusion, plot_history
+    from captcha_reader.plots.evaluation import plot_confusion
+    from captcha_reader.plots.grid import plot_comparison
+    from captcha_reader.plots.training import plot_history
 
     out = result["out"]
     plot_history(result["history"], out / "curves.png")
@@ -1344,13 +1348,9 @@ def finish_run(
     report, predictions = evaluate(predictor, images, test.texts, config.batch_size)
     print_report(report)
     write_text(out / "metrics.json", json.dumps(report, indent=1))
-    shown = range(min(25, len(test)))
-    CaptchaVisualizer(predictor).visualize_predictions(
-        [test.image(i) for i in shown],
-        [test.texts[i] for i in shown],
-        out / "predictions.png",
-        [predictions[i] for i in shown],
-    )
+    first = min(25, len(test))
+    pictures = [test.image(i) for i in range(first)]
+    plot_comparison(pictures, predictions[:first], test.texts[:first], out / "predictions.png")
     plot_confusion(report, out / "confusion.png")
     print(f"Weights, history and pictures: {out}")
     return report

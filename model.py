@@ -15,21 +15,19 @@ goes with any backbone; `MODELS` names the usual pairs:
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captcha_reader.checkpoint import CHECKPOINT_FORMAT, load_weights, read_metadata, save_checkpoint  # noqa: F401
 from captcha_reader.config import CTC_HEADS, WIDTH_STEP, HeadName, ModelConfig, ResizeName
 from captcha_reader.errors import UserError
-from captcha_reader.files import write_atomically
 from captcha_reader.text import Alphabet, build_codec
 
-CHECKPOINT_FORMAT = "captcha-reader/1"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -596,83 +594,13 @@ def count_parameters(model: nn.Module) -> int:
 # Checkpoints
 
 
-def save_checkpoint(
-    model: CaptchaModel,
-    path: str | Path,
-    *,
-    metrics: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    half: bool = False,
-) -> Path:
-    """Write weights and what is needed to use them to a .safetensors file, atomically.
-
-    Args:
-        path: ends in .safetensors.
-        metrics: measured figures, with their n.
-        provenance: configuration, data fingerprint, versions, time.
-        half: store floats in 16 bits; they are widened again when loaded.
-    """
-    from safetensors.torch import save
-
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if half:
-        state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    config = model.config
-    metadata = {
-        "format": CHECKPOINT_FORMAT,
-        "model": json.dumps(dataclasses.asdict(config)),
-        "preprocess": json.dumps(
-            {
-                "image_size": config.image_size,
-                "channels": config.channels,
-                "resize": config.resize,
-                "normalise": config.normalise,
-                "range": [0, 255],
-            }
-        ),
-        "metrics": json.dumps(metrics or {}),
-        "provenance": json.dumps(provenance or {}, default=str),
-    }
-    return write_atomically(path, lambda temporary: temporary.write_bytes(save(state, metadata)))
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The parsed metadata of a checkpoint: `format`, `model`, `preprocess`, `metrics`, `provenance`.
-
-    Raises:
-        UserError: there is no such file, or it is no checkpoint of this project.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: train one with main.py or name another")
-    if path.suffix != ".safetensors":
-        raise UserError(f"{path} is not a .safetensors file: pickled weights are never loaded, convert them first")
-    try:
-        with safe_open(path, framework="pt") as file:
-            raw = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}): copy it again") from error
-    if raw.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} was not written by this project (its format is {raw.get('format')!r})")
-    return {key: value if key == "format" else json.loads(value) for key, value in raw.items()}
-
-
-def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, floats widened to 32 bits."""
-    from safetensors.torch import load_file
-
-    return {k: t.float() if t.is_floating_point() else t for k, t in load_file(str(path)).items()}
-
-
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> CaptchaModel:
     """The model of a checkpoint, in evaluation mode.
 
     Raises:
         UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
-    model = build_model(ModelConfig.from_json(read_metadata(path)["model"]))
+    model = build_model(ModelConfig.from_json(read_metadata(path)["model"], path))
     try:
         model.load_state_dict(load_weights(path))
     except RuntimeError as error:
@@ -721,7 +649,7 @@ def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
     Raises:
         UserError: the file cannot be used, or it holds nothing for this model.
     """
-    source = ModelConfig.from_json(read_metadata(path)["model"])
+    source = ModelConfig.from_json(read_metadata(path)["model"], path)
     target = model.config
     related = source.backbone in (target.backbone, GROWN.get(target.backbone))
     same_family = source.backbone.split("-")[0] == target.backbone.split("-")[0]

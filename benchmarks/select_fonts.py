@@ -26,8 +26,8 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from captcha_fonts import load_glyph
 from captcha_reader.config import ALPHANUMERIC
+from captcha_reader.generator.fonts import load_glyph
 from captcha_reader.text import Alphabet
 from predict import CaptchaPredictor
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +17,7 @@ from captcha_reader.errors import FORBIDDEN, UserError
 ROOT = Path(__file__).resolve().parent.parent
 SAVED_MODELS = ROOT / "saved_models"
 DEFAULT_CHECKPOINT = SAVED_MODELS / "reader.safetensors"
+FORMULA_STARTS = frozenset("=+-@|%")
 COPIES = Path(".cache/huggingface")  # of a dataset, within its folder; uploads to the Hub leave this name out
 
 
@@ -73,6 +78,76 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write strict JSON atomically; see `to_json`."""
+    return write_text(path, to_json(value, indent=1))
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON: numbers that are not finite become null, and what JSON has no form for becomes its text."""
+    return json.dumps(_finite(value), default=str, allow_nan=False, indent=indent)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def relative_paths(text: str) -> str:
+    """A message without this machine's folders: paths below the current folder or the project's begin there."""
+    for folder in (Path.cwd(), ROOT):
+        if len(folder.parts) > 1:
+            text = text.replace(f"{folder}{os.sep}", "")
+    return text
+
+
+@contextmanager
+def locked_output(path: str | Path) -> Iterator[None]:
+    """Be the only process that writes a file or folder; the lock goes with the process, however that ends.
+
+    The lock is a hidden file beside the output, removed at the end. (On Windows nothing is locked, and two writers at a
+    time are the user's own doing.)
+
+    Args:
+        path: of the output, which need not exist.
+
+    Raises:
+        UserError: another process writes it, or nothing may be written there.
+    """
+    path = Path(path)
+    lock_path = path.with_name(f".{path.name}.lock")
+    try:
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = lock_path.open("w")
+            if not lock_file(file):
+                file.close()
+                raise UserError(f"{path} is being written by another process: wait for it, or choose another --out")
+            # Another process may have removed the file between our opening and our locking it.
+            with suppress(FileNotFoundError):
+                if os.name == "nt" or _same(file, lock_path):
+                    break
+            file.close()
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # still locked: nobody else removes what is now another's
+            lock_path.unlink()
+        file.close()
+
+
+def _same(file: IO[Any], path: Path) -> bool:
+    """Whether an open file is the one that has that name now."""
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
 def quicker(weights: Path) -> Path:
     """The .onnx file beside weights, which starts and reads sooner; the weights themselves where there is none."""
     exported = weights.with_suffix(".onnx")
@@ -117,3 +192,13 @@ def lock_file(file: IO[Any], wait: bool = False) -> bool:
 def available_cores() -> int:
     """Processor cores this process may use (fewer than the machine's in a container or under `taskset`)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def csv_safe(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula, whatever a stranger called a file.
+
+    A quote is put before text that begins, behind white space, with `=`, `+`, `-`, `@`, a full-width form of these, or
+    with a tab or a line break. `make_dataset.py` takes the quote away again.
+    """
+    begins = unicodedata.normalize("NFKC", text).lstrip()[:1]
+    return f"'{text}" if begins in FORMULA_STARTS or (text[:1] in "\t\r\n" and text) else text

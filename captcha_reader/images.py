@@ -16,11 +16,11 @@ from PIL import Image, ImageOps
 
 from captcha_reader.errors import UserError
 
+ImageLike = Image.Image | str | Path | bytes | np.ndarray
+"""What `open_image` reads: a picture, the path or the bytes of its file, an array (H, W), (H, W, 3) or (H, W, 4)."""
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 """File name endings, in lower case, by which folders are searched for pictures."""
-
-LABEL_FILES = ("labels.csv", "labels.txt")
-"""What the file with the labels of pictures is called, in lower case."""
 
 MAX_PIXELS = 40_000_000
 """Larger pictures are refused before they are decoded; at 3 bytes a pixel, one takes at most 120 MB."""

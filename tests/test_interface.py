@@ -25,11 +25,13 @@ import pytest
 from conftest import zipped
 from PIL import Image
 
-import interface
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.web.api import Models, PictureZip, Refused
-from interface import Batch, Workshop, build_demo, detect_captcha, read_batch
+from captcha_reader.web.batch_reading import UNLIKE_NAMES, Batch, batch_summary, read_batch
+from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
+from captcha_reader.web.workshop import Workshop
+from interface import detect_captcha
 from predict import CaptchaPredictor, read_together
 
 PROCESSOR_TIME = Path("/proc/self/stat").exists()  # of a process, whatever else the machine does
@@ -143,12 +145,12 @@ def test_a_batch_is_sorted_labelled_and_its_refusals_named(
     assert {row["file"]: row["reading"] for row in together.rows} == {
         row["file"]: p.text for row, p in zip(together.rows, expected, strict=True)
     }
-    assert str(kind) in interface.batch_summary(together, "m", 1.0) and not batch.kind
+    assert str(kind) in batch_summary(together, "m", 1.0) and not batch.kind
     (tmp_path / "b.zip").write_bytes(zipped({f"IMG{i}9.png": png for i, (png, _) in enumerate(captchas)}))
     *_, camera = read_batch([tmp_path / "b.zip"], predictor)
     assert not camera.labelled
-    assert interface.UNLIKE_NAMES in interface.batch_summary(camera, "m", 1.0, "auto")
-    assert "100.0 %" in interface.batch_summary(batch, "m", 1.0)
+    assert UNLIKE_NAMES in batch_summary(camera, "m", 1.0, "auto")
+    assert "100.0 %" in batch_summary(batch, "m", 1.0)
     longer = {f"x{Path(name).stem.split('_')[0]}.png": png for name, png in named.items()}  # one character more
     nested = {f"{i % 2}/{name}": png for i, (name, png) in enumerate(longer.items())}
     (tmp_path / "c.zip").write_bytes(zipped(nested))
@@ -156,7 +158,7 @@ def test_a_batch_is_sorted_labelled_and_its_refusals_named(
     *_, shifted = read_batch([tmp_path / "c.zip", tmp_path / "d.zip"], predictor)
     assert shifted.labelled and {row["file"] for row in shifted.rows} == nested.keys()
     assert [name for name, _ in shifted.refused] == ["d.zip"] and "no picture" in str(shifted.refused)
-    assert "No picture could be read" in interface.batch_summary(Batch([], [("<b>", "why")]), "m", 1.0)
+    assert "No picture could be read" in batch_summary(Batch([], [("<b>", "why")]), "m", 1.0)
 
 
 def test_a_damaged_entry_of_a_zip_leaves_the_others(exported: Path, captchas: list, tmp_path: Path):
@@ -315,7 +317,7 @@ def test_an_uploaded_picture_is_read_and_torch_is_not_needed(
 
     tab = open_tab(viewport=LAPTOP)
     page = tab.page
-    assert page.get_by_text(interface.RESPONSIBLE_USE).is_visible()
+    assert page.get_by_text(RESPONSIBLE_USE).is_visible()
     one, two, see_through = pictures
     tab.upload(one)
     tab.shows(read(one))

@@ -26,9 +26,10 @@ from PIL import Image
 
 import accuracy_calculator
 import label_errors
-import visualize
 from accuracy_calculator import wilson_interval
 from captcha_reader.config import EvaluateConfig, TrainConfig
+from captcha_reader.plots import label_errors as plots
+from captcha_reader.plots.canvas import figure_image
 from captcha_reader.text import Alphabet, CTCCodec, SlotCodec
 from captcha_reader.transforms import build_transform
 from data_loader import load_split
@@ -150,8 +151,8 @@ def test_planted_errors_rank_on_top(
     data = put(tmp_path / "set", labels, truths, 2)
     (data / "broken_1.png").write_bytes(b"no picture")
     sheets = []
-    real = visualize.draw_label_errors
-    monkeypatch.setattr(visualize, "draw_label_errors", lambda *args: sheets.append(real(*args)) or sheets[-1])
+    real = plots.draw_label_errors
+    monkeypatch.setattr(plots, "draw_label_errors", lambda *args: sheets.append(real(*args)) or sheets[-1])
     flags = ["--find-label-errors", "--data", data, "--checkpoint", start, "--folds", 2, "--epochs", 4, *CPU]
     files = ["--json", tmp_path / "r.json", "--csv", tmp_path / "r.csv", "--plots", tmp_path / "pictures"]
     code, out, err = call(accuracy_calculator, *flags, *files)
@@ -347,11 +348,11 @@ def check_scores(codec: CTCCodec | SlotCodec, log_probs: np.ndarray, by_definiti
     ],
 )
 def test_the_sheet_marks_what_differs(label: str, reading: str, marks: tuple[str, str]) -> None:
-    assert tuple("".join(str(int(m)) for m in side) for side in visualize.differing(label, reading)) == marks
+    assert tuple("".join(str(int(m)) for m in side) for side in plots.differing(label, reading)) == marks
 
 
 def test_a_sheet_of_nothing_and_of_strange_texts(tmp_path: Path) -> None:
-    assert visualize.plot_label_errors([], [], tmp_path / "empty.png").stat().st_size > 1000
+    assert plots.plot_label_errors([], [], tmp_path / "empty.png").stat().st_size > 1000
     row = {
         "label": "$a\n$" * 9,
         "reading": "",
@@ -360,9 +361,9 @@ def test_a_sheet_of_nothing_and_of_strange_texts(tmp_path: Path) -> None:
         "reason": "why " * 40,
         "file": "f" * 99,
     }
-    figure = visualize.draw_label_errors([draw("ab", 0)] * 3, [row] * 3)
+    figure = plots.draw_label_errors([draw("ab", 0)] * 3, [row] * 3)
     assert len(figure.axes[0].images) == 3
-    assert visualize.figure_image(figure).width > 300
+    assert figure_image(figure).width > 300
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -294,13 +294,7 @@ def test_the_metadata_says_all_that_prediction_needs(tiny: Callable, tmp_path: P
         "hidden": 8,
         "dropout": 0.1,
     }
-    assert metadata["preprocess"] == {
-        "image_size": [16, 48],
-        "channels": 3,
-        "resize": "square",
-        "normalise": False,
-        "range": [0, 255],
-    }
+    assert metadata.keys() == {"format", "model", "metrics", "provenance"}
     assert metadata["metrics"] == {"cer": 0.1, "n": 400}
     assert metadata["provenance"] == {"time": "now", "config": {"a": 1}}
 

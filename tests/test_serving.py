@@ -31,8 +31,12 @@ from PIL import Image
 from captcha_reader.errors import UserError
 from captcha_reader.images import open_image
 from captcha_reader.transforms import View
-from captcha_reader.web import api as serving
-from captcha_reader.web.api import Batcher, Limits, Models, PictureZip, Refused, build_api, check_picture
+from captcha_reader.web import bodies
+from captcha_reader.web.api import build_api
+from captcha_reader.web.batcher import Batcher
+from captcha_reader.web.limits import Limits, Refused
+from captcha_reader.web.models import Models
+from captcha_reader.web.uploads import PictureZip, check_picture
 from predict import CaptchaPredictor
 
 LIMITS = Limits(request_bytes=1_000_000, pixels=1_000_000, pictures=20, queue=40, batch=8, seconds=2)
@@ -224,7 +228,7 @@ def test_a_zip_gives_its_pictures_and_labels():
         zipped({"x/a.png": b"1", "x/b.JPG": b"2", "x/labels.csv": b"a.png,aa", "__MACOSX/a.png": b"", "notes.txt": b""})
     )
     assert list(pictures) == [("x/a.png", b"1"), ("x/b.JPG", b"2")]
-    assert pictures.label_files() == [("x/labels.csv", b"a.png,aa")]
+    assert pictures.find_labels().take("x/a.png") == "aa"
     assert list(PictureZip(zipped({}))) == []
 
 
@@ -548,14 +552,14 @@ def test_what_zips_unpack_to_counts_as_memory(reader: Path, captchas: list):
 def test_other_requests_have_their_turn_while_a_zip_is_unpacked(
     server: Server, captchas: list, monkeypatch: pytest.MonkeyPatch
 ):
-    begun, go, unpack = threading.Event(), threading.Event(), serving._unpack
+    begun, go, unpack = threading.Event(), threading.Event(), bodies._unpack
 
     def slowly(opened: list) -> list:
         begun.set()
         assert go.wait(20)
         return unpack(opened)
 
-    monkeypatch.setattr(serving, "_unpack", slowly)
+    monkeypatch.setattr(bodies, "_unpack", slowly)
     with ThreadPoolExecutor(1) as pool:
         files = {"file": ("a.zip", zipped({"a.png": captchas[0][0]}))}
         answer = pool.submit(httpx.post, f"{server.address}/predict", files=files, timeout=30, trust_env=False)

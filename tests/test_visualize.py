@@ -16,28 +16,17 @@ from PIL.ImageColor import getrgb
 import visualize
 from accuracy_calculator import detailed_metrics
 from captcha_reader.errors import UserError
+from captcha_reader.plots import canvas, grid
+from captcha_reader.plots.boxes import character_boxes, draw_boxes
+from captcha_reader.plots.canvas import figure_image
+from captcha_reader.plots.colors import CONFIDENCE_COLORS, RIGHT, WRONG, confidence_class
+from captcha_reader.plots.confidence import confidence_grid, confidence_matrix
+from captcha_reader.plots.evaluation import draw_report, plot_breakdown, plot_calibration, plot_confusion
+from captcha_reader.plots.grid import draw_grid, worst_first
+from captcha_reader.plots.training import plot_history
 from captcha_reader.text import Alphabet, build_codec
 from predict import CaptchaPredictor, Prediction
-from visualize import (
-    CONFIDENCE_COLOURS,
-    RIGHT,
-    WRONG,
-    CaptchaVisualizer,
-    character_boxes,
-    confidence_class,
-    confidence_grid,
-    confidence_matrix,
-    draw_boxes,
-    draw_grid,
-    draw_report,
-    figure_image,
-    plot_breakdown,
-    plot_calibration,
-    plot_confusion,
-    plot_history,
-    show_all_images_with_predictions,
-    worst_first,
-)
+from visualize import CaptchaVisualizer, show_all_images_with_predictions
 
 ALPHABET = Alphabet("abcdefghijJ$0")
 REPORT_PLOTS = (plot_confusion, plot_calibration, plot_breakdown)
@@ -135,7 +124,7 @@ def test_each_character_has_the_colour_of_its_confidence():
         picture = figure_image(draw_grid([GREY], [says("abc", [0.95, confidence, 0.95])]))
         _, below, *_ = _middle_grey(picture)
         caption = picture.crop((0, below, picture.width, picture.height))
-        for other, colour in CONFIDENCE_COLOURS.items():
+        for other, colour in CONFIDENCE_COLORS.items():
             assert (count(caption, colour) > 15) == (other in (name, "high")), (name, other)
 
 
@@ -168,9 +157,9 @@ def test_the_caption_stays_inside_its_frame():
 
 def test_more_pictures_than_fit_are_cut_at_200_and_that_is_said(tmp_path: Path, monkeypatch):
     notes = []
-    real = visualize.draw_grid
-    monkeypatch.setattr(visualize, "MAX_PICTURES", 6)  # the same path, in a fraction of the time
-    monkeypatch.setattr(visualize, "draw_grid", lambda *a, **k: notes.append((len(a[0]), a[5])) or real(*a, **k))
+    real = grid.draw_grid
+    monkeypatch.setattr(grid, "MAX_PICTURES", 6)  # the same path, in a fraction of the time
+    monkeypatch.setattr(grid, "draw_grid", lambda *a, **k: notes.append((len(a[0]), a[5])) or real(*a, **k))
     show_all_images_with_predictions([GREY] * 6, [says("abc")] * 6, tmp_path / "six.png")
     show_all_images_with_predictions([GREY] * 7, [says("abc")] * 7, tmp_path / "seven.png", ["abc"] * 7)
     assert notes == [(6, ""), (6, "The first 6 of 7 pictures.")]
@@ -191,8 +180,8 @@ def test_worst_errors_come_first(visualizer: CaptchaVisualizer, tmp_path: Path, 
     truths = ["abc", "abd", "abd", "abc"]
     assert worst_first(readings, truths) == [2, 1, 3, 0]
     shown = []
-    real = visualize.draw_grid
-    monkeypatch.setattr(visualize, "draw_grid", lambda *a, **k: shown.append(a[1]) or real(*a, **k))
+    real = grid.draw_grid
+    monkeypatch.setattr(grid, "draw_grid", lambda *a, **k: shown.append(a[1]) or real(*a, **k))
     visualizer.visualize_predictions([GREY] * 4, truths, tmp_path / "worst.png", readings, worst=True)
     visualizer.visualize_predictions([GREY] * 4, truths, tmp_path / "all.png", readings)
     assert shown == [[readings[i] for i in (2, 1, 3, 0)], readings]
@@ -315,7 +304,7 @@ def test_confidence_grid_shows_the_likeliest_of_a_large_alphabet():
     r = codec.decode(log_probs[None])[0]
     figure = confidence_grid(Prediction(r.text, r.confidence, r.char_confidences, r.spans, log_probs, codec, SEEN))
     columns = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert len(columns) == visualize.MAX_CLASSES and set(r.text) <= set(columns)
+    assert len(columns) == canvas.MAX_CLASSES and set(r.text) <= set(columns)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -359,7 +348,7 @@ def test_boxes_of_slots_stand_where_they_look():
 def test_boxes_are_drawn_in_the_colour_of_the_confidence():
     picture = draw_boxes(GREY, says("abc", [0.99, 0.7, 0.3], head="ctc"), Seer())
     assert picture.mode == "RGBA" and picture.width > 300
-    assert all(count(picture, colour) > 50 for colour in CONFIDENCE_COLOURS.values())
+    assert all(count(picture, colour) > 50 for colour in CONFIDENCE_COLORS.values())
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -429,9 +418,9 @@ def test_draw_report_writes_everything(predictor, captchas, tmp_path: Path):
     images, texts = [png for png, _ in captchas[:8]], [text for _, text in captchas[:8]]
     readings = predictor.predict(images)
     report = detailed_metrics(texts, [r.text for r in readings], [r.confidence for r in readings])
-    written = draw_report(predictor, images, texts, readings, report, tmp_path / "new" / "pictures")
+    written = draw_report(images, texts, readings, report, tmp_path / "new" / "pictures")
     names = {"confusion.png", "calibration.png", "breakdown.png", "worst.png", "samples.png"}
     assert {p.name for p in written} == names == {p.name for p in (tmp_path / "new" / "pictures").iterdir()}
     for path in written:
         drawn(opened(path))
-    assert all(p.exists() for p in draw_report(predictor, [], [], [], {}, tmp_path / "empty"))
+    assert all(p.exists() for p in draw_report([], [], [], {}, tmp_path / "empty"))

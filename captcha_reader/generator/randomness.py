@@ -10,9 +10,10 @@ _WORDS = struct.Struct("<8Q").unpack
 
 
 class Stream(random.Random):
-    """A `random.Random` whose numbers are BLAKE2b(key, block), the same on every machine and in any order of keys.
+    """A `random.Random` whose numbers come from a key alone, the same on every machine and in any order of keys.
 
-    Seeding takes a microsecond where Python's own generator takes six, and a picture seeds some twenty streams.
+    Python's own generator takes six microseconds to seed, and a picture seeds some twenty streams of few numbers each.
+    So the first numbers are BLAKE2b(key), which takes one; who needs more gets Python's generator, seeded by it.
     One object serves many keys in turn.
     """
 
@@ -26,6 +27,8 @@ class Stream(random.Random):
         self._block = 0
         self._words = iter(())
         self.gauss_next = None
+        if "random" in self.__dict__:
+            del self.random, self.getrandbits
         return self
 
     def random(self) -> float:
@@ -44,16 +47,17 @@ class Stream(random.Random):
 
     def randbytes(self, n: int) -> bytes:
         """`n` bytes."""
-        block = self._block
         self._block += 1
-        if n <= 64:
-            return hashlib.blake2b(self._key, salt=block.to_bytes(8, "little"), digest_size=64).digest()[:n]
-        return hashlib.shake_128(self._key + b"/bytes/%d" % block).digest(n)
+        return hashlib.shake_128(self._key + b"/bytes/%d" % self._block).digest(n)
 
     def _refill(self) -> int:
-        """Make eight words of 64 bits, and take the first."""
+        """Make eight words of 64 bits, and take the first; the third time, go over to Python's generator."""
         digest = hashlib.blake2b(self._key, salt=self._block.to_bytes(8, "little"), digest_size=64).digest()
         self._block += 1
         first, *others = _WORDS(digest)
+        if self._block > 2:
+            super().seed(first)
+            self.random, self.getrandbits = super().random, super().getrandbits  # type: ignore[method-assign]
+            return others[0]
         self._words = iter(others)
         return first

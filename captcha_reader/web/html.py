@@ -14,16 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accuracy_calculator import wilson_interval
 from captcha_reader.config import CTC_HEADS
+from captcha_reader.plots.colors import confidence_class
+from captcha_reader.reading.metrics import wilson_interval
 from captcha_reader.text import NOTHING
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from captcha_reader.reading.prediction import Prediction
     from captcha_reader.web.jobs import Job
-    from predict import Prediction
-    from strength import Trial
+    from captcha_reader.web.knobs import Trial
 
 SHOWN_FAILURES = 24
 SHOWN_ROWS = 1000
@@ -71,12 +72,6 @@ def header(title: str, responsible: str) -> str:
     )
 
 
-def _class(confidence: float) -> str:
-    from visualize import confidence_class
-
-    return confidence_class(confidence)
-
-
 def _percent(probability: float) -> int:
     """Whole percent, rounded down above 99."""
     return int(probability * 100) if probability > 0.99 else round(probability * 100)
@@ -97,10 +92,10 @@ NO_READING = no_reading("Choose a picture: what it says appears here", "")
 def reading_card(prediction: Prediction, milliseconds: float, model: str) -> str:
     """The reading in large type, each character in the colour of its class of confidence, and the figures."""
     tiles = "".join(
-        f'<li class="{_class(p)}"><b>{text(c)}</b><span>{_percent(p)} %</span></li>'
+        f'<li class="{confidence_class(p)}"><b>{text(c)}</b><span>{_percent(p)} %</span></li>'
         for c, p in zip(prediction.text, prediction.char_confidences, strict=True)
     )
-    kind = _class(prediction.confidence)
+    kind = confidence_class(prediction.confidence)
     shown = text(prediction.text) or "nothing"
     body = f'<ul class="tiles" aria-label="Characters and their confidence">{tiles}</ul>' if tiles else ""
     if not tiles:
@@ -215,7 +210,7 @@ def data_link(name: str, kind: str, content: bytes, label: str) -> str:
 def letters(prediction: Prediction) -> str:
     """A reading, each character in the colour of its class of confidence."""
     pairs = zip(prediction.text, prediction.char_confidences, strict=True)
-    return "".join(f'<span class="{_class(p)}">{text(c)}</span>' for c, p in pairs) or NOTHING
+    return "".join(f'<span class="{confidence_class(p)}">{text(c)}</span>' for c, p in pairs) or NOTHING
 
 
 def figures(items: Iterable[tuple[str, str]]) -> str:
@@ -229,7 +224,7 @@ def batch_table(rows: Sequence[Mapping[str, Any]], labelled: bool) -> str:
     head = "<th>File</th><th>Reading</th><th>Confidence</th>" + ("<th>Label</th><th>Right?</th>" if labelled else "")
     body = []
     for row in rows[:SHOWN_ROWS]:
-        kind = _class(row["confidence"])
+        kind = confidence_class(row["confidence"])
         cells = (
             f'<td class="file" title="{text(row["file"])}">{text(row["file"])}</td>'
             f'<td class="letters">{letters(row["prediction"])}</td>'

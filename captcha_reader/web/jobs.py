@@ -21,31 +21,25 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 
 from captcha_reader.cli import run
 from captcha_reader.errors import UserError
-from captcha_reader.files import ROOT, lock_file, process_runs, write_atomically, write_text
-from captcha_reader.web.api import PictureZip, check_picture
-
-if TYPE_CHECKING:
-    from make_dataset import LabelFile
+from captcha_reader.files import ROOT, process_runs, write_text
+from captcha_reader.web.feedback import Row, write_rows
+from captcha_reader.web.labeled_zip import LEAST_PICTURES
 
 State = Literal["waiting", "checking", "measuring", "training", "verifying", "exporting", "done", "failed", "cancelled"]
 
-LEAST_PICTURES, MOST_PICTURES = 20, 5000  # of one job
 MOST_WAITING = 3  # jobs beside the one that runs
 MOST_SECONDS = 3600  # that a training may take
 STOP_SECONDS = 15  # until a process that was asked to stop is killed
-SAME_TEXT = 10  # pictures to a text, on average: more, and their names say something else
-ROWS_PER_SHARD = 200  # of feedback: a shard is written anew for each row, so it must stay small
-LONGEST_TEXT = 32
 EXPORT_SECONDS = 600
 ORDER = "order.json"  # what the process of a job reads
 SAYS = "job: "  # how it begins the lines that are for us
@@ -59,204 +53,6 @@ SHARES: dict[State, tuple[float, float]] = {
     "verifying": (0.4, 0.9),
     "exporting": (0.9, 1.0),
 }
-
-Row = tuple[bytes, str]  # a picture file and its label
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> Path:
-    """Labelled pictures as a parquet shard that make_dataset.py takes, atomically."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from make_dataset import SCHEMA
-
-    table = pa.Table.from_pylist(
-        [{"image": {"bytes": picture, "path": None}, "text": text} for picture, text in rows], schema=SCHEMA
-    )
-    return write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="none"))
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Feedback
-
-
-class Feedback:
-    """Pictures with the right text, from people who corrected a reading: parquet shards in one folder.
-
-    Args:
-        folder: made when the first row comes; a source for make_dataset.py.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self._lock = threading.Lock()
-        self._shard: Path | None = None  # the one that this page fills
-
-    def shards(self) -> list[Path]:
-        """Its files, oldest first."""
-        # A hidden one is what a kill has left of a shard that was being written.
-        return sorted(self.folder.glob("[!.]*.parquet")) if self.folder.is_dir() else []
-
-    def count(self) -> int:
-        """How many rows there are."""
-        import pyarrow.parquet as pq
-
-        total = 0
-        for shard in self.shards():
-            with contextlib.suppress(Exception):  # a damaged shard is make_dataset.py's to report
-                total += pq.read_metadata(shard).num_rows
-        return total
-
-    def add(self, picture: bytes, text: str) -> int:
-        """Keep a picture and what it says, in place of what was said of it before; gives the number of rows now.
-
-        Raises:
-            UserError: the text cannot be a label, or the picture cannot be read.
-        """
-        text = text.strip()
-        if not text:
-            raise UserError("there is no text yet: type what the picture says")
-        if len(text) > LONGEST_TEXT:
-            raise UserError(f"the text has {len(text)} characters: at most {LONGEST_TEXT} make a label")
-        if any(c.isspace() or not c.isprintable() for c in text):
-            raise UserError("the text has a space or a character that cannot be printed: type the captcha's characters")
-        check_picture(picture)
-        with self._writing("kept"):
-            if not self._replace(picture, text):
-                self._append(picture, text)
-        return self.count()
-
-    def remove(self, picture: bytes) -> int:
-        """Forget what was said of a picture, if anything was; gives the number of rows now.
-
-        Raises:
-            UserError: the folder cannot be written to.
-        """
-        with self._writing("removed"):
-            for shard in self.shards():
-                rows = _read_rows(shard)
-                left = [row for row in rows if row[0] != picture]
-                if not left and rows:
-                    shard.unlink()
-                elif len(left) < len(rows):
-                    write_rows(shard, left)
-        return self.count()
-
-    @contextlib.contextmanager
-    def _writing(self, done: str) -> Iterator[None]:
-        """Alone with the folder: another page may write there, so every shard is read anew under its lock."""
-        with self._lock:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with (self.folder / ".lock").open("w") as lock:
-                    lock_file(lock, wait=True)
-                    yield
-            except OSError as error:
-                raise UserError(f"the correction cannot be {done} ({error.strerror or error})") from None
-
-    def _replace(self, picture: bytes, text: str) -> bool:
-        """Give a picture that is kept already its new text; False where there is none."""
-        for shard in self.shards():
-            rows = _read_rows(shard)
-            if any(kept == picture for kept, _ in rows):
-                rows = [(kept, text if kept == picture else old) for kept, old in rows]
-                write_rows(shard, rows)
-                return True
-        return False
-
-    def _append(self, picture: bytes, text: str) -> None:
-        rows = _read_rows(self._shard) if self._shard else []
-        if self._shard is None or not rows or len(rows) >= ROWS_PER_SHARD:  # none: it was removed, or is damaged
-            # The time and the process make the name: no two pages begin the same shard.
-            self._shard = self.folder / f"feedback-{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}.parquet"
-            rows = []
-        write_rows(self._shard, [*rows, (picture, text)])
-
-
-def _read_rows(shard: Path) -> list[Row]:
-    """The rows of a shard; none where it is damaged, which is make_dataset.py's to report."""
-    import pyarrow.parquet as pq
-
-    try:
-        columns = pq.read_table(shard, columns=["image", "text"]).to_pydict()
-        return [(image["bytes"], text) for image, text in zip(columns["image"], columns["text"], strict=True)]
-    except Exception:
-        return []
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Labelled zips
-
-
-def labelled_pictures(source: bytes | str | Path) -> tuple[list[Row], dict[str, int]]:
-    """The pictures of a zip with their labels, by make_dataset.py's rules, and how many were left out by reason.
-
-    A labels.csv or labels.txt holds for its folder and the folders below that have none; file names tell the others.
-
-    Raises:
-        Refused: the zip cannot be used.
-        UserError: too few or too many pictures, or a label file that cannot be read.
-    """
-    from make_dataset import label_from_name
-
-    pictures = PictureZip(source, pictures=MOST_PICTURES + 200, entry_bytes=5_000_000)
-    if len(pictures) > MOST_PICTURES:
-        raise UserError(f"the zip has {len(pictures):,} pictures: at most {MOST_PICTURES:,} are taken")
-    if len(pictures) < LEAST_PICTURES:
-        raise UserError(
-            f"the zip has {len(pictures)} pictures (PNG, JPEG, GIF, BMP, WebP or TIFF files): {LEAST_PICTURES} are the "
-            "least, a few hundred are good"
-        )
-    label_files = _label_files(pictures)
-    rows: list[Row] = []
-    named: list[str] = []  # labels from file names
-    left_out: Counter[str] = Counter()
-    for name, data in pictures.with_damaged():
-        path = PurePosixPath(name)
-        labels = next((label_files[folder] for folder in path.parents if folder in label_files), None)
-        text = labels.take(path) if labels else label_from_name(path.name)
-        if text is None:
-            left_out["not in the label file"] += 1
-        elif isinstance(data, UserError):
-            left_out["unreadable image"] += 1
-        else:
-            rows.append((data, text))
-            if labels is None:
-                named.append(text)
-    for labels in label_files.values():
-        if missing := sum(1 for _ in labels.missing()):
-            left_out["missing image file"] += missing
-    texts = sorted(set(named))
-    if len(texts) * SAME_TEXT < len(named):
-        shown = ", ".join(repr(text) for text in texts[:3])
-        raise UserError(
-            f"the file names give {len(named)} pictures only {len(texts)} different text"
-            f"{'s' if len(texts) != 1 else ''} ({shown}): name each picture by what it says (aB3x_1.png), or add a "
-            "labels.csv"
-        )
-    if len(rows) < LEAST_PICTURES:
-        why = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
-        raise UserError(
-            f"{len(rows)} of the zip's pictures have a label and can be read: {LEAST_PICTURES} are the least ({why})"
-        )
-    return rows, dict(left_out)
-
-
-def _label_files(pictures: PictureZip) -> dict[PurePosixPath, LabelFile]:
-    """The label files of a zip by their folders."""
-    from make_dataset import LabelFile
-
-    found: dict[PurePosixPath, LabelFile] = {}
-    for name, data in pictures.label_files():
-        path = PurePosixPath(name)
-        if path.parent in found:
-            raise UserError(f"{path} is not the only label file of its folder: keep either labels.csv or labels.txt")
-        found[path.parent] = LabelFile(path, data)
-    return found
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Jobs
 
 
 @dataclass(eq=False)

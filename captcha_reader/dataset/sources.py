@@ -1,0 +1,224 @@
+"""The samples of a source of any kind: parquet shards, folders of pictures, the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from captcha_reader.dataset.folders import GENERATED
+from captcha_reader.dataset.lookup import PictureLabels
+from captcha_reader.dataset.samples import Note, Reject, Sample
+from captcha_reader.dataset.shards import Shard, find_columns, first_line
+from captcha_reader.dataset.split import split_of
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT
+from captcha_reader.images import IMAGE_SUFFIXES
+
+Item = Sample | Shard | Reject | Note
+
+
+def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
+    """Yield the samples of a source of any kind in a fixed order, reading as it goes.
+
+    Args:
+        source: path of a parquet file, of a folder of shards or pictures, of a picture, or `hub:OWNER/NAME[:SPLIT]`.
+        limit: stop after this many.
+
+    Yields:
+        Samples with raw labels and unchecked pictures. Pictures that a labels.csv or labels.txt does not name, and
+        names in there without a picture, are passed over.
+
+    Raises:
+        UserError: no such source, an unreadable parquet or label file, missing columns, or the Hub out of reach.
+    """
+    for item in iter_items(source, limit):
+        if isinstance(item, Sample):
+            yield item
+        elif isinstance(item, Shard):
+            for batch in item.batches():
+                images = batch.column("image")
+                columns = images.field("bytes"), batch.column("text"), images.field("path")
+                yield from map(Sample, *(column.to_pylist() for column in columns))
+
+
+def iter_items(source: str, limit: int | None = None, skip: Path | None = None) -> Iterator[Item]:
+    """Samples and shards, of at most `limit` rows in all, rejects that are known before looking at the picture, and
+    notes."""
+    if source.startswith("hub:"):
+        items = _iter_hub(source)
+    elif (path := Path(source)).is_dir():
+        items = _iter_folder(path, skip)
+    elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        items = _iter_picture(path)
+    elif path.suffix.lower() == ".parquet" and path.is_file():
+        items = iter([Shard.open(path)])
+    elif path.exists():
+        raise UserError(f"the source {source} is neither a folder nor a parquet file nor a picture: name one of these")
+    else:
+        raise UserError(f"there is no {source}: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
+    seen = 0
+    empty = True
+    for item in items:
+        if isinstance(item, (Sample, Shard)):
+            if limit is not None and seen >= limit:
+                return
+            rows = 1 if isinstance(item, Sample) else item.rows
+            if not rows:
+                continue
+            if limit is not None and seen + rows > limit:
+                rows = limit - seen
+                item = replace(item, rows=rows)
+            seen += rows
+        empty = empty and isinstance(item, Note)
+        yield item
+    if empty:
+        raise UserError(
+            f"the source {source} holds no samples: it needs .parquet shards or PNG/JPEG/GIF/BMP/WebP/TIFF files"
+        )
+
+
+@dataclass
+class Folder:
+    """What stands in a folder, sorted by name. Hidden files are left out, and what we generated, of which data/ has a
+    folder; so are links to folders of the same source, which are read under their own names."""
+
+    path: Path
+    folders: list[Path]
+    shards: list[Path]
+    pictures: list[Path]
+    others: list[Path]
+
+
+def list_folder(folder: Path, root: Path | None = None) -> Folder:
+    """List a folder of the source `root`, by default a source itself."""
+    inside = Folder(folder, [], [], [], [])
+    top = (root or folder).resolve()
+    own = GENERATED if folder.resolve() == ROOT / "data" else None
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path per entry costs as much as the scan
+            path = folder / entry.name
+            if entry.name.startswith(".") or entry.name == own:
+                continue
+            if entry.is_dir():
+                if not (entry.is_symlink() and _leads_back(path, top)):
+                    inside.folders.append(path)
+            elif suffix == ".parquet":
+                inside.shards.append(path)
+            elif suffix in IMAGE_SUFFIXES:
+                inside.pictures.append(path)
+            elif entry.is_file():
+                inside.others.append(path)
+    for paths in (inside.folders, inside.shards, inside.pictures, inside.others):
+        paths.sort()
+    return inside
+
+
+def _leads_back(link: Path, top: Path) -> bool:
+    """Whether a link leads into the source `top`, or to a folder around it, so that following it would never end."""
+    target = link.resolve()
+    return target.is_relative_to(top) or top.is_relative_to(target)
+
+
+def walk_folder(folder: Path, skip: Path | None = None, root: Path | None = None) -> Iterator[Folder]:
+    """A folder and all those below it, in the order in which they are read; not the folder `skip`."""
+    if skip is not None and folder.resolve() == skip:
+        return
+    inside = list_folder(folder, root or folder)
+    yield inside
+    for path in inside.folders:
+        yield from walk_folder(path, skip, root or folder)
+
+
+def _iter_folder(source: Path, skip: Path | None) -> Iterator[Item]:
+    folders = list(walk_folder(source, skip))
+    pictures = [path for folder in folders if not folder.shards for path in folder.pictures]
+    labels = _find_labels(source, pictures, [path for folder in folders for path in folder.others])
+    if labels.note:
+        yield Note(labels.note)
+    for folder in folders:
+        if folder.shards:
+            for shard in map(Shard.open, folder.shards):
+                yield replace(shard, split=split_of(shard.path.relative_to(source), source))
+        else:
+            yield from _iter_pictures(source, folder.pictures, labels)
+    yield from labels.missing()
+
+
+def _iter_picture(path: Path) -> Iterator[Item]:
+    """A picture that is a source by itself: a table of its folder may have its label."""
+    folder = list_folder(path.parent)
+    yield from _iter_pictures(path.parent, [path], _find_labels(path.parent, [path], folder.others))
+
+
+def _find_labels(source: Path, pictures: Sequence[Path], others: Sequence[Path]) -> PictureLabels:
+    def read(path: str, most: int) -> bytes:
+        try:
+            with (source / path).open("rb") as file:
+                return file.read(most)
+        except OSError as error:
+            raise UserError(f"{source / path} cannot be read ({error.strerror}): check its permissions") from None
+
+    names = [path.relative_to(source).as_posix() for path in others if _is_utf8(path)]
+    inside = [path.relative_to(source).as_posix() for path in pictures if _is_utf8(path)]
+    return PictureLabels(inside, names, read, f"{source}/")
+
+
+def _is_utf8(path: Path) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))  # surrogates stand for foreign bytes
+
+
+def _iter_pictures(source: Path, paths: Sequence[Path], labels: PictureLabels) -> Iterator[Item]:
+    for path in paths:
+        if not _is_utf8(path):
+            yield Reject(ascii(str(path)), "file name is not UTF-8", "rename it")
+            continue
+        name = path.relative_to(source)
+        text = labels.take(name.as_posix())
+        if isinstance(text, Reject):
+            yield text
+            continue
+        try:
+            image = path.read_bytes()
+        except OSError as error:
+            yield Reject(str(path), "unreadable image", error.strerror or str(error))
+            continue
+        yield Sample(image, text, str(path), split_of(name, source))
+
+
+def _iter_hub(source: str) -> Iterator[Sample]:
+    """Stream `hub:OWNER/NAME[:SPLIT]`, or `hub:FOLDER` through the same library; all splits where none is named."""
+    name, _, split = source.removeprefix("hub:").partition(":")
+    import datasets
+
+    try:
+        if not Path(name).is_dir():
+            from huggingface_hub import HfApi
+
+            HfApi().dataset_info(name, timeout=10)  # load_dataset would try for minutes
+        streams = datasets.load_dataset(name, streaming=True)
+        if split and split not in streams:
+            raise UserError(f"{source}: there is no split {split}, only {', '.join(streams)}: name one of these")
+        for split_name in [split] if split else list(streams):
+            stream = streams[split_name]
+            names = list(stream.features or next(iter(stream), {}))
+            image, text = find_columns(names, f"{source} ({split_name})")
+            stream = stream.select_columns([image, text]).cast_column(image, datasets.Image(decode=False))
+            for row, record in enumerate(stream):
+                picture = record[image]
+                data = picture["bytes"]
+                if data is None and picture["path"]:
+                    import fsspec
+
+                    with fsspec.open(picture["path"]) as file:
+                        data = file.read()
+                yield Sample(data or b"", str(record[text] or ""), f"{source} {split_name} row {row}")
+    except (UserError, GeneratorExit):
+        raise
+    except Exception as error:  # the libraries below raise from httpx, fsspec, huggingface_hub and datasets
+        raise UserError(
+            f"{source} cannot be streamed from the Hugging Face Hub ({type(error).__name__}: {first_line(error)}): "
+            "check the name and the network"
+        ) from None

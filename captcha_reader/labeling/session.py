@@ -1,0 +1,591 @@
+"""A set of pictures being labeled: which to ask next, what was answered, how good the reader is by now.
+
+    session = LabelSession.create(folder, [("a.png", png_bytes), ...])
+    session.add_readings("reader.onnx", predictor.predict(session.pictures()))
+    item = session.next()[0]                      # a picture, and what the reader thinks it says
+    session.answer(item.id, "aB3x")
+    session.export(Path("labeled.parquet"))
+
+Everything is a file in one folder: the pictures, `set.json`, `events.jsonl` (all answers, append-only) and the readings
+of each model. A killed process or a closed page loses nothing that was answered.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import threading
+import time
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from captcha_reader.errors import UserError
+from captcha_reader.files import write_atomically, write_text
+from captcha_reader.images import IMAGE_SUFFIXES, open_image
+from captcha_reader.labeling.curve import Advice, Point, advise
+from captcha_reader.labeling.journal import Event, Journal
+from captcha_reader.labeling.selection import MEASURED_EVERY, choose, features, shuffled
+from captcha_reader.reading.prediction import Prediction
+
+FORMAT = "captcha-labels-1"
+SET, EVENTS, PICTURES = "set.json", "events.jsonl", "pictures"
+MAX_PICTURES = 5000  # of one set
+MIN_PICTURES = 10
+MAX_TEXT = 32  # characters
+MAX_MEASURED = 200  # pictures reserved for measuring, at most
+BLOCK = 10  # pictures chosen at a time; they are spread out among themselves
+TRAIN_AT = (20, 50, 100, 200, 400, 800)  # typed labels after which a model is trained
+SHEET = 24  # pictures of a sheet to accept at once
+MIN_SHEET_CONFIDENCE = 0.97  # of the readings on it
+FOLDER_COLUMNS = ("file_name", "text", "source")  # of the labels.csv of an exported folder
+
+Kind = Literal["typed", "accepted", "skipped", "unreadable"]
+Form = Literal["parquet", "folder", "zip"]
+
+
+class TakenOverError(UserError):
+    """Another tab labels this set now."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture to label, and what the reader thinks of it.
+
+    Attributes:
+        id: of the picture, made from its content.
+        name: of its file.
+        path: where it is.
+        text: the reading, to be typed into the box; "" where there is none.
+        confidence: of the text, 0 to 1.
+        char_confidences: one per character of the text, 0 to 1.
+        measured: it is kept aside for measuring, and no model learns from it.
+    """
+
+    id: str
+    name: str
+    path: Path
+    text: str = ""
+    confidence: float = 0.0
+    char_confidences: tuple[float, ...] = ()
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of one picture: `text` is empty where it was skipped or is unreadable."""
+
+    kind: Kind
+    text: str = ""
+    measured: bool = False
+    suggested: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a set stands.
+
+    Attributes:
+        pictures: of the set.
+        typed: labels that a person typed or confirmed one by one; `measured` of them are kept aside.
+        accepted: pseudo-labels, accepted from sheets.
+        corrected: typed labels that differ from the reading that was offered.
+        curve: one point a model, all measured on the pictures kept aside so far.
+        advice: when to stop.
+    """
+
+    pictures: int
+    typed: int
+    measured: int
+    accepted: int
+    skipped: int
+    unreadable: int
+    corrected: int
+    curve: list[Point]
+    advice: Advice
+
+
+@dataclass
+class _Readings:
+    """What one model reads in every picture of the set, in the set's order."""
+
+    model: str
+    labels: int  # that the model learned from
+    texts: list[str]
+    confidences: np.ndarray
+    char_confidences: list[list[float]]
+    features: np.ndarray
+
+    def save(self, path: Path) -> None:
+        chars = [[round(p, 4) for p in row] for row in self.char_confidences]
+        data = {"model": self.model, "labels": self.labels, "texts": self.texts, "char_confidences": chars}
+        data |= {"confidences": self.confidences.round(5).tolist(), "features": self.features.round(3).tolist()}
+        write_text(path, json.dumps(data, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, path: Path, count: int) -> _Readings | None:
+        """None where the file is damaged: readings can be made again."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            loaded = cls(
+                str(data["model"]),
+                int(data["labels"]),
+                [str(text) for text in data["texts"]],
+                np.array(data["confidences"], np.float32),
+                data["char_confidences"],
+                np.array(data["features"], np.float32),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        sizes = {len(loaded.texts), len(loaded.confidences), len(loaded.char_confidences), len(loaded.features)}
+        return loaded if sizes == {count} else None
+
+
+@dataclass
+class _State:
+    """What the events amount to."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    history: list[tuple[str, list[tuple[str, Answer | None]]]] = field(default_factory=list)
+    trained_at: int = 0  # typed labels when the last training was begun
+
+
+class LabelSession:
+    """A set of pictures being labeled. Safe to use from several threads.
+
+    Args:
+        folder: made by `create`.
+
+    Raises:
+        UserError: it is no such folder, it is damaged, or another process has it open.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            info = json.loads((self.folder / SET).read_text(encoding="utf-8"))
+            if info["format"] != FORMAT:
+                raise ValueError
+            self.name, self.seed = str(info["name"]), int(info["seed"])
+            self.ignore_case = bool(info["ignore_case"])
+            self.known: dict[str, Any] = dict(info["known"])
+            files = [(str(row["file"]), str(row["name"])) for row in info["pictures"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{self.folder} is no set of pictures to label: start a new one") from None
+        self._items = {Path(file).stem: (self.folder / PICTURES / file, name) for file, name in files}
+        self._ids = shuffled(list(self._items), self.seed)
+        self._place = {id_: i for i, id_ in enumerate(self._ids)}
+        # Reserved before anything is chosen: what is left after choosing the unsure ones is no fair sample.
+        self._reserved = self._ids[: min(-(-len(self._ids) // MEASURED_EVERY), MAX_MEASURED)]
+        self._lock = threading.RLock()
+        self._tab: str | None = None
+        self._queue: list[tuple[str, bool]] = []
+        self._first: list[str] = []  # rejected on a sheet: asked next
+        self._journal = Journal(self.folder / EVENTS)
+        self._state = _State()
+        for event in self._journal:
+            self._apply(event)
+        self._readings = self._load_readings()
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        pictures: Iterable[tuple[str, bytes]],
+        name: str = "",
+        seed: int = 0,
+        ignore_case: bool = False,
+        known: dict[str, Any] | None = None,
+    ) -> LabelSession:
+        """Start a set.
+
+        Args:
+            folder: a new one.
+            pictures: (file name, encoded picture); copies of one picture count once.
+            name: for people.
+            seed: of the order.
+            ignore_case: whether `a` and `A` are the same answer.
+            known: what is known of the captcha, such as its characters and length; kept for the caller.
+
+        Raises:
+            UserError: too few or too many pictures, one that cannot be read, or the folder exists.
+        """
+        folder = Path(folder)
+        if (folder / SET).exists():
+            raise UserError(f"{folder} exists already: open it, or choose another name")
+        rows: dict[str, dict[str, str]] = {}
+        for file_name, data in pictures:
+            open_image(data, file_name)  # raises UserError
+            id_ = hashlib.sha256(data).hexdigest()[:16]
+            suffix = PurePosixPath(file_name).suffix.lower()
+            file = id_ + (suffix if suffix in IMAGE_SUFFIXES else ".png")
+            if id_ not in rows:
+                if len(rows) == MAX_PICTURES:
+                    raise UserError(f"these are more than {MAX_PICTURES:,} pictures: label a part of them")
+                (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+                (folder / PICTURES / file).write_bytes(data)
+                rows[id_] = {"file": file, "name": PurePosixPath(file_name).name}
+        if len(rows) < MIN_PICTURES:
+            raise UserError(f"these are {len(rows)} different pictures: {MIN_PICTURES} are the least")
+        info = {"format": FORMAT, "name": name or folder.name, "seed": seed, "ignore_case": ignore_case}
+        info |= {"known": known or {}, "pictures": list(rows.values())}
+        if hasattr(os, "sync"):  # once for all pictures: until set.json is there, the folder is no set
+            os.sync()
+        write_text(folder / SET, json.dumps(info, ensure_ascii=False, indent=1))
+        return cls(folder)
+
+    def close(self) -> None:
+        """Let other processes open the set."""
+        self._journal.close()
+
+    # Readings
+
+    def pictures(self) -> list[Path]:
+        """The files of all pictures, in the order in which `add_readings` takes their predictions."""
+        return [self._items[id_][0] for id_ in self._ids]
+
+    def add_readings(self, model: str, predictions: Sequence[Prediction], labels: int = 0) -> None:
+        """Take what a model reads; from now on its readings are offered, and its accuracy is a point of the curve.
+
+        Args:
+            model: its name.
+            predictions: one for each of `pictures()`.
+            labels: that it has learned from, of this set.
+
+        Raises:
+            ValueError: another number of predictions than of pictures.
+        """
+        if len(predictions) != len(self._ids):
+            raise ValueError(f"{len(predictions)} predictions of {len(self._ids)} pictures")
+        readings = _Readings(
+            model,
+            labels,
+            [p.text for p in predictions],
+            np.array([p.confidence for p in predictions], np.float32),
+            [list(map(float, p.char_confidences)) for p in predictions],
+            np.stack([features(p.log_probs) for p in predictions]),
+        )
+        with self._lock:
+            readings.save(self.folder / f"readings-{len(self._readings):03d}.json")
+            self._readings.append(readings)
+            self._queue.clear()
+
+    def _load_readings(self) -> list[_Readings]:
+        loaded = (_Readings.load(path, len(self._ids)) for path in sorted(self.folder.glob("readings-*.json")))
+        return [readings for readings in loaded if readings is not None]
+
+    # Asking
+
+    def next(self, count: int = 1) -> list[Item]:
+        """The next pictures to label, at most `count`; fewer, or none, where nearly all are done.
+
+        They stay the next ones until they are answered, so a page can load them ahead.
+        """
+        with self._lock:
+            open_ = [(id_, aside) for id_, aside in self._queue if id_ not in self._state.answers]
+            while len(open_) < count and (block := self._next_block(len(open_), {id_ for id_, _ in open_})):
+                open_ += block
+            self._queue = open_
+            return [self._item(id_, aside) for id_, aside in open_[:count]]
+
+    def _next_block(self, ahead: int, queued: set[str]) -> list[tuple[str, bool]]:
+        answered = self._state.answers
+        free = [id_ for id_ in self._ids if id_ not in answered and id_ not in queued]
+        measured = [id_ for id_ in free if id_ in set(self._reserved)]
+        teaching = self._chosen([id_ for id_ in free if id_ not in set(measured)])
+        done = sum(answer.kind == "typed" for answer in answered.values()) + ahead
+        block: list[tuple[str, bool]] = []
+        while len(block) < BLOCK and (measured or teaching):
+            turn = (done + len(block)) % MEASURED_EVERY == MEASURED_EVERY - 1
+            aside = bool(measured) and (turn or not teaching)
+            block.append(((measured if aside else teaching).pop(0), aside))
+        return block
+
+    def _chosen(self, free: list[str]) -> list[str]:
+        """The next ones to learn from, best first."""
+        first = [id_ for id_ in self._first if id_ in free]
+        if not self._readings:
+            return first + [id_ for id_ in free if id_ not in first]
+        now = self._readings[-1]
+        typed = [self._place[id_] for id_, answer in self._state.answers.items() if answer.kind == "typed"]
+        allowed = [self._place[id_] for id_ in free if id_ not in first]
+        return first + [self._ids[i] for i in choose(now.confidences, now.features, BLOCK, [*typed[-100:]], allowed)]
+
+    def _item(self, id_: str, aside: bool = False) -> Item:
+        path, name = self._items[id_]
+        if not self._readings:
+            return Item(id_, name, path, measured=aside)
+        now, i = self._readings[-1], self._place[id_]
+        chars = tuple(now.char_confidences[i])
+        return Item(id_, name, path, now.texts[i], float(now.confidences[i]), chars, aside)
+
+    def item(self, id_: str) -> Item:
+        """Any picture of the set.
+
+        Raises:
+            UserError: there is none of that id.
+        """
+        self._check(id_)
+        return self._item(id_, id_ in self._reserved)
+
+    def _check(self, id_: str) -> None:
+        if id_ not in self._items:
+            raise UserError("this picture is not of this set: reload the page")
+
+    # Answering
+
+    def claim(self, tab: str) -> bool:
+        """Make a tab the one that labels; True where it takes the place of another, which is told when it answers."""
+        with self._lock:
+            other = self._tab not in (None, tab)
+            self._tab = tab
+            return other
+
+    def answer(self, id_: str, text: str, tab: str | None = None, seconds: float | None = None) -> None:
+        """Keep what a picture says; when this returns, it is on the disk. An earlier answer is replaced.
+
+        Raises:
+            UserError: the text cannot be a label, the picture is none of the set, or it cannot be written.
+            TakenOverError: another tab has taken over.
+        """
+        text = clean_text(text)
+        with self._lock:
+            item = self.item(id_)
+            event: Event = {"do": "label", "id": id_, "text": text, "suggested": item.text, "measured": item.measured}
+            if seconds is not None:
+                event["seconds"] = round(seconds, 2)
+            self._add(event, tab)
+
+    def skip(self, id_: str, tab: str | None = None) -> None:
+        """Leave a picture out for now; it does not come again. Raises as `answer`."""
+        self._mark("skip", id_, tab)
+
+    def unreadable(self, id_: str, tab: str | None = None) -> None:
+        """Say that nobody can read a picture. Raises as `answer`."""
+        self._mark("unreadable", id_, tab)
+
+    def _mark(self, what: str, id_: str, tab: str | None) -> None:
+        with self._lock:
+            self._check(id_)
+            self._add({"do": what, "id": id_}, tab)
+
+    def sheet(self, count: int = SHEET) -> list[Item]:
+        """Pictures of certain and similar readings, to be accepted at once; none of those reserved for measuring."""
+        with self._lock:
+            if not self._readings:
+                return []
+            now = self._readings[-1]
+            taken = self._state.answers.keys() | set(self._reserved) | set(self._first)
+            sure = [
+                i
+                for i, id_ in enumerate(self._ids)
+                if id_ not in taken and now.texts[i] and now.confidences[i] >= MIN_SHEET_CONFIDENCE
+            ]
+            if not sure:
+                return []
+            likeness = now.features[sure] @ now.features[sure[0]]
+            order = sorted(range(len(sure)), key=lambda j: (now.texts[sure[j]] != now.texts[sure[0]], -likeness[j]))
+            return [self._item(self._ids[sure[j]]) for j in order[:count]]
+
+    def accept(self, ids: Sequence[str], wrong: Sequence[str] = (), tab: str | None = None) -> int:
+        """Take the readings of a sheet as pseudo-labels, but for the wrong ones, which are asked next.
+
+        Returns:
+            How many were accepted. Raises as `answer`.
+        """
+        with self._lock:
+            for id_ in (*ids, *wrong):
+                self._check(id_)
+            rows = [(id_, self._item(id_).text) for id_ in ids if id_ not in set(wrong)]
+            rows = [(id_, text) for id_, text in rows if text and id_ not in self._reserved]
+            self._add({"do": "accept", "rows": rows, "wrong": list(wrong)}, tab)
+            return len(rows)
+
+    def undo(self, tab: str | None = None) -> str | None:
+        """Take the last answer back; gives the id of its picture, which is asked next, or None where there is none."""
+        with self._lock:
+            if not self._state.history:
+                return None
+            id_ = self._state.history[-1][0]
+            self._add({"do": "undo"}, tab)
+            aside = id_ in self._reserved
+            self._queue = [(id_, aside), *(pair for pair in self._queue if pair[0] != id_)]
+            return id_
+
+    def _add(self, event: Event, tab: str | None) -> None:
+        if tab is not None and self._tab not in (None, tab):
+            raise TakenOverError("this set was opened in another tab: go on there, or take it over here")
+        event["at"] = round(time.time(), 1)
+        self._journal.append(event)
+        self._apply(event)
+
+    def _apply(self, event: Event) -> None:
+        """Change the state as an event says. Events of a later version that are unknown here change nothing."""
+        state, do = self._state, event.get("do")
+        try:
+            if do == "label":
+                answer = Answer("typed", event["text"], bool(event["measured"]), event["suggested"])
+                self._set([(event["id"], answer)])
+            elif do in ("skip", "unreadable"):
+                self._set([(event["id"], Answer("skipped" if do == "skip" else "unreadable"))])
+            elif do == "accept":
+                self._set([(id_, Answer("accepted", text, suggested=text)) for id_, text in event["rows"]])
+                self._first += [id_ for id_ in event["wrong"] if id_ not in self._first]
+            elif do == "undo" and state.history:
+                for id_, before in state.history.pop()[1]:
+                    if before is None:
+                        state.answers.pop(id_, None)
+                    else:
+                        state.answers[id_] = before
+            elif do == "train":
+                state.trained_at = int(event["labels"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self._journal.path} has a damaged event ({event!r:.80}): correct or delete it") from None
+
+    def _set(self, rows: list[tuple[str, Answer]]) -> None:
+        before = [(id_, self._state.answers.get(id_)) for id_, _ in rows]
+        self._state.answers.update(rows)
+        if rows:
+            self._state.history.append((rows[-1][0], before))
+
+    # Learning and measuring
+
+    def answers(self) -> dict[str, Answer]:
+        """All answers by the picture's id."""
+        with self._lock:
+            return dict(self._state.answers)
+
+    def rows(self, measured: bool = False, accepted: bool = True) -> list[tuple[bytes, str]]:
+        """Labeled pictures to learn from (typed, and accepted unless left out), or those kept aside to measure on."""
+        return [
+            (self._items[id_][0].read_bytes(), answer.text)
+            for id_, answer in self.answers().items()
+            if answer.text and answer.measured == measured and (accepted or answer.kind == "typed")
+        ]
+
+    def training_due(self) -> int | None:
+        """The number of typed labels for which a training is due now, or None."""
+        with self._lock:
+            typed = self._count("typed")
+            due = max((n for n in TRAIN_AT if n <= typed), default=0)
+            return typed if due > self._state.trained_at else None
+
+    def training_begun(self, labels: int) -> None:
+        """Note that a model learns from that many labels now."""
+        with self._lock:
+            self._add({"do": "train", "labels": labels}, None)
+
+    def _count(self, kind: Kind) -> int:
+        return sum(answer.kind == kind for answer in self._state.answers.values())
+
+    def same(self, a: str, b: str) -> bool:
+        """Whether two texts are the same answer in this set."""
+        return a.casefold() == b.casefold() if self.ignore_case else a == b
+
+    def progress(self) -> Progress:
+        """Where the set stands; the curve is measured on the pictures kept aside alone."""
+        with self._lock:
+            answers = self._state.answers
+            typed = [answer for answer in answers.values() if answer.kind == "typed"]
+            aside = [(self._place[id_], answer.text) for id_, answer in answers.items() if answer.measured]
+            curve = [
+                Point(r.labels, sum(self.same(r.texts[i], text) for i, text in aside), len(aside))
+                for r in self._readings
+            ]
+            return Progress(
+                len(self._ids),
+                len(typed),
+                len(aside),
+                self._count("accepted"),
+                self._count("skipped"),
+                self._count("unreadable"),
+                sum(not self.same(answer.text, answer.suggested) for answer in typed),
+                curve,
+                advise(curve, len(typed)),
+            )
+
+    # Export
+
+    def export(self, out: Path, form: Form = "parquet", accepted: bool = True) -> int:
+        """Write the labeled pictures as a source for make_dataset.py.
+
+        Args:
+            out: a parquet file, a new folder (pictures and `labels.csv`), or a zip file of such a folder.
+            form: which of these.
+            accepted: with the pseudo-labels; a column `source` tells them (`model`) from the typed ones (`person`).
+
+        Returns:
+            The number of pictures.
+
+        Raises:
+            UserError: nothing is labeled yet, or `out` cannot be written.
+        """
+        rows = [
+            (self._items[id_][0], answer.text, "person" if answer.kind == "typed" else "model")
+            for id_, answer in self.answers().items()
+            if answer.text and (accepted or answer.kind == "typed")
+        ]
+        if not rows:
+            raise UserError("nothing is labeled yet: label a picture first")
+        if form == "parquet":
+            _write_parquet(out, rows)
+        elif form == "zip":
+            write_atomically(out, lambda temporary: _write_zip(temporary, rows))
+        else:
+            if out.exists():
+                raise UserError(f"{out} exists already: choose another name")
+            for path, _, _ in rows:
+                write_atomically(out / path.name, lambda temporary, path=path: temporary.write_bytes(path.read_bytes()))
+            write_text(out / "labels.csv", _table(rows))
+        return len(rows)
+
+
+def clean_text(text: str) -> str:
+    """What was typed as a label: composed characters, no white space around.
+
+    Raises:
+        UserError: it is empty, too long, or has a character that cannot be part of a captcha.
+    """
+    text = unicodedata.normalize("NFC", text).strip()
+    if not text:
+        raise UserError("there is no text: type what the picture says, or skip it")
+    if len(text) > MAX_TEXT:
+        raise UserError(f"the text has {len(text)} characters: at most {MAX_TEXT} make a label")
+    if any(c.isspace() or not c.isprintable() for c in text):
+        raise UserError("the text has a space or a character that cannot be printed: type the captcha's characters")
+    return text
+
+
+def _write_parquet(out: Path, rows: list[tuple[Path, str, str]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from captcha_reader.dataset.writer import SCHEMA
+
+    images = [{"bytes": path.read_bytes(), "path": path.name} for path, _, _ in rows]
+    table = pa.table({"image": images, "text": [text for _, text, _ in rows]}, schema=SCHEMA)
+    table = table.append_column("source", pa.array([source for _, _, source in rows]))
+    write_atomically(out, lambda temporary: pq.write_table(table, temporary, compression="none"))
+
+
+def _table(rows: list[tuple[Path, str, str]]) -> str:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(FOLDER_COLUMNS)
+    writer.writerows((path.name, text, source) for path, text, source in rows)
+    return buffer.getvalue()
+
+
+def _write_zip(path: Path, rows: list[tuple[Path, str, str]]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+        file.writestr("labels.csv", _table(rows))
+        for picture, _, _ in rows:
+            file.write(picture, picture.name)

@@ -1,0 +1,231 @@
+"""What the body of a request to the route asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from captcha_reader.web.limits import MEGABYTE, Limits, Refused, shown
+from captcha_reader.web.uploads import PictureZip, is_zip
+
+if TYPE_CHECKING:
+    import fastapi
+
+
+class Picture(NamedTuple):
+    """An upload: what to call it in a message, its bytes, and the name it came with."""
+
+    said: str
+    data: bytes
+    file: str = ""
+
+
+@dataclass
+class Order:
+    """What a request asks for."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    model: str | None = None
+    many: bool = False  # answer with a list, even of one
+
+
+class Memory:
+    """How many bytes of requests are in memory."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+
+    def take(self, count: int) -> None:
+        if self.used + count > self.limit:
+            raise Refused(503, "too many requests are being received: try again in a second")
+        self.used += count
+
+
+class Share:
+    """What one request holds of that, until it gives it back."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory, self.held = memory, 0
+
+    def take(self, count: int) -> None:
+        self.memory.take(count)
+        self.held += count
+
+    def give_back(self) -> None:
+        self.memory.used -= self.held
+        self.held = 0
+
+
+async def receive_body(request: fastapi.Request, limits: Limits, share: Share) -> bytes:
+    """The body of a request, as far as it is allowed; it is charged to `share`.
+
+    Raises:
+        Refused: 413 too long, 408 too slow, 422 not of the length it says, 503 no memory is left for it.
+    """
+    claimed = request.headers.get("content-length", "0")
+    if claimed.isdecimal() and int(claimed) > 3 * limits.request_bytes:
+        raise _too_long(limits)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for part in request.stream():
+                size += len(part)
+                # A little too long a body is received to its end: a client that still sends reads no answer.
+                if size > 3 * limits.request_bytes:
+                    break
+                if size > limits.request_bytes:
+                    parts.clear()
+                    continue
+                share.take(len(part))
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(408, f"the request did not arrive within {limits.seconds:.0f} seconds") from None
+    if size > limits.request_bytes:
+        raise _too_long(limits)
+    return b"".join(parts)
+
+
+def _too_long(limits: Limits) -> Refused:
+    return Refused(413, f"the request has more than {limits.request_bytes // MEGABYTE} MB: send fewer or smaller files")
+
+
+async def parse_body(headers: Any, body: bytes, limits: Limits, share: Share) -> Order:
+    """What a body asks for, by its content type; what its zips unpack to is charged to `share`.
+
+    Raises:
+        Refused: 415 another content type; 422 malformed; 413 too many pictures; 503 no memory is left for the zips.
+    """
+    kind = headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        order = await _parse_form(headers, body, limits)
+    elif kind == "application/json":
+        order = _parse_json(body)
+    else:
+        raise Refused(415, "send multipart/form-data with a file, or application/json with a base64 image")
+    if not order.pictures:
+        raise Refused(422, "there is no picture in the request: send a file named `file`, or JSON with `image`")
+    if any(is_zip(picture.data) for picture in order.pictures):
+        order.many = True
+        # In threads, so that other requests have their turn; the count of memory is this thread's alone.
+        opened = await asyncio.to_thread(_open_zips, order.pictures, limits)
+        share.take(sum(part.size for part in opened if isinstance(part, PictureZip)))
+        order.pictures = await asyncio.to_thread(_unpack, opened)
+    if len(order.pictures) > limits.pictures:
+        raise Refused(413, f"the request has {len(order.pictures)} pictures: send at most {limits.pictures} at a time")
+    return order
+
+
+async def _parse_form(headers: Any, body: bytes, limits: Limits) -> Order:
+    from starlette.datastructures import UploadFile
+    from starlette.formparsers import MultiPartException, MultiPartParser
+
+    async def stream() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1 << 20):
+            yield body[start : start + (1 << 20)]
+            await asyncio.sleep(0)  # others have their turn
+        yield b""
+
+    parser = MultiPartParser(headers, stream(), max_files=limits.pictures, max_fields=20, max_part_size=65_536)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise Refused(413, f"send at most {limits.pictures} pictures at a time") from None
+        raise Refused(422, f"the form cannot be read ({error.message.rstrip('.')})") from None
+    except Exception:  # python_multipart's own, KeyError without a boundary, UnicodeDecodeError, ...
+        raise Refused(422, "the form cannot be read: send multipart/form-data with a boundary") from None
+    order = Order()
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                order.many |= name in ("files", "images") or bool(order.pictures)
+                name = value.filename or ""
+                said = f"the file {shown(name)}" if name else f"picture {len(order.pictures) + 1}"
+                order.pictures.append(Picture(said, await value.read(), name))
+            elif name == "model":
+                order.model = value or None
+            else:
+                hint = "send it as a file (curl: -F file=@NAME)" if name == "file" else "send `file` or `model`"
+                raise Refused(422, f"the form has a field {shown(name)} that is no file: {hint}")
+    finally:
+        await form.close()
+    return order
+
+
+def _parse_json(body: bytes) -> Order:
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(422, "the body is not JSON") from None
+    if not isinstance(asked, dict):
+        raise Refused(422, 'the JSON must be an object: {"image": "<base64>"}')
+    surplus = sorted(set(asked) - {"image", "images", "model"})
+    if surplus:
+        raise Refused(422, f"the JSON has a field {shown(surplus[0])}: image, images and model are known")
+    model = asked.get("model")
+    if model is not None and not isinstance(model, str):
+        raise Refused(422, "`model` must be a string")
+    images = asked.get("images")
+    if ("image" in asked) == (images is not None):
+        raise Refused(422, "give either `image` or `images`")
+    if images is None:
+        return Order([Picture("the picture", _decoded(asked["image"], "`image`"))], model)
+    if not isinstance(images, list):
+        raise Refused(422, "`images` must be a list of base64 strings")
+    return Order(
+        [Picture(f"picture {i}", _decoded(text, f"picture {i}")) for i, text in enumerate(images, start=1)],
+        model,
+        many=True,
+    )
+
+
+def _decoded(text: Any, name: str) -> bytes:
+    if not isinstance(text, str):
+        raise Refused(422, f"{name} must be a base64 string")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)  # `base64` breaks its lines
+    except (binascii.Error, ValueError):
+        raise Refused(422, f"{name} is not base64") from None
+
+
+def _open_zips(pictures: Sequence[Picture], limits: Limits) -> list[Picture | PictureZip]:
+    """The pictures, with zips opened and not yet unpacked: all of them together are neither too many nor too large."""
+    opened: list[Picture | PictureZip] = []
+    entries = sum(not is_zip(picture.data) for picture in pictures)
+    size = 0
+    for picture in pictures:
+        if not is_zip(picture.data):
+            opened.append(picture)
+            continue
+        found = PictureZip(picture.data, limits.pictures, limits.unpacked_bytes, limits.request_bytes)
+        if not len(found):
+            raise Refused(
+                422, f"{picture.said} is a zip without a picture: PNG, JPEG, GIF, BMP, WebP and TIFF are read"
+            )
+        entries, size = entries + found.entries, size + found.size
+        if entries > limits.pictures:
+            raise Refused(413, f"the request has more than {limits.pictures} pictures: send fewer at a time")
+        if size > limits.unpacked_bytes:
+            most = limits.unpacked_bytes // MEGABYTE
+            raise Refused(413, f"the zips of the request hold more than {most} MB: send fewer at a time")
+        opened.append(found)
+    return opened
+
+
+def _unpack(opened: Sequence[Picture | PictureZip]) -> list[Picture]:
+    """The pictures, with those of zips in place of the zips."""
+    pictures: list[Picture] = []
+    for part in opened:
+        if isinstance(part, PictureZip):
+            pictures += [Picture(f"the entry {shown(name)}", data, name) for name, data in part]
+        else:
+            pictures.append(part)
+    return pictures

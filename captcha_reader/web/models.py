@@ -1,0 +1,116 @@
+"""The checkpoints on offer."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captcha_reader.errors import UserError
+from captcha_reader.files import DEFAULT_CHECKPOINT, SAVED_MODELS, quicker
+from captcha_reader.web.limits import Refused
+
+if TYPE_CHECKING:
+    from predict import CaptchaPredictor
+
+KEPT_MODELS = 3  # in memory at a time
+
+
+class Models:
+    """The checkpoints on offer, each loaded when first used and kept while its file stays the same.
+
+    A name from outside is looked up in the list of what is there; it is never made into a path.
+
+    Args:
+        folder: its .safetensors and .onnx files, and the best.safetensors and best.onnx of the runs in it, are offered.
+        checkpoint: one more, from anywhere, and the first of the list; by default the folder's `reader`, as .onnx
+            where that file is there, since it opens without torch, or else its newest.
+        threads: CPU threads of a model; all available cores by default.
+
+    Raises:
+        UserError: `checkpoint`, or without one the folder, does not exist, or the folder holds none.
+    """
+
+    def __init__(
+        self, folder: str | Path = SAVED_MODELS, checkpoint: str | Path | None = None, threads: int | None = None
+    ) -> None:
+        self.folder, self.threads = Path(folder), threads
+        self.first = Path(checkpoint) if checkpoint is not None else quicker(self.folder / DEFAULT_CHECKPOINT.name)
+        if checkpoint is None and not self.first.is_file():
+            if not self.folder.is_dir():
+                raise UserError(f"there is no folder {self.folder}: check --models")
+            newest = max(self._inside().values(), key=lambda path: path.stat().st_mtime, default=None)
+            if newest is None:
+                raise UserError(
+                    f"{self.folder} holds no checkpoint: train one with main.py, or name one by --checkpoint"
+                )
+            self.first = newest
+        if not self.first.is_file():
+            raise UserError(f"there is no checkpoint {self.first}: check the name")
+        self._loaded: OrderedDict[tuple[Path, int, int], CaptchaPredictor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def paths(self) -> dict[str, Path]:
+        """Name to path, the first being the default; read from the disk at each call."""
+        names = self._inside()
+        first = next((name for name, p in names.items() if p.resolve() == self.first.resolve()), None)
+        if first is None:
+            first = self.first.name
+            if first in names or first == "best.safetensors":
+                first = f"{self.first.resolve().parent.name}/{first}"
+            if first in names:
+                first = str(self.first)
+        return {first: self.first} | names
+
+    def _inside(self) -> dict[str, Path]:
+        """Of the folder alone: name to path."""
+        root = self.folder.resolve()
+        patterns = ("*.safetensors", "*.onnx", "*/best.safetensors", "*/best.onnx")
+        found = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
+        # A link that leads out of the folder is not offered; a hidden folder is one that is being made.
+        inside = [p for p in found if p.is_file() and p.resolve().is_relative_to(root)]
+        names = {p.relative_to(self.folder).as_posix(): p for p in inside}
+        return {name: p for name, p in names.items() if not any(part[0] == "." for part in name.split("/"))}
+
+    def path(self, name: str | None = None) -> tuple[str, Path]:
+        """The name, that of the first by default, and the path of a model on offer.
+
+        Raises:
+            Refused: there is none of that name.
+        """
+        paths = self.paths()
+        name = next(iter(paths)) if name is None else name
+        if name not in paths:
+            raise Refused(
+                422,
+                f"there is no model {name[:80]!r} here: choose one from the list (GET /models), or reload the page",
+            )
+        return name, paths[name]
+
+    def predictor(self, name: str | None = None) -> CaptchaPredictor:
+        """The model of that name, the first by default.
+
+        Raises:
+            UserError: there is none of that name, or it cannot be used.
+        """
+        name, path = self.path(name)
+        try:
+            stamp = path.stat()
+        except OSError:
+            raise Refused(422, f"the model {name} is gone: choose another, or reload the page") from None
+        key = (path.resolve(), stamp.st_mtime_ns, stamp.st_size)
+        with self._lock:  # two requests at once load a model once
+            if key not in self._loaded:
+                from predict import CaptchaPredictor
+
+                self._loaded[key] = CaptchaPredictor(path, threads=self.threads)
+                while len(self._loaded) > KEPT_MODELS:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(key)
+            return self._loaded[key]
+
+    @property
+    def loaded(self) -> int:
+        """How many models are in memory."""
+        return len(self._loaded)

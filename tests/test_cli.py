@@ -1,0 +1,196 @@
+"""The command line: settings from flags and files, messages, locks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from captcha_reader import cli
+from captcha_reader.cli import load_settings, parse_config
+from captcha_reader.config import DatasetConfig, EvaluateConfig, PredictConfig, TrainConfig
+from captcha_reader.errors import UserError
+from captcha_reader.files import locked_output, relative_paths, to_json, write_json
+
+ROOT = Path(cli.__file__).resolve().parent.parent
+ODD = [
+    "#nosuch.onnx",
+    "&a",
+    "null",
+    "~",
+    "[old]",
+    "{a}",
+    "'q'",
+    '"q"',
+    "1e5",
+    "0012",
+    "true",
+    "- x",
+    "a: b",
+    "",
+    "*x",
+    "!t",
+]
+
+
+@pytest.mark.parametrize("typed", ODD)
+@pytest.mark.parametrize("joined", [True, False])
+def test_text_stays_as_it_is_typed(typed: str, joined: bool) -> None:
+    def flags(name: str) -> list[str]:
+        return [f"--{name}={typed}"] if joined else [f"--{name}", typed]
+
+    train = parse_config(TrainConfig, "", [w for n in ("data", "out", "init", "alphabet", "teacher") for w in flags(n)])
+    assert (train.data, train.out, train.init, train.alphabet, train.teacher) == (typed,) * 5
+    predict = parse_config(PredictConfig, "", ["a.png", *flags("checkpoint")], positional="images")
+    assert predict.checkpoint == typed
+
+
+def test_pictures_may_have_any_name() -> None:
+    names = ["#a.png", "null", "~", "[old]", "&b"]
+    assert parse_config(PredictConfig, "", names, positional="images").images == names
+
+
+def test_several_sources_are_a_json_list() -> None:
+    assert parse_config(TrainConfig, "", ["--data", '["a b", "#c"]']).data == ["a b", "#c"]
+    assert parse_config(TrainConfig, "", ["--data", "[1]"]).data == "[1]"
+
+
+def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = folder / "settings.yaml"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("alphabet: 01234567", '"01234567"'),
+        ("data: 0123", '"0123"'),
+        ("data: [a, 0123]", '"0123"'),
+        ("out: 2024-01-02", "a date"),
+        ("alphabet: true", "into quotes"),
+        ("epochs: 1\nepochs: 2", "twice"),
+        ("a: &x [1]\nb: *x", "alias"),
+        ("- 1", "holds no settings"),
+        ("epochs: {a: 1}", "one value or a list"),
+        ("init: ", "no value"),
+        ("out: [a]", "not a list"),
+        ("epochz: 1", "epochz"),
+        ("epochs: [", "parsing"),
+        ("a: " + "[" * 3000, "parsing"),
+    ],
+)
+def test_a_settings_file_that_misleads_is_one_sentence(text: str, said: str, tmp_path: Path) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UserError) as error:
+        load_settings(TrainConfig, path)
+    assert said in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    with pytest.raises(UserError, match="alias"):
+        load_settings(TrainConfig, written(tmp_path, "\n".join(lines)))
+    with pytest.raises(UserError, match="too large"):
+        load_settings(TrainConfig, written(tmp_path, "#" * 2**21))
+
+
+def test_a_settings_file_is_utf8_in_any_locale(tmp_path: Path) -> None:
+    path = written(tmp_path, "alphabet: 'абв→'\ndata: [données, null]\nepochs: null\nlearning_rate: 1e-3\ncpu: yes")
+    program = (
+        "from captcha_reader.cli import load_settings; from captcha_reader.config import TrainConfig\n"
+        f"c = load_settings(TrainConfig, {str(path)!r}); print(ascii([c.alphabet, c.data, c.learning_rate, c.cpu]))"
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == ascii(["абв→", ["données", ""], 0.001, True]), done.stderr
+    with pytest.raises(UserError, match="UTF-8"):
+        load_settings(TrainConfig, written(tmp_path, "alphabet: 'абв'", "cp1251"))
+
+
+def test_the_sources_of_a_dataset_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "sources: ['#a', b]\nout: c")
+    config = parse_config(DatasetConfig, "", ["--config", str(path)], positional="sources")
+    assert (config.sources, config.out) == (["#a", "b"], "c")
+
+
+@dataclass
+class _Renamed:
+    tta_views: int = 8
+    """Views."""
+    blend: float | None = None
+    """Blend."""
+
+
+def test_an_old_name_works_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, "share: 0.5")
+    config = parse_config(_Renamed, "", ["--looks", "3", "--config", str(path)])
+    assert config == _Renamed(3, 0.5)
+    assert capsys.readouterr().err.splitlines() == [
+        "note: --looks is called --tta_views now; the old name works until the next release",
+        "note: --share is called --blend now; the old name works until the next release",
+    ]
+    assert load_settings(_Renamed, path).blend == 0.5, "a run that was begun before"
+    assert capsys.readouterr().err == ""
+
+
+def test_no_character_ends_a_script(tmp_path: Path) -> None:
+    program = (
+        "from captcha_reader import cli\nfrom captcha_reader.errors import UserError\n"
+        "def main():\n    print('aB\\u2192\\u2205', '\\ud800')\n    raise UserError('\\u4e2d')\ncli.run(main)"
+    )
+    for encoding in ("ascii", "cp1252", "gbk"):
+        environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment)
+        assert done.returncode == 1
+        assert b"Traceback" not in done.stderr and done.stderr.startswith(b"error: ")
+        assert done.stdout.startswith(b"aB")
+
+
+def test_messages_name_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = f"{tmp_path / 'run' / 'a.png'} and {ROOT / 'saved_models' / 'b.onnx'} and /elsewhere/c"
+    assert relative_paths(said) == "run/a.png and saved_models/b.onnx and /elsewhere/c"
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    values = {"a": [float("nan"), 1.5, (float("inf"),)], "b": {"c": float("-inf")}, "p": Path("x")}
+    assert json.loads(to_json(values)) == {"a": [None, 1.5, [None]], "b": {"c": None}, "p": "x"}
+    assert json.loads(write_json(tmp_path / "v.json", values).read_text())["b"] == {"c": None}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files are not locked there")
+def test_one_process_writes_an_output(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "run"
+    holder = (
+        "import sys; from captcha_reader.files import locked_output\n"
+        f"with locked_output({str(out)!r}): print('locked', flush=True); sys.stdin.read()"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        assert process.stdout and process.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match="another process"), locked_output(out):
+            pass
+        process.kill()
+    with locked_output(out), pytest.raises(UserError, match="another process"), locked_output(out):
+        pass
+    assert list(out.parent.iterdir()) == [], "no lock is left"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"), locked_output(tmp_path / "file" / "run"):
+        pass
+
+
+def test_a_missing_value_is_named(call: Callable) -> None:
+    for flags in (["--checkpoint"], ["--checkpoint", "--limit", "3"]):
+        with pytest.raises(SystemExit) as end:
+            parse_config(EvaluateConfig, "", flags)
+        assert end.value.code == 2

@@ -1,0 +1,115 @@
+"""Corrected readings are kept, replaced and taken back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT
+from captcha_reader.web import feedback as module
+from captcha_reader.web.feedback import Feedback
+from make_dataset import iter_source
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[tuple[bytes, str]]:
+    from captcha_generator import CaptchaSettings, render_captcha
+
+    settings = CaptchaSettings(("clean",), "abcd", (2, 3), seed=4)
+    return [render_captcha(i, settings) for i in range(40)]
+
+
+def test_corrections_are_a_source_for_make_dataset(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "ROWS_PER_SHARD", 3)
+    feedback = Feedback(tmp_path / "feedback")
+    assert feedback.count() == 0 and feedback.shards() == []
+    for i, (png, text) in enumerate(rows[:7], start=1):
+        assert feedback.add(png, f" {text} ") == i
+    assert len(feedback.shards()) == 3
+    samples = list(iter_source(str(tmp_path / "feedback")))
+    assert [(s.image, s.text) for s in samples] == rows[:7]
+    again = Feedback(tmp_path / "feedback")
+    assert again.add(*rows[7]) == 8
+
+
+def test_the_last_text_of_a_picture_counts(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
+    feedback = Feedback(tmp_path / "feedback")
+    for png, text in rows[:5]:
+        feedback.add(png, text)
+    (tmp_path / "feedback" / "broken.parquet").write_bytes(b"no shard")
+    assert feedback.add(rows[0][0], "dcba") == 5  # in a shard that is full
+    assert feedback.add(rows[4][0], "abcd") == 5  # in the one that is being filled
+    assert Feedback(tmp_path / "feedback").add(rows[2][0], "aaaa") == 5  # after a start anew
+    assert feedback.add(*rows[5]) == 6
+    (tmp_path / "feedback" / "broken.parquet").unlink()
+    said = [(s.image, s.text) for s in iter_source(str(tmp_path / "feedback"))]
+    truth = dict(rows[:6]) | {rows[0][0]: "dcba", rows[4][0]: "abcd", rows[2][0]: "aaaa"}
+    assert sorted(said) == sorted(truth.items())
+
+
+def test_a_correction_can_be_taken_back(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
+    feedback = Feedback(tmp_path)
+    for png, text in rows[:3]:
+        feedback.add(png, text)
+    assert feedback.remove(rows[3][0]) == 3, "nothing was said of it"
+    assert feedback.remove(rows[0][0]) == 2
+    assert Feedback(tmp_path).remove(rows[2][0]) == 1, "the last one of a shard that another page began"
+    assert len(feedback.shards()) == 1
+    assert feedback.add(*rows[4]) == 2
+    assert {s.image: s.text for s in iter_source(str(tmp_path))} == dict([rows[1], rows[4]])
+
+
+def test_two_pages_on_one_folder_lose_no_correction(tmp_path: Path, rows: list):
+    one, other = Feedback(tmp_path), Feedback(tmp_path)
+    one.add(*rows[0])
+    other.add(rows[0][0], "dcba")  # in the other's shard
+    assert one.add(*rows[1]) == 2
+    assert {s.image: s.text for s in iter_source(str(tmp_path))} == {rows[0][0]: "dcba", rows[1][0]: rows[1][1]}
+
+
+ADD = """
+import sys
+from pathlib import Path
+from captcha_reader.web.feedback import Feedback
+feedback, pictures = Feedback(sys.argv[1]), [path.read_bytes() for path in sorted(Path(sys.argv[2]).iterdir())]
+for i in range(8):
+    for picture in pictures:
+        feedback.add(picture, f"{sys.argv[3]}{i}")
+"""
+
+
+def test_two_processes_on_one_folder_lose_no_correction(tmp_path: Path, rows: list):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i, (png, _) in enumerate(rows[:6]):
+        (pictures / f"{i}.png").write_bytes(png)
+    command = [sys.executable, "-c", ADD, str(tmp_path / "feedback"), str(pictures)]
+    both = [subprocess.Popen([*command, name], cwd=ROOT) for name in "ab"]
+    assert [process.wait(120) for process in both] == [0, 0]
+    samples = list(iter_source(str(tmp_path / "feedback")))
+    assert len(samples) == 6 and {s.text for s in samples} <= {"a7", "b7"}
+
+
+def test_what_a_kill_leaves_is_no_shard(tmp_path: Path, rows: list):
+    feedback = Feedback(tmp_path)
+    feedback.add(*rows[0])
+    left = tmp_path / f".{feedback.shards()[0].stem}.1.tmp.parquet"
+    left.write_bytes(b"PAR1, and no more")
+    assert left not in feedback.shards() and feedback.add(*rows[1]) == 2
+    assert [s.text for shard in feedback.shards() for s in iter_source(str(shard))] == [rows[0][1], rows[1][1]]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "a b", "x" * 33, "a\nb", "\x00"])
+def test_what_is_no_label_is_not_kept(tmp_path: Path, rows: list, text: str):
+    feedback = Feedback(tmp_path / "feedback")
+    with pytest.raises(UserError):
+        feedback.add(rows[0][0], text)
+    with pytest.raises(UserError):
+        feedback.add(b"no picture", "abc")
+    assert feedback.count() == 0

@@ -1,0 +1,432 @@
+"""Labeling sessions: nothing typed is lost, what is measured is never trained on, and advice needs support."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captcha_reader.config import DatasetConfig
+from captcha_reader.errors import UserError
+from captcha_reader.labeling.curve import Point, advise
+from captcha_reader.labeling.journal import Journal
+from captcha_reader.labeling.selection import choose, features, shuffled
+from captcha_reader.labeling.session import MIN_PICTURES, LabelSession, TakenOverError, clean_text
+from captcha_reader.reading.prediction import Prediction
+from captcha_reader.text import Alphabet, build_codec
+from make_dataset import make_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+ALPHABET = "abcd"
+
+
+def picture(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (12, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def predictions(texts: list[str], confidences: list[float]) -> list[Prediction]:
+    """Readings of these texts and confidences, with the steps that belong to them."""
+    codec = build_codec("ctc", Alphabet(ALPHABET))
+    found = []
+    for text, p in zip(texts, confidences, strict=True):
+        log_probs = np.full((2 * len(text) + 1, 5), -9.0, np.float32)
+        for step in range(len(log_probs)):
+            log_probs[step, ALPHABET.index(text[step // 2]) + 1 if step % 2 else 0] = -0.01
+        spans = tuple((2 * i + 1, 2 * i + 2) for i in range(len(text)))
+        found.append(Prediction(text, p, (p,) * len(text), spans, log_probs, codec, (0, 0, 30, 12)))
+    return found
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> LabelSession:
+    """60 pictures, every one read as `ab` or `cd`, the first half of the order with little confidence."""
+    made = LabelSession.create(tmp_path / "set", [(f"{i}.png", picture(i)) for i in range(60)], seed=3)
+    made.add_readings("start", predictions(["ab", "cd"] * 30, [0.2 + 0.013 * i for i in range(60)]))
+    return made
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# On the disk at once
+
+
+def test_an_event_cut_off_by_a_crash_is_dropped_and_all_before_it_stay(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"do": "a"}\n{"do": "b"}\n{"do": "c", "text": "half')
+    journal = Journal(path)
+    assert [event["do"] for event in journal] == ["a", "b"]
+    journal.append({"do": "d"})
+    journal.close()
+    assert [json.loads(line)["do"] for line in path.read_text().splitlines()] == ["a", "b", "d"]
+
+
+def test_a_damaged_line_is_named_not_skipped(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"do": "a"}\nnothing of ours\n{"do": "b"}\n')
+    with pytest.raises(UserError, match=r"line 2 of .*events\.jsonl is damaged"):
+        list(Journal(tmp_path / "events.jsonl"))
+
+
+TYPIST = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from captcha_reader.labeling.session import LabelSession
+session = LabelSession(sys.argv[2])
+for item in session.next(40):
+    session.answer(item.id, "ab")
+    print(item.id, flush=True)
+"""
+
+
+def test_a_killed_process_loses_nothing_that_it_had_confirmed(session: LabelSession) -> None:
+    folder = session.folder
+    session.close()
+    command = [sys.executable, "-c", TYPIST, str(ROOT), str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    confirmed = [process.stdout.readline().strip() for _ in range(7)]
+    os.kill(process.pid, signal.SIGKILL)
+    confirmed += process.stdout.read().split()
+    process.wait()
+    again = LabelSession(folder)
+    assert set(confirmed) <= again.answers().keys()
+    assert {answer.text for answer in again.answers().values()} == {"ab"}
+
+
+def test_a_set_that_is_open_elsewhere_says_so(session: LabelSession) -> None:
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from captcha_reader.labeling.session import LabelSession\n"
+    program += "try: LabelSession(sys.argv[2])\nexcept Exception as error: print(type(error).__name__, error)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT), str(session.folder)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("UserError") and "open in another process" in done.stdout
+
+
+def test_everything_is_there_again_after_reopening(session: LabelSession) -> None:
+    items = session.next(6)
+    session.answer(items[0].id, "abc")
+    session.answer(items[1].id, items[1].text)
+    session.skip(items[2].id)
+    session.unreadable(items[3].id)
+    session.answer(items[0].id, "abd")
+    before, answers = session.progress(), session.answers()
+    session.close()
+    again = LabelSession(session.folder)
+    assert again.progress() == before and again.answers() == answers
+    assert len(again.next(60)) == 56 and not {item.id for item in again.next(60)} & answers.keys()
+    assert (before.typed, before.skipped, before.unreadable, before.corrected) == (2, 1, 1, 1)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_journal_whole(session: LabelSession, monkeypatch) -> None:
+    first, second = session.next(2)
+    session.answer(first.id, "ab")
+    real = os.fsync
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        session.answer(second.id, "cd")
+    monkeypatch.setattr(os, "fsync", real)
+    assert second.id not in session.answers()
+    session.answer(second.id, "dd")
+    session.close()
+    assert {a.text for a in LabelSession(session.folder).answers().values()} == {"ab", "dd"}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Order
+
+
+def test_one_in_five_is_kept_aside_and_never_trained_on(session: LabelSession) -> None:
+    asked = []
+    while items := session.next(3):
+        for item in items:
+            session.answer(item.id, "ab")
+            asked.append(item.measured)
+    assert len(asked) == 60 and sum(asked) == 12
+    assert all(sum(asked[i : i + 5]) == 1 for i in range(0, 60, 5)), "evenly among the others"
+    trained = {data for data, _ in session.rows()}
+    measured = {data for data, _ in session.rows(measured=True)}
+    assert len(trained) == 48 and len(measured) == 12 and not trained & measured
+
+
+def test_what_is_kept_aside_does_not_depend_on_the_readings(tmp_path: Path) -> None:
+    pictures = [(f"{i}.png", picture(i)) for i in range(50)]
+    kept = []
+    for name, rising in (("a", True), ("b", False)):
+        session = LabelSession.create(tmp_path / name, pictures, seed=1)
+        confidences = sorted(np.linspace(0.1, 0.9, 50), reverse=not rising)
+        session.add_readings("start", predictions(["ab"] * 50, confidences))
+        for item in session.next(50):
+            session.answer(item.id, "ab")
+        kept.append({data for data, _ in session.rows(measured=True)})
+        session.close()
+    assert kept[0] == kept[1] and len(kept[0]) == 10
+
+
+def test_the_unsure_come_first(session: LabelSession) -> None:
+    asked = [item.confidence for item in session.next(20) if not item.measured]
+    left = [item.confidence for item in session.next(60)[20:] if not item.measured]
+    assert np.mean(asked) < np.mean(left) - 0.2
+
+
+def test_choice_is_spread_over_what_is_seen() -> None:
+    """Of three groups that are equally unsure each gives one of the first three; the sure one gives none."""
+    confidence = np.array([0.5] * 6 + [0.99] * 2)
+    feature = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 2, 2, 3, 3]]
+    picked = choose(confidence, feature, 3)
+    assert {int(feature[i].argmax()) for i in picked} == {0, 1, 2}
+    after = choose(confidence, feature, 1, chosen=[0, 2])
+    assert feature[after[0]].argmax() == 2, "away from what was labeled"
+    assert choose(confidence, feature, 3, allowed=[6]) == [6]
+    assert choose(confidence, feature, 3, chosen=range(8)) == []
+
+
+def test_features_tell_characters_apart() -> None:
+    a, same, other = (features(p.log_probs) for p in predictions(["ab", "ba", "cd"], [0.5] * 3))
+    assert a @ same > 0.9 > 0.3 > a @ other
+    assert np.isfinite(features(np.full((3, 5), -np.inf, np.float32))).all()
+
+
+def test_the_order_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    ids = [str(i) for i in range(100)]
+    assert shuffled(ids, 1) == shuffled(ids[::-1], 1) != shuffled(ids, 2)
+
+
+def test_without_a_reader_pictures_come_all_the_same(tmp_path: Path) -> None:
+    session = LabelSession.create(tmp_path / "set", [(f"{i}.png", picture(i)) for i in range(12)])
+    item = session.next()[0]
+    assert item.text == "" and session.sheet() == [] and len(session.next(99)) == 12
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Answers
+
+
+def test_undo_takes_everything_back_one_by_one(session: LabelSession) -> None:
+    steps = [session.answers()]
+    items = session.next(4)
+    for act in (
+        lambda: session.answer(items[0].id, "ab"),
+        lambda: session.answer(items[0].id, "ad"),
+        lambda: session.skip(items[1].id),
+        lambda: session.unreadable(items[2].id),
+        lambda: session.accept([session.item(i).id for i in session._ids[-3:]]),
+    ):
+        act()
+        steps.append(session.answers())
+    session.close()
+    again = LabelSession(session.folder)  # what was done before a restart can be undone, too
+    for expected in steps[-2::-1]:
+        assert again.undo() is not None
+        assert again.answers() == expected
+    assert again.undo() is None
+    assert again.next()[0].id == items[0].id
+
+
+def test_a_second_tab_takes_over_and_the_first_is_told(session: LabelSession) -> None:
+    first, second = session.next(2)
+    assert session.claim("one") is False
+    session.answer(first.id, "ab", tab="one")
+    assert session.claim("two") is True
+    with pytest.raises(TakenOverError, match="another tab"):
+        session.answer(second.id, "cd", tab="one")
+    assert second.id not in session.answers()
+    session.answer(second.id, "cd", tab="two")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [("", "no text"), ("  ", "no text"), ("a b", "space"), ("a\x07", "cannot be printed"), ("a" * 33, "33 characters")],
+)
+def test_what_cannot_be_a_label_is_refused(session: LabelSession, typed: str, said: str) -> None:
+    item = session.next()[0]
+    with pytest.raises(UserError, match=said):
+        session.answer(item.id, typed)
+    assert not session.answers()
+
+
+def test_typed_text_is_composed() -> None:
+    assert clean_text(" e\u0301 ") == "\u00e9"
+
+
+def test_a_sheet_holds_certain_pictures_and_the_wrong_ones_are_asked_next(session: LabelSession) -> None:
+    session.add_readings("better", predictions(["ab", "cd"] * 30, [0.99] * 40 + [0.5] * 20))
+    sheet = session.sheet()
+    assert len(sheet) == 24 and all(item.confidence >= 0.97 and not item.measured for item in sheet)
+    texts = [item.text for item in sheet]
+    assert texts == sorted(texts, key=lambda text: text != texts[0]), "alike ones stand together"
+    wrong = [sheet[3].id, sheet[5].id]
+    assert session.accept([item.id for item in sheet], wrong) == 22
+    assert {item.id for item in session.next(3) if not item.measured} >= set(wrong)
+    assert not {item.id for item in sheet} & {item.id for item in session.sheet()}
+    progress = session.progress()
+    assert (progress.accepted, progress.typed, progress.measured) == (22, 0, 0)
+    assert len(session.rows(accepted=False)) == 0 and len(session.rows(measured=True)) == 0
+
+
+def test_a_training_is_due_after_20_50_and_100(session: LabelSession) -> None:
+    due = []
+    for n, item in enumerate(session.next(55), 1):
+        session.answer(item.id, "ab")
+        if labels := session.training_due():
+            due.append((n, labels))
+            session.training_begun(labels)
+    assert due == [(20, 20), (50, 50)]
+
+
+def test_the_curve_measures_every_model_on_what_was_kept_aside(session: LabelSession) -> None:
+    truth = dict(zip(session._ids, ["ab", "cd"] * 30, strict=True))
+    wrong = {id_ for i, id_ in enumerate(session._ids) if i % 3 == 0}  # what the first model misreads
+    texts = ["dd" if id_ in wrong else truth[id_] for id_ in session._ids]
+    session.add_readings("first", predictions(texts, [0.5] * 60))
+    for item in session.next(40):
+        session.answer(item.id, truth[item.id])
+    session.add_readings("second", predictions([truth[i] for i in session._ids], [0.9] * 60), labels=32)
+    aside = [id_ for id_, answer in session.answers().items() if answer.measured]
+    curve = session.progress().curve
+    assert [p.labels for p in curve] == [0, 0, 32]
+    assert curve[1] == Point(0, sum(id_ not in wrong for id_ in aside), len(aside)) and len(aside) == 8
+    assert curve[2].accuracy == 1.0
+    corrected = sum(id_ in wrong for id_ in session.answers())
+    assert session.progress().corrected == corrected
+
+
+def test_case_may_be_ignored(tmp_path: Path) -> None:
+    pictures = [(f"{i}.png", picture(i)) for i in range(10)]
+    session = LabelSession.create(tmp_path / "set", pictures, ignore_case=True)
+    session.add_readings("start", predictions(["ab"] * 10, [0.5] * 10))
+    session.answer(session.next()[0].id, "AB")
+    assert session.progress().corrected == 0
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Export
+
+
+@pytest.mark.parametrize("form", ["parquet", "folder", "zip"])
+def test_what_is_exported_is_a_source_for_make_dataset(session: LabelSession, form: str, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    session.add_readings("better", predictions(["ab", "cd"] * 30, [0.99] * 60))
+    expected = {}
+    for i, item in enumerate(session.next(20)):
+        session.answer(item.id, text := "abcd"[: 1 + i % 4])
+        expected[item.path.read_bytes()] = (text, "person")
+    for item in session.sheet(5):
+        expected[item.path.read_bytes()] = (item.text, "model")
+    session.accept([item.id for item in session.sheet(5)])
+    session.skip(session.next()[0].id)
+    out = tmp_path / {"parquet": "out.parquet", "folder": "out", "zip": "out.zip"}[form]
+    assert session.export(out, form) == 25
+    source = out
+    if form == "zip":
+        import zipfile
+
+        source = tmp_path / "unpacked"
+        zipfile.ZipFile(out).extractall(source)
+    if form == "parquet":
+        said = {row["image"]["bytes"]: (row["text"], row["source"]) for row in pq.read_table(out).to_pylist()}
+    else:
+        with (source / "labels.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        said = {(source / row["file_name"]).read_bytes(): (row["text"], row["source"]) for row in rows}
+    assert said == expected
+    made = tmp_path / "dataset"
+    make_dataset(DatasetConfig(sources=[str(source)], out=str(made), split="15/5/5", workers=1))
+    read = [row for shard in made.glob("*.parquet") for row in pq.read_table(shard).to_pylist()]
+    assert {row["image"]["bytes"]: row["text"] for row in read} == {data: text for data, (text, _) in expected.items()}
+    assert session.export(tmp_path / "typed.parquet", accepted=False) == 20
+
+
+def test_nothing_to_export_is_one_sentence(session: LabelSession, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing is labeled yet"):
+        session.export(tmp_path / "out.parquet")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Starting
+
+
+def test_what_cannot_become_a_set_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{MIN_PICTURES} are the least"):
+        LabelSession.create(tmp_path / "few", [(f"{i}.png", picture(0)) for i in range(30)])
+    with pytest.raises(UserError, match=r"broken\.png"):
+        LabelSession.create(tmp_path / "broken", [("broken.png", b"no picture")])
+    with pytest.raises(UserError, match="no set of pictures"):
+        LabelSession(tmp_path)
+    LabelSession.create(tmp_path / "set", [(f"{i}.png", picture(i)) for i in range(10)]).close()
+    with pytest.raises(UserError, match="exists already"):
+        LabelSession.create(tmp_path / "set", [(f"{i}.png", picture(i)) for i in range(10)])
+
+
+def test_damaged_readings_are_made_again_not_fatal(session: LabelSession) -> None:
+    session.close()
+    (session.folder / "readings-000.json").write_text('{"model": "x", "texts": ["a"]')
+    again = LabelSession(session.folder)
+    assert again.progress().curve == [] and again.next()[0].text == ""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Advice
+
+
+def simulated(rng: np.random.Generator, e0: float, k: float, b: float, steps: list[int], measured: int) -> list[Point]:
+    return [Point(n, int(rng.binomial(measured, 1 - e0 * (1 + n / k) ** -b)), measured) for n in steps]
+
+
+def test_advice_covers_the_truth_as_often_as_it_says() -> None:
+    """Power laws drawn at random: where a number is given, its 80 % interval holds the true one in most cases."""
+    rng = np.random.default_rng(0)
+    held = given = 0
+    for _ in range(150):
+        e0, k, b = rng.uniform(0.2, 0.8), rng.choice([6.0, 12, 25, 50]), rng.uniform(0.6, 2.0)
+        advice = advise(simulated(rng, e0, k, b, [0, 16, 40, 80], 100), 100)
+        if advice.more is None:
+            continue
+        needed = k * ((e0 / (1 - advice.target)) ** (1 / b) - 1) - 100
+        given += 1
+        held += advice.more[0] <= max(needed, 0) <= advice.more[2]
+    assert given >= 30
+    assert held / given > 0.65
+
+
+def test_no_number_where_the_curve_does_not_support_one() -> None:
+    assert advise([], 0).more is None
+    assert advise([Point(0, 3, 8)], 10).more is None
+    assert advise([Point(0, 3, 8), Point(16, 4, 8)], 20).more is None, "eight pictures say little"
+    flat = advise([Point(n, 60, 100) for n in (0, 20, 50, 100, 200)], 200)
+    assert flat.more is None and not flat.stop and "flat" in flat.text
+
+
+def test_it_says_stop_only_where_even_the_lower_end_is_good() -> None:
+    assert advise([Point(0, 50, 100), Point(50, 199, 200)], 50).stop
+    assert not advise([Point(0, 10, 20), Point(50, 20, 20)], 50).stop, "20 of 20 may be 84 %"
+
+
+def test_answering_is_instant(tmp_path: Path) -> None:
+    """A set of 2,000 pictures: the next picture after an answer comes in a tenth of a second."""
+    pictures = [(f"{i}.png", picture(i)) for i in range(2000)]
+    session = LabelSession.create(tmp_path / "set", pictures)
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list(ALPHABET), 3)) for _ in pictures]
+    session.add_readings("start", predictions(texts, list(rng.uniform(0.1, 1, 2000))))
+    seconds = []
+    for _ in range(60):
+        started = time.perf_counter()
+        session.answer(session.next(3)[0].id, "ab")
+        seconds.append(time.perf_counter() - started)
+    assert np.median(seconds) < 0.1
