@@ -31,6 +31,7 @@ from captcha_reader.config import ALPHANUMERIC, GeneratorConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_atomically
 from captcha_reader.generator.canvas import draw_text
+from captcha_reader.generator.font_packages import check_packages
 from captcha_reader.generator.fonts import find_fonts
 from captcha_reader.generator.ops.clutter import draw_lines, draw_spots
 from captcha_reader.generator.ops.warp import elastic_transform
@@ -45,7 +46,7 @@ from captcha_reader.generator.render import (
     render_captcha,
     render_image,
 )
-from captcha_reader.generator.schemes import get_style, style_names
+from captcha_reader.generator.schemes import get_style, list_styles, style_names
 from captcha_reader.generator.shards import (
     finished_shards,
     iter_captchas,
@@ -54,7 +55,7 @@ from captcha_reader.generator.shards import (
     write_pictures,
     write_shards,
 )
-from captcha_reader.generator.styles import Style
+from captcha_reader.generator.styles import Style, list_ops
 from captcha_reader.text import Alphabet
 
 __all__ = [
@@ -200,8 +201,13 @@ def generate_captcha_data(config: GeneratorConfig) -> list[Path]:
 def main() -> None:
     """Command line."""
     about = "Draw synthetic captchas into parquet shards (Hugging Face image layout)."
-    config = parse_config(GeneratorConfig, f"{about} Styles: {style_names()}.")
-    generate_captcha_data(config)
+    config = parse_config(GeneratorConfig, f"{about} Styles: {style_names()}, or a .yaml file.")
+    if config.list:
+        print(list_ops() + "\n" + list_styles())
+    elif config.check_fonts:
+        print(check_packages())
+    else:
+        generate_captcha_data(config)
 
 
 if __name__ == "__main__":

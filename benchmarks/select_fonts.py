@@ -1,6 +1,6 @@
 """Copy the legible Latin fonts of this machine into one folder, for `--fonts`.
 
-    apt-get install --no-install-recommends $(cat benchmarks/font_packages.txt)     # Debian; other systems: your own
+    python captcha_generator.py --check_fonts     # the command that installs what is missing
     python benchmarks/select_fonts.py /usr/share/fonts data/generated/fonts data/generated/text-fonts
 
 A font is taken if it draws all digits and both cases, and if the shipped reader makes out a third of the characters of

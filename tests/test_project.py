@@ -198,6 +198,7 @@ def test_pre_commit_runs_what_ci_runs() -> None:
 def test_requirements_name_what_is_imported() -> None:
     packages = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "jsonargparse", "sklearn": "scikit-learn"}
     packages |= {"docstring_parser": "jsonargparse", "efficientnet_pytorch": "efficientnet-pytorch"}
+    packages |= {"skimage": "scikit-image"}
     listed = "".join((ROOT / name).read_text() for name in REQUIREMENTS[:2])
     pinned = set(re.findall(r"^([A-Za-z0-9_-]+)", listed, re.MULTILINE))
     brought = {"fastapi", "starlette", "uvicorn", "pydantic", "huggingface_hub", "fsspec"}  # by gradio and datasets

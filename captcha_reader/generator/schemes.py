@@ -263,3 +263,15 @@ def get_style(style: str | Style, rng: random.Random | None = None) -> Style:
     if style not in STYLES:
         raise UserError(f"there is no style {style!r}: choose from {style_names()}, or a .yaml file of your own")
     return STYLES[style]
+
+
+def list_styles() -> str:
+    """Every style, a line each, for `--list`."""
+    drawn = {
+        MIXED: "one of the styles above for every picture",
+        SCHEMES: "another random scheme for every picture, of the part for training",
+        RARE_SCHEMES: "the same, and likely one with some odd idea",
+        HELD_OUT_SCHEMES: "the same, of the part for measuring",
+    }
+    rows = {name: ", ".join(dict.fromkeys(op.name for op in style.ops)) for name, style in STYLES.items()}
+    return "styles\n" + "\n".join(f"  {name:<20} {about}" for name, about in (rows | drawn).items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -76,9 +76,20 @@ class Style:
             keyed.append((op, f"{op.name}/{place}"))
         return tuple(sorted(keyed, key=lambda pair: pair[0].stage))
 
-    def has(self, name: str) -> bool:
-        """Whether an op of that name is in it."""
-        return any(op.name == name for op in self.ops)
+    def find(self, name: str) -> Op | None:
+        """Its first op of that name."""
+        return next((op for op in self.ops if op.name == name), None)
+
+    def with_op(self, name: str, **changes: Any) -> Style:
+        """The style with fields of its first op of that name changed, or with one more such op."""
+        found = self.find(name)
+        if found is None:
+            return replace(self, ops=(*self.ops, find_op(name)(**changes)))
+        return replace(self, ops=tuple(replace(op, **changes) if op is found else op for op in self.ops))
+
+    def without(self, *names: str) -> Style:
+        """The style without its ops of these names."""
+        return replace(self, ops=tuple(op for op in self.ops if op.name not in names))
 
 
 STYLES: dict[str, Style] = {
@@ -310,7 +321,7 @@ def _read_number(value: Any, kind: type, item: Any, wrong: str) -> float:
 
 
 def list_ops() -> str:
-    """Every op and every style, a line each, for `--list`."""
+    """Every op, a line each, stage by stage, for `--list`."""
     lines = []
     for stage in Stage:
         rows = [op for op in OPS.values() if op.stage is stage]
