@@ -4,8 +4,9 @@
     python interface.py --checkpoint RUN/best.safetensors --port 8000
 
 The page stays on this machine: it listens on 127.0.0.1, takes its fonts and scripts from here, and sends nothing to
-anybody. Five tabs: Read one captcha, read a Batch, Make captchas and see how well they keep a machine out, Teach a
-reader yours, and what the Model says of itself. The route is in serving.py; http://127.0.0.1:7860/docs describes it.
+anybody. Its tabs, one file each in captcha_reader/web/tabs: Read one captcha, read a Batch, Make captchas and see how
+well they keep a machine out, Teach a reader yours, and what the Model says of itself. The route is in
+captcha_reader/web/api.py; http://127.0.0.1:7860/docs describes it.
 
 torch is imported only when a .safetensors model is used: the page opens on the .onnx one.
 """
@@ -13,9 +14,11 @@ torch is imported only when a .safetensors model is used: the page opens on the 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import socket
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +30,7 @@ from captcha_reader.cli import parse_config, run
 from captcha_reader.config import InterfaceConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, SAVED_MODELS
+from captcha_reader.web.jobs import Commands
 from captcha_reader.web.limits import Limits
 from captcha_reader.web.models import Models
 from captcha_reader.web.page import TITLE, build_app
@@ -55,13 +59,28 @@ def detect_captcha(
     return describe_reading(image, checkpoint, models or Models())
 
 
+def finetune_commands() -> Commands:
+    """The programs of a fine-tuning job."""
+    train = [sys.executable, str(ROOT / "main.py"), "--config", str(ROOT / "configs" / "finetune.yaml")]
+    return Commands(
+        dataset=[sys.executable, str(ROOT / "make_dataset.py")],
+        train=[*train, "--progress", "json"],
+        export=[sys.executable, str(ROOT / "export_model.py")],
+    )
+
+
+def has_torch() -> bool:
+    """Whether .safetensors models can be used and fine-tuned here."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def main() -> int:
     """Command line."""
     config = parse_config(InterfaceConfig, "A page that reads captchas, on this machine.")
     if config.queue < 1 or config.batch < 1:
         raise UserError("--queue and --batch must be 1 or more")
     models = Models(config.models or SAVED_MODELS, config.checkpoint, config.threads)
-    shop = Workshop.build(models, config.data or ROOT / "data", config.threads)
+    shop = Workshop.build(models, config.data or ROOT / "data", finetune_commands(), torch=has_torch())
     listener = _listen(config.host, config.port)
     with listener:
         app = build_app(shop, Limits(queue=config.queue, batch=config.batch))
@@ -81,7 +100,7 @@ def main() -> int:
         try:
             server.run(sockets=[listener])
         finally:
-            shop.teacher.close()
+            shop.jobs.close()
     return 0
 
 
