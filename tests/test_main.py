@@ -41,12 +41,13 @@ import trainer
 from captcha_reader.checkpoint import read_metadata, save_checkpoint
 from captcha_reader.cli import parse_config
 from captcha_reader.config import DatasetConfig, ModelConfig, TrainConfig
+from captcha_reader.dataset.folders import is_dataset, load_info
 from captcha_reader.errors import UserError
 from captcha_reader.text import Alphabet
 from captcha_reader.training_settings import check_settings, load_run_config
 from captcha_reader.transforms import build_transform
 from data_loader import CaptchaDataset, load_data, load_split
-from make_dataset import is_dataset, load_info, make_dataset
+from make_dataset import make_dataset
 from model import build_model, load_model
 from predict import CaptchaPredictor
 
