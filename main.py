@@ -63,11 +63,11 @@ from captcha_reader.training_settings import (
     unused_settings,
 )
 from captcha_reader.training_state import STATE_FILE, read_state
+from captcha_reader.transfer import blend as blend_weights
 from captcha_reader.transforms import size_at
 from data_loader import SPLITS, CaptchaDataset, load_data, load_split
 from finetune import (
     Trained,
-    blend_weights,
     complete_alphabet,
     default_epochs,
     describe_expectation,

@@ -30,9 +30,9 @@ from captcha_reader.cli import parse_config
 from captcha_reader.config import TrainConfig
 from captcha_reader.files import DEFAULT_CHECKPOINT
 from captcha_reader.text import Alphabet, CTCCodec
+from captcha_reader.transfer import blend as blend_weights
 from captcha_reader.transforms import build_transform
 from data_loader import CaptchaDataset, MixedDataset, load_data, load_split
-from finetune import blend_weights
 from model import load_model
 from predict import CaptchaPredictor
 
