@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))  # the scripts live one folder up
 
 from captcha_reader.files import available_cores, write_text  # noqa: E402
 
-PAGES = [*sorted((ROOT / "benchmarks").glob("*.md")), ROOT / "docs" / "scaling.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "scaling.md", *sorted((ROOT / "benchmarks").glob("*.md"))]
 RESULTS = ROOT / "benchmarks" / "results"
 
 MADE_BY = {"estimate": "bulk", "generators_development": "generators"}  # section -> its function in run.py
@@ -93,6 +93,7 @@ def record(section: str, about: str, *tables: Table, weights: str = "", commands
     RESULTS.mkdir(exist_ok=True)
     write_text(RESULTS / f"{section}.json", json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n")
     write_section(section, render(result))
+    write_section("numbers", numbers())
 
 
 def load(section: str) -> Result:
@@ -114,6 +115,43 @@ def render(result: Result) -> str:
         rows = [[cell(value, spec) for value, spec in zip(row, specs, strict=True)] for row in table.rows]
         tables.append(markdown(list(table.columns), rows))
     return "\n\n".join([about, *tables])
+
+
+def figure(section: str, row: str, column: str, spec: str = ".1%") -> str:
+    """One figure of a section, as text: the mean or median where there are several measurements.
+
+    Args:
+        section: its name.
+        row: what its first cells begin with, joined by spaces.
+        column: its name.
+        spec: as Python's `format` has it.
+    """
+    table = load(section).tables[0]
+    cells = next(cells for cells in table.rows if " ".join(map(str, cells)).startswith(row))
+    value = cells[list(table.columns).index(column)]
+    return cell(value["middle"] if isinstance(value, dict) else value, spec)
+
+
+def numbers() -> str:
+    """The table of the README, of the figures of other sections."""
+    case, peer = "ignoring case", "ddddocr 1.6.1"
+    v2, lepture, ms = "`captcha_v2`", "lepture's `captcha`", "ms, one picture, one core"
+    no_labels = [
+        ["18 test generators that nobody looked at", *(figure("generators", "18", what) for what in ("reader", peer))],
+        ["*captcha version 2*", *(figure("unseen", v2, what) for what in (case, f"{peer} {case}"))],
+        ["lepture's library, 62 characters", *(figure("unseen", lepture, what) for what in (case, f"{peer} {case}"))],
+    ]
+    after = [
+        ["*captcha version 2*, 100 labels", "few_labels", f"{v2}, 100"],
+        ["lepture's library, 50 labels", "few_labels", f"{lepture}, 50 "],
+        ["lepture's library, 5,000 labels", "many_labels", lepture],
+    ]
+    rows = [[f"{what}, no labels", *values, "generators" if "18" in what else "unseen"] for what, *values in no_labels]
+    rows += [[what, figure(section, row, case), "", section] for what, section, row in after]
+    speed = [figure("reading", f"{v2} {who}", ms, ".1f") for who in ("shipped", peer)]
+    rows.append(["milliseconds a picture, one core", *speed, "reading"])
+    rows = [[*row, f"`python benchmarks/run.py {section}`"] for *row, section in rows]
+    return markdown(["sequence accuracy", "this reader", peer, "measured by"], rows)
 
 
 def cell(value: Value, spec: str) -> str:

@@ -22,7 +22,7 @@ import data_speed
 import reading_speed
 import robustness
 import training_speed
-from results import RESULTS, ROOT, load, page_of, render, write_section
+from results import RESULTS, ROOT, load, numbers, page_of, render, write_section
 from tables import WORK
 
 from captcha_reader.cli import run
@@ -59,6 +59,7 @@ def render_all() -> None:
     for path in sorted(RESULTS.glob("*.json")):
         result = load(path.stem)
         write_section(result.section, render(result))
+    write_section("numbers", numbers())
 
 
 def main() -> int:

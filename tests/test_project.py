@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import email
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from captcha_reader import config
 
@@ -22,15 +24,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
-    "errors config cli files images ctc text cluster",
-    "transforms checkpoint",
+    "errors config cli files image_files images ctc text cluster progress",
+    "transforms checkpoint training_state transfer",
     "generator dataset",
     "reading labeling",
     "plots",
     "web",
     "/model /data_loader",
     "/predict",
-    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model /captcha_fonts /captcha_styles",
+    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model",
     "/trainer",
     "/finetune",
     "/label_errors /main",
@@ -43,18 +45,6 @@ ASKED_FOR = {("accuracy_calculator", "label_errors")}
 PENDING = {
     ("captcha_reader.web.batcher", "predict"),
     ("captcha_reader.web.models", "predict"),
-    ("captcha_reader.web.jobs", "accuracy_calculator"),
-    ("captcha_reader.web.jobs", "main"),
-    ("captcha_reader.web.jobs", "make_dataset"),
-    ("captcha_reader.web.batch_reading", "predict"),
-    ("captcha_reader.web.knobs", "captcha_generator"),
-    ("captcha_reader.web.knobs", "captcha_styles"),
-    ("captcha_reader.web.knobs", "predict"),
-    ("captcha_reader.web.tabs.make", "captcha_generator"),
-    ("captcha_reader.web.tabs.make", "captcha_styles"),
-    ("captcha_reader.web.tabs.read", "predict"),
-    ("captcha_reader.web.jobs", "model"),
-    ("captcha_reader.web.jobs", "predict"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,
@@ -69,7 +59,8 @@ SCRIPTS = {
 
 def modules() -> dict[str, Path]:
     """The project's modules by their dotted names."""
-    paths = [*ROOT.glob("*.py"), *(ROOT / "captcha_reader").rglob("*.py")]
+    scripts = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]
+    paths = [*scripts, *(ROOT / "captcha_reader").rglob("*.py")]
     names = (".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths)
     return dict(zip(names, paths, strict=True))
 
@@ -105,13 +96,14 @@ def test_every_table_of_the_benchmarks_is_drawn_from_its_results() -> None:
         "made = {results.MADE_BY.get(p.stem, p.stem) for p in results.RESULTS.glob('*.json')}; "
         "print(json.dumps([sorted(run.SECTIONS), sorted(made), "
         "[p.stem for p in results.RESULTS.glob('*.json') "
-        "if results.render(results.load(p.stem)) != results.read_section(p.stem)]]))"
+        "if results.render(results.load(p.stem)) != results.read_section(p.stem)], "
+        "results.numbers() == results.read_section('numbers')]))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "benchmarks", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    sections, measured, differing = json.loads(done.stdout)
+    sections, measured, differing, readme_agrees = json.loads(done.stdout)
     assert sections == measured
-    assert differing == [], "python benchmarks/run.py --render"
+    assert differing == [] and readme_agrees, "python benchmarks/run.py --render"
 
 
 def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
@@ -158,12 +150,59 @@ def test_requirements_are_pinned() -> None:
             assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][0-9A-Za-z.]*", line), f"{name}: {line}"
 
 
+def test_an_install_brings_what_the_requirement_files_pin(tmp_path: Path) -> None:
+    """`pip install -e .` and its groups, by the metadata that setuptools writes for them."""
+    pytest.importorskip("setuptools")
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", *REQUIREMENTS):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    made = subprocess.run(
+        [sys.executable, "setup.py", "-q", "egg_info"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert made.returncode == 0, made.stderr
+    about = email.message_from_string((tmp_path / "captcha_reader.egg-info" / "PKG-INFO").read_text())
+    assert (about["Name"], about["Requires-Python"], about["License-Expression"]) == ("captcha-reader", ">=3.11", "MIT")
+    groups: dict[str, set[str]] = {"": set()}
+    for line in about.get_all("Requires-Dist", []):
+        pin, _, group = line.partition("; extra == ")
+        groups.setdefault(group.strip('"'), set()).add(pin)
+    files = {"": "requirements.txt"} | {name: f"requirements-{name}.txt" for name in ("serve", "scale", "dev")}
+    assert groups == {group: pins_of(file) for group, file in files.items()}
+    assert groups["serve"] < groups[""] < groups["scale"] < groups["dev"]
+
+
+def pins_of(name: str) -> set[str]:
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    named = [pins_of(line.removeprefix("-r ")) for line in lines if line.startswith("-r ")]
+    return {line for line in lines if line and not line.startswith("-r ")}.union(*named)
+
+
+def test_pre_commit_runs_what_ci_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert all(
+        repo["repo"] == "local" for repo in hooks
+    )  # the environment's own versions, pinned in requirements-dev.txt
+    entries = [hook["entry"].replace(" --force-exclude", "") for repo in hooks for hook in repo["hooks"]]
+    text = (ROOT / ".ci" / "run").read_text().replace('"', "")
+    assert entries == ["ruff check", "ruff format --check", "mypy"]
+    assert all(f"/bin/{entry}" in text for entry in entries)
+
+
 def test_requirements_name_what_is_imported() -> None:
     packages = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "jsonargparse", "sklearn": "scikit-learn"}
     packages |= {"docstring_parser": "jsonargparse", "efficientnet_pytorch": "efficientnet-pytorch"}
+    packages |= {"skimage": "scikit-image"}
     listed = "".join((ROOT / name).read_text() for name in REQUIREMENTS[:2])
     pinned = set(re.findall(r"^([A-Za-z0-9_-]+)", listed, re.MULTILINE))
-    brought = {"fastapi", "starlette", "uvicorn", "pydantic", "huggingface_hub", "fsspec"}  # by gradio and datasets
+    brought = {
+        "jinja2",
+        "markupsafe",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "pydantic",
+        "huggingface_hub",
+        "fsspec",
+    }  # by gradio and datasets
     pinned.add("ray")  # in requirements-scale.txt: --engine ray alone needs it, and says so
     own = {name.split(".")[0] for name in modules()}
     for name, path in modules().items():
@@ -191,6 +230,7 @@ def test_what_is_large_or_ours_alone_is_ignored_by_git() -> None:
     names = {str(path.relative_to(ROOT)) for path in files_of_the_project()}
     assert {name for name in names if name.startswith("data/")} <= {"data/README.md"}
     assert {n for n in names if n.startswith("saved_models/")} <= {
+        "saved_models/README.md",
         "saved_models/reader.safetensors",
         "saved_models/reader.onnx",
         "saved_models/efficientnet.safetensors",
@@ -230,15 +270,29 @@ def test_links_of_the_readme_lead_somewhere(readme: str) -> None:
             assert (ROOT / link.split("#")[0]).exists(), link
 
 
-def test_the_readme_names_only_scripts_and_flags_that_exist(readme: str) -> None:
+def test_documents_name_only_flags_that_exist() -> None:
     fields = {name: {f.name for f in dataclasses.fields(c)} | {"config", "help"} for name, c in SCRIPTS.items()}
+    documents = [path for path in files_of_the_project() if path.suffix == ".md"]
+    assert ROOT / "README.md" in documents
     found = 0
-    for script, rest in re.findall(r"(\w+)\.py((?: [^\n`|#]*)?)", readme):
-        if script in fields:
-            for flag in re.findall(r"(?<!\S)--([a-z_-]+)", rest):
-                assert flag.replace("-", "_") in fields[script], f"{script}.py --{flag}"
+    for document in documents:
+        for script, rest in re.findall(r"(\w+)\.py((?: [^\n`|#]*)?)", document.read_text(encoding="utf-8")):
+            for flag in re.findall(r"(?<!\S)--([a-z_-]+)", rest) if script in fields else ():
+                assert flag.replace("-", "_") in fields[script], f"{document.name}: {script}.py --{flag}"
                 found += 1
-    assert found >= 3
+    assert found >= 10
+
+
+def test_benchmarks_run_scripts_with_flags_that_exist() -> None:
+    own = set()
+    used = {}
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        own |= set(re.findall(r'add_argument\("--([a-z_]+)"', text))
+        used[path.name] = set(re.findall(r"(?<![\w-])--([a-z_]+)\b", text))
+    own |= {"no", "disable", "render", "b"}  # of Chromium, of run.py, and the boundary of a form
+    known = own | {f.name for c in SCRIPTS.values() for f in dataclasses.fields(c)} | {"config"}
+    assert {name: flags - known for name, flags in used.items() if flags - known} == {}
 
 
 def test_ci_checks_style_then_runs_the_readme_s_tests_in_a_new_environment() -> None:
