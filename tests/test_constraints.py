@@ -199,13 +199,11 @@ def test_compact_sets_are_read_as_they_were(characters: str) -> None:
 
 
 def test_what_labels_had_in_common_is_offered() -> None:
-    told = Constraints.of_texts(["1234", "567890"])
-    assert (told.characters, told.lengths) == ("0-9", (4, 6))
-    metadata = {"label_characters": "0-9", "label_length": "4-6"}
-    for place in (metadata, {"provenance": metadata}):
-        offered = Constraints.from_labels(place)
-        assert offered is not None and (offered.allowed, offered.lengths) == ("0123456789", (4, 6))
-    for useless in ({}, {"provenance": {}}, {"label_length": "0"}, {"label_characters": 7}):
+    offered = Constraints.from_labels({"provenance": {"label_characters": "0123456789", "label_length": [4, 6]}})
+    assert offered is not None and str(offered) == "characters 0-9, length 4-6"
+    offered = Constraints.from_labels({"provenance": {"label_characters": "", "label_length": [5, 5]}})
+    assert offered is not None and (offered.allowed, offered.lengths) == (None, (5, 5))
+    for useless in ({}, {"provenance": {}}, {"provenance": {"label_characters": "a b"}}):
         assert Constraints.from_labels(useless) is None
 
 

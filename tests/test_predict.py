@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -483,6 +484,17 @@ def test_what_is_no_picture_stands_in_the_csv_too(call: Callable, reader: Path, 
     _, out, _ = call(predict, broken, folder / "1.png", "--checkpoint", reader, "--threads", 1, "--json")
     good, bad = map(json.loads, out.splitlines())
     assert good["text"] == read["text"] and bad == {"file": str(broken), "error": skipped["error"]}
+
+
+def test_no_cell_of_the_csv_is_a_formula(call: Callable, reader: Path, folder: Path, tmp_path: Path) -> None:
+    for name, data in (("=1+1.png", (folder / "1.png").read_bytes()), ("\t@a.png", b"no picture")):
+        (folder / name).write_bytes(data)
+    with contextlib.chdir(folder):
+        call(predict, "=1+1.png", "\t@a.png", "--checkpoint", reader, "--threads", 1, "--csv", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row if cell]
+    assert "'=1+1.png" in cells and "'\t@a.png" in cells
+    assert not [cell for cell in cells if cell.lstrip()[0] in "=+-@"]
 
 
 def test_what_else_stands_in_the_folder_is_counted(call: Callable, reader: Path, folder: Path) -> None:
