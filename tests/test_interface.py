@@ -621,7 +621,7 @@ def test_the_route_and_its_description_stand_beside_the_page(
     answer = httpx.post(f"{address}predict", files={"file": pictures[0].read_bytes()}, timeout=30, trust_env=False)
     assert answer.status_code == 200 and answer.json()["text"] == read(pictures[0])
     assert httpx.get(f"{address}health", trust_env=False).json()["status"] == "ok"
-    tab = open_tab("docs", wait_for="h2:has-text('/predict')", viewport=PHONE, color_scheme="dark")
+    tab = open_tab("docs", wait_for="[data-path='/predict']", viewport=PHONE, color_scheme="dark")
     tab.fits(PHONE["width"])
     tab.settled()
 
