@@ -6,12 +6,16 @@ call it, so a picture gives the same array everywhere. It needs no torch: servin
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import math
 import mmap
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from captcha_reader.config import ModelConfig
-from captcha_reader.errors import UserError
+from captcha_reader.errors import FORBIDDEN, FULL, UserError
 from captcha_reader.files import COPIES
 from captcha_reader.images import open_image
 from captcha_reader.text import Codec, infeasible_labels
@@ -86,6 +90,10 @@ class CaptchaDataset:
         texts = [self.texts[i] for i in chosen]
         names = [self.names(int(i)) for i in chosen]
         return CaptchaDataset(_Subset(self.images, chosen), texts, self.transform, self.seed, names.__getitem__)
+
+    def at(self, height: int) -> CaptchaDataset:
+        """The same samples for an input of another height."""
+        return CaptchaDataset(self.images, self.texts, self.transform.at(height), self.seed, self.names)
 
     def image(self, index: int) -> Image.Image:
         """The picture itself, RGB."""
@@ -193,6 +201,47 @@ class MixedDataset:
         return self.transform(open_image(encoded, f"synthetic captcha {number}"), rng), text, index
 
 
+class StreamDataset:
+    """Fresh captchas, drawn when they are asked for: no pool on disk, and no picture twice.
+
+    Picture `index` of epoch `e` is number `first + e * count + index` of the series, and its augmentation follows the
+    seed and that number. So a place in the training says which pictures come next, on any machine, and the number of
+    loader processes, which draw ahead of the training, changes nothing.
+
+    Args:
+        render: gives picture number i of an endless series as (pixels (h, w, channels) uint8, text); picklable.
+        transform: from `build_transform`.
+        count: pictures per epoch.
+        seed: of the augmentation.
+        first: number of the first picture.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[int], tuple[np.ndarray, str]],
+        transform: CaptchaTransform,
+        count: int,
+        seed: int = 0,
+        first: int = 0,
+    ) -> None:
+        self.render, self.transform, self.count, self.seed, self.first = render, transform, count, seed, first
+
+    def __len__(self) -> int:
+        return self.count
+
+    def at(self, height: int) -> StreamDataset:
+        """The same pictures for an input of another height."""
+        return StreamDataset(self.render, self.transform.at(height), self.count, self.seed, self.first)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, str, int]:
+        """As `CaptchaDataset`, for (epoch, index)."""
+        epoch, index = key
+        number = self.first + epoch * self.count + index
+        pixels, text = self.render(number)
+        rng = np.random.default_rng((self.seed, number))
+        return self.transform(open_image(pixels, f"captcha {number} of the stream"), rng), text, index
+
+
 class TwoHeights:
     """The same pictures prepared for two input heights: in every batch, each second one for the other height.
 
@@ -201,10 +250,8 @@ class TwoHeights:
         height: the other one.
     """
 
-    def __init__(self, dataset: CaptchaDataset, height: int) -> None:
-        transform = dataset.transform.at(height)
-        other = CaptchaDataset(dataset.images, dataset.texts, transform, dataset.seed, dataset.names)
-        self.datasets, self.transform = (dataset, other), dataset.transform
+    def __init__(self, dataset: CaptchaDataset | StreamDataset, height: int) -> None:
+        self.datasets, self.transform = (dataset, dataset.at(height)), dataset.transform
 
     def __len__(self) -> int:
         return len(self.datasets[0])
@@ -258,24 +305,39 @@ def load_split(folder: str | Path, split: str) -> tuple[Sequence[bytes], list[st
     if not files:
         return [], []
     disable_progress_bar()  # ours shows the work that takes long
+    place = _copies_place(folder)
     try:
-        rows = datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=_beside(folder))
+        rows = datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=str(place))
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (*FORBIDDEN, *FULL):
+            raise UserError(
+                f"the copy of {folder} that is read from cannot be written to {place} ({error.strerror}): make room "
+                "there, or set TMPDIR to a folder that can be written"
+            ) from error
         raise UserError(f"{folder} cannot be read ({error}): make it again with make_dataset.py") from error
     return _Column(rows), list(rows["text"])
 
 
-def _beside(folder: str | Path) -> str | None:
+def _copies_place(folder: str | Path) -> Path:
     """Where `datasets` keeps the copy that it maps into memory: within the dataset's folder, to be deleted with it.
 
-    None, its own place in the home folder, where that cannot be written.
+    A temporary folder, removed at the end of the process, where that cannot be written.
     """
     place = Path(folder) / COPIES
     try:
         place.mkdir(parents=True, exist_ok=True)
+        if os.access(place, os.W_OK):
+            return place
     except OSError:
-        return None
-    return str(place) if os.access(place, os.W_OK) else None
+        pass
+    return _temporary_copies()
+
+
+@cache
+def _temporary_copies() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="captcha-data-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
 
 
 def load_data(
@@ -287,6 +349,7 @@ def load_data(
     lean: float = 0.1,
     limit: int | None = None,
     splits: Sequence[str] = SPLITS,
+    loaded: Mapping[str, tuple[Sequence[bytes], list[str]]] | None = None,
 ) -> dict[str, CaptchaDataset]:
     """The splits of a dataset folder, ready for training.
 
@@ -298,20 +361,21 @@ def load_data(
         lean: how far it makes pictures lean; see `build_transform`.
         limit: keep at most this many training pictures.
         splits: which ones to load.
+        loaded: what `load_split` gave for them, where they are open already.
 
     Returns:
         A dataset per split; a split without pictures has length 0.
     """
-    loaded = {}
+    datasets = {}
     for split in splits:
-        images, texts = load_split(folder, split)
+        images, texts = loaded[split] if loaded else load_split(folder, split)
         if split == "train" and limit is not None and limit < len(texts):
             chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:limit])
             images, texts = _Subset(images, chosen), [texts[i] for i in chosen]
         transform = build_transform(config, train=split == "train", strength=augment, lean=lean)
         names = f"{split} sample {{}} of {str(folder).replace('{', '{{').replace('}', '}}')}".format  # can be pickled
-        loaded[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
-    return loaded
+        datasets[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
+    return datasets
 
 
 # --------------------------------------------------------------------------------------------------------------------

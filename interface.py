@@ -4,15 +4,21 @@
     python interface.py --checkpoint RUN/best.safetensors --port 8000
 
 The page stays on this machine: it listens on 127.0.0.1, takes its fonts and scripts from here, and sends nothing to
-anybody. Five tabs: Read one captcha, read a Batch, Make captchas and see how well they keep a machine out, Teach a
-reader yours, and what the Model says of itself. http://127.0.0.1:7860/docs describes the route, docs/serving.md
-what is defended and the limits.
+anybody. Its tabs, one file each in captcha_reader/web/tabs: Read one captcha, read a Batch, Make captchas and see how
+well they keep a machine out, Teach a reader yours, and what the Model says of itself. http://127.0.0.1:7860/docs
+describes the route, docs/serving.md what is defended and the limits.
 
 torch is imported only when a .safetensors model is used: the page opens on the .onnx one.
 """
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
+import importlib.util
 import sys
 import threading
 from contextlib import ExitStack, suppress
@@ -26,6 +32,7 @@ from captcha_reader.config import InterfaceConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, SAVED_MODELS
 from captcha_reader.web.access import Access
+from captcha_reader.web.jobs import Commands
 from captcha_reader.web.limits import MEGABYTE, Limits
 from captcha_reader.web.models import Models
 from captcha_reader.web.page import TITLE, build_app
@@ -57,6 +64,21 @@ def detect_captcha(
     return describe_reading(image, checkpoint, models or Models())
 
 
+def finetune_commands() -> Commands:
+    """The programs of a fine-tuning job."""
+    train = [sys.executable, str(ROOT / "main.py"), "--config", str(ROOT / "configs" / "finetune.yaml")]
+    return Commands(
+        dataset=[sys.executable, str(ROOT / "make_dataset.py")],
+        train=[*train, "--progress", "json"],
+        export=[sys.executable, str(ROOT / "export_model.py")],
+    )
+
+
+def has_torch() -> bool:
+    """Whether .safetensors models can be used and fine-tuned here."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def main() -> int:
     """Command line."""
     config = parse_config(InterfaceConfig, "A page that reads captchas, on this machine.")
@@ -71,8 +93,15 @@ def main() -> int:
             )
             closing.enter_context(private_folder())
             listener = closing.enter_context(listen(config.host, config.port))
-            shop = Workshop.build(models, config.data or ROOT / "data", config.threads)
-            closing.callback(shop.teacher.close)
+            shop = Workshop.build(
+                models,
+                config.data or ROOT / "data",
+                finetune_commands(),
+                read_only=config.read_only,
+                local=access.is_local,
+                torch=has_torch(),
+            )
+            closing.callback(shop.jobs.close)
             only_known_formats()
             app = build_app(shop, limits, access=access)
             host = f"[{config.host}]" if ":" in config.host else config.host

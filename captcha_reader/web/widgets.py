@@ -7,6 +7,9 @@ import os
 from typing import Any
 from unittest import mock
 
+# Of events: no bar over what changes, and no part of what programs may call.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
 
 def load_gradio() -> Any:
     """Gradio, which reads these settings when it is imported, and whose import takes seconds."""
