@@ -445,7 +445,7 @@ def test_what_is_no_http_and_what_is_nowhere_is_refused_in_json(served: Served):
         b"hello\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x16\x03\x01\x02\x00",
-        b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+        b"GET /\r\n\r\n",
     ):
         with served.connect() as connection:
             connection.sendall(sent)
