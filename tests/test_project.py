@@ -194,6 +194,7 @@ def test_requirements_name_what_is_imported() -> None:
         "fastapi",
         "starlette",
         "uvicorn",
+        "h11",
         "pydantic",
         "huggingface_hub",
         "fsspec",
