@@ -10,6 +10,11 @@ rate (edits over characters of the labels); `character_accuracy` is 1 - CER.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import json
 import random
 import sys

@@ -39,6 +39,11 @@ with `--overwrite`.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import json
 import shutil
 from collections.abc import Sequence

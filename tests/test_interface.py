@@ -26,7 +26,7 @@ from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
-from captcha_reader.web.api import Models
+from captcha_reader.web.models import Models
 from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
 from captcha_reader.web.workshop import Workshop
 from interface import detect_captcha

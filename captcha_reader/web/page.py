@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captcha_reader.files import ROOT
+from captcha_reader.web.access import Access
 from captcha_reader.web.api import build_api
 from captcha_reader.web.html import note, render
 from captcha_reader.web.limits import Limits
+from captcha_reader.web.page_calls import protect_page
+from captcha_reader.web.storage import UploadFolder
 from captcha_reader.web.tabs.batch import NOTHING_ELSE, batch_tab
 from captcha_reader.web.tabs.make import make_tab
 from captcha_reader.web.tabs.model import model_tab
@@ -26,7 +29,6 @@ TITLE = "Captcha reader"
 RESPONSIBLE_USE = "For study, and for measuring captchas that you own or may test."
 EXAMPLES = ROOT / "examples"
 EXAMPLE_COUNT = 12  # on the page; a folder may hold more
-UPLOAD_LIMIT = "50mb"  # of one file
 CACHE_SECONDS = 3600  # then uploads and drawn pictures are deleted
 
 
@@ -117,19 +119,35 @@ def _follow_jobs(
     gr.on([tab.select for tab in tabs], look, [owner, seen], every, **QUIET)
 
 
-def build_app(shop: Workshop, limits: Limits | None = None, examples: str | Path = EXAMPLES) -> Any:
-    """The route with the page mounted on it, one FastAPI app."""
+def build_app(
+    shop: Workshop,
+    limits: Limits | None = None,
+    examples: str | Path = EXAMPLES,
+    access: Access | None = None,
+) -> Any:
+    """The route with the page mounted on it, one FastAPI app.
+
+    Args:
+        shop: what the page offers.
+        limits: of requests.
+        examples: folder of PNG files to try.
+        access: who may talk to it; this machine by default.
+    """
     gr = load_gradio()
+    limits, access = limits or Limits(), access or Access()
     demo = build_demo(shop, examples)
+    app = build_api(shop.models, limits, access)
+    protect_page(app, demo, UploadFolder(gr.utils.get_upload_folder(), limits))
     app = gr.mount_gradio_app(
-        build_api(shop.models, limits),
+        app,
         demo,
         path="/",
+        root_path=access.root_path or None,
         show_error=True,
         ssr_mode=False,
         pwa=False,
         run_history=False,
-        max_file_size=UPLOAD_LIMIT,
+        max_file_size=limits.file_bytes,
         theme=theme(gr),
         css_paths=[STYLE_SHEET],
         footer_links=["api"],
