@@ -18,7 +18,6 @@ if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that 
 
     quiet_interrupt()
 
-import importlib.util
 import sys
 import threading
 from contextlib import ExitStack, suppress
@@ -74,11 +73,6 @@ def finetune_commands() -> Commands:
     )
 
 
-def has_torch() -> bool:
-    """Whether .safetensors models can be used and fine-tuned here."""
-    return importlib.util.find_spec("torch") is not None
-
-
 def main() -> int:
     """Command line."""
     config = parse_config(InterfaceConfig, "A page that reads captchas, on this machine.")
@@ -98,8 +92,8 @@ def main() -> int:
                 config.data or ROOT / "data",
                 finetune_commands(),
                 read_only=config.read_only,
-                local=access.is_local,
-                torch=has_torch(),
+                local=access.is_local and not access.root_path,
+                privacy=access.said,
             )
             closing.callback(shop.jobs.close)
             only_known_formats()

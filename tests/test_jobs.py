@@ -16,7 +16,8 @@ import pytest
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.web import jobs as module
-from captcha_reader.web.jobs import Commands, Job, JobQueue
+from captcha_reader.web.job import Job
+from captcha_reader.web.jobs import Commands, JobQueue
 from captcha_reader.web.own_models import MARKER
 
 
