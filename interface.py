@@ -103,8 +103,8 @@ def main() -> int:
                 config.data or ROOT / "data",
                 finetune_commands(),
                 read_only=config.read_only,
-                local=access.is_local,
-                torch=models.torch,
+                local=access.is_local and not access.root_path,
+                privacy=access.said,
             )
             closing.callback(shop.jobs.close)
             only_known_formats()

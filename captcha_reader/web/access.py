@@ -129,6 +129,14 @@ class Access:
             "stay on 127.0.0.1"
         )
 
+    @property
+    def said(self) -> str:
+        """What the page's footer says of privacy: one sentence that is true."""
+        if self.is_local and not self.root_path:
+            return "Everything stays on this machine."
+        who = "those who know the token" if self.token else "everybody who reaches it"
+        return f"What you upload goes to the machine that serves this page, which answers {who}, and no further."
+
 
 def _is_address(name: str) -> bool:
     try:

@@ -177,6 +177,9 @@ def test_a_warning_where_everybody_may_do_everything():
     assert "--token" in (Access(host="0.0.0.0").warning or "") and "--read_only" in (Access(host="::").warning or "")
     assert Access(host="0.0.0.0", token="12345678").warning is None
     assert Access(host="0.0.0.0", read_only=True).warning is None
+    assert "this machine" in Access().said and "this machine." not in Access(root_path="/captcha").said
+    assert "everybody" in Access(host="0.0.0.0").said
+    assert "know the token" in Access(host="0.0.0.0", token="12345678").said
 
 
 @pytest.mark.parametrize(
