@@ -28,8 +28,8 @@ def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
         limit: stop after this many.
 
     Yields:
-        Samples with raw labels and unchecked pictures. Pictures that a labels.csv or labels.txt does not name, and
-        names in there without a picture, are passed over.
+        Samples with raw labels and unchecked pictures. Pictures that a table of labels does not name, and names in
+        there without a picture, are passed over.
 
     Raises:
         UserError: no such source, an unreadable parquet or label file, missing columns, or the Hub out of reach.
