@@ -43,7 +43,7 @@ MIN_PICTURES = 10
 MAX_TEXT = 32  # characters
 MAX_MEASURED = 200  # pictures reserved for measuring, at most
 BLOCK = 10  # pictures chosen at a time; they are spread out among themselves
-TRAIN_AT = (20, 50, 100, 200, 400, 800)  # typed labels after which a model is trained
+TRAIN_AT = (20, 50, 100, 200, 400, 800)  # labels to learn from after which a model is trained
 SHEET = 24  # pictures of a sheet to accept at once
 MIN_SHEET_CONFIDENCE = 0.97  # of the readings on it
 FOLDER_COLUMNS = ("file_name", "text", "source")  # of the labels.csv of an exported folder
@@ -155,7 +155,7 @@ class _State:
 
     answers: dict[str, Answer] = field(default_factory=dict)
     history: list[tuple[str, list[tuple[str, Answer | None]]]] = field(default_factory=list)
-    trained_at: int = 0  # typed labels when the last training was begun
+    trained_at: int = 0  # labels to learn from when the last training was begun
 
 
 class LabelSession:
@@ -472,11 +472,11 @@ class LabelSession:
         ]
 
     def training_due(self) -> int | None:
-        """The number of typed labels for which a training is due now, or None."""
+        """The number of labels to learn from for which a training is due now, or None."""
         with self._lock:
-            typed = self._count("typed")
-            due = max((n for n in TRAIN_AT if n <= typed), default=0)
-            return typed if due > self._state.trained_at else None
+            labels = self._count("typed") - sum(answer.measured for answer in self._state.answers.values())
+            due = max((n for n in TRAIN_AT if n <= labels), default=0)
+            return labels if due > self._state.trained_at else None
 
     def training_begun(self, labels: int) -> None:
         """Note that a model learns from that many labels now."""
@@ -514,6 +514,23 @@ class LabelSession:
 
     # Export
 
+    def write_table(self) -> Path | None:
+        """Write `labels.csv` beside the pictures, which makes the set's folder a source for make_dataset.py; None where
+        nothing is labeled."""
+        rows = self._labeled(accepted=True)
+        if not rows:
+            return None
+        named = [(path.relative_to(self.folder).as_posix(), text, source) for path, text, source in rows]
+        return write_text(self.folder / "labels.csv", _table(named))
+
+    def _labeled(self, accepted: bool) -> list[tuple[Path, str, str]]:
+        """Picture, label, and who gave it (`person` or `model`)."""
+        return [
+            (self._items[id_][0], answer.text, "person" if answer.kind == "typed" else "model")
+            for id_, answer in self.answers().items()
+            if answer.text and (accepted or answer.kind == "typed")
+        ]
+
     def export(self, out: Path, form: Form = "parquet", accepted: bool = True) -> int:
         """Write the labeled pictures as a source for make_dataset.py.
 
@@ -528,11 +545,7 @@ class LabelSession:
         Raises:
             UserError: nothing is labeled yet, or `out` cannot be written.
         """
-        rows = [
-            (self._items[id_][0], answer.text, "person" if answer.kind == "typed" else "model")
-            for id_, answer in self.answers().items()
-            if answer.text and (accepted or answer.kind == "typed")
-        ]
+        rows = self._labeled(accepted)
         if not rows:
             raise UserError("nothing is labeled yet: label a picture first")
         if form == "parquet":
@@ -544,7 +557,7 @@ class LabelSession:
                 raise UserError(f"{out} exists already: choose another name")
             for path, _, _ in rows:
                 write_atomically(out / path.name, lambda temporary, path=path: temporary.write_bytes(path.read_bytes()))
-            write_text(out / "labels.csv", _table(rows))
+            write_text(out / "labels.csv", _table([(path.name, text, source) for path, text, source in rows]))
         return len(rows)
 
 
@@ -576,16 +589,16 @@ def _write_parquet(out: Path, rows: list[tuple[Path, str, str]]) -> None:
     write_atomically(out, lambda temporary: pq.write_table(table, temporary, compression="none"))
 
 
-def _table(rows: list[tuple[Path, str, str]]) -> str:
+def _table(rows: list[tuple[str, str, str]]) -> str:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     writer.writerow(FOLDER_COLUMNS)
-    writer.writerows((path.name, text, source) for path, text, source in rows)
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
 def _write_zip(path: Path, rows: list[tuple[Path, str, str]]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
-        file.writestr("labels.csv", _table(rows))
+        file.writestr("labels.csv", _table([(path.name, text, source) for path, text, source in rows]))
         for picture, _, _ in rows:
             file.write(picture, picture.name)
