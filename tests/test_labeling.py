@@ -354,8 +354,8 @@ def test_what_is_exported_is_a_source_for_make_dataset(session: LabelSession, fo
 
 def test_the_folder_of_a_set_is_a_source_too(session: LabelSession, tmp_path: Path) -> None:
     assert session.write_table() is None
-    for item in session.next(12):
-        session.answer(item.id, "abc")
+    for i, item in enumerate(session.next(12)):
+        session.answer(item.id, "abcd"[i % 4] + "abc"[i % 3])
     session.write_table()
     made = tmp_path / "made"
     make_dataset(DatasetConfig(sources=[str(session.folder)], out=str(made), workers=1))

@@ -252,6 +252,11 @@ class LabelSession:
         """The files of all pictures, in the order in which `add_readings` takes their predictions."""
         return [self._items[id_][0] for id_ in self._ids]
 
+    @property
+    def has_readings(self) -> bool:
+        """Whether a model has read the pictures."""
+        return bool(self._readings)
+
     def add_readings(self, model: str, predictions: Sequence[Prediction], labels: int = 0) -> None:
         """Take what a model reads; from now on its readings are offered, and its accuracy is a point of the curve.
 
