@@ -17,12 +17,14 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import threading
 import time
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -204,6 +206,7 @@ class LabelSession:
         seed: int = 0,
         ignore_case: bool = False,
         known: dict[str, Any] | None = None,
+        on_skip: Callable[[str], None] | None = None,
     ) -> LabelSession:
         """Start a set.
 
@@ -214,6 +217,7 @@ class LabelSession:
             seed: of the order.
             ignore_case: whether `a` and `A` are the same answer.
             known: what is known of the captcha, such as its characters and length; kept for the caller.
+            on_skip: is told why a picture that cannot be read is left out; without it, that is an error.
 
         Raises:
             UserError: too few or too many pictures, one that cannot be read, or the folder exists.
@@ -223,7 +227,13 @@ class LabelSession:
             raise UserError(f"{folder} exists already: open it, or choose another name")
         rows: dict[str, dict[str, str]] = {}
         for file_name, data in pictures:
-            open_image(data, file_name)  # raises UserError
+            try:
+                open_image(data, file_name)
+            except UserError as error:
+                if on_skip is None:
+                    raise
+                on_skip(str(error))
+                continue
             id_ = hashlib.sha256(data).hexdigest()[:16]
             suffix = PurePosixPath(file_name).suffix.lower()
             file = id_ + (suffix if suffix in IMAGE_SUFFIXES else ".png")
@@ -561,7 +571,7 @@ class LabelSession:
             if out.exists():
                 raise UserError(f"{out} exists already: choose another name")
             for path, _, _ in rows:
-                write_atomically(out / path.name, lambda temporary, path=path: temporary.write_bytes(path.read_bytes()))
+                write_atomically(out / path.name, partial(shutil.copyfile, path))
             write_text(out / "labels.csv", _table([(path.name, text, source) for path, text, source in rows]))
         return len(rows)
 

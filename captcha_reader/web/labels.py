@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -72,6 +72,7 @@ class Labels:
         name: str = "",
         model: str | None = None,
         constraints: Constraints | None = None,
+        on_skip: Callable[[str], None] | None = None,
     ) -> Desk:
         """Start a set; its pictures are read in the background.
 
@@ -80,6 +81,7 @@ class Labels:
             name: of the set, letters, digits, spaces, `.`, `-` and `_`; made of the date by default.
             model: that reads it at first; the first on offer by default.
             constraints: what is known of the texts.
+            on_skip: is told why a picture is left out.
 
         Raises:
             UserError: the name or the pictures cannot be used.
@@ -91,7 +93,7 @@ class Labels:
         known = {} if constraints is None else {"characters": constraints.characters, "length": constraints.length}
         ignore_case = constraints is not None and constraints.ignore_case
         seed = secrets.randbelow(2**31)
-        session = LabelSession.create(self.folder / name, pictures, name, seed, ignore_case, known)
+        session = LabelSession.create(self.folder / name, pictures, name, seed, ignore_case, known, on_skip)
         return self._take(name, session, model)
 
     def open(self, id_: str, model: str | None = None) -> Desk:

@@ -11,7 +11,6 @@ from captcha_reader.files import ROOT
 from captcha_reader.images import IMAGE_SUFFIXES
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.web.html import bad, note, render
-from captcha_reader.web.labels import Labels
 from captcha_reader.web.uploads import PictureZip, is_zip
 from captcha_reader.web.widgets import QUIET, own_html
 from captcha_reader.web.workshop import Workshop
@@ -19,19 +18,19 @@ from captcha_reader.web.workshop import Workshop
 SCRIPT = ROOT / "assets" / "label.js"
 
 
-def label_tab(gr: Any, shop: Workshop, labels: Labels, checkpoint: Any) -> None:
+def label_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
     """Start a set or go on with one, and label it.
 
     Args:
         gr: Gradio.
         shop: what the tabs share.
-        labels: the sets.
         checkpoint: the chooser of the model whose readings are offered at first.
     """
+    labels = shop.labels
     own_html(
         gr,
-        '<p class="tab-intro">Captchas without labels: the reader types its reading, you accept or correct it. After 20, '
-        "50, 100 and 200 labels it learns from them while you go on. No mouse needed.</p>",
+        '<p class="tab-intro">Captchas without labels: the reader fills in its reading, you accept or correct it. '
+        "After 20, 50, 100 and 200 labels it learns from them while you go on. No mouse needed.</p>",
     )
     sets = labels.names()
     with gr.Row():
@@ -68,12 +67,15 @@ def label_tab(gr: Any, shop: Workshop, labels: Labels, checkpoint: Any) -> None:
     ) -> tuple[Any, Any, Any]:
         try:
             constraints = Constraints.parse({"characters": known, "length": many, "ignore_case": bool(fold)})
-            pictures = _pictures(paths or [], place if shop.local and not shop.read_only else "")
-            desk = labels.create(pictures, title or "", model, constraints)
+            skipped: list[str] = []
+            pictures = _pictures(paths or [], place if shop.local and not shop.read_only else "", skipped)
+            desk = labels.create(pictures, title or "", model, constraints, skipped.append)
         except UserError as error:
             return bad(error), gr.skip(), gr.skip()
         choices = [("a new set", ""), *labels.names()]
-        return "", gr.Dropdown(choices=choices, value=desk.id), render("label", set=desk.id)
+        left_out = f"{len(skipped)} left out: {'; '.join(skipped[:5])}" if skipped else ""
+        told[desk.id] = left_out
+        return "", gr.Dropdown(choices=choices, value=desk.id), gr.skip()
 
     def go_on(id_: str, model: str | None) -> tuple[Any, Any, Any]:
         if not id_:
@@ -82,16 +84,18 @@ def label_tab(gr: Any, shop: Workshop, labels: Labels, checkpoint: Any) -> None:
             labels.open(id_, model)
         except UserError as error:
             return bad(error), gr.Column(visible=True), render("label", set="")
-        kept = note("Everything typed is kept in data/labels; make_dataset.py and Teach take it as a source.")
-        return kept, gr.Column(visible=False), render("label", set=id_)
+        kept = "Everything typed is kept in data/labels, a source for make_dataset.py and main.py."
+        kept = f"{left_out}. {kept}" if (left_out := told.pop(id_, "")) else kept
+        return note(kept), gr.Column(visible=False), render("label", set=id_)
 
+    told: dict[str, str] = {}  # what was left out of a set that was just made
     given = [files, folder, name, characters, length, ignore_case, checkpoint]
     start.click(begin, given, [said, chosen, panel], **QUIET)
     chosen.change(go_on, [chosen, checkpoint], [said, new, panel], **QUIET)
 
 
-def _pictures(paths: Sequence[str], folder: str) -> Iterator[tuple[str, bytes]]:
-    """The pictures of the uploads, or of a folder of this machine.
+def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The pictures of the uploads, or of a folder of this machine; why one is left out is added to `skipped`.
 
     Raises:
         UserError: there are none.
@@ -109,6 +113,10 @@ def _pictures(paths: Sequence[str], folder: str) -> Iterator[tuple[str, bytes]]:
         raise UserError("there are no captchas yet: drop some, or a zip of them")
     for path in map(Path, paths):
         if is_zip(path):
-            yield from PictureZip(path).with_damaged()
+            for name, data in PictureZip(path).with_damaged():
+                if isinstance(data, bytes):
+                    yield name, data
+                else:
+                    skipped.append(str(data))
         else:
             yield path.name, path.read_bytes()
