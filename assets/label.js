@@ -236,6 +236,7 @@
     else if (what === "take-over") begin(set);
   });
   const named = () => element.querySelector("[data-set]")?.dataset.set || "";
-  new MutationObserver(() => { if (named() !== set) begin(named()); }).observe(element, { childList: true, subtree: true });
+  new MutationObserver(() => { if (named() !== set) begin(named()); }).observe(
+    element, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-set"] });
   if (named()) begin(named());
 })();

@@ -18,13 +18,14 @@ from captcha_reader.web.workshop import Workshop
 SCRIPT = ROOT / "assets" / "label.js"
 
 
-def label_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
+def label_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
     """Start a set or go on with one, and label it.
 
     Args:
         gr: Gradio.
         shop: what the tabs share.
         checkpoint: the chooser of the model whose readings are offered at first.
+        tab: that it stands in.
     """
     labels = shop.labels
     own_html(
@@ -90,6 +91,7 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any) -> None:
 
     told: dict[str, str] = {}  # what was left out of a set that was just made
     given = [files, folder, name, characters, length, ignore_case, checkpoint]
+    tab.select(lambda: gr.Dropdown(choices=[("a new set", ""), *labels.names()]), None, chosen, **QUIET)
     start.click(begin, given, [said, chosen, panel], **QUIET)
     chosen.change(go_on, [chosen, checkpoint], [said, new, panel], **QUIET)
 
