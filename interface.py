@@ -13,6 +13,11 @@ torch is imported only when a .safetensors model is used: the page opens on the 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import importlib.util
 import sys
 import threading

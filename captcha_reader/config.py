@@ -260,7 +260,7 @@ class GeneratorConfig:
     """Number of captchas."""
     style: str = "classic"
     """Style, or several, comma-separated: they take turns. `schemes` draws another for every picture, `rare` one with
-    some odd idea."""
+    some odd idea; a .yaml file describes a captcha of your own."""
     alphabet: str = ALPHANUMERIC
     """Characters to draw from; ranges allowed (`0-9a-z`)."""
     length: str = "4-8"
@@ -280,6 +280,10 @@ class GeneratorConfig:
     """Also draw the first 100 captchas as a 10x10 grid into this file."""
     pictures: str | None = None
     """Also write the captchas as picture files, with their labels in labels.csv, into this empty or new folder."""
+    list: bool = False
+    """Only print every op and every style, a line each."""
+    check_fonts: bool = False
+    """Only print which font packages of the recipe are missing, and the command that installs them."""
 
 
 @dataclass

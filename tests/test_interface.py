@@ -298,7 +298,7 @@ def test_an_uploaded_picture_is_read_and_torch_is_not_needed(
 def test_a_correction_is_kept_where_make_dataset_finds_it(open_tab, pictures: list[Path], demo: SimpleNamespace):
     from playwright.sync_api import expect
 
-    from make_dataset import iter_source
+    from captcha_reader.dataset.sources import iter_source
 
     tab = open_tab(viewport=PHONE)
     page = tab.page

@@ -32,7 +32,7 @@ LAYERS = [
     "web",
     "/model /data_loader",
     "/predict",
-    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model /captcha_fonts /captcha_styles",
+    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model",
     "/trainer",
     "/finetune",
     "/label_errors /main",
@@ -45,8 +45,6 @@ ASKED_FOR = {("accuracy_calculator", "label_errors")}
 PENDING = {
     ("captcha_reader.web.batcher", "predict"),
     ("captcha_reader.web.models", "predict"),
-    ("captcha_reader.web.knobs", "captcha_generator"),
-    ("captcha_reader.web.knobs", "captcha_styles"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,
@@ -192,6 +190,7 @@ def test_pre_commit_runs_what_ci_runs() -> None:
 def test_requirements_name_what_is_imported() -> None:
     packages = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "jsonargparse", "sklearn": "scikit-learn"}
     packages |= {"docstring_parser": "jsonargparse", "efficientnet_pytorch": "efficientnet-pytorch"}
+    packages |= {"skimage": "scikit-image"}
     listed = "".join((ROOT / name).read_text() for name in REQUIREMENTS[:2])
     pinned = set(re.findall(r"^([A-Za-z0-9_-]+)", listed, re.MULTILINE))
     brought = {
