@@ -27,6 +27,7 @@ LAYERS = [
     "generator dataset",
     "reading labeling",
     "plots",
+    "strength",
     "web",
     "/model /data_loader",
     "/predict",
