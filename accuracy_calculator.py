@@ -23,6 +23,9 @@ from captcha_reader.cli import parse_config, run
 from captcha_reader.config import DatasetConfig, EvaluateConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, write_text
+from captcha_reader.images import ImageLike
+from captcha_reader.reading.collection import read_together
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.metrics import (  # noqa: F401  (others still import them from here)
     alike_metrics,
     calibration,
@@ -32,8 +35,9 @@ from captcha_reader.reading.metrics import (  # noqa: F401  (others still import
     text_metrics,
     wilson_interval,
 )
+from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import NOTHING
-from predict import CaptchaPredictor, ImageLike, Prediction, check_positive, read_together
+from predict import CaptchaPredictor, check_positive, say_suggested
 
 LISTED = 20  # samples that cannot be measured on and are named one by one
 
@@ -44,12 +48,14 @@ def evaluate(
     truths: Sequence[str],
     batch_size: int = 64,
     progress: bool = True,
-    same_kind: bool = False,
+    same_source: bool = False,
+    constraints: Constraints | None = None,
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Read all pictures and compare with their labels.
 
     Args:
-        same_kind: read the pictures together, as `read_together` does.
+        same_source: read the pictures together, as `read_together` does.
+        constraints: what is known of their texts, but for their labels.
 
     Returns:
         The report (`detailed_metrics` and `images_per_second`, decoding of the files included), and the predictions.
@@ -63,16 +69,19 @@ def evaluate(
     with bar:
         for start in range(0, len(truths), batch_size):
             batch = [images[i] for i in range(start, min(start + batch_size, len(truths)))]
-            predictions += predictor.predict(batch, batch_size=batch_size, keep_looks=same_kind)
+            predictions += predictor.predict(
+                batch, batch_size=batch_size, keep_views=same_source, constraints=constraints
+            )
             bar.update(len(batch))
-    kind = None
-    if same_kind:
-        predictions, kind = read_together(predictions)
+    scheme = None
+    if same_source:
+        predictions, scheme = read_together(predictions, constraints)
     seconds = time.perf_counter() - started
     report = detailed_metrics(truths, [p.text for p in predictions], [p.confidence for p in predictions])
     report["images_per_second"] = len(truths) / seconds
     report["checkpoint"] = str(predictor.path)
-    report["same_kind"] = None if kind is None else str(kind)
+    report["same_source"] = None if scheme is None else str(scheme)
+    report["constraints"] = str(constraints) if constraints else None
     return report, predictions
 
 
@@ -97,8 +106,10 @@ def print_report(report: dict[str, Any]) -> None:
         shown = [(c["truth"] or NOTHING, c["reading"] or NOTHING, c["count"]) for c in report["confusions"][:8]]
         pairs = ", ".join(f"{truth}→{reading} {count}x" for truth, reading, count in shown)
         print("most confused         " + pairs + (f" ({NOTHING}: no character)" if NOTHING in pairs else ""))
-    if report.get("same_kind"):
-        print("of one kind           " + report["same_kind"])
+    if report.get("constraints"):
+        print("constraints           " + report["constraints"])
+    if report.get("same_source"):
+        print("of one source         " + report["same_source"])
 
 
 def _alike_rows(alike: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -224,9 +235,9 @@ def main() -> int:
     """Command line."""
     config = parse_config(EvaluateConfig, "Measure a reader on labelled captchas.")
     if config.find_label_errors:
-        for name in ("same_kind", "alike"):
+        for name in ("same_source", "alike", "characters", "length", "ignore_case"):
             if getattr(config, name):
-                raise UserError(f"--{name.replace('_', '-')} does not go with --find-label-errors: leave one out")
+                raise UserError(f"--{name} does not go with --find-label-errors: leave one out")
         # It trains, so it stands above this file; imported only where it is asked for.
         from label_errors import report_label_errors
 
@@ -235,14 +246,18 @@ def main() -> int:
         if getattr(config, name) != getattr(EvaluateConfig(), name):
             raise UserError(f"--{name} goes with --find-label-errors: leave it out, or ask for these")
     alike = parse_alike(config.alike) if config.alike else []
+    constraints = Constraints(config.characters, config.length, config.ignore_case, config.upper_case)
     images, texts, split = load_labelled(config.data, config.split, config.limit)
-    predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
+    predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.tta_views)
+    say_suggested(predictor, constraints)
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))
     if outside:
         print(f"note: the labels have {''.join(outside)!r}, which {predictor.path} cannot read: counted as errors")
     if known := learned_from(predictor, config.data, split):
         print(f"note: {predictor.path} learned from {', '.join(known)}: of pictures it has not seen expect less")
-    report, predictions = evaluate(predictor, images, texts, config.batch_size, same_kind=config.same_kind)
+    report, predictions = evaluate(
+        predictor, images, texts, config.batch_size, same_source=config.same_source, constraints=constraints
+    )
     report |= {"data": config.data, "split": split}
     if alike:
         readings = [prediction.text for prediction in predictions]

@@ -87,6 +87,10 @@ class CaptchaDataset:
         names = [self.names(int(i)) for i in chosen]
         return CaptchaDataset(_Subset(self.images, chosen), texts, self.transform, self.seed, names.__getitem__)
 
+    def at(self, height: int) -> CaptchaDataset:
+        """The same samples for an input of another height."""
+        return CaptchaDataset(self.images, self.texts, self.transform.at(height), self.seed, self.names)
+
     def image(self, index: int) -> Image.Image:
         """The picture itself, RGB."""
         return open_image(self.images[index], self.names(index))
@@ -193,6 +197,47 @@ class MixedDataset:
         return self.transform(open_image(encoded, f"synthetic captcha {number}"), rng), text, index
 
 
+class StreamDataset:
+    """Fresh captchas, drawn when they are asked for: no pool on disk, and no picture twice.
+
+    Picture `index` of epoch `e` is number `first + e * count + index` of the series, and its augmentation follows the
+    seed and that number. So a place in the training says which pictures come next, on any machine, and the number of
+    loader processes, which draw ahead of the training, changes nothing.
+
+    Args:
+        render: gives picture number i of an endless series as (pixels (h, w, channels) uint8, text); picklable.
+        transform: from `build_transform`.
+        count: pictures per epoch.
+        seed: of the augmentation.
+        first: number of the first picture.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[int], tuple[np.ndarray, str]],
+        transform: CaptchaTransform,
+        count: int,
+        seed: int = 0,
+        first: int = 0,
+    ) -> None:
+        self.render, self.transform, self.count, self.seed, self.first = render, transform, count, seed, first
+
+    def __len__(self) -> int:
+        return self.count
+
+    def at(self, height: int) -> StreamDataset:
+        """The same pictures for an input of another height."""
+        return StreamDataset(self.render, self.transform.at(height), self.count, self.seed, self.first)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, str, int]:
+        """As `CaptchaDataset`, for (epoch, index)."""
+        epoch, index = key
+        number = self.first + epoch * self.count + index
+        pixels, text = self.render(number)
+        rng = np.random.default_rng((self.seed, number))
+        return self.transform(open_image(pixels, f"captcha {number} of the stream"), rng), text, index
+
+
 class TwoHeights:
     """The same pictures prepared for two input heights: in every batch, each second one for the other height.
 
@@ -201,10 +246,8 @@ class TwoHeights:
         height: the other one.
     """
 
-    def __init__(self, dataset: CaptchaDataset, height: int) -> None:
-        transform = dataset.transform.at(height)
-        other = CaptchaDataset(dataset.images, dataset.texts, transform, dataset.seed, dataset.names)
-        self.datasets, self.transform = (dataset, other), dataset.transform
+    def __init__(self, dataset: CaptchaDataset | StreamDataset, height: int) -> None:
+        self.datasets, self.transform = (dataset, dataset.at(height)), dataset.transform
 
     def __len__(self) -> int:
         return len(self.datasets[0])

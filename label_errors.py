@@ -352,7 +352,7 @@ def cross_validate(
 
 
 def _score_fold(config: EvaluateConfig, checkpoint: Path, rows: Sequence[Row]) -> list[Score]:
-    predictor = CaptchaPredictor(checkpoint, config.device, config.threads, config.looks)
+    predictor = CaptchaPredictor(checkpoint, config.device, config.threads, config.tta_views)
     scores: list[Score] = []
     for start in range(0, len(rows), config.batch_size):
         batch = rows[start : start + config.batch_size]

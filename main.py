@@ -152,6 +152,8 @@ def prepare_data(config: TrainConfig, say: Callable[[str], None] = print) -> Pat
         info = make_dataset(
             DatasetConfig(sources=sources, out=str(out), split=config.split, seed=config.seed, alphabet=config.alphabet)
         )
+        for note in info["notes"]:
+            say(f"note: {note}")
         if rejected := info["rejects"]["total"]:
             say(f"{rejected:,} samples were left out, each with its reason in {out / 'dataset.json'}")
     return out

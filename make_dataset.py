@@ -40,18 +40,15 @@ with `--overwrite`.
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from captcha_reader.cli import parse_config, run
@@ -69,9 +66,10 @@ from captcha_reader.dataset.folders import (
     refuse_other_sources,
     replacing,
 )
-from captcha_reader.dataset.labels import LabelFile, clean_labels, label_fault, label_from_name, parse_label
+from captcha_reader.dataset.labels import label_fault, label_from_name, nfc, parse_label
 from captcha_reader.dataset.parts import count_rows, iter_parts
-from captcha_reader.dataset.samples import CONTRADICTION, COPY, Reject, Sample
+from captcha_reader.dataset.route import Plan, route
+from captcha_reader.dataset.samples import CONTRADICTION, COPY, Sample
 from captcha_reader.dataset.shards import (
     Shard,
     Spilled,
@@ -79,7 +77,7 @@ from captcha_reader.dataset.shards import (
     open_parquet,
     read_batches,
 )
-from captcha_reader.dataset.sources import iter_source, list_folder
+from captcha_reader.dataset.sources import iter_source, walk_folder
 from captcha_reader.dataset.split import (
     DUPLICATE,
     KEY,
@@ -90,9 +88,9 @@ from captcha_reader.dataset.split import (
     kept_rows,
     parse_split,
 )
-from captcha_reader.dataset.writer import SCHEMA, ShardWriter, parquet_writer, record_batch, row_groups
+from captcha_reader.dataset.writer import SCHEMA, parquet_writer, row_groups
 from captcha_reader.errors import UserError
-from captcha_reader.files import write_atomically
+from captcha_reader.files import relative_paths, write_atomically
 from captcha_reader.text import Alphabet
 
 __all__ = [  # what other scripts take from here
@@ -100,7 +98,6 @@ __all__ = [  # what other scripts take from here
     "GENERATED",
     "SCHEMA",
     "SPLITS",
-    "LabelFile",
     "Sample",
     "content_hash",
     "found_in",
@@ -114,7 +111,8 @@ __all__ = [  # what other scripts take from here
     "parse_label",
 ]
 
-FOLDERS = rf"(?s)^.*[/{re.escape(os.sep)}]"  # of a path
+DEFAULT_SPLIT = "80/10/10"
+AS_IN_SOURCES = "as in the sources"  # dataset.json says so where the sources' own split is kept
 
 
 def make_dataset(config: DatasetConfig) -> dict[str, Any]:
@@ -128,183 +126,166 @@ def make_dataset(config: DatasetConfig) -> dict[str, Any]:
         (pictures beyond the counts of an absolute split), `alphabet` (sorted characters of the labels kept),
         `max_length` (longest label kept), `lengths` (length -> number of labels), `read` (samples looked at),
         `settings` (`alphabet`, `check`, `max_length` and `limit` as configured), `rejects` (`total`, `counts` by
-        reason, `listed`: the first 1,000 as source, reason and detail) and `fingerprint` (32 hex digits over pictures,
-        labels, split and seed, whatever their order).
+        reason, `listed`: the first 1,000 as source, reason and detail), `notes` (sentences for the user) and
+        `fingerprint` (32 hex digits over pictures, labels, split and seed, whatever their order).
 
     Raises:
         UserError: a source cannot be read, nothing is left of it, the settings make no sense, or `out` holds something
             that is no dataset, or one of other sources, or is itself a source that would lose pictures.
     """
-    for name, least in (("max_length", 1), ("limit", 1), ("shard_size", 1), ("workers", 1)):
-        value = getattr(config, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name} is {value}: it must be {least} or more")
-    parse_split(config.split)
-    if config.alphabet is not None:
-        Alphabet.parse(config.alphabet)
-    if not config.sources:
-        raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
+    _check_settings(config)
     out = Path(config.out).absolute()
-    in_place = out.resolve() in [Path(source).resolve() for source in config.sources] and is_dataset(out)
-    loses = UserError(f"{out} is a source and would lose pictures: choose another --out")
-    if in_place and config.limit is not None:  # before hours of reading
-        raise loses
-    if not in_place and not config.overwrite:
-        refuse_other_sources(out, config.sources)
     try:
         with replacing(out) as building:
-            info = _build(config, building, out.resolve())
+            in_place = out.resolve() in [Path(source).resolve() for source in config.sources] and is_dataset(out)
+            loses = UserError(f"{relative_paths(str(out))} is a source and would lose pictures: choose another --out")
+            if in_place and config.limit is not None:  # before hours of reading
+                raise loses
+            if not in_place and not config.overwrite:
+                refuse_other_sources(out, config.sources)
+            info = _build(config, building, out)
             lost = info["unused"] + sum(n for why, n in info["rejects"]["counts"].items() if why != COPY)
             if in_place and lost:
                 raise loses
             return info
     except OSError as error:
-        where = error.filename or out
+        where = relative_paths(str(error.filename or out))
         raise UserError(f"{where} cannot be read or written ({error.strerror or first_line(error)})") from error
 
 
-def _build(config: DatasetConfig, building: Path, out: Path) -> dict[str, Any]:
-    parts: list[Shard | Spilled] = []
-    good, keys, marks = bytearray(), bytearray(), bytearray()  # as in Checked
-    unsplit = building / "unsplit.arrow"
-    with (building / REJECTS_NAME).open("w", encoding="utf-8") as rejects_file:
-        rejects = RejectLog(rejects_file)
+def _check_settings(config: DatasetConfig) -> None:
+    for name, least in (("max_length", 1), ("limit", 1), ("shard_size", 1), ("workers", 1)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} is {value}: it must be {least} or more")
+    if config.split is not None:
+        parse_split(config.split)
+    if config.alphabet is not None:
+        Alphabet.parse(nfc(config.alphabet))
+    if not config.sources:
+        raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
+
+
+@dataclass
+class _FirstPass:
+    """What the first pass finds; `good`, `keys` and `marks` as in `Checked`, over all parts."""
+
+    parts: list[Shard | Spilled] = field(default_factory=list)
+    good: bytearray = field(default_factory=bytearray)
+    keys: bytearray = field(default_factory=bytearray)
+    marks: bytearray = field(default_factory=bytearray)
+    notes: list[str] = field(default_factory=list)
+
+    def read(self, config: DatasetConfig, unsplit: Path, out: Path, rejects: RejectLog) -> None:
+        """Read and check all samples; what cannot be read twice goes into the file `unsplit`."""
         total = count_rows(config.sources, config.limit)
         with tqdm(total=total, unit=" pictures", desc="checking", disable=None) as bar:
-            for part, checked in check_parts(iter_parts(config, unsplit, out, rejects), config):
-                parts.append(part)
-                good += checked.good
-                keys += checked.keys
-                marks += checked.marks
+            parts = iter_parts(config, unsplit, out.resolve(), rejects, self.notes)
+            for part, checked in check_parts(parts, config):
+                self.parts.append(part)
+                self.good += checked.good
+                self.keys += checked.keys
+                self.marks += checked.marks
                 for reject in checked.rejects:
                     rejects.add(reject)
                 bar.update(part.rows)
-        read = sum(good) + rejects.counts.total()
 
-        if not keys:
-            raise UserError(f"no usable sample in {', '.join(config.sources)}; left out: {rejects.summary()}")
-        rows = np.flatnonzero(np.frombuffer(good, dtype=np.uint8))
-        key_array = np.frombuffer(keys, KEY)
-        kept = kept_rows(key_array, np.frombuffer(marks, KEY))
+    def given_splits(self) -> np.ndarray:
+        """For each row the index into SPLITS that its source gives it, (N,) int8; UNUSED where it gives none."""
+        given = [UNUSED if part.split is None else SPLITS.index(part.split) for part in self.parts]
+        return np.repeat(np.array(given, dtype=np.int8), [part.rows for part in self.parts])
+
+    def good_rows(self) -> np.ndarray:
+        """Numbers of the rows that can be used, ascending, (M,) int64."""
+        return np.flatnonzero(np.frombuffer(self.good, dtype=np.uint8))
+
+    def plan(self, split: str | None, seed: int) -> Plan:
+        """Find the duplicates, and decide the split: the sources' own where `split` is None and they have one."""
+        rows = self.good_rows()
+        keys = np.frombuffer(self.keys, KEY)
+        kept = kept_rows(keys, np.frombuffer(self.marks, KEY))
         is_kept = kept == np.arange(len(kept))
-        assigned = np.full(len(good), REJECTED, dtype=np.int8)
+        assigned = np.full(len(self.good), REJECTED, dtype=np.int8)
         assigned[rows] = DUPLICATE
-        assigned[rows[is_kept]] = assign_splits(key_array[is_kept], config.split, config.seed)
-        counts = [int((assigned == i).sum()) for i in range(len(SPLITS))]
+        given = self.given_splits()[rows]
+        found = [name for i, name in enumerate(SPLITS) if (given == i).any()]
+        outside = int((given == UNUSED).sum())
+        if split is None and "train" in found and len(found) > 1 and not outside:
+            assigned[rows[is_kept]] = given[is_kept]
+            self.notes.append(f"the split of the sources is kept ({', '.join(found)}): --split would make another")
+            split = AS_IN_SOURCES
+        else:
+            if len(found) > 1:
+                why = f", since {outside:,} pictures are in none of them" if split is None else ""
+                split = split or DEFAULT_SPLIT
+                self.notes.append(f"the sources' own {', '.join(found)} are put together and split anew, {split}{why}")
+            split = split or DEFAULT_SPLIT
+            assigned[rows[is_kept]] = assign_splits(keys[is_kept], split, seed)
         originals = dict(zip(rows[~is_kept].tolist(), rows[kept[~is_kept]].tolist(), strict=True))
-        lengths, characters = _route(parts, building, assigned, originals, counts, config, rejects)
+        return Plan(assigned, originals, split)
+
+    def fingerprint(self, plan: Plan, config: DatasetConfig) -> str:
+        """32 hex digits over pictures, labels, split and seed, whatever the order of the rows."""
+        assigned = plan.assigned[self.good_rows()]
+        marks = np.frombuffer(self.marks, KEY)
+        # Pixels and bytes give other keys anyway; named all the same, so that no two recipes look alike.
+        how = [] if config.check == "pixels" else [config.check]
+        if plan.split == AS_IN_SOURCES:
+            parts = [np.sort(marks[assigned == i]).tobytes() for i in range(len(SPLITS))]
+            return _digest(b"".join(parts), [FORMAT, plan.split, list(map(len, parts)), *how])
+        numbers, percent = parse_split(plan.split)
+        return _digest(np.sort(marks[assigned >= 0]).tobytes(), [FORMAT, numbers, percent, config.seed, *how])
+
+
+def _digest(marks: bytes, recipe: list[Any]) -> str:
+    return blake2b(marks + json.dumps(recipe).encode(), digest_size=16).hexdigest()
+
+
+def _build(config: DatasetConfig, building: Path, out: Path) -> dict[str, Any]:
+    """Make the dataset in the folder `building`; returns what its dataset.json holds."""
+    first = _FirstPass()
+    unsplit, rejects_path = building / "unsplit.arrow", building / REJECTS_NAME
+    kept_rejects = out.with_name(f"{out.name}.{REJECTS_NAME}")
+    with rejects_path.open("w", encoding="utf-8") as rejects_file:
+        rejects = RejectLog(rejects_file)
+        first.read(config, unsplit, out, rejects)
+        if not first.keys:
+            rejects_file.flush()
+            shutil.copyfile(rejects_path, kept_rejects)
+            raise UserError(
+                f"no usable sample in {', '.join(config.sources)}; left out: {rejects.summary()}; "
+                f"{relative_paths(str(kept_rejects))} has them all"
+            )
+        read = len(first.good_rows()) + rejects.counts.total()
+        plan = first.plan(config.split, config.seed)
+        labels = route(first.parts, building, plan, config, rejects)
         unsplit.unlink()
     if not rejects.counts:
-        (building / REJECTS_NAME).unlink()
-
-    mark_array = np.sort(np.frombuffer(marks, KEY)[assigned[rows] >= 0])
-    numbers, percent = parse_split(config.split)
-    # Pixels and bytes give other keys anyway; named all the same, so that no two recipes look alike.
-    how = [] if config.check == "pixels" else [config.check]
-    recipe = json.dumps([FORMAT, numbers, percent, config.seed, *how]).encode()
+        rejects_path.unlink()
+    kept_rejects.unlink(missing_ok=True)  # of an earlier try
     info = {
         "format": FORMAT,
         "sources": list(config.sources),
-        "split": config.split,
+        "split": plan.split,
         "seed": config.seed,
-        "counts": dict(zip(SPLITS, counts, strict=True)),
-        "unused": int((assigned == UNUSED).sum()),
-        "alphabet": "".join(sorted(characters)),
-        "max_length": max(lengths, default=0),
-        "lengths": {str(length): lengths[length] for length in sorted(lengths)},
+        "counts": dict(zip(SPLITS, plan.counts(), strict=True)),
+        "unused": int((plan.assigned == UNUSED).sum()),
+        "alphabet": "".join(sorted(labels.characters)),
+        "max_length": max(labels.lengths, default=0),
+        "lengths": {str(length): labels.lengths[length] for length in sorted(labels.lengths)},
         "read": read,
-        "settings": {
-            "alphabet": config.alphabet,
-            "check": config.check,
-            "max_length": config.max_length,
-            "limit": config.limit,
-        },
+        "settings": {name: getattr(config, name) for name in ("alphabet", "check", "max_length", "limit")},
         "rejects": {
             "total": rejects.counts.total(),
             "counts": dict(rejects.counts.most_common()),
             "listed": rejects.listed,
         },
-        "fingerprint": blake2b(mark_array.tobytes() + recipe, digest_size=16).hexdigest(),
+        "notes": first.notes,
+        "fingerprint": first.fingerprint(plan, config),
     }
     text = json.dumps(info, indent=2, ensure_ascii=False)
     (building / INFO_NAME).write_text(text + "\n", encoding="utf-8")
     return info
-
-
-def _route(
-    parts: Sequence[Shard | Spilled],
-    folder: Path,
-    assigned: np.ndarray,
-    originals: dict[int, int],
-    counts: Sequence[int],
-    config: DatasetConfig,
-    rejects: RejectLog,
-) -> tuple[Counter[int], set[str]]:
-    """Second pass: copy the rows to the shards of their splits, which `assigned` says for each row.
-
-    `originals` says for each duplicate the row that it repeats.
-
-    Returns:
-        How many labels there are of each length, and all their characters.
-    """
-    named = np.zeros(len(assigned), dtype=bool)  # rows that a duplicate's entry will name
-    named[list(originals.values())] = True
-    kept: dict[int, tuple[str, str]] = {}
-    early: list[tuple[int, str, str]] = []  # duplicates of rows that come later
-    lengths: Counter[int] = Counter()
-    characters: set[str] = set()
-    writers = [
-        ShardWriter(folder, split, count, config.shard_size) for split, count in zip(SPLITS, counts, strict=True)
-    ]
-    start = 0
-    try:
-        with tqdm(total=len(assigned), unit=" pictures", desc="writing", disable=None) as bar:
-            for batch in _ahead(batch for part in parts for batch in part.batches()):
-                part = assigned[start : start + batch.num_rows]
-                images = batch.column("image")
-                sources = images.field("path")
-                # A dataset that is published should not tell how its maker's disk is laid out.
-                names = pc.replace_substring_regex(sources, FOLDERS, "")
-                labels, _ = clean_labels(batch.column("text").to_pylist(), config)
-                batch = record_batch(images.field("bytes"), names, pa.array(labels, pa.string()))
-                for i, writer in enumerate(writers):
-                    mine = np.flatnonzero(part == i)
-                    if len(mine):
-                        writer.add(batch if len(mine) == len(part) else batch.take(pa.array(mine)))
-                        texts = [labels[offset] for offset in mine]
-                        lengths.update(map(len, texts))
-                        characters.update("".join(texts))
-                for offset in np.flatnonzero(named[start : start + len(part)] | (part == DUPLICATE)).tolist():
-                    source, label = sources[offset].as_py(), labels[offset]
-                    if named[start + offset]:
-                        kept[start + offset] = (source, label)
-                    elif (original := originals[start + offset]) in kept:
-                        rejects.add(_duplicate(source, label, *kept[original], config.check))
-                    else:
-                        early.append((original, source, label))
-                start += len(part)
-                bar.update(len(part))
-        for original, source, label in early:
-            rejects.add(_duplicate(source, label, *kept[original], config.check))
-    finally:
-        for writer in writers:
-            writer.close()
-    return lengths, characters
-
-
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same, with the next one being read by a thread meanwhile: pyarrow reads and writes without the GIL."""
-    with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(next, batches, None)
-        while (batch := future.result()) is not None:
-            future = thread.submit(next, batches, None)
-            yield batch
-
-
-def _duplicate(source: str, text: str, kept_source: str, kept_text: str, check: str) -> Reject:
-    if text == kept_text:
-        return Reject(source, COPY, f"same {check} and label as {kept_source}")
-    return Reject(source, CONTRADICTION, f"labelled {text!r} here and {kept_text!r} in {kept_source}, which is kept")
 
 
 def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path, overwrite: bool = False) -> int:
@@ -328,7 +309,7 @@ def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path, over
     for source in map(Path, [sources] if isinstance(sources, (str, Path)) else sources):
         if not source.exists():
             raise UserError(f"there is no {source}: name parquet files or folders of them")
-        found = _list_shards(source) if source.is_dir() else [source]
+        found = [p for f in walk_folder(source) for p in f.shards] if source.is_dir() else [source]
         if not found:
             raise UserError(f"the folder {source} holds no .parquet file: name one that does")
         files += found
@@ -367,11 +348,6 @@ def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path, over
     return rows
 
 
-def _list_shards(folder: Path) -> list[Path]:
-    folders, shards, *_ = list_folder(folder)
-    return shards + [shard for sub_folder in folders for shard in _list_shards(sub_folder)]
-
-
 def _describe(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name}: {field.type}" for field in schema)
 
@@ -386,6 +362,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     info = make_dataset(config)
     counts = " / ".join(f"{info['counts'][split]:,} {split}" for split in SPLITS if info["counts"][split])
     print(f"{config.out}: {counts}; labels of {info['alphabet']!r}, up to {info['max_length']} characters")
+    for note in info["notes"]:
+        print(f"note: {note}")
     if info["unused"]:
         print(f"{info['unused']:,} pictures are in no split, since {info['split']} asks for fewer")
     if info["rejects"]["total"]:

@@ -27,6 +27,7 @@ from captcha_reader.checkpoint import CHECKPOINT_FORMAT, load_weights, read_meta
 from captcha_reader.config import CTC_HEADS, WIDTH_STEP, HeadName, ModelConfig, ResizeName
 from captcha_reader.errors import UserError
 from captcha_reader.text import Alphabet, build_codec
+from captcha_reader.transfer import Transfer, adapt_rows, blend, load_into  # noqa: F401
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -76,17 +77,12 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualBackbone(nn.Module):
-    """Small residual network that keeps the width: height stride 16, width stride 4.
-
-    `residual-deep` has a second block in each stage, which does nothing until it is trained: weights of `residual-wide`
-    start it without a loss (Chen, Goodfellow and Shlens, 2016, arXiv:1511.05641).
-    """
+    """Small residual network that keeps the width: height stride 16, width stride 4."""
 
     mean, std = (0.5,), (0.5,)
     widths: ClassVar = {  # channels of its stages
         "residual": (24, 40, 64, 112),
         "residual-wide": (24, 48, 72, 128),
-        "residual-deep": (24, 48, 72, 128),
     }
 
     def __init__(self, config: ModelConfig) -> None:
@@ -100,18 +96,9 @@ class ResidualBackbone(nn.Module):
             ResidualBlock(second, third, (2, 1)),
             ResidualBlock(third, self.out_channels, (2, 1)),
         )
-        stages = (second, third, self.out_channels) if config.backbone == "residual-deep" else ()
-        self.deeper = nn.ModuleList([ResidualBlock(width, width, (1, 1)) for width in stages])
-        for block in self.deeper:
-            nn.init.zeros_(cast(ResidualBlock, block).norm2.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self.deeper:
-            return self.layers(images)
-        x = self.layers[:3](images)
-        for block, second in zip(self.layers[3:], self.deeper, strict=True):
-            x = second(block(x))
-        return x
+        return self.layers(images)
 
 
 class EfficientNetBackbone(nn.Module):
@@ -207,7 +194,6 @@ def _keep_width(convolution: nn.Conv2d) -> None:
         convolution.static_padding = nn.ZeroPad2d((extra // 2, extra - extra // 2, top, bottom))
 
 
-GROWN = {"residual-deep": "residual-wide"}  # a backbone, and the smaller one whose weights start it too
 BACKBONES: dict[str, type[nn.Module]] = {
     **dict.fromkeys(ResidualBackbone.widths, ResidualBackbone),
     "resnet18": ResNetBackbone,
@@ -284,11 +270,11 @@ class MixerHead(nn.Module):
 
 
 def _join_rows(reduce: nn.Conv2d, features: Tensor) -> Tensor:
-    """Each column of a feature map (N, D, h, w) as one vector, (N, hidden, 1, w), for any h: see `_adapt_rows`."""
+    """Each column of a feature map (N, D, h, w) as one vector, (N, hidden, 1, w), for any h: see `adapt_rows`."""
     rows, known = features.shape[2], reduce.kernel_size[0]
     if isinstance(rows, torch.SymInt):  # a graph of any h is exported: the same by means of the rows
         return reduce(features.repeat_interleave(known, 2).unflatten(2, (known, rows)).mean(3))
-    return reduce(features) if rows == known else F.conv2d(features, _adapt_rows(reduce.weight, rows))
+    return reduce(features) if rows == known else F.conv2d(features, adapt_rows(reduce.weight, rows))
 
 
 class LocalMixing(nn.Module):
@@ -512,23 +498,7 @@ class CaptchaModel(nn.Module):
             texts: N labels, all of which T can write.
             label_smoothing: of the cross-entropy.
         """
-        ids = [self.codec.encode(text) for text in texts]
-        logits = logits.float()
-        if self.codec.head == "ctc":
-            lengths = torch.tensor([len(sequence) for sequence in ids])
-            targets = torch.tensor([i for sequence in ids for i in sequence])
-            steps = torch.full((len(ids),), logits.shape[1])
-            # The CPU kernel takes int64 lengths on the CPU; on a GPU the targets have to be there.
-            likelihood = F.ctc_loss(
-                logits.log_softmax(-1).transpose(0, 1), targets.to(logits.device), steps, lengths, reduction="none"
-            )
-            return likelihood / lengths.to(logits.device)
-        targets = torch.zeros(logits.shape[:2], dtype=torch.long)
-        for row, sequence in zip(targets, ids, strict=True):
-            row[: len(sequence)] = torch.tensor(sequence)
-        return F.cross_entropy(
-            logits.transpose(1, 2), targets.to(logits.device), reduction="none", label_smoothing=label_smoothing
-        ).mean(1)
+        return self.codec.loss(logits, texts, label_smoothing)
 
 
 class CNNModel(CaptchaModel):
@@ -606,103 +576,6 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> CaptchaM
     except RuntimeError as error:
         raise UserError(f"the weights in {path} do not fit the model it describes: copy it again") from error
     return model.to(device).eval()
-
-
-def blend(start: CaptchaModel, tuned: CaptchaModel, share: float) -> dict[str, Tensor]:
-    """Weights on the way from `start` (share 0) to what it became by training (share 1), as a state of `tuned`.
-
-    Between the two, what a model knew and what it learned from few labels often read better together than either
-    (Wortsman et al., 2022, arXiv:2109.01903).
-    """
-    old = start.state_dict()
-    return {
-        name: torch.lerp(old[name].to(new), new, share) if new.is_floating_point() else new
-        for name, new in tuned.state_dict().items()
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class Transfer:
-    """What `load_into` did.
-
-    Attributes:
-        shared: characters whose rows were kept.
-        new: characters that start from random rows.
-        dropped: characters of the checkpoint that the model does not read.
-        fresh: names of parameters that start anew, since the checkpoint has none of their shape.
-    """
-
-    shared: str
-    new: str
-    dropped: str
-    fresh: tuple[str, ...]
-
-
-def load_into(model: CaptchaModel, path: str | Path) -> Transfer:
-    """Start `model` from a checkpoint, also one with another alphabet, length or input size.
-
-    The rows of the characters that both alphabets hold are kept, other class rows stay random. The first convolution is
-    adapted between grey and colour, and the layer of a CTC head that joins the rows to another input height. Other
-    parameters whose shape depends on the input size or the length stay random where these differ. A backbone of another
-    family stays random as a whole, under a head that can read already.
-
-    Raises:
-        UserError: the file cannot be used, or it holds nothing for this model.
-    """
-    source = ModelConfig.from_json(read_metadata(path)["model"], path)
-    target = model.config
-    related = source.backbone in (target.backbone, GROWN.get(target.backbone))
-    same_family = source.backbone.split("-")[0] == target.backbone.split("-")[0]
-    if not related and (same_family or source.head != target.head):
-        raise UserError(
-            f"{path} has the backbone {source.backbone!r} and cannot start a model with {target.backbone!r}: "
-            f"use --model {source.name}"
-        )
-    old, new = load_weights(path), model.state_dict()
-    old_alphabet, new_alphabet = Alphabet(source.alphabet), model.alphabet
-    shared = [c for c in new_alphabet.characters if c in old_alphabet]
-    pairs = [(0, 0), *((new_alphabet.encode(c)[0], old_alphabet.encode(c)[0]) for c in shared)]  # the blank is shared
-    to, origin = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    fresh = [] if related else ["backbone"]
-    for name, tensor in new.items():
-        if not related and name.startswith("backbone."):
-            continue
-        axis = model.head.class_axes.get(name.removeprefix("head.")) if source.head == target.head else None
-        weights = old.get(name)
-        if weights is None:
-            if source.backbone == target.backbone or not name.startswith("backbone."):  # what grew does nothing yet
-                fresh.append(name)
-        elif axis is not None and _same_but(tensor, weights, axis):
-            tensor.index_copy_(axis, to, weights.index_select(axis, origin))
-        elif tensor.shape == weights.shape:
-            tensor.copy_(weights)
-        elif tensor.dim() == 4 and weights.dim() == 4 and _same_but(tensor, weights, 1):
-            tensor.copy_(_adapt_channels(weights, tensor.shape[1]))
-        elif name == "head.reduce.weight" and _same_but(tensor, weights, 2):
-            tensor.copy_(_adapt_rows(weights, tensor.shape[2]))
-        else:
-            fresh.append(name)
-    characters = "".join(c for c in new_alphabet.characters if c not in old_alphabet)
-    dropped = "".join(c for c in old_alphabet.characters if c not in new_alphabet)
-    return Transfer(shared="".join(shared), new=characters, dropped=dropped, fresh=tuple(fresh))
-
-
-def _same_but(a: Tensor, b: Tensor, axis: int) -> bool:
-    shapes = [tuple(s for i, s in enumerate(t.shape) if i != axis) for t in (a, b)]
-    return a.dim() == b.dim() and shapes[0] == shapes[1]
-
-
-def _adapt_channels(weights: Tensor, channels: int) -> Tensor:
-    """First convolution between grey and colour: a grey picture gives the same response as its RGB copy."""
-    grey = weights.sum(1, keepdim=True)
-    return grey.expand(-1, channels, -1, -1) / channels
-
-
-def _adapt_rows(weights: Tensor, rows: int) -> Tensor:
-    """The kernel that joins the rows of a feature map, (outputs, inputs, h, 1), for a map of `rows`: each new row has
-    the share of the old ones that lie where it does."""
-    shares = weights.repeat_interleave(rows, 2) / rows
-    return shares.unflatten(2, (rows, weights.shape[2])).sum(3)
 
 
 def load_imagenet(model: CaptchaModel) -> None:

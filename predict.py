@@ -2,8 +2,9 @@
 
     python predict.py examples                                     # the shipped weights, a folder of pictures
     python predict.py --checkpoint RUN/best.safetensors a.png --json
-    python predict.py --same-kind --labels sure.parquet FOLDER     # read together; sure readings as labels to train on
-    python predict.py --out data/readings data/shards              # parquet in, parquet out (bulk.py)
+    python predict.py --characters 0-9 --length 6 FOLDER           # "it is always six digits"
+    python predict.py --same_source --labels sure.parquet FOLDER   # read together; sure readings as labels to train on
+    python predict.py --out data/readings data/shards              # parquet in, parquet out
 
 `CaptchaPredictor` is preprocessing, network and decoding in one; the evaluation and the demo use it too, so the
 accuracy reported is the accuracy a user gets. With an .onnx file neither this module nor the ones it needs import
@@ -12,35 +13,35 @@ torch, which makes for a quick start.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
+import importlib
 import json
+import os
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
+from captcha_reader.checkpoint import check_onnx_session, read_metadata
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import ModelConfig, PredictConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import DEFAULT_CHECKPOINT, available_cores, printable, quicker, write_atomically, write_text
+from captcha_reader.files import DEFAULT_CHECKPOINT, available_cores, printable, quicker
 from captcha_reader.images import IMAGE_SUFFIXES, ImageLike, open_image
-from captcha_reader.reading.collection import Kind, learn_kind
+from captcha_reader.reading.bulk import read_shards
+from captcha_reader.reading.collection import read_together
+from captcha_reader.reading.constraints import Constraints
+from captcha_reader.reading.output import write_csv, write_labels
 from captcha_reader.reading.prediction import Prediction
-from captcha_reader.reading.tta import LOOKS, look_again
-from captcha_reader.text import Alphabet, build_codec
+from captcha_reader.reading.tta import MAX_VIEWS, TTA_VIEWS, elect, make_view, settled
+from captcha_reader.text import Alphabet, Codec, build_codec
 from captcha_reader.transforms import CUT, CaptchaTransform, View, build_transform
-
-UNSURE = 0.7  # a reading of less confidence is looked at again
-AHEAD = 0.6  # it is enough where the looks that read one text are surer, added up, than those of any other by so much
-COMPARED = 4  # texts, those of the surest looks, which every look has its say on
-
-MOST_LOOKS = 1 + len(LOOKS)
 
 
 class CaptchaPredictor:
@@ -51,7 +52,8 @@ class CaptchaPredictor:
             weights by default, from the .onnx file unless a device is named: it starts in a sixth of the time.
         device: a torch device, for .safetensors; a GPU where there is one by default.
         threads: CPU threads; all available cores by default.
-        looks: at one picture, at most (1 to `MOST_LOOKS`): see `read`. Fewer are faster where many pictures are hard.
+        tta_views: views of one picture, at most (1 to `MAX_VIEWS`): see `read`. Fewer are faster where many pictures
+            are hard.
 
     Attributes:
         path: of the checkpoint.
@@ -59,7 +61,7 @@ class CaptchaPredictor:
         metadata: all that the checkpoint says of itself.
 
     Raises:
-        UserError: the checkpoint is missing or cannot be used, or `looks` is out of range.
+        UserError: the checkpoint is missing or cannot be used, or `tta_views` is out of range.
     """
 
     def __init__(
@@ -67,11 +69,11 @@ class CaptchaPredictor:
         checkpoint: str | Path | None = None,
         device: str | None = None,
         threads: int | None = None,
-        looks: int = MOST_LOOKS,
+        tta_views: int = MAX_VIEWS,
     ) -> None:
-        if not 1 <= looks <= MOST_LOOKS:
-            raise UserError(f"the number of looks is {looks}: it must be 1 to {MOST_LOOKS}")
-        self.looks = looks
+        if not 1 <= tta_views <= MAX_VIEWS:
+            raise UserError(f"the number of TTA views is {tta_views}: it must be 1 to {MAX_VIEWS}")
+        self.tta_views = tta_views
         self.path = find_checkpoint(checkpoint, device)
         self.threads = available_cores() if threads is None else check_positive(threads, "number of threads")
         backend = OnnxBackend if self.path.suffix == ".onnx" else TorchBackend
@@ -87,8 +89,13 @@ class CaptchaPredictor:
         """The transform for the other height of a network that has learned two."""
         return self.transform.at(self.config.other_height) if self.config.other_height else None
 
+    @property
+    def suggested_constraints(self) -> Constraints | None:
+        """What the labels had in common that the model was fine-tuned on, to offer to the user; often None."""
+        return Constraints.from_labels(self.metadata)
+
     def preprocess_image(self, image: ImageLike, name: str = "") -> np.ndarray:
-        """One picture as the network sees it at first, uint8 (C, H, W).
+        """One picture as the network sees it first, uint8 (C, H, W).
 
         Raises:
             UserError: it cannot be read.
@@ -104,105 +111,180 @@ class CaptchaPredictor:
         return self.transform.view(open_image(image, name))
 
     def log_probs(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels (N, C, H, W) uint8 to log-probabilities (N, T, classes) float32."""
-        return self.backend.log_probs(pixels)
+        """Pixels (N, C, H, W) uint8 to log-probabilities (N, T, classes) float32.
+
+        Raises:
+            UserError: the model gives something else, or NaN.
+        """
+        log_probs = self.backend.log_probs(pixels)
+        if log_probs.ndim != 3 or len(log_probs) != len(pixels) or log_probs.shape[2] != self.alphabet.num_classes:
+            raise UserError(f"{self.path} gives {log_probs.shape} for {len(pixels)} pictures: export or train it again")
+        if not np.isfinite(log_probs).all():
+            raise UserError(f"{self.path} gives values that are no numbers (NaN): export or train it again")
+        return log_probs
 
     def attention(self, pixels: np.ndarray) -> np.ndarray | None:
-        """Pixels (N, C, H, W) uint8 to how much each character position looks at each column, (N, L, w).
+        """Pixels (N, C, H, W) uint8 to how much each character position attends to each column, (N, L, w).
 
         None for networks without slots, and for .onnx files, which only give readings.
         """
         return self.backend.attention(pixels)
 
-    def predict(self, images: Sequence[ImageLike], batch_size: int = 64, keep_looks: bool = False) -> list[Prediction]:
+    @overload
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        batch_size: int = 64,
+        keep_views: bool = False,
+        constraints: Constraints | None = None,
+        errors: Literal["raise"] = "raise",
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        batch_size: int = 64,
+        keep_views: bool = False,
+        constraints: Constraints | None = None,
+        *,
+        errors: Literal["return"],
+    ) -> list[Prediction | UserError]: ...
+
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        batch_size: int = 64,
+        keep_views: bool = False,
+        constraints: Constraints | None = None,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> Any:
         """Read pictures, in order; an empty list gives an empty list.
 
         Args:
-            images: PIL images, paths, encoded bytes, or arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+            images: PIL images, paths, encoded bytes, or arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). A single one
+                gives a list of one reading.
             batch_size: pictures per forward pass.
-            keep_looks: see `read`.
+            keep_views: see `read`.
+            constraints: what is known of their texts.
+            errors: what happens to a picture that cannot be read: `raise` the error, or `return` it in the place of
+                the reading and go on with the others.
 
         Raises:
-            UserError: a picture cannot be read; the message names it by its path or its place in the list.
+            UserError: a picture cannot be read; the message names it by its path or its place in the list. Or the
+                constraints cannot be met.
         """
         check_positive(batch_size, "batch size")
-        predictions: list[Prediction] = []
-        for start in range(0, len(images), batch_size):
-            places = range(start, min(start + batch_size, len(images)))
-            predictions += self.read(
-                [self.view(images[i], "" if isinstance(images[i], str | Path) else f"image {i}") for i in places],
-                keep_looks,
-            )
-        return predictions
+        if errors not in ("raise", "return"):
+            raise UserError(f"errors cannot be {errors!r}: choose 'raise' or 'return'")
+        pictures = _as_list(images)
+        found: list[Prediction | UserError] = []
+        for start in range(0, len(pictures), batch_size):
+            views: list[View] = []
+            batch: list[UserError | None] = []
+            for i, image in enumerate(pictures[start : start + batch_size], start=start):
+                try:
+                    views.append(self.view(image, "" if isinstance(image, str | Path) else f"image {i}"))
+                    batch.append(None)
+                except UserError as error:
+                    if errors == "raise":
+                        raise
+                    batch.append(error.with_traceback(None))
+            readings = iter(self.read(views, keep_views, constraints))
+            found += [next(readings) if error is None else error for error in batch]
+        return found
 
-    def read(self, views: Sequence[View], keep_looks: bool = False) -> list[Prediction]:
-        """Readings of pictures in one forward pass, and of unsure ones again.
+    def read(
+        self,
+        views: Sequence[View],
+        keep_views: bool = False,
+        constraints: Constraints | Sequence[Constraints | None] | None = None,
+    ) -> list[Prediction]:
+        """Readings of pictures in one forward pass, and of unsure ones again (test-time augmentation, tta.py).
 
-        A network that reads along the width and sees pictures cut to their contents looks again where its reading is
-        not sure: at other forms of the picture (looks.py), until looks that agree have it settled. Of the texts that
-        it read, the one that is likeliest by all looks together counts.
+        A network that reads along the width and sees pictures cut to their contents reads other views of a picture of
+        which it is not sure, until views that agree have it settled.
 
         Args:
             views: of pictures; none give an empty list.
-            keep_looks: keep what the other looks gave, for `read_together`; that takes up to eight times the memory.
+            keep_views: keep what the other views gave, for `read_together`; that takes up to eight times the memory.
+            constraints: what is known of their texts, of all alike or of each.
+
+        Raises:
+            UserError: a constraint names a character that the model cannot write, or a length.
         """
         if not views:
             return []
-        looks = [[first] for first in self._read(list(views))]
-        along_the_width = self.codec.head == "ctc" and self.config.resize in CUT
-        for look in LOOKS[: self.looks - 1] if along_the_width else ():
-            transform = self.other_transform if look.tall and self.other_transform else self.transform
-            forms = {}
-            for i, (view, seen) in enumerate(zip(views, looks, strict=True)):
-                if not _settled(seen) and (form := look_again(look, view, transform)) is not None:
-                    forms[i] = form
-            for i, reading in zip(forms, self._read(list(forms.values())), strict=True):
-                looks[i].append(reading)
-        chosen = [_agreed(seen) for seen in looks]
-        if keep_looks:
-            for i, seen in enumerate(looks):
-                others = tuple(reading for reading in seen if reading is not chosen[i])
-                chosen[i] = dataclasses.replace(chosen[i], other_looks=others)
+        codecs = self._codecs(constraints, len(views))
+        readings = [[first] for first in self._read(list(views), codecs)]
+        varied = self.codec.along_width and self.config.resize in CUT
+        for spec in TTA_VIEWS[: self.tta_views - 1] if varied else ():
+            transform = self.other_transform if spec.tall and self.other_transform else self.transform
+            others = {}
+            for i, (view, seen) in enumerate(zip(views, readings, strict=True)):
+                if not settled(seen) and (other := make_view(spec, view, transform)) is not None:
+                    others[i] = other
+            for i, reading in zip(others, self._read(list(others.values()), [codecs[i] for i in others]), strict=True):
+                readings[i].append(reading)
+        chosen = [elect(seen) for seen in readings]
+        if keep_views:
+            for i, seen in enumerate(readings):
+                rest = tuple(reading for reading in seen if reading is not chosen[i])
+                chosen[i] = dataclasses.replace(chosen[i], other_views=rest)
                 _ = chosen[i].candidates  # they take longer than reading: sought here, where progress is seen
         return chosen
 
-    def _read(self, views: list[View]) -> list[Prediction]:
+    def _codecs(self, constraints: Constraints | Sequence[Constraints | None] | None, count: int) -> list[Codec]:
+        """The codec of each picture."""
+        each = [constraints] * count if constraints is None or isinstance(constraints, Constraints) else constraints
+        known: dict[Constraints | None, Codec] = {}
+        for given in each:
+            if given not in known:
+                limits = given.limits(self.alphabet) if given else None
+                known[given] = self.codec.limited(limits) if limits else self.codec
+        return [known[given] for given in each]
+
+    def _read(self, views: list[View], codecs: Sequence[Codec]) -> list[Prediction]:
+        """One forward pass for each width."""
         readings: dict[int, Prediction] = {}
         widths = [view.pixels.shape[2] for view in views]
         for width in sorted(set(widths)):
             places = [i for i, w in enumerate(widths) if w == width]
             log_probs = self.log_probs(np.stack([views[i].pixels for i in places]))
-            for i, r, rows in zip(places, self.codec.decode(log_probs), log_probs, strict=True):
-                readings[i] = Prediction(
-                    r.text, r.confidence, r.char_confidences, r.spans, rows, self.codec, views[i].box
-                )
+            for i, rows in zip(places, log_probs, strict=True):
+                codec = codecs[i]
+                rows = codec.restrict(rows) if codec.limits else rows
+                (r,) = codec.decode(rows[None])
+                readings[i] = Prediction(r.text, r.confidence, r.char_confidences, r.spans, rows, codec, views[i].box)
         return [readings[i] for i in range(len(views))]
 
 
-def _votes(readings: Sequence[Prediction]) -> dict[str, float]:
-    """The texts read, and how sure the looks that read each are, added up; the surest first."""
-    votes: dict[str, float] = defaultdict(float)
-    for reading in readings:
-        votes[reading.text] += reading.confidence
-    return dict(sorted(votes.items(), key=lambda item: -item[1]))
+@dataclasses.dataclass(frozen=True)
+class PredictorFactory:
+    """Builds a `CaptchaPredictor` with these arguments. Equal ones are equal, in other processes too."""
+
+    checkpoint: str
+    device: str | None
+    threads: int | None
+    tta_views: int
+
+    def __call__(self) -> CaptchaPredictor:
+        """Load the weights."""
+        return CaptchaPredictor(self.checkpoint, self.device, self.threads, self.tta_views)
 
 
-def _settled(readings: Sequence[Prediction]) -> bool:
-    """Whether further looks would hardly change what was read."""
-    if len(readings) == 1:
-        return readings[0].confidence >= UNSURE
-    first, second = (*_votes(readings).values(), 0.0)[:2]
-    return first - second >= AHEAD
-
-
-def _agreed(readings: Sequence[Prediction]) -> Prediction:
-    """Of readings of one picture along the width, the surest of those with the text that is likeliest by all looks: a
-    look that reads something else may think nearly as much of it."""
-    texts = list(_votes(readings))[:COMPARED]
-    if len(texts) > 1:
-        likelihoods = readings[0].codec.probabilities([reading.log_probs for reading in readings], texts)
-        texts = [texts[int(likelihoods.sum(axis=0).argmax())]]
-    return max((reading for reading in readings if reading.text == texts[0]), key=lambda reading: reading.confidence)
+def _as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+    """One picture, or several, as a list."""
+    if isinstance(images, str | Path | bytes | bytearray | memoryview) or hasattr(images, "convert"):
+        return [images]  # type: ignore[list-item]
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    try:
+        return list(images)  # type: ignore[arg-type]
+    except TypeError:
+        raise UserError(
+            f"pictures cannot be read from {type(images).__name__}: give a list of paths, bytes, PIL images or arrays"
+        ) from None
 
 
 class TorchBackend:
@@ -211,7 +293,7 @@ class TorchBackend:
     def __init__(self, path: Path, device: str | None, threads: int) -> None:
         import torch
 
-        from model import load_model, read_metadata
+        from model import load_model
 
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.metadata = read_metadata(path)
@@ -220,86 +302,90 @@ class TorchBackend:
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"the device {device!r} cannot be used ({error}): try --device cpu") from error
         self.config = self.model.config
-        torch.set_num_threads(threads)
+        self.threads = threads
+        self._process = os.getpid()
 
     def log_probs(self, pixels: np.ndarray) -> np.ndarray:
         """As `CaptchaPredictor.log_probs`."""
         import torch
 
-        with torch.inference_mode():
+        with self._forward():
             return self.model.log_probs(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
 
     def attention(self, pixels: np.ndarray) -> np.ndarray | None:
         """As `CaptchaPredictor.attention`."""
         import torch
 
-        with torch.inference_mode():
+        with self._forward():
             attention = self.model.attention(torch.from_numpy(pixels).to(self.device))
         return None if attention is None else attention.cpu().numpy()
+
+    @contextmanager
+    def _forward(self) -> Iterator[None]:
+        """A forward pass with this predictor's number of threads: torch has one number for the whole process."""
+        import torch
+
+        if os.getpid() != self._process:
+            # After a fork: torch's threads live in the parent alone, and to wait for them would last forever.
+            if self.device != "cpu":
+                raise UserError("a GPU cannot be used in a forked process: build the predictor there, or spawn it")
+            self._process, self.threads = os.getpid(), 1
+        with _TORCH.lock, torch.inference_mode():
+            before = torch.get_num_threads()
+            if before != self.threads:
+                torch.set_num_threads(self.threads)
+            try:
+                yield
+            finally:
+                if before != self.threads:
+                    torch.set_num_threads(before)
+
+
+class _TorchLock:
+    """One forward pass at a time, since each sets the threads. After a fork, whoever held it is gone: a new one."""
+
+    def __init__(self) -> None:
+        self.renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self.lock = threading.Lock()
+
+
+_TORCH = _TorchLock()
 
 
 class OnnxBackend:
     """An .onnx file that export_model.py wrote, on ONNX Runtime."""
 
     def __init__(self, path: Path, device: str | None, threads: int) -> None:
-        import onnxruntime
-
         if not path.is_file():
             raise UserError(f"there is no checkpoint {path}: export one with export_model.py or name another")
+        self.path, self.threads = path, threads
+        self._open()
+        self.config, self.metadata = check_onnx_session(self.session, path)
+
+    def _open(self) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
-            raise UserError(f"{path} is damaged or no ONNX model: export it again") from error
-        raw = self.session.get_modelmeta().custom_metadata_map
-        if "model" not in raw:
-            raise UserError(f"{path} was not written by export_model.py: it lacks the model's description")
-        # Other tools, quantization for instance, leave texts of their own.
-        ours = ("model", "preprocess", "metrics", "provenance")
-        self.metadata = {key: json.loads(value) if key in ours else value for key, value in raw.items()}
-        self.config = ModelConfig.from_json(self.metadata["model"])
+            raise UserError(f"{self.path} is damaged or no ONNX model: export it again") from error
+        self._process = os.getpid()
 
     def log_probs(self, pixels: np.ndarray) -> np.ndarray:
         """As `CaptchaPredictor.log_probs`."""
+        if os.getpid() != self._process:
+            self._open()  # after a fork: the threads of the old session live in the parent alone
         return self.session.run(None, {"images": pixels})[0]
 
     def attention(self, pixels: np.ndarray) -> None:
         """As `CaptchaPredictor.attention`."""
-
-
-def read_together(predictions: Sequence[Prediction]) -> tuple[list[Prediction], Kind]:
-    """Readings of pictures of one kind, each weighed with what all of them have in common (same_kind.py).
-
-    Args:
-        predictions: what each picture gives alone, with its looks kept: they often differ in what is wrong.
-
-    Returns:
-        As many predictions, in the same order, and what the kind is like.
-    """
-    kind = learn_kind([prediction.candidates for prediction in predictions])
-    together = []
-    for prediction in predictions:
-        if prediction.candidates:
-            text, confidence = kind.weigh(prediction.candidates)
-            prediction = dataclasses.replace(_read_as(prediction, text), confidence=confidence)
-        together.append(prediction)
-    return together, kind
-
-
-def _read_as(prediction: Prediction, text: str) -> Prediction:
-    """The same picture with another text, found in the look that gives most to it."""
-    if text == prediction.text:
-        return prediction
-    looks = (prediction, *prediction.other_looks)
-    able = [look for look in looks if look.codec.steps_needed(text) <= len(look.log_probs)]
-    readings = [look.codec.read_as(look.log_probs, text) for look in able]
-    look, reading = max(zip(able, readings, strict=True), key=lambda found: found[1].confidence)
-    others = tuple(other for other in looks if other is not look)
-    return dataclasses.replace(
-        look, text=text, char_confidences=reading.char_confidences, spans=reading.spans, other_looks=others
-    )
 
 
 def find_checkpoint(checkpoint: str | Path | None, device: str | None) -> Path:
@@ -326,9 +412,11 @@ def preprocess_image(image: ImageLike, transform: CaptchaTransform, name: str = 
     return transform(open_image(image, name))
 
 
-def predict_captcha(image: ImageLike, predictor: CaptchaPredictor) -> Prediction:
+def predict_captcha(
+    image: ImageLike, predictor: CaptchaPredictor, constraints: Constraints | None = None
+) -> Prediction:
     """Read one picture."""
-    return predictor.predict([image])[0]
+    return predictor.predict([image], constraints=constraints)[0]
 
 
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
@@ -364,48 +452,20 @@ def sort_files(paths: Sequence[str | Path]) -> tuple[list[Path], Counter[str]]:
     return found, others
 
 
+# --------------------------------------------------------------------------------------------------------------------
+# Command line
+
+
 def main() -> int:
     """Command line. Exit code 1 where some picture could not be read; the readings of the others are printed."""
     config = parse_config(PredictConfig, "Read captchas from image files.", positional="images")
-    check_positive(config.batch_size, "batch size")
-    if config.labels and not config.labels.endswith(".parquet"):
-        raise UserError(f"--labels {config.labels} would be a parquet file: give it a name that ends in .parquet")
-    if not 0 <= config.sure <= 1:
-        raise UserError(f"--sure is {config.sure}: it is a confidence, 0 to 1")
+    constraints = _check(config)
     if config.out:
-        if config.csv or config.grid or config.json or config.labels or config.same_kind:
-            raise UserError(
-                "--out writes shards of readings: leave --csv, --grid, --json, --labels and --same-kind out"
-            )
-        from bulk import read_shards
-
-        total, failed = read_shards(config)
-        print(f"{total - failed} of {total} pictures read into {config.out}")
-        return 1 if failed else 0
-    if config.engine != "local":
-        raise UserError("--engine ray reads parquet shards into --out FOLDER: name both")
+        return _read_shards(config, constraints)
     files, others = sort_files(config.images)
-    predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.looks)
-    readings: list[tuple[Path, Prediction]] = []
-    failures: list[tuple[Path, str]] = []
-    for start in _counted(range(0, len(files), config.batch_size), config.same_kind):
-        batch: list[tuple[Path, View]] = []
-        for path in files[start : start + config.batch_size]:
-            try:
-                batch.append((path, predictor.view(path)))
-            except UserError as error:
-                failures.append((path, str(error)))
-        for (path, _), prediction in zip(batch, predictor.read([v for _, v in batch], config.same_kind), strict=True):
-            readings.append((path, prediction))
-            if not config.same_kind:
-                _show(path, prediction, config.json)
-    if config.same_kind:
-        together, kind = read_together([prediction for _, prediction in readings])
-        readings = [(path, prediction) for (path, _), prediction in zip(readings, together, strict=True)]
-        for path, prediction in readings:
-            _show(path, prediction, config.json)
-        if kind.characters:
-            print(f"Of one kind: {kind}", file=sys.stderr)
+    predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.tta_views)
+    say_suggested(predictor, constraints)
+    readings, failures = _read_files(predictor, files, config, constraints)
     if config.csv:
         write_csv(config.csv, readings, failures)
         print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
@@ -414,15 +474,7 @@ def main() -> int:
 
         show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
         print(f"Confidence grids in {config.grid}", file=sys.stderr)
-    for path, failure in failures:
-        print(f"skipped: {printable(failure)}", file=sys.stderr)
-        if config.json:
-            print(json.dumps({"file": printable(path), "error": printable(failure)}, ensure_ascii=False))
-    if others:
-        kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in others.most_common(10))
-        print(f"passed over, for their names are no images': {kinds}", file=sys.stderr)
-    if failures:
-        print(f"{len(failures)} of {len(files)} files could not be read", file=sys.stderr)
+    _say_failures(files, failures, others, config.json)
     if config.labels:
         kept = write_labels(config.labels, readings, config.sure)
         print(
@@ -432,6 +484,91 @@ def main() -> int:
             file=sys.stderr,
         )
     return 1 if failures else 0
+
+
+def _check(config: PredictConfig) -> Constraints:
+    """The constraints, once the settings are found to go together.
+
+    Raises:
+        UserError: they do not.
+    """
+    check_positive(config.batch_size, "batch size")
+    if config.labels and not config.labels.endswith(".parquet"):
+        raise UserError(f"--labels {config.labels} would be a parquet file: give it a name that ends in .parquet")
+    if not 0 <= config.sure <= 1:
+        raise UserError(f"--sure is {config.sure}: it is a confidence, 0 to 1")
+    if config.out and (config.csv or config.grid or config.json or config.labels or config.same_source):
+        raise UserError("--out writes shards of readings: leave --csv, --grid, --json, --labels and --same_source out")
+    if config.engine != "local" and not config.out:
+        raise UserError("--engine ray reads parquet shards into --out FOLDER: name both")
+    return Constraints(config.characters, config.length, config.ignore_case, config.upper_case)
+
+
+def say_suggested(predictor: CaptchaPredictor, constraints: Constraints) -> None:
+    """Offer on stderr what the model's labels had in common, if nothing is known otherwise."""
+    suggested = predictor.suggested_constraints
+    if suggested and not constraints:
+        flags = {"characters": suggested.characters, "length": suggested.length}
+        shown = " ".join(f"--{name} '{value}'" for name, value in flags.items() if value)
+        print(
+            f"note: all labels that this model learned from fit {shown}: give that to read no others", file=sys.stderr
+        )
+
+
+def _read_shards(config: PredictConfig, constraints: Constraints) -> int:
+    checkpoint = find_checkpoint(config.checkpoint, config.device).absolute()
+    threads = config.threads if config.engine == "local" else 1
+    # Workers find it in the module `predict`, which is called `__main__` in this process only.
+    factory = importlib.import_module("predict").PredictorFactory(
+        str(checkpoint), config.device, threads, config.tta_views
+    )
+    total, failed = read_shards(config, factory, checkpoint, constraints)
+    print(f"{total - failed} of {total} pictures read into {config.out}")
+    return 1 if failed else 0
+
+
+def _read_files(
+    predictor: CaptchaPredictor, files: Sequence[Path], config: PredictConfig, constraints: Constraints
+) -> tuple[list[tuple[Path, Prediction]], list[tuple[Path, str]]]:
+    """Read and print.
+
+    Returns:
+        The readings, and why each of the other files could not be read.
+    """
+    readings: list[tuple[Path, Prediction]] = []
+    failures: list[tuple[Path, str]] = []
+    for start in _counted(range(0, len(files), config.batch_size), config.same_source):
+        batch = files[start : start + config.batch_size]
+        found = predictor.predict(batch, config.batch_size, config.same_source, constraints, errors="return")
+        for path, prediction in zip(batch, found, strict=True):
+            if isinstance(prediction, UserError):
+                failures.append((path, str(prediction)))
+                continue
+            readings.append((path, prediction))
+            if not config.same_source:
+                _show(path, prediction, config.json)
+    if config.same_source:
+        together, scheme = read_together([prediction for _, prediction in readings], constraints)
+        readings = [(path, prediction) for (path, _), prediction in zip(readings, together, strict=True)]
+        for path, prediction in readings:
+            _show(path, prediction, config.json)
+        if scheme.characters:
+            print(f"Of one source: {scheme}", file=sys.stderr)
+    return readings, failures
+
+
+def _say_failures(
+    files: Sequence[Path], failures: Sequence[tuple[Path, str]], others: Counter[str], as_json: bool
+) -> None:
+    for path, failure in failures:
+        print(f"skipped: {printable(failure)}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"file": printable(path), "error": printable(failure)}, ensure_ascii=False))
+    if others:
+        endings = ", ".join(f"{count} {printable(ending)}" for ending, count in others.most_common(10))
+        print(f"left out, since their names are not those of images: {endings}", file=sys.stderr)
+    if failures:
+        print(f"{len(failures)} of {len(files)} files could not be read", file=sys.stderr)
 
 
 def _counted(starts: range, shown: bool) -> Iterable[int]:
@@ -449,50 +586,6 @@ def _show(path: Path, prediction: Prediction, as_json: bool) -> None:
     else:
         name = printable(path).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")  # a line is a reading
         print(f"{name}\t{prediction.text}\t{prediction.confidence:.3f}", flush=True)
-
-
-def write_csv(
-    path: str | Path, readings: Iterable[tuple[Path, Prediction]], failures: Iterable[tuple[Path, str]] = ()
-) -> None:
-    """Columns file, text, confidence, the characters' confidences joined by spaces, why a file could not be read."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer)
-    writer.writerow(["file", "text", "confidence", "character_confidences", "error"])
-    for file, prediction in readings:
-        characters = " ".join(f"{p:.4f}" for p in prediction.char_confidences)
-        writer.writerow([printable(file), prediction.text, f"{prediction.confidence:.6f}", characters, ""])
-    for file, failure in failures:
-        writer.writerow([printable(file), "", "", "", printable(failure)])
-    write_text(path, buffer.getvalue())
-
-
-def write_labels(path: str | Path, readings: Iterable[tuple[Path, Prediction]], sure: float) -> int:
-    """A parquet shard of the pictures whose reading has a confidence of `sure` or more, with the reading as the label.
-
-    Training on it is learning from pseudo-labels (Lee, 2013): no person has seen them.
-
-    Returns:
-        How many they are.
-
-    Raises:
-        UserError: there is none.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kept = [(file, reading) for file, reading in readings if reading.text and reading.confidence >= sure]
-    if not kept:
-        raise UserError(
-            f"no reading has a confidence of {sure:g} or more: lower --sure, or label some pictures by hand"
-        )
-    try:
-        images = [{"bytes": file.read_bytes(), "path": printable(file.name)} for file, _ in kept]
-    except OSError as error:
-        raise UserError(f"a picture that was read cannot be read again ({error}): leave the folder as it is") from None
-    texts, confidences = [reading.text for _, reading in kept], [reading.confidence for _, reading in kept]
-    table = pa.table({"image": images, "text": texts, "confidence": confidences})
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
-    return len(kept)
 
 
 if __name__ == "__main__":

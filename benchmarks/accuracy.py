@@ -11,29 +11,25 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from results import Table, record, spread
 from tables import (
     CAPTCHA_V2_ALPHABET,
     DDDDOCR,
     LEPTURE,
-    REAL,
     ROOT,
     SEEDS,
     WORK,
     as_files,
     command,
-    fenced,
     held_out,
     lepture,
-    machine,
     measure,
     peer_python,
-    percent,
     read_with,
+    real,
     split_set,
-    table,
     train,
     weights,
-    write_section,
 )
 
 from captcha_reader.config import ModelConfig
@@ -67,13 +63,13 @@ def captcha_v2() -> None:
 
     data = WORK / "captcha_v2-70-30"
     line = WORK / "line"
-    command("make_dataset.py", f"{REAL}/captcha_v2", "--out", data, "--split", "70/0/30", "--seed", 0)
+    command("make_dataset.py", real("captcha_v2"), "--out", data, "--split", "70/0/30", "--seed", 0)
     command(
         "captcha_generator.py",
         *("--count", 10000, "--style", "line", "--alphabet", CAPTCHA_V2_ALPHABET, "--length", 5, "--out", line),
     )
     commands = [
-        f"python make_dataset.py {REAL}/captcha_v2 --out {data} --split 70/0/30 --seed 0",
+        f"python make_dataset.py {real('captcha_v2')} --out {data} --split 70/0/30 --seed 0",
         f"python captcha_generator.py --count 10000 --style line --alphabet {CAPTCHA_V2_ALPHABET} --length 5 "
         f"--out {line}",
     ]
@@ -101,55 +97,53 @@ def captcha_v2() -> None:
             ("lacc", f"--model lacc {finetune} {size} --init {WORK}/lacc-line/best.safetensors"),
         ],
     }
-    rows: list[list[object]] = []
+    rows = []
     for name, stages in recipes.items():
         minutes = []
         for folder, arguments in stages:
             shown, seconds, _ = train(WORK / folder, arguments)
             commands.append(shown)
-            minutes.append(f"{seconds / 60:.1f}")
+            minutes.append(seconds / 60)
         report = json.loads((ROOT / WORK / name / "metrics.json").read_text())
         checkpoint = WORK / name / "best.safetensors"
-        weights = count_parameters(build_model(ModelConfig.from_json(read_metadata(ROOT / checkpoint)["model"])))
-        low, high = report["wilson_95"]
-        rows.append(
-            [
-                name,
-                f"{report['sequence_accuracy']:.2%} ({low:.1%} to {high:.1%})",
-                f"{report['cer']:.2%}",
-                " + ".join(minutes),
-                f"{weights / 1e6:.2f} M",
-                f"{(ROOT / checkpoint).stat().st_size / 2**20:.1f} MiB",
-                f"{milliseconds(checkpoint, data):.1f}",
-            ]
-        )
-    head = [
-        "model", "sequence accuracy (95 % interval)", "CER", "minutes (pretraining + training)", "weights", "file",
-        "ms per picture",
-    ]  # fmt: skip
-    write_section(
-        "pipeline.md",
-        "captcha_v2",
-        f"n = 312 test pictures (728 train), seed 0. {machine()}.\n\n{table(head, rows)}\n\n{fenced(commands)}",
-    )
+        size = (ROOT / checkpoint).stat().st_size / 2**20
+        count = count_parameters(build_model(ModelConfig.from_json(read_metadata(ROOT / checkpoint)["model"])))
+        accuracy = [report["sequence_accuracy"], report["wilson_95"], report["cer"]]
+        before = minutes[0] if len(minutes) == 2 else None
+        rows.append([name, *accuracy, before, minutes[-1], count / 1e6, size, milliseconds(checkpoint, data)])
+    columns = {
+        "model": "",
+        "sequence accuracy": ".2%",
+        "95 % interval": ".1%",
+        "CER": ".2%",
+        "minutes of pretraining": ".1f",
+        "minutes of training": ".1f",
+        "weights (millions)": ".2f",
+        "file (MiB)": ".1f",
+        "ms a picture": ".1f",
+    }
+    record("captcha_v2", "n = 312 test pictures (728 train), seed 0.", Table(columns, rows), commands=commands)
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Accuracy of what ships, without labels and after a few
 
 
-def accuracy_row(what: str, reports: list[dict]) -> list[object]:
-    """A row of the tables of accuracy.md."""
-    return [
-        what,
-        f"{reports[0]['n']:,}",
-        percent([r["sequence_accuracy"] for r in reports]),
-        percent([r["sequence_accuracy_ignore_case"] for r in reports]),
-        percent([r["cer"] for r in reports]),
-    ]
+ACCURACY = {
+    "measured on": "",
+    "test pictures (n)": ",",
+    "sequence accuracy": ".2%",
+    "ignoring case": ".2%",
+    "CER": ".2%",
+}
+SEEDED = "Means of seeds 0, 1 and 2, each with its own split, and their range."
 
 
-ACCURACY_HEAD = ["measured on", "test pictures (n)", "sequence accuracy", "ignoring case", "CER"]
+def accuracy_row(what: str, reports: list[dict]) -> list:
+    """A row of the columns of `ACCURACY`: of one report, or of one for each seed."""
+    keys = ("sequence_accuracy", "sequence_accuracy_ignore_case", "cer")
+    values = [[report[key] for report in reports] for key in keys]
+    return [what, reports[0]["n"], *(spread(v) if len(v) > 1 else v[0] for v in values)]
 
 
 def unseen() -> None:
@@ -158,10 +152,10 @@ def unseen() -> None:
     rows = []
     for what, (data, report) in measured.items():
         peer = read_with(peer_python("ddddocr", DDDDOCR), "ddddocr", as_files(data))
-        rows.append([*accuracy_row(what, [report]), f"{peer['sequence_accuracy_ignore_case']:.2%}"])
-    shown = table([*ACCURACY_HEAD, "ddddocr 1.6.1 ignoring case"], rows)
-    text = f"{machine()}, {weights()}.\n\n{shown}\n\n{fenced(commands)}"
-    write_section("accuracy.md", "unseen", text)
+        rows.append([*accuracy_row(what, [report]), peer["sequence_accuracy_ignore_case"]])
+    about = "Sequence accuracy; no picture or label of these sets was in the training."
+    table = Table(ACCURACY | {"ddddocr 1.6.1 ignoring case": ".2%"}, rows)
+    record("unseen", about, table, weights=weights(), commands=commands)
 
 
 def efficientnet() -> None:
@@ -173,11 +167,10 @@ def efficientnet() -> None:
     shutil.copy(ROOT / checkpoint, copy)
     median = milliseconds(copy, WORK / "heldout")
     about = (
-        f"{machine()}, {weights('efficientnet')}. With ONNX Runtime on one thread, a picture of a held-out scheme "
-        f"takes {median:.1f} ms (median of 190, further looks included)."
+        f"A held-out scheme's picture takes {median:.1f} ms with ONNX Runtime on one thread (median of 190, all views "
+        "included)."
     )
-    text = f"{about}\n\n{table(ACCURACY_HEAD, rows)}\n\n{fenced(commands)}"
-    write_section("accuracy.md", "efficientnet", text)
+    record("efficientnet", about, Table(ACCURACY, rows), weights=weights("efficientnet"), commands=commands)
 
 
 def _measure_unseen(name: str, checkpoint: str) -> tuple[list[str], dict[str, tuple[Path | str, dict]]]:
@@ -189,9 +182,9 @@ def _measure_unseen(name: str, checkpoint: str) -> tuple[list[str], dict[str, tu
     commands = [f"pip install {LEPTURE}", lepture(WORK / "lepture-1000.parquet", 1000)]
     schemes, drawn = held_out()
     sets = {
-        "`captcha_v2`": f"{REAL}/captcha_v2",
-        "`generic_upper`": f"{REAL}/generic_upper",
-        "`generic_lower`": f"{REAL}/generic_lower",
+        "`captcha_v2`": real("captcha_v2"),
+        "`generic_upper`": real("generic_upper"),
+        "`generic_lower`": real("generic_lower"),
         "lepture's `captcha` 0.7.1, 4 to 6 characters of 62": WORK / "lepture-1000.parquet",
         **schemes,
     }
@@ -221,7 +214,7 @@ class Setting(NamedTuple):
 
 def few_labels() -> None:
     """The shipped reader after fine-tuning on some labels, with three seeds of split and training."""
-    v2, upper, lower = (f"{REAL}/{name}" for name in ("captcha_v2", "generic_upper", "generic_lower"))
+    v2, upper, lower = (real(name) for name in ("captcha_v2", "generic_upper", "generic_lower"))
     settings: list[Setting] = [
         Setting("`captcha_v2`, 728 labels", v2, "728/0/312"),
         Setting("`captcha_v2`, 550 labels (and 90 to choose the epoch by)", v2, "550/90/400"),
@@ -253,16 +246,11 @@ def no_labels() -> None:
     """Pictures of one kind read together, and what training on the sure readings of others brings."""
     drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
     settings: list[Unlabelled] = [
-        Unlabelled("`captcha_v2`, 520 pictures", f"{REAL}/captcha_v2", "520/0/520", "train"),
+        Unlabelled("`captcha_v2`, 520 pictures", real("captcha_v2"), "520/0/520", "train"),
         Unlabelled("lepture's `captcha`, 1,000 pictures", drawn, "1000/0/4000", "train", fresh),
         Unlabelled("lepture's `captcha`, 50 labels and 1,000 pictures", drawn, "50/0/4950", "test", fresh, True),
     ]
-    commands = [
-        "python benchmarks/run.py no_labels  # writes the pictures into files without labels, and runs:",
-        f"pip install {LEPTURE}",
-        lepture(drawn, 5000),
-        lepture(fresh, 2000),
-    ]
+    commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
     tune = "--config configs/finetune.yaml"
     rows = []
     for setting in settings:
@@ -295,24 +283,20 @@ def no_labels() -> None:
             if seed == SEEDS[0]:
                 commands += [*lines, f"python {reading}", trained, shown]
         kept, right = (statistics.mean(values) for values in zip(*shares, strict=True))
-        rows.append(
-            [
-                setting.what,
-                f"{measured[0][0]['n']:,}",
-                *(percent([r["sequence_accuracy_ignore_case"] for r in reports]) for reports in measured),
-                f"{kept:.0f}, {right:.0%} right",
-                f"{statistics.mean(seconds):.0f}",
-            ]
-        )
-    head = ["read for labels", "test pictures (n)", "alone", "together", "after training", "sure readings"]
-    head.append("s of training")
-    write_section(
-        "accuracy.md",
-        "no_labels",
-        f"Sequence accuracy ignoring case, means of seeds 0, 1 and 2, each with its own split, and their range. "
-        f"{machine()}, {weights()}.\n\n{table(head, rows)}\n\n"
-        f"The commands for seed 0; the others differ in the seed.\n\n{fenced(commands)}",
-    )
+        accuracies = [spread([r["sequence_accuracy_ignore_case"] for r in reports]) for reports in measured]
+        sure = f"{kept:.0f}, {right:.0%} right"
+        rows.append([setting.what, measured[0][0]["n"], *accuracies, sure, statistics.mean(seconds)])
+    columns = {
+        "pictures without labels": "",
+        "test pictures (n)": ",",
+        "alone": ".2%",
+        "read together": ".2%",
+        "after training on its readings": ".2%",
+        "confident readings": "",
+        "s of training": ".0f",
+    }
+    about = f"Sequence accuracy ignoring case. {SEEDED}"
+    record("no_labels", about, Table(columns, rows), weights=weights(), commands=commands)
 
 
 def _right(labels: Path, truth: Path) -> tuple[int, float]:
@@ -361,31 +345,21 @@ def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
                 alike.append(report["alike"]["sequence_accuracy_ignore_case"])
             if seed == SEEDS[0]:
                 commands += [made, trained, shown]
-        times = [f"{statistics.mean(values):.0f}" for values in (seconds, whole)]
-        rows.append([*accuracy_row(setting.what, reports), *times, percent(alike) if alike else ""])
-    write_section(
-        "accuracy.md",
-        section,
-        f"Means of seeds 0, 1 and 2, each with its own split, and their range. {machine()}, "
-        f"{weights()}.\n\n"
-        f"{table([*ACCURACY_HEAD, 's of training', 's of the command', 'ignoring case, 0 and O as one'], rows)}\n\n"
-        f"The commands for seed 0; the others differ in the seed.\n\n{fenced(commands)}",
-    )
+        times = [statistics.mean(values) for values in (seconds, whole)]
+        rows.append([*accuracy_row(setting.what, reports), *times, spread(alike) if alike else None])
+    columns = ACCURACY | {"s of training": ".0f", "s of the command": ".0f", "ignoring case, 0 and O as one": ".2%"}
+    record(section, SEEDED, Table(columns, rows), weights=weights(), commands=commands)
 
 
 def label_errors() -> None:
     """The labels of captcha_v2 that are most likely wrong, by cross-validation."""
     found = WORK / "label_errors.csv"
-    line = (
-        f"accuracy_calculator.py --find-label-errors --data {REAL}/captcha_v2 --csv {found} --plots {WORK}/label_errors"
-    )
+    pictures = found.with_suffix("")
+    line = f"accuracy_calculator.py --find-label-errors --data {real('captcha_v2')} --csv {found} --plots {pictures}"
     seconds, _, _ = command(*shlex.split(line))
     with (ROOT / found).open(newline="", encoding="utf-8") as file:
         suspects = [row for row in csv.DictReader(file) if row["reason"] or row["label"] != row["reading"]][:SHOWN]
-    rows = [[Path(s["file"]).name, s["label"], s["reading"], s["score"][:4]] for s in suspects]
-    write_section(
-        "accuracy.md",
-        "label_errors",
-        f"n = 1,040, in 5 parts, seed 0, {seconds:.0f} s. {machine()}.\n\n"
-        f"{table(['file', 'label', 'reading', 'score'], rows)}\n\n{fenced([f'python {line}'])}",
-    )
+    rows = [[Path(s["file"]).name, s["label"], s["reading"], float(s["score"])] for s in suspects]
+    about = f"n = 1,040, in 5 parts, seed 0, {seconds:.0f} s."
+    table = Table({"file": "", "label": "", "reading": "", "score": ".2f"}, rows)
+    record("label_errors", about, table, weights=weights(), commands=[f"python {line}"])

@@ -1,11 +1,14 @@
-"""Reproduce the tables of benchmarks/*.md.
+"""Measure the tables of benchmarks/*.md.
 
-    python benchmarks/run.py                        # all of them, one after another
-    python benchmarks/run.py captcha_v2 generate    # some of them
+    python benchmarks/run.py unseen few_labels     # some of them
+    python benchmarks/run.py all                   # all of them, one after another: hours
+    python benchmarks/run.py --render              # measure nothing, draw all tables again from results/*.json
 
-Every table stands between two marker lines of its file and is written there with the commands, the date, the machine,
-n and the seed. Leave the machine alone meanwhile: two heavy jobs at once spoil each other's times. A training whose
-run folder is complete is not repeated; delete its folder below data/generated/benchmarks to measure it anew.
+A section's figures go to results/NAME.json, with the commands, the date, the machine, n and the seeds; its table, drawn
+from that file, to the Markdown file that has its marks. Real captchas are looked for in the folder that CAPTCHA_DATA
+names (README.md says where to get them). Leave the machine alone meanwhile: two heavy jobs at once spoil each other's
+times. A training whose run folder is complete is not repeated; delete its folder below data/generated/benchmarks to
+measure it anew.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ import sys
 from collections.abc import Callable
 
 import accuracy
-import changes
-import kinds
-import speed
-from tables import ROOT, WORK, check_places
+import data_speed
+import reading_speed
+import robustness
+import training_speed
+from results import RESULTS, ROOT, load, numbers, page_of, render, write_section
+from tables import WORK
 
 from captcha_reader.cli import run
 
@@ -27,38 +32,52 @@ SECTIONS: dict[str, Callable[[], None]] = {
     for function in (
         accuracy.captcha_v2,
         accuracy.unseen,
-        changes.changed,
-        kinds.kinds,
+        robustness.changed,
+        robustness.generators,
         accuracy.efficientnet,
         accuracy.no_labels,
         accuracy.few_labels,
         accuracy.many_labels,
         accuracy.label_errors,
-        speed.reading,
-        speed.precision,
-        speed.hardware,
-        speed.learning,
-        speed.training,
-        speed.growth,
-        speed.generate,
-        speed.merge,
-        speed.dataset,
-        speed.bulk,
-        speed.serving,
+        reading_speed.reading,
+        reading_speed.precision,
+        reading_speed.hardware,
+        reading_speed.serving,
+        training_speed.learning,
+        training_speed.training,
+        training_speed.growth,
+        data_speed.generate,
+        data_speed.merge,
+        data_speed.dataset,
+        data_speed.bulk,
     )
 }
 
 
+def render_all() -> None:
+    """Draw every table again from its results."""
+    for path in sorted(RESULTS.glob("*.json")):
+        result = load(path.stem)
+        write_section(result.section, render(result))
+    write_section("numbers", numbers())
+
+
 def main() -> int:
     """Command line."""
-    names = sys.argv[1:] or list(SECTIONS)
+    names = sys.argv[1:]
+    if names == ["--render"]:
+        render_all()
+        return 0
+    names = list(SECTIONS) if names == ["all"] else names
     unknown = [name for name in names if name not in SECTIONS]
-    if unknown:
-        print(f"error: no table {unknown[0]!r}: choose from {', '.join(SECTIONS)}", file=sys.stderr)
+    if unknown or not names:
+        what = f"there is no table {unknown[0]!r}" if unknown else "name the tables to measure, or all"
+        print(f"error: {what}: choose from {', '.join(SECTIONS)}", file=sys.stderr)
         return 1
     (ROOT / WORK).mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
-    check_places(names)  # rather than lose what took hours to measure
+    for name in names:  # rather than lose what took hours to measure
+        page_of(name)
     for name in names:
         SECTIONS[name]()
     return 0

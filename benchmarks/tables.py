@@ -1,4 +1,4 @@
-"""What the files of benchmarks share: running our scripts, watching them, other readers, and writing the tables."""
+"""What the files of benchmarks share: data, running our scripts and watching them, other readers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import json
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -22,13 +21,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from predict import Prediction
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the scripts live one folder up
+from results import ROOT, markdown, processor  # also finds the scripts one folder up
 
-from captcha_reader.files import available_cores, write_text  # noqa: E402
+from captcha_reader.errors import UserError
+from captcha_reader.files import write_text
+
+table = markdown
 
 WORK = Path("data/generated/benchmarks")
-REAL = os.environ.get("CAPTCHA_DATA", "../shared/data")
+REAL = Path(os.environ.get("CAPTCHA_DATA", "data/real"))  # benchmarks/README.md says what lies there
 SEEDS = (0, 1, 2)
 ROUNDS = 5  # of timings
 LEPTURE = "captcha==0.7.1"
@@ -37,8 +38,22 @@ DDDDOCR = "ddddocr==1.6.1"
 FONTS, TEXT_FACES = "data/generated/fonts", "data/generated/text-fonts"  # made by benchmarks/select_fonts.py
 HELD_OUT = {  # of schemes that no training meets: what, the folder below WORK, fonts
     "held-out schemes, text faces": ("heldout", TEXT_FACES),
-    "held-out schemes, novelty fonts too": ("heldout-novelties", FONTS),
+    "held-out schemes, display fonts too": ("heldout-novelties", FONTS),
 }
+
+
+def real(name: str) -> Path:
+    """The folder of a set of real captchas.
+
+    Raises:
+        UserError: it is not there.
+    """
+    folder = REAL / name
+    if not (ROOT / folder).is_dir():
+        raise UserError(
+            f"the set {name} is not in {REAL}: benchmarks/README.md says where to get it; CAPTCHA_DATA names the folder"
+        )
+    return folder
 
 
 def command(*arguments: object) -> tuple[float, float, str]:
@@ -81,53 +96,19 @@ def resident(pid: int) -> int:
 
 
 def machine() -> str:
-    """Processor, cores and the date, for the line above a table."""
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            cpu = line.split(":", 1)[1].strip()
-            break
-    return f"{cpu}, {available_cores()} cores, {datetime.date.today().isoformat()}"
+    """Processor, cores and the date, for a line above a table."""
+    return f"{processor()}, {datetime.date.today().isoformat()}"
 
 
 def weights(name: str = "reader") -> str:
-    """Which weights a table was measured with: the beginning of their SHA-256."""
-    return "weights " + hashlib.sha256(shipped_weights(name)).hexdigest()[:8]
+    """Which shipped weights a table was measured with: the beginning of their SHA-256."""
+    return hashlib.sha256(shipped_weights(name)).hexdigest()[:8]
 
 
 def shipped_weights(name: str = "reader") -> bytes:
     """The shipped weights of that name, without what the file says of itself: figures are added there later."""
     file = (ROOT / "saved_models" / f"{name}.safetensors").read_bytes()
     return file[8 + int.from_bytes(file[:8], "little") :]
-
-
-def write_section(file: str, name: str, text: str) -> None:
-    """Put `text` between the marker lines of `name` in benchmarks/`file`."""
-    path = ROOT / "benchmarks" / file
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    whole = path.read_text(encoding="utf-8")
-    before, rest = whole.split(start, 1)
-    after = rest.split(end, 1)[1]
-    write_text(path, f"{before}{start}\n{text.strip()}\n{end}{after}")
-
-
-def check_places(names: Sequence[str]) -> None:
-    """End with a message if one of the sections has no place in benchmarks/*.md."""
-    texts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.md"))
-    for name in names:
-        if texts.count(f"<!-- {name} -->") != 1 or texts.count(f"<!-- /{name} -->") != 1:
-            raise SystemExit(f"error: benchmarks/*.md has no single pair of lines <!-- {name} --> and <!-- /{name} -->")
-
-
-def table(head: list[str], rows: list[list[object]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def fenced(commands: list[str]) -> str:
-    """Commands as a code block."""
-    return "```bash\n" + "\n".join(commands) + "\n```"
 
 
 def train(out: Path, arguments: str) -> tuple[str, float, float]:
@@ -220,12 +201,6 @@ def measure(
 def right_ignoring_case(readings: Sequence[Prediction], texts: Sequence[str]) -> float:
     """The part of the readings that are their text but for the case of letters, 0 to 1."""
     return statistics.mean(r.text.lower() == t.lower() for r, t in zip(readings, texts, strict=True))
-
-
-def percent(values: list[float]) -> str:
-    """Mean, and the range where there are several values."""
-    mean = f"{statistics.mean(values):.2%}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.2%} to {max(values):.2%})"
 
 
 def peer_python(name: str, package: str) -> Path:

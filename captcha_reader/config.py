@@ -176,8 +176,9 @@ class TrainConfig:
     splice: float = 0.0
     """Probability that a labelled picture is joined anew, cut between characters: the left part of one, the right part
     of another. The starting weights find the cuts, so it takes trained ones, and a CTC head."""
-    split: str = "80/10/10"
-    """Train/validation/test percentages or numbers of pictures, where `data` is not split yet."""
+    split: str | None = None
+    """Train/validation/test percentages or numbers of pictures, where `data` is not split yet; by default 80/10/10, or
+    the folders train/, val/ and test/ of the data as they are."""
     share: float | None = 1.0
     """How far to go from trained weights to what training makes of them, 0 to 1: few labels also teach what other
     pictures of their kind do not have. `null` goes by the number of labels: 0.75 for 50, 0.9 for 300. With `folds`,
@@ -282,8 +283,9 @@ class DatasetConfig:
     """Parquet files, folders of shards, image folders, or hub:OWNER/NAME."""
     out: str = "data/dataset"
     """Folder for the dataset."""
-    split: str = "80/10/10"
-    """Train/validation/test percentages (`70/30`: no validation), or numbers of pictures (`550/120/400`)."""
+    split: str | None = None
+    """Train/validation/test percentages (`70/30`: no validation), or numbers of pictures (`550/120/400`). By default
+    the sources' own folders or shards of that name, where they have them, else 80/10/10."""
     seed: int = 0
     """Seed of the split."""
     alphabet: str | None = None
@@ -326,14 +328,24 @@ class EvaluateConfig:
     """With --find_label_errors: epochs of the whole network in each fold; by default as many as fine-tuning takes."""
     show: int = 30
     """With --find_label_errors: how many of the most suspicious labels are printed and drawn."""
-    same_kind: bool = False
-    """The pictures are of one kind: what lengths and characters it has is learned from all readings (not from the
-    labels), and each picture is read with that in mind."""
+    characters: str | None = None
+    """Characters that occur in the texts, ranges allowed (`0-9`, `0-9A-F`): others are not read."""
+    length: str | None = None
+    """Number of characters of the texts, `6` or `4-6`."""
+    ignore_case: bool = False
+    """Read both cases of a letter as one, and compare so: the answer is in lower case, except for letters that
+    `characters` has in one case only."""
+    upper_case: bool = False
+    """With `ignore_case`: the answer is in upper case."""
+    same_source: bool = False
+    """The pictures are of one source: the lengths and characters of its texts are estimated from all readings (not from
+    the labels), and each picture is read with that in mind."""
     alike: str | None = None
     """Characters that a font draws alike, such as 0O or 0Oo,1Il (a comma between groups): the accuracy is also reported
     with each group counted as one character."""
-    looks: int = 8
-    """Looks at one picture, 1 to 8, at most: an unsure reading is tried again in other forms. Fewer are faster."""
+    tta_views: int = 8
+    """Views of one picture that are read, 1 to 8, at most: an unsure reading is tried again with other views (test-time
+    augmentation). Fewer are faster."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None
@@ -362,9 +374,18 @@ class PredictConfig:
     """Write the readings to this CSV file."""
     grid: str | None = None
     """Draw pictures and readings into this PNG file."""
-    same_kind: bool = False
-    """The pictures are of one kind: what lengths and characters it has is learned from all readings, and each picture
-    is read with that in mind."""
+    characters: str | None = None
+    """Characters that occur in the texts, ranges allowed (`0-9`, `0-9A-F`): others are not read."""
+    length: str | None = None
+    """Number of characters of the texts, `6` or `4-6`."""
+    ignore_case: bool = False
+    """Read both cases of a letter as one: the answer is in lower case, except for letters that `characters` has in one
+    case only."""
+    upper_case: bool = False
+    """With `ignore_case`: the answer is in upper case."""
+    same_source: bool = False
+    """The pictures are of one source: the lengths and characters of its texts are estimated from all readings, and each
+    picture is read with that in mind."""
     labels: str | None = None
     """Write the pictures that are read surely, with their readings as labels, into this parquet file, to train on."""
     sure: float = 0.3
@@ -374,8 +395,9 @@ class PredictConfig:
     """Read parquet shards instead of image files, into shards of readings in this folder."""
     engine: EngineName = "local"
     """With `out`: `local` reads one shard after the other here, `ray` many at a time on a Ray cluster."""
-    looks: int = 8
-    """Looks at one picture, 1 to 8, at most: an unsure reading is tried again in other forms. Fewer are faster."""
+    tta_views: int = 8
+    """Views of one picture that are read, 1 to 8, at most: an unsure reading is tried again with other views (test-time
+    augmentation). Fewer are faster."""
     batch_size: int = 64
     """Pictures per forward pass."""
     threads: int | None = None

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from captcha_reader.errors import FORBIDDEN, UserError
 ROOT = Path(__file__).resolve().parent.parent
 SAVED_MODELS = ROOT / "saved_models"
 DEFAULT_CHECKPOINT = SAVED_MODELS / "reader.safetensors"
+FORMULA_STARTS = frozenset("=+-@|%")
 COPIES = Path(".cache/huggingface")  # of a dataset, within its folder; uploads to the Hub leave this name out
 
 
@@ -190,3 +192,13 @@ def lock_file(file: IO[Any], wait: bool = False) -> bool:
 def available_cores() -> int:
     """Processor cores this process may use (fewer than the machine's in a container or under `taskset`)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def csv_safe(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula, whatever a stranger called a file.
+
+    A quote is put before text that begins, behind white space, with `=`, `+`, `-`, `@`, a full-width form of these, or
+    with a tab or a line break. `make_dataset.py` takes the quote away again.
+    """
+    begins = unicodedata.normalize("NFKC", text).lstrip()[:1]
+    return f"'{text}" if begins in FORMULA_STARTS or (text[:1] in "\t\r\n" and text) else text

@@ -22,9 +22,6 @@ ImageLike = Image.Image | str | Path | bytes | np.ndarray
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 """File name endings, in lower case, by which folders are searched for pictures."""
 
-LABEL_FILES = ("labels.csv", "labels.txt")
-"""What the file with the labels of pictures is called, in lower case."""
-
 MAX_PIXELS = 40_000_000
 """Larger pictures are refused before they are decoded; at 3 bytes a pixel, one takes at most 120 MB."""
 

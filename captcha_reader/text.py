@@ -1,8 +1,8 @@
 """Text to class ids and back, for both kinds of head, with a confidence for every character.
 
 Class 0 means "no character" everywhere: the blank of CTC, and the padding after the last character of a slot head.
-Class i > 0 is `alphabet.characters[i - 1]`. Decoders take log-probabilities as NumPy arrays of shape (N, T, C), where
-T is the number of steps (CTC) or of positions (slots) and C = len(alphabet) + 1, so that torch and ONNX share them.
+Class i > 0 is `alphabet.characters[i - 1]`. Log-probabilities are NumPy arrays of shape (N, T, C), where T is the
+number of steps (CTC) or of positions (slots) and C = len(alphabet) + 1, so that torch and ONNX share the codecs.
 """
 
 from __future__ import annotations
@@ -10,18 +10,40 @@ from __future__ import annotations
 import heapq
 import math
 import re
+import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from captcha_reader import ctc
 from captcha_reader.config import CTC_HEADS
+from captcha_reader.ctc import BLANK_ID, NEGATIVE_INFINITY
 from captcha_reader.errors import UserError
 
-BLANK_ID = 0
+if TYPE_CHECKING:
+    from torch import Tensor
+
 NOTHING = "∅"  # shown where a character, or a whole reading, is missing
-NEGATIVE_INFINITY = -1e30  # a finite stand-in: differences of two real infinities would be NaN
+TOO_SMALL = 1e-200  # probability; products of some more factors would vanish
+
+
+def expand_ranges(text: str) -> str:
+    """Characters and ranges to the characters, composed as labels are (NFC): `0-9a` to `0123456789a`.
+
+    Raises:
+        UserError: a range runs backwards.
+    """
+
+    def expand(match: re.Match[str]) -> str:
+        first, last = ord(match[1]), ord(match[2])
+        if first > last:
+            raise UserError(f"the alphabet {text!r} has a range that runs backwards: write it as in 0-9a-z")
+        return "".join(map(chr, range(first, last + 1)))
+
+    return re.sub(r"(.)-(.)", expand, unicodedata.normalize("NFC", text), flags=re.DOTALL)
 
 
 class Alphabet:
@@ -53,14 +75,7 @@ class Alphabet:
     @classmethod
     def parse(cls, text: str) -> Alphabet:
         """Build from characters and ranges: `0-9a-f` is `0123456789abcdef`. A dash at either end is a dash."""
-
-        def expand(match: re.Match[str]) -> str:
-            first, last = ord(match[1]), ord(match[2])
-            if first > last:
-                raise UserError(f"the alphabet {text!r} has a range that runs backwards: write it as in 0-9a-z")
-            return "".join(map(chr, range(first, last + 1)))
-
-        return cls(re.sub(r"(.)-(.)", expand, text, flags=re.DOTALL))
+        return cls(expand_ranges(text))
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> Alphabet:
@@ -127,56 +142,114 @@ class Reading:
     spans: tuple[tuple[int, int], ...]
 
 
-class CTCCodec:
-    """Connectionist temporal classification (Graves et al., 2006): repeated ids merge, then blanks vanish."""
+@dataclass(frozen=True)
+class Limits:
+    """Which texts a codec may give.
 
-    head = "ctc"
+    Attributes:
+        alphabet: the characters of these texts.
+        sources: for each of them the class ids of the model whose probabilities add up to its own.
+        shortest: fewest characters.
+        longest: most characters; None for any number.
+    """
 
-    def __init__(self, alphabet: Alphabet) -> None:
+    alphabet: Alphabet
+    sources: tuple[tuple[int, ...], ...]
+    shortest: int = 0
+    longest: int | None = None
+
+    def merge(self, log_probs: np.ndarray) -> np.ndarray:
+        """(..., C) log-probabilities of the model to (..., len(alphabet) + 1) probabilities, float64, as they are."""
+        probs = np.exp(np.asarray(log_probs, dtype=np.float64))
+        merged = np.empty((*probs.shape[:-1], self.alphabet.num_classes))
+        merged[..., BLANK_ID] = probs[..., BLANK_ID]
+        merged[..., 1:] = probs[..., [ids[0] for ids in self.sources]]
+        for i, ids in enumerate(self.sources, start=1):
+            for other in ids[1:]:
+                merged[..., i] += probs[..., other]
+        return merged
+
+    def allows(self, length: int) -> bool:
+        """Whether a text may have so many characters."""
+        return length >= self.shortest and (self.longest is None or length <= self.longest)
+
+
+class Codec(ABC):
+    """Texts to class ids, and log-probabilities to texts.
+
+    Args:
+        alphabet: of the texts.
+        limits: what texts there may be. The codec then takes log-probabilities that went through `restrict`, finds the
+            most probable text that is allowed, and its probabilities are conditional on the text being allowed.
+    """
+
+    along_width: ClassVar[bool]
+    """Whether the steps run along the width of the picture; else each is a character position."""
+    more_room: ClassVar[str]
+    """What gives the model more steps."""
+
+    def __init__(self, alphabet: Alphabet, limits: Limits | None = None) -> None:
         self.alphabet = alphabet
-
-    @staticmethod
-    def steps_needed(text: str) -> int:
-        """Least number of steps that can write `text`: a blank must part equal neighbours."""
-        return len(text) + sum(a == b for a, b in pairwise(text))
+        self.limits = limits
 
     def encode(self, text: str, sample: str = "") -> list[int]:
         """Class ids of `text`; see `Alphabet.encode`."""
         return self.alphabet.encode(text, sample)
 
-    def decode(self, log_probs: np.ndarray) -> list[Reading]:
-        """Read the likeliest path of each of N samples.
+    def limited(self, limits: Limits) -> Codec:
+        """The codec of the same head for a part of its texts; see `restrict`."""
+        return type(self)(limits.alphabet, limits)
 
-        Args:
-            log_probs: (N, T, C), normalised over C.
+    def feasible(self, text: str, steps: int) -> bool:
+        """Whether so many steps can write the text."""
+        return self.steps_needed(text) <= steps
 
-        Returns:
-            N readings. A character's confidence is its highest probability within its run of steps; the confidence of
-            the text sums over all the paths that write it.
+    def require_room(self, steps: int) -> None:
+        """Check that so many steps can write the shortest text that `limits` allow.
+
+        Raises:
+            UserError: they cannot.
         """
-        log_probs = np.asarray(log_probs, dtype=np.float32)
-        if len(log_probs) == 0:
-            return []
-        probs = np.exp(log_probs)
-        readings = []
-        for path, peaks, rows in zip(log_probs.argmax(axis=2).tolist(), probs.max(axis=2), probs, strict=True):
-            runs = _runs(path)
-            ids = [symbol for symbol, _, _ in runs]
-            readings.append(
-                Reading(
-                    text=self.alphabet.decode(ids),
-                    confidence=min(_probability(rows, ids), 1.0),
-                    char_confidences=tuple(min(float(peaks[start:stop].max()), 1.0) for _, start, stop in runs),
-                    spans=tuple((start, stop) for _, start, stop in runs),
-                )
-            )
-        return readings
+        shortest = self.limits.shortest if self.limits else 0
+        example = (self.alphabet.characters[:2] * shortest)[:shortest]
+        if not self.feasible(example, steps):
+            raise UserError(f"this model cannot write {shortest} characters in {steps} steps: give a smaller length")
 
+    @staticmethod
+    @abstractmethod
+    def steps_needed(text: str) -> int:
+        """Smallest number of steps that can write `text`."""
+
+    @abstractmethod
+    def restrict(self, log_probs: np.ndarray) -> np.ndarray:
+        """A sample's log-probabilities (T, C) of the whole alphabet to those of the codec's `limits`, float32.
+
+        Raises:
+            UserError: T steps cannot write the shortest text that is allowed.
+        """
+
+    @abstractmethod
+    def decode(self, log_probs: np.ndarray) -> list[Reading]:
+        """Read each of N samples: (N, T, C), normalized over C, to N readings."""
+
+    @abstractmethod
+    def read_as(self, log_probs: np.ndarray, text: str) -> Reading:
+        """How a given text is read in one sample, (T, C).
+
+        Raises:
+            UserError: a character outside the alphabet, or more of them than T steps can write.
+        """
+
+    @abstractmethod
+    def alternatives(self, log_probs: np.ndarray, count: int = 3) -> list[tuple[str, float]]:
+        """The most probable texts of one sample, (T, C), best first: up to `count` pairs of text and probability."""
+
+    @abstractmethod
     def log_likelihood(self, log_probs: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """log P(text | picture) of one given text for each of N samples.
 
         Args:
-            log_probs: (N, T, C), normalised over C.
+            log_probs: (N, T, C), normalized over C.
             texts: N texts.
 
         Returns:
@@ -185,44 +258,128 @@ class CTCCodec:
         Raises:
             UserError: a text has a character outside the alphabet.
         """
-        return ctc_log_likelihood(log_probs, [self.encode(text) for text in texts])
 
+    @abstractmethod
     def probabilities(self, samples: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
-        """P(text | picture), 0 to 1, of a few likely texts of each of some samples, as `log_likelihood` without logs.
-
-        Without logarithms the least float bounds it: no less likely than C ** -T, the texts of likely paths are far
-        above it.
+        """P(text | picture), 0 to 1, of a few likely texts of each of some samples.
 
         Args:
-            samples: one at least, each (T, C), normalised over C; T may differ.
-            texts: one at least, of characters of the alphabet.
+            samples: at least one, each (T, C), normalized over C; T may differ.
+            texts: at least one, of characters of the alphabet.
 
         Returns:
             (samples, texts) float64.
         """
-        ids = [self.encode(text) for text in texts]
-        extended, leap = _states(ids)
-        emitted = np.zeros((max(map(len, samples)), len(samples), *extended.shape))
-        emitted[..., ::2] = 1.0  # after its last step a shorter sample has blanks, for certain
-        for i, log_probs in enumerate(samples):
-            emitted[: len(log_probs), i] = np.exp(log_probs)[:, extended]
-        alpha = np.zeros(emitted.shape[1:])
-        alpha[..., 0] = 1.0
-        for emission in emitted:
-            grown = alpha.copy()
-            grown[..., 1:] += alpha[..., :-1]
-            grown[..., 2:] += alpha[..., :-2] * leap[:, 2:]
-            alpha = grown * emission
-        ends = [2 * len(sequence) for sequence in ids]
-        sums = [alpha[:, row, max(end - 1, 0) : end + 1].sum(axis=1) for row, end in enumerate(ends)]
-        return np.minimum(np.stack(sums, axis=1), 1.0)
 
-    def align(self, log_probs: np.ndarray, text: str) -> list[tuple[int, int]]:
-        """Where the characters of a known text are: the likeliest path that writes it (Viterbi, 1967).
+    @abstractmethod
+    def loss(self, logits: Tensor, texts: Iterable[str], label_smoothing: float = 0.0) -> Tensor:
+        """Loss of each sample, (N,), float32.
 
         Args:
-            log_probs: (T, C), normalised over C.
-            text: at least one character.
+            logits: (N, T, C).
+            texts: N labels, all of which T can write.
+            label_smoothing: of a cross-entropy; CTC has none.
+        """
+
+
+class CTCCodec(Codec):
+    """One class per step along the width; see `ctc`."""
+
+    head = "ctc"
+    along_width = True
+    more_room = "widen --image_size"
+
+    @staticmethod
+    def steps_needed(text: str) -> int:
+        """Smallest number of steps that can write `text`: a blank must part equal neighbors."""
+        return ctc.steps_needed(text)
+
+    def restrict(self, log_probs: np.ndarray) -> np.ndarray:
+        """Drop what is not allowed, add up what counts as one, and normalize each step.
+
+        The length is not in it: paths of any length go through each step.
+        """
+        assert self.limits is not None
+        self.require_room(len(log_probs))
+        probs = _normalized(np.maximum(self.limits.merge(log_probs), 1e-30))
+        likely = ctc.runs(probs.argmax(axis=1).tolist())
+        if not self.limits.allows(len(likely)) and self._mass(probs) < TOO_SMALL:
+            # What is asked for is next to impossible: less than floats can tell from nothing. With a floor below each
+            # probability, the steps that are least sure decide.
+            probs = _normalized(probs + TOO_SMALL ** (1 / len(probs)))
+        return np.log(probs).astype(np.float32)
+
+    def _search(self, probs: np.ndarray) -> ctc.PrefixSearch:
+        """The texts of one sample, (T, C) probabilities, that are allowed."""
+        shortest, longest = (self.limits.shortest, self.limits.longest) if self.limits else (0, None)
+        return ctc.PrefixSearch(probs, shortest, longest)
+
+    def _mass(self, probs: np.ndarray) -> float:
+        """Probability that the text of one sample, (T, C) probabilities, has an allowed length."""
+        any_length = self.limits is None or (self.limits.shortest == 0 and self.limits.longest is None)
+        return 1.0 if any_length else self._search(probs).mass
+
+    def decode(self, log_probs: np.ndarray) -> list[Reading]:
+        """Read the most probable path of each of N samples, or with `limits` the most probable text that is allowed.
+
+        Args:
+            log_probs: (N, T, C), normalized over C.
+
+        Returns:
+            N readings. A character's confidence is its highest probability within its run of steps; the confidence of
+            the text sums over all the paths that write it.
+        """
+        log_probs = np.asarray(log_probs, dtype=np.float32)
+        if len(log_probs) == 0:
+            return []
+        if self.limits:
+            return [self._decode_exactly(sample) for sample in log_probs]
+        probs = np.exp(log_probs)
+        readings = []
+        for path, peaks, rows in zip(log_probs.argmax(axis=2).tolist(), probs.max(axis=2), probs, strict=True):
+            runs = ctc.runs(path)
+            ids = [symbol for symbol, _, _ in runs]
+            readings.append(
+                Reading(
+                    text=self.alphabet.decode(ids),
+                    confidence=min(ctc.probability(rows, ids), 1.0),
+                    char_confidences=tuple(min(float(peaks[start:stop].max()), 1.0) for _, start, stop in runs),
+                    spans=tuple((start, stop) for _, start, stop in runs),
+                )
+            )
+        return readings
+
+    def _decode_exactly(self, log_probs: np.ndarray) -> Reading:
+        search = self._search(_exp(log_probs))
+        ((ids, p),) = search.best(1)
+        return self._reading(log_probs, ids, min(p / search.mass, 1.0))
+
+    def _reading(self, log_probs: np.ndarray, ids: Sequence[int], confidence: float) -> Reading:
+        spans = ctc.align(log_probs, ids) if ids else []
+        peaks = [float(log_probs[a:b, i].max()) for (a, b), i in zip(spans, ids, strict=True)]
+        return Reading(
+            self.alphabet.decode(ids), confidence, tuple(min(math.exp(peak), 1.0) for peak in peaks), tuple(spans)
+        )
+
+    def log_likelihood(self, log_probs: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """As `Codec.log_likelihood`, summed over all the paths that write the text."""
+        likelihoods = ctc.log_likelihood(log_probs, [self.encode(text) for text in texts])
+        if self.limits is None:
+            return likelihoods
+        masses = [math.log(self._mass(_exp(sample))) for sample in log_probs]
+        allowed = [self.limits.allows(len(text)) for text in texts]
+        return np.where(allowed, likelihoods - masses, NEGATIVE_INFINITY)
+
+    def probabilities(self, samples: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
+        """As `Codec.probabilities`, summed over all the paths that write each text."""
+        found = ctc.probabilities(samples, [self.encode(text) for text in texts])
+        if self.limits is not None:
+            found /= np.array([self._mass(_exp(sample)) for sample in samples])[:, None]
+            found[:, [not self.limits.allows(len(text)) for text in texts]] = 0.0
+        return np.minimum(found, 1.0)
+
+    def align(self, log_probs: np.ndarray, text: str) -> list[tuple[int, int]]:
+        """Where the characters of a known text, at least one, are in a sample, (T, C): by its most probable path.
 
         Returns:
             (first step, step after the last) of each character.
@@ -230,105 +387,81 @@ class CTCCodec:
         Raises:
             UserError: a character outside the alphabet, or more of them than T steps can write.
         """
-        (states,), (leap,) = _states([self.encode(text)])
-        if self.steps_needed(text) > len(log_probs):
+        ids = self.encode(text)
+        if not self.feasible(text, len(log_probs)):
             raise UserError(f"{len(log_probs)} steps cannot write {text!r}")
-        emitted = np.asarray(log_probs, dtype=np.float64)[:, states]  # (T, S)
-        scores = np.full(len(states), NEGATIVE_INFINITY)
-        scores[:2] = emitted[0, :2]
-        back = np.zeros(emitted.shape, dtype=np.int64)  # by how many states the best way here went on
-        came = np.full((3, len(states)), NEGATIVE_INFINITY)
-        for t in range(1, len(emitted)):
-            came[0], came[1, 1:] = scores, scores[:-1]
-            came[2, 2:] = np.where(leap[2:], scores[:-2], NEGATIVE_INFINITY)
-            back[t] = came.argmax(axis=0)
-            scores = came.max(axis=0) + emitted[t]
-        state = len(states) - 1 - int(scores[-2] > scores[-1])
-        path = []
-        for t in range(len(emitted) - 1, -1, -1):
-            path.append(state)
-            state -= int(back[t, state])
-        path.reverse()
-        steps = [[t for t, state in enumerate(path) if state == 2 * i + 1] for i in range(len(text))]
-        return [(found[0], found[-1] + 1) for found in steps]
+        return ctc.align(log_probs, ids)
 
     def read_as(self, log_probs: np.ndarray, text: str) -> Reading:
-        """How a given text, one character at least, is read in one sample, (T, C): by its likeliest path.
-
-        Raises:
-            UserError: a character outside the alphabet, or more of them than T steps can write.
-        """
-        spans = self.align(log_probs, text)
-        peaks = [log_probs[a:b, i].max() for (a, b), i in zip(spans, self.encode(text), strict=True)]
+        """As `Codec.read_as`, for at least one character: by the text's most probable path."""
+        if not self.feasible(text, len(log_probs)):
+            raise UserError(f"{len(log_probs)} steps cannot write {text!r}")
         likelihood = float(self.log_likelihood(log_probs[None], [text])[0])
-        return Reading(text, min(math.exp(likelihood), 1.0), tuple(np.exp(peaks).clip(max=1).tolist()), tuple(spans))
+        return self._reading(log_probs, self.encode(text), min(math.exp(likelihood), 1.0))
 
-    def alternatives(
-        self, log_probs: np.ndarray, count: int = 3, beam: int = 16, least: float = 6e-6
-    ) -> list[tuple[str, float]]:
-        """The likeliest texts of one sample, best first, by prefix beam search (Graves, 2012, section 7.5).
+    def alternatives(self, log_probs: np.ndarray, count: int = 3) -> list[tuple[str, float]]:
+        """As `Codec.alternatives`, each text by all the paths that write it; see `ctc.PrefixSearch`."""
+        search = self._search(_exp(log_probs))
+        return [(self.alphabet.decode(ids), min(p / search.mass, 1.0)) for ids, p in search.best(count)]
 
-        Args:
-            log_probs: (T, C), normalised over C.
-            count: how many texts to return.
-            beam: prefixes kept after each step.
-            least: probability below which a symbol is left out at a step; the default changes no third place.
+    def loss(self, logits: Tensor, texts: Iterable[str], label_smoothing: float = 0.0) -> Tensor:
+        """Negative log-likelihood over the label's length."""
+        import torch
+        from torch.nn import functional
 
-        Returns:
-            Up to `count` pairs of text and probability.
-        """
-        log_probs = np.asarray(log_probs, dtype=np.float64)
-        floor = math.log(least)
-        # prefix -> (log-probability of paths ending in blank, of paths ending in the prefix's last symbol)
-        beams: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, NEGATIVE_INFINITY)}
-        for row in log_probs:
-            symbols = np.flatnonzero(row > floor)
-            extended: dict[tuple[int, ...], list[float]] = {}
-            for prefix, (blank, symbol) in beams.items():
-                either = float(np.logaddexp(blank, symbol))
-                for k in symbols.tolist():
-                    p = float(row[k])
-                    if k == BLANK_ID:
-                        entry = extended.setdefault(prefix, [NEGATIVE_INFINITY, NEGATIVE_INFINITY])
-                        entry[0] = float(np.logaddexp(entry[0], either + p))
-                    elif prefix and prefix[-1] == k:
-                        entry = extended.setdefault(prefix, [NEGATIVE_INFINITY, NEGATIVE_INFINITY])
-                        entry[1] = float(np.logaddexp(entry[1], symbol + p))
-                        entry = extended.setdefault((*prefix, k), [NEGATIVE_INFINITY, NEGATIVE_INFINITY])
-                        entry[1] = float(np.logaddexp(entry[1], blank + p))
-                    else:
-                        entry = extended.setdefault((*prefix, k), [NEGATIVE_INFINITY, NEGATIVE_INFINITY])
-                        entry[1] = float(np.logaddexp(entry[1], either + p))
-            best = heapq.nlargest(beam, extended.items(), key=lambda item: np.logaddexp(*item[1]))
-            beams = {prefix: (b, s) for prefix, (b, s) in best}
-        ids = [list(prefix) for prefix in beams]
-        scores = np.exp(ctc_log_likelihood(np.repeat(log_probs[None], len(ids), axis=0), ids))
-        ranked = sorted(zip(scores.tolist(), map(self.alphabet.decode, ids), strict=True), reverse=True)
-        return [(text, min(score, 1.0)) for score, text in ranked[:count] if score > 0]
+        ids = [self.encode(text) for text in texts]
+        lengths = torch.tensor([len(sequence) for sequence in ids])
+        targets = torch.tensor([i for sequence in ids for i in sequence])
+        steps = torch.full((len(ids),), logits.shape[1])
+        # The CPU kernel takes int64 lengths on the CPU; on a GPU the targets have to be there.
+        likelihood = functional.ctc_loss(
+            logits.float().log_softmax(-1).transpose(0, 1), targets.to(logits.device), steps, lengths, reduction="none"
+        )
+        return likelihood / lengths.to(logits.device)
 
 
-class SlotCodec:
+class SlotCodec(Codec):
     """One class per character position; the first padding class ends the text."""
 
     head = "slots"
-
-    def __init__(self, alphabet: Alphabet) -> None:
-        self.alphabet = alphabet
+    along_width = False
+    more_room = "raise --max_length"
 
     @staticmethod
     def steps_needed(text: str) -> int:
         """Positions that `text` takes."""
         return len(text)
 
-    def encode(self, text: str, sample: str = "") -> list[int]:
-        """Class ids of `text`; see `Alphabet.encode`."""
-        return self.alphabet.encode(text, sample)
+    def restrict(self, log_probs: np.ndarray) -> np.ndarray:
+        """The probabilities of each position given the characters before it and that the text is allowed, its length
+        too: the product over the characters and the padding after them is that of the text among all that are allowed.
+        """
+        assert self.limits is not None
+        self.require_room(len(log_probs))
+        merged = np.maximum(self.limits.merge(log_probs), 1e-30)  # (L, C)
+        positions = len(merged)
+        going_on = merged[:, 1:].sum(axis=1)
+        rest = np.zeros(positions + 1)  # of all ways to end an allowed text, where so many characters are written
+        ends = [float(self.limits.allows(count)) for count in range(positions + 1)]
+        rest[positions] = ends[positions]
+        scale = 1.0
+        conditional = np.zeros_like(merged)
+        for i in range(positions - 1, -1, -1):
+            end, on = merged[i, BLANK_ID] * ends[i], going_on[i] * rest[i + 1]
+            if (scale := end + on) > 0:
+                conditional[i, BLANK_ID] = end / scale
+                conditional[i, 1:] = merged[i, 1:] * rest[i + 1] / scale
+            else:  # no text that is allowed gets here
+                conditional[i, BLANK_ID] = 1.0
+            rest[i] = scale
+        with np.errstate(divide="ignore"):
+            return np.maximum(np.log(conditional), NEGATIVE_INFINITY).astype(np.float32)
 
     def decode(self, log_probs: np.ndarray) -> list[Reading]:
-        """Read each position's likeliest class up to the first padding.
+        """Read each position's most probable class up to the first padding, or with `limits` the best allowed text.
 
         Args:
-            log_probs: (N, L, C), normalised over C.
+            log_probs: (N, L, C), normalized over C.
 
         Returns:
             N readings. The confidence of the text is the product over its characters and the padding that ends it.
@@ -336,21 +469,32 @@ class SlotCodec:
         log_probs = np.asarray(log_probs, dtype=np.float32)
         readings = []
         for sample in log_probs:  # (L, C)
+            if self.limits:
+                readings.append(self._reading(sample, self._best(sample)))
+                continue
             ids = sample.argmax(axis=1).tolist()
-            length = ids.index(BLANK_ID) if BLANK_ID in ids else len(ids)
-            best = sample.max(axis=1)
-            readings.append(
-                Reading(
-                    text=self.alphabet.decode(ids[:length]),
-                    confidence=float(np.exp(best[: length + 1].sum())),  # with the padding that ends the text, if any
-                    char_confidences=tuple(np.exp(best[:length]).tolist()),
-                    spans=tuple((i, i + 1) for i in range(length)),
-                )
-            )
+            readings.append(self._reading(sample, ids[: ids.index(BLANK_ID) if BLANK_ID in ids else len(ids)]))
         return readings
 
+    def _best(self, log_probs: np.ndarray) -> list[int]:
+        """Class ids of the most probable text: for each length the best characters, and of these the best length."""
+        letters = log_probs[:, 1:]
+        written = np.concatenate([[0.0], letters.max(axis=1).astype(np.float64).cumsum()])
+        length = int((written + np.append(log_probs[:, BLANK_ID], 0.0)).argmax())
+        return (letters[:length].argmax(axis=1) + 1).tolist()
+
+    def _reading(self, log_probs: np.ndarray, ids: Sequence[int]) -> Reading:
+        ended = [*ids, BLANK_ID][: len(log_probs)]  # with the padding that ends the text, if any
+        taken = log_probs[np.arange(len(ended)), ended]
+        return Reading(
+            text=self.alphabet.decode(ids),
+            confidence=min(float(np.exp(taken.astype(np.float64).sum())), 1.0),
+            char_confidences=tuple(np.exp(taken[: len(ids)]).clip(max=1).tolist()),
+            spans=tuple((i, i + 1) for i in range(len(ids))),
+        )
+
     def log_likelihood(self, log_probs: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-        """As `CTCCodec.log_likelihood`: the sum over the characters and the padding that ends the text, if any."""
+        """As `Codec.log_likelihood`: the sum over the characters and the padding that ends the text, if any."""
         scores = np.full(len(texts), NEGATIVE_INFINITY)
         for row, (sample, text) in enumerate(zip(log_probs, texts, strict=True)):  # (L, C)
             ids = [*self.encode(text), BLANK_ID][: len(sample)]
@@ -358,44 +502,49 @@ class SlotCodec:
                 scores[row] = np.asarray(sample, dtype=np.float64)[np.arange(len(ids)), ids].sum()
         return scores
 
-    def read_as(self, log_probs: np.ndarray, text: str) -> Reading:
-        """As `CTCCodec.read_as`, for one sample (L, C)."""
-        ids = self.encode(text)
-        if len(ids) > len(log_probs):
+    def probabilities(self, samples: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
+        """As `Codec.probabilities`."""
+        return np.exp([self.log_likelihood([sample] * len(texts), texts) for sample in samples]).clip(max=1.0)
+
+    def align(self, log_probs: np.ndarray, text: str) -> list[tuple[int, int]]:
+        """The positions of the characters."""
+        if not self.feasible(text, len(log_probs)):
             raise UserError(f"{len(log_probs)} positions cannot write {text!r}")
-        likelihood = float(self.log_likelihood(log_probs[None], [text])[0])
-        peaks = tuple(np.exp(log_probs[range(len(ids)), ids]).clip(max=1).tolist())
-        return Reading(text, min(math.exp(likelihood), 1.0), peaks, tuple((i, i + 1) for i in range(len(ids))))
+        return [(i, i + 1) for i in range(len(text))]
 
-    def alternatives(
-        self, log_probs: np.ndarray, count: int = 3, beam: int = 16, least: float = 6e-6
-    ) -> list[tuple[str, float]]:
-        """The likeliest texts of one sample, best first.
+    def read_as(self, log_probs: np.ndarray, text: str) -> Reading:
+        """As `Codec.read_as`, for one sample (L, C)."""
+        self.align(log_probs, text)
+        return self._reading(log_probs, self.encode(text))
 
-        Args:
-            log_probs: (L, C), normalised over C.
-            count: how many texts to return.
-            beam: prefixes kept after each position.
-            least: not used: here every symbol in the beam is cheap.
-
-        Returns:
-            Up to `count` pairs of text and probability.
-        """
+    def alternatives(self, log_probs: np.ndarray, count: int = 3) -> list[tuple[str, float]]:
+        """As `Codec.alternatives`."""
         log_probs = np.asarray(log_probs, dtype=np.float64)
-        beams: list[tuple[float, tuple[int, ...], bool]] = [(0.0, (), False)]  # (log-probability, ids, ended)
+        # What may follow is the same for all texts that go on, so the best `count` of these are enough.
+        going_on: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]  # (log-probability, ids)
+        ended: list[tuple[float, tuple[int, ...]]] = []
         for row in log_probs:
-            symbols = np.argsort(row)[::-1][:beam].tolist()
-            grown = [item for item in beams if item[2]]
-            for score, ids, ended in beams:
-                if not ended:
-                    grown += [
-                        (score + float(row[k]), ids if k == BLANK_ID else (*ids, k), k == BLANK_ID) for k in symbols
-                    ]
-            beams = heapq.nlargest(max(beam, count), grown)
-        return [(self.alphabet.decode(ids), float(np.exp(score))) for score, ids, _ in beams[:count]]
+            letters = (np.argsort(row[1:])[::-1][:count] + 1).tolist()
+            ended += [(score + float(row[BLANK_ID]), ids) for score, ids in going_on]
+            longer = [(score + float(row[k]), (*ids, k)) for score, ids in going_on for k in letters]
+            going_on = heapq.nlargest(count, longer)
+        best = heapq.nlargest(count, ended + going_on)
+        return [(self.alphabet.decode(ids), float(np.exp(score))) for score, ids in best if score > -700.0]
 
+    def loss(self, logits: Tensor, texts: Iterable[str], label_smoothing: float = 0.0) -> Tensor:
+        """Mean cross-entropy over the positions, padding included."""
+        import torch
+        from torch.nn import functional
 
-Codec = CTCCodec | SlotCodec
+        targets = torch.zeros(logits.shape[:2], dtype=torch.long)
+        for row, text in zip(targets, texts, strict=True):
+            row[: len(text)] = torch.tensor(self.encode(text))
+        return functional.cross_entropy(
+            logits.float().transpose(1, 2),
+            targets.to(logits.device),
+            reduction="none",
+            label_smoothing=label_smoothing,
+        ).mean(1)
 
 
 def build_codec(head: str, alphabet: Alphabet) -> Codec:
@@ -403,87 +552,14 @@ def build_codec(head: str, alphabet: Alphabet) -> Codec:
     return CTCCodec(alphabet) if head in CTC_HEADS else SlotCodec(alphabet)
 
 
-def greedy_decode(log_probs: np.ndarray, alphabet: Alphabet, head: str = "ctc") -> list[str]:
-    """Texts of a batch of log-probabilities (N, T, C), without confidences."""
-    return [reading.text for reading in build_codec(head, alphabet).decode(log_probs)]
-
-
 def infeasible_labels(texts: Sequence[str], codec: Codec, steps: int) -> list[int]:
     """Indices of the texts that `steps` steps (CTC) or positions (slots) cannot write at all."""
-    return [i for i, text in enumerate(texts) if codec.steps_needed(text) > steps]
+    return [i for i, text in enumerate(texts) if not codec.feasible(text, steps)]
 
 
-def ctc_log_likelihood(log_probs: np.ndarray, ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """log P(text | picture), summed over all CTC paths by the forward algorithm (Graves et al., 2006, equation 6).
-
-    Args:
-        log_probs: (N, T, C), normalised over C.
-        ids: N lists of class ids without blanks.
-
-    Returns:
-        (N,) float64; about -1e30 where T steps cannot write the text.
-    """
-    n, steps, _ = log_probs.shape
-    lengths = np.array([len(sequence) for sequence in ids], dtype=np.int64)
-    extended, leap = _states(ids)
-    states = extended.shape[1]
-    emitted = np.take_along_axis(np.asarray(log_probs, dtype=np.float64), extended[:, None, :], axis=2)  # (N, T, S)
-    alpha = np.full((n, states), NEGATIVE_INFINITY)
-    alpha[:, :2] = emitted[:, 0, :2]
-    stay_or_come = np.full((n, states), NEGATIVE_INFINITY)
-    leapt = np.full((n, states), NEGATIVE_INFINITY)
-    for t in range(1, steps):
-        stay_or_come[:, 1:] = alpha[:, :-1]
-        leapt[:, 2:] = np.where(leap[:, 2:], alpha[:, :-2], NEGATIVE_INFINITY)
-        alpha = np.logaddexp(np.logaddexp(alpha, stay_or_come), leapt) + emitted[:, t]
-    rows = np.arange(n)
-    last = alpha[rows, 2 * lengths]
-    return np.where(lengths > 0, np.logaddexp(last, alpha[rows, np.maximum(2 * lengths - 1, 0)]), last)
+def _exp(log_probs: np.ndarray) -> np.ndarray:
+    return np.exp(np.asarray(log_probs, dtype=np.float64))
 
 
-def _states(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """What paths that write N texts pass through, class ids (N, S), and where they may leap over the blank before."""
-    extended = np.full((len(ids), 2 * max(map(len, ids), default=0) + 1), BLANK_ID)  # blank, first, ..., last, blank
-    for row, sequence in zip(extended, ids, strict=True):
-        row[1 : 2 * len(sequence) : 2] = sequence
-    # A path may leap from one character over the blank to the next, if the two differ.
-    leap = np.zeros(extended.shape, dtype=bool)
-    leap[:, 3::2] = extended[:, 3::2] != extended[:, 1:-2:2]
-    return extended, leap
-
-
-def _probability(probs: np.ndarray, ids: Sequence[int]) -> float:
-    """exp of `ctc_log_likelihood` for one likely text, such as that of the likeliest path.
-
-    It does without logarithms: no less likely than C ** -T, such a text is far above the least float. And without
-    NumPy, which takes longer to start on so few numbers than Python to add them: a quarter of the time.
-
-    Args:
-        probs: (T, C), probabilities that sum to 1 over C.
-        ids: class ids without blanks.
-    """
-    extended = [BLANK_ID]  # blank, first, blank, second, ..., blank
-    for symbol in ids:
-        extended += (symbol, BLANK_ID)
-    leaps = [a != BLANK_ID and a != b for a, b in zip(extended, [0, 0, *extended], strict=False)]
-    emitted = probs[:, extended].tolist()
-    states = [emitted[0][0], *emitted[0][1:2], *[0.0] * (len(extended) - 2)]
-    for emission in emitted[1:]:
-        grown, one_back, two_back = [], 0.0, 0.0
-        for state, p, leap in zip(states, emission, leaps, strict=True):
-            grown.append((state + one_back + two_back * leap) * p)
-            one_back, two_back = state, one_back
-        states = grown
-    return sum(states[-2:])
-
-
-def _runs(path: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Runs of equal non-blank ids in a path, as (id, start, stop)."""
-    runs = []
-    start = 0
-    for t in range(1, len(path) + 1):
-        if t == len(path) or path[t] != path[start]:
-            if path[start] != BLANK_ID:
-                runs.append((path[start], start, t))
-            start = t
-    return runs
+def _normalized(probs: np.ndarray) -> np.ndarray:
+    return probs / probs.sum(axis=-1, keepdims=True)

@@ -17,17 +17,17 @@ import pytest
 
 import accuracy_calculator
 import main
-from accuracy_calculator import (
+from accuracy_calculator import load_labelled
+from captcha_reader.config import TrainConfig
+from captcha_reader.errors import UserError
+from captcha_reader.reading.metrics import (
     alike_metrics,
     calibration,
     count_edits,
     detailed_metrics,
-    load_labelled,
     text_metrics,
     wilson_interval,
 )
-from captcha_reader.config import TrainConfig
-from captcha_reader.errors import UserError
 from data_loader import load_split
 from make_dataset import load_info
 from model import load_model, save_checkpoint
@@ -362,7 +362,7 @@ def test_pictures_are_drawn(call: Callable, reader: Path, images: tuple, tmp_pat
         ("empty", [], "empty"),
         ("dataset", ["--batch_size", "0"], "batch size"),
         ("dataset", ["--csv", "all.csv"], "--csv goes with --find-label-errors"),
-        ("dataset", ["--find-label-errors", "--same-kind"], "--same-kind"),
+        ("dataset", ["--find-label-errors", "--same_source"], "--same_source"),
         ("dataset", ["--find-label-errors", "--alike", "0O"], "--alike"),
         ("dataset", ["--alike", "0"], "as in 0Oo,1Il"),
         ("dataset", ["--alike", "0O,"], "as in 0Oo,1Il"),

@@ -102,7 +102,7 @@ def test_mistakes_are_told_in_one_sentence(
     (tmp_path / "damaged.parquet").write_bytes(damaged)
     for expected, arguments, checkpoint in (
         ("other weights", [source / "0.parquet", "--out", out], reader),
-        ("--looks", [source / "0.parquet", "--out", out, "--looks", 2], exported),
+        ("--tta_views", [source / "0.parquet", "--out", out, "--tta_views", 2], exported),
         ("other pictures", [_renamed(source / "1.parquet", tmp_path / "0.parquet"), "--out", out], exported),
         ("bad/0.parquet", [tmp_path / "bad", "--out", tmp_path / "a"], exported),
         ("same name", [source, tmp_path / "bad", "--out", tmp_path / "a"], exported),

@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from captcha_generator import CaptchaSettings, render_captcha
 from captcha_reader.config import DatasetConfig, ModelConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import COPIES
@@ -41,6 +42,7 @@ from data_loader import (
     EpochBatches,
     MixedDataset,
     SplicedDataset,
+    StreamDataset,
     TwoHeights,
     build_loader,
     load_data,
@@ -745,6 +747,62 @@ def test_a_dataset_that_cannot_be_written_is_read_all_the_same(
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "home")
     assert load_split(folder, "train")[1] == load_split(dataset, "train")[1]
     assert list((tmp_path / "home").rglob("*.arrow"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The stream of fresh captchas
+
+
+def numbered(number: int) -> tuple[np.ndarray, str]:
+    """A picture that tells its number by the shade of a square, grey or colour by turns."""
+    pixels = np.full((30, 90, 1 + 2 * (number % 2)), 255, dtype=np.uint8)
+    pixels[5:25, 20:70] = number
+    return pixels, f"text {number}"
+
+
+def drawn(number: int) -> tuple[np.ndarray, str]:
+    """A captcha of the generator."""
+    png, text = render_captcha(number, CaptchaSettings(("line", "wave"), "abcd", (2, 3), seed=3))
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")), text
+
+
+def test_a_stream_shows_every_number_once_and_in_an_order_of_its_own() -> None:
+    stream = StreamDataset(numbered, build_transform(config(resize="stretch")), count=20, first=7)
+    seen = []
+    for epoch in (0, 1, 2):
+        keys = [key for batch in EpochBatches(len(stream), 5, 0, epoch) for key in batch]
+        for pixels, text, index in map(stream.__getitem__, keys):
+            number = int(text.split()[1])
+            assert pixels.min() == number and number == 7 + 20 * epoch + index
+            seen.append(number)
+    assert sorted(seen) == list(range(7, 67))
+
+
+def test_a_stream_is_the_same_for_any_number_of_processes_and_from_any_place_on() -> None:
+    stream = StreamDataset(drawn, build_transform(config(**NATURAL), train=True), count=24, seed=2)
+
+    def batches(epoch: int, start: int, workers: int) -> list[Any]:
+        keys = EpochBatches(len(stream), 8, 0, epoch, start)
+        return [part for parts in build_loader(TwoHeights(stream, 48), keys, workers) for part in parts]
+
+    alone = batches(1, 0, 0)
+    assert {pixels.dtype for pixels, _, _ in alone} == {torch.uint8}
+    assert {pixels.shape[2] for pixels, _, _ in alone} == {32, 48}
+    for other in (batches(1, 0, 2), alone[:4] + batches(1, 1, 1)):
+        assert len(other) == len(alone) == 12
+        for (pixels, *labels), (same, *same_labels) in zip(alone, other, strict=True):
+            assert labels == same_labels and pixels.equal(same)
+    assert not any(a[0].equal(b[0]) for a, b in zip(alone, batches(0, 0, 0), strict=True) if a[0].shape == b[0].shape)
+
+
+def test_the_augmentation_of_a_stream_follows_its_seed_and_the_number_alone() -> None:
+    transform = build_transform(config(resize="stretch"), train=True)
+    first, same, other = (StreamDataset(lambda i: drawn(5), transform, 10, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first[1, 3][0], same[1, 3][0])
+    for changed in (first[1, 4], first[2, 3], other[1, 3]):
+        assert not np.array_equal(changed[0], first[1, 3][0])
+    moved = StreamDataset(lambda i: drawn(5), transform, 10, first=3)
+    assert np.array_equal(moved[1, 0][0], first[1, 3][0])
 
 
 def test_synthetic_pictures_follow_the_real_ones_and_are_new_each_epoch(

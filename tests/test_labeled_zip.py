@@ -61,3 +61,20 @@ def test_a_damaged_entry_is_left_out_and_counted(rows: list):
     archive = zipped({f"{text}_{i}.png": png for i, (png, text) in enumerate(rows)}, zipfile.ZIP_STORED)
     taken, left_out = labeled_pictures(archive.replace(rows[1][0], rows[1][0][:-1] + b"?"))
     assert taken == [rows[0], *rows[2:]] and left_out == {"unreadable image": 1}
+
+
+def test_the_same_search_for_labels_as_in_a_folder(rows: list):
+    pictures = {f"set/images/{i:03}.png": png for i, (png, _) in enumerate(rows)}
+    texts = {f"set/labels/{i:03}.txt": text.encode() for i, (_, text) in enumerate(rows)}
+    assert labeled_pictures(zipped(pictures | texts)) == (rows, {})
+    listed = "".join(f'{i:03}.png, "{text}"\n' for i, (_, text) in enumerate(rows))
+    assert labeled_pictures(zipped(pictures | {"set/gt.txt": listed.encode()})) == (rows, {})
+    with pytest.raises(UserError, match=r"set/annotations\.csv names the pictures beside it"):
+        labeled_pictures(zipped(pictures | {"set/annotations.csv": listed.encode()}))
+
+
+def test_names_without_an_encoding(rows: list):
+    """As Chinese Windows packs them: the names are GBK, and nothing says so."""
+    archive = zipped({f"@zz@zz{text}_{i}.png": png for i, (png, text) in enumerate(rows)}, zipfile.ZIP_STORED)
+    taken, left_out = labeled_pictures(archive.replace(b"@zz@zz", "验证码".encode("gbk")))
+    assert not left_out and [text for _, text in taken] == [f"验证码{text}" for _, text in rows]

@@ -398,8 +398,8 @@ def test_of_contradicting_labels_most_copies_decide(tmp_path, capsys):
     lines = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     found = {int(r["source"].split()[-1]): (r["reason"], r["detail"]) for r in lines}
     assert found == {
-        0: ("duplicate image, other label", f"labelled 'wrong' here and 'right' in {source} row 2, which is kept"),
-        3: ("duplicate image, other label", f"labelled 'two' here and 'one' in {source} row 1, which is kept"),
+        0: ("duplicate image, other label", f"labeled 'wrong' here and 'right' in {source} row 2, which is kept"),
+        3: ("duplicate image, other label", f"labeled 'two' here and 'one' in {source} row 1, which is kept"),
         5: ("duplicate image", f"same pixels and label as {source} row 2"),
     }
 
@@ -578,13 +578,13 @@ def test_row_groups_of_any_size_give_the_same(tmp_path, monkeypatch, limit):
 
 def test_a_source_that_changes_meanwhile_is_an_error(tmp_path, monkeypatch):
     source = shard(tmp_path / "a.parquet", rows(10))
-    route = module._route
+    route = module.route
 
     def change(*arguments):
         shard(source, rows(10, 50))
         return route(*arguments)
 
-    monkeypatch.setattr(module, "_route", change)
+    monkeypatch.setattr(module, "route", change)
     with pytest.raises(UserError, match=r"a\.parquet has changed"):
         build(tmp_path / "out", source)
     assert not (tmp_path / "out").exists()
@@ -632,7 +632,110 @@ def test_captcha_v2_as_published(tmp_path):
     assert [len(split) for split in read(tmp_path / "out").values()] == [728, 0, 312]
 
 
+# -------------------------------------------------------------------------------------------- splits that a source has
+
+
+def split_folders(folder: Path, names: tuple[str, ...] = ("train", "val", "test")) -> Path:
+    """Six, two and one picture in folders of these names."""
+    for i, (name, count) in enumerate(zip(names, (6, 2, 1), strict=True)):
+        for j in range(count):
+            write(folder / name / f"{name[0]}{j}x.png", picture(10 * i + j))
+    return folder
+
+
+def labels_of(out: Path) -> dict[str, list[str]]:
+    return {split: sorted(labels.values()) for split, labels in read(out).items()}
+
+
+EXPECTED = {"train": [f"t{j}x" for j in range(6)], "validation": ["v0x", "v1x"], "test": ["t0x"]}
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Training", "validation", "TEST"), ("train", "v", "test")]
+)
+def test_folders_of_splits_are_kept(tmp_path, names, capsys):
+    folder = split_folders(tmp_path / "in", names)
+    if "v" in names:
+        folder.joinpath("v").rename(folder / "train" / "dev")  # a folder in a split is part of it
+    assert module.main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    found = labels_of(tmp_path / "out")
+    if "v" in names:
+        assert [len(found[split]) for split in SPLITS] == [8, 0, 1]
+    else:
+        assert [len(found[split]) for split in SPLITS] == [6, 2, 1]
+        assert "note: the split of the sources is kept (train, validation, test)" in capsys.readouterr().out
+    assert load_info(tmp_path / "out")["split"] == "as in the sources"
+
+
+def test_a_split_that_is_asked_for_goes_before_and_is_said(tmp_path, capsys):
+    folder = split_folders(tmp_path / "in")
+    assert module.main([str(folder), "--out", str(tmp_path / "out"), "--split", "0/0/100"]) == 0
+    assert len(labels_of(tmp_path / "out")["test"]) == 9
+    assert "sources' own train, validation, test are put together and split anew, 0/0/100" in capsys.readouterr().out
+
+
+def test_a_split_is_kept_only_where_it_says_all(tmp_path):
+    folder = split_folders(tmp_path / "in")
+    write(folder / "more/other.png", picture(77))
+    info = build(tmp_path / "out", folder)
+    assert info["split"] == "80/10/10"
+    assert "split anew, 80/10/10, since 1 pictures are in none of them" in info["notes"][0]
+    shutil.rmtree(folder)
+    write(folder / "train/ab.png", picture(1))
+    write(folder / "train/cd.png", picture(2))
+    info = build(tmp_path / "one", folder)
+    assert info["split"] == "80/10/10" and info["notes"] == []
+
+
+def test_sources_and_shards_may_be_the_splits(tmp_path):
+    folder = split_folders(tmp_path / "in")
+    info = build(tmp_path / "a", *(folder / name for name in ("train", "val", "test")))
+    assert info["split"] == "as in the sources" and info["counts"] == {"train": 6, "validation": 2, "test": 1}
+    shard(tmp_path / "hub/train-00000-of-00001.parquet", rows(5))
+    shard(tmp_path / "hub/test-00000-of-00001.parquet", rows(2, 5))
+    info = build(tmp_path / "b", tmp_path / "hub")
+    assert info["counts"] == {"train": 5, "validation": 0, "test": 2}
+    again = build(tmp_path / "c", tmp_path / "b")
+    assert again["fingerprint"] == info["fingerprint"]
+    assert build(tmp_path / "d", tmp_path / "hub", split="50/50")["fingerprint"] != info["fingerprint"]
+
+
+def test_a_picture_in_two_folders_stands_on_one_side(tmp_path):
+    folder = split_folders(tmp_path / "in")
+    write(folder / "test/t0x_1.png", picture(0))
+    info = build(tmp_path / "out", folder)
+    assert info["counts"] == {"train": 5, "validation": 2, "test": 2}  # folders are read in the order of their names
+    assert reasons(info) == {"duplicate image": 1}
+
+
 # ------------------------------------------------------------------------------------------------- errors and safety
+
+
+def test_nothing_usable_shows_an_example_and_keeps_the_list(tmp_path):
+    write(tmp_path / "in/other.png", picture(1))
+    (tmp_path / "in/labels.csv").write_text("".join(f"{i}.png,a{i}\n" for i in range(10)))
+    with pytest.raises(UserError) as caught:
+        build(tmp_path / "out", tmp_path / "in")
+    assert "left out: 10 missing image file, 1 not in the label file; for example" in str(caught.value)
+    assert "labels.csv: 0.png (no such picture in" in str(caught.value)
+    kept = tmp_path / "out.rejects.jsonl"
+    assert str(kept) in str(caught.value) and len(kept.read_text().splitlines()) == 11
+    write(tmp_path / "in/0.png", picture(2))
+    build(tmp_path / "out", tmp_path / "in")
+    assert not kept.exists()
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    folder = tmp_path / "in"
+    write(folder / "a/ab.png", picture(1))
+    write(tmp_path / "elsewhere/cd.png", picture(2))
+    for link, target in (("loop", "."), ("a/up", ".."), ("b", "a"), ("c", "../elsewhere"), ("gone", "nowhere")):
+        (folder / link).symlink_to(target)
+    (folder / "ef.png").symlink_to(tmp_path / "nowhere.png")
+    info = build(tmp_path / "out", folder)
+    assert texts(tmp_path / "out") == ["ab", "cd"]
+    assert reasons(info) == {"unreadable image": 1}
+    assert parquet_to_parquet([shard(folder / "s/x.parquet", rows(2)).parent.parent], tmp_path / "all.parquet") == 2
 
 
 def corrupt(path: Path) -> Path:
@@ -772,8 +875,49 @@ def test_a_kill_between_the_renames_is_mended(tmp_path):
     build(tmp_path / "out", source)
     (tmp_path / "out").rename(tmp_path / ".out.old")
     with pytest.raises(UserError, match="there is no"):
-        build(tmp_path / "out", tmp_path / "missing")
+        build(tmp_path / "out", source, tmp_path / "missing")
     assert is_dataset(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / ".out.old")
+    with pytest.raises(UserError, match=r"out holds a dataset made of .*a\.parquet"):
+        build(tmp_path / "out", shard(tmp_path / "b.parquet", rows(5, 20)))
+    assert texts(tmp_path / "out") == [text for _, text in rows(10)]
+
+
+SWAP = """
+import os, sys
+from pathlib import Path
+from captcha_reader.dataset import folders
+import make_dataset
+from captcha_reader.config import DatasetConfig
+
+out, source, kill_at, whole_exchange = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1"
+if not whole_exchange:
+    folders.exchange = lambda one, other: False
+rename, left = Path.rename, [kill_at]
+def counted(self, target):
+    if left[0] == 0:
+        os._exit(9)
+    left[0] -= 1
+    return rename(self, target)
+Path.rename = counted
+make_dataset.make_dataset(DatasetConfig(sources=[source], out=out, workers=1, overwrite=True))
+"""
+
+
+@pytest.mark.parametrize("whole_exchange", [True, False])
+def test_a_kill_at_any_rename_leaves_the_old_dataset_or_the_new(tmp_path, whole_exchange):
+    old, new = shard(tmp_path / "old.parquet", rows(6)), shard(tmp_path / "new.parquet", rows(4, 10))
+    for kill_at in range(1 if whole_exchange else 2):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        build(tmp_path / "out", old)
+        arguments = [str(tmp_path / "out"), str(new), str(kill_at), str(int(whole_exchange))]
+        done = subprocess.run([sys.executable, "-c", SWAP, *arguments], cwd=ROOT, capture_output=True, text=True)
+        killed = not whole_exchange and kill_at < 2
+        assert done.returncode == (9 if killed else 0), done.stderr
+        with pytest.raises(UserError, match="out holds a dataset made of"):
+            build(tmp_path / "out", shard(tmp_path / "third.parquet", rows(2, 30)))
+        assert texts(tmp_path / "out") == [text for _, text in (rows(6) if killed else rows(4, 10))]
+        assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_dataset_of_other_sources_is_replaced_only_when_asked(tmp_path):

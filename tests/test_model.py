@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from model import (
     train_mode,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 CTC_HEADS = ("ctc", "mixer")
 HEADS = ["ctc", "mixer", "slots", "positions", "combination"]
 BACKBONES = {"crnn": "residual", "resnet": "resnet18", "efficientnet": "efficientnet-b0"}
@@ -419,25 +421,6 @@ def test_a_blend_lies_between_start_and_end(tiny: Callable) -> None:
             assert torch.allclose(value, 0.75 * a[name] + 0.25 * b[name], atol=1e-6)
 
 
-def test_a_deeper_network_starts_as_the_shallower_one_and_learns_with_all_of_it(tiny: Callable, tmp_path: Path) -> None:
-    old = build_model(tiny("mixer", backbone="residual-wide")).eval()
-    new = build_model(tiny("mixer", backbone="residual-deep"))
-    assert load_into(new, save_checkpoint(old, tmp_path / "old.safetensors")).fresh == ()
-    images = torch.randint(0, 256, (4, 3, *new.config.image_size), dtype=torch.uint8)
-    assert torch.allclose(new.eval().log_probs(images), old.log_probs(images), atol=1e-6)
-    assert count_parameters(new) > 1.5 * count_parameters(old)
-    optimizer = torch.optim.SGD(new.parameters(), lr=0.1)
-    for _ in range(2):  # the first step opens the way to the inner convolutions
-        optimizer.zero_grad()
-        new.losses(new.train()(images), ["ab", "cd", "ab", "cd"]).sum().backward()
-        optimizer.step()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in new.backbone.deeper.parameters())
-    with pytest.raises(UserError, match="residual-deep"):
-        load_into(
-            build_model(tiny("mixer", backbone="residual-wide")), save_checkpoint(new, tmp_path / "n.safetensors")
-        )
-
-
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
 def test_grey_and_colour_start_from_each_other(before: int, after: int, tiny: Callable, tmp_path: Path) -> None:
     old, new = build_model(tiny(channels=before)).eval(), build_model(tiny(channels=after)).eval()
@@ -502,6 +485,18 @@ def test_another_backbone_is_refused(tiny: Callable, tmp_path: Path) -> None:
     path = save_checkpoint(build_model(tiny("crnn")), tmp_path / "old.safetensors")
     with pytest.raises(UserError, match="--model crnn"):
         load_into(build_model(tiny("resnet")), path)
+
+
+@pytest.mark.parametrize("name", ["reader", "efficientnet"])
+def test_the_shipped_weights_load_and_start_other_models(name: str) -> None:
+    path = ROOT / "saved_models" / f"{name}.safetensors"
+    model = load_model(path)
+    other = build_model(dataclasses.replace(model.config, alphabet="0123456789!"))
+    transfer = load_into(other, path)
+    assert (transfer.shared, transfer.new, transfer.fresh) == ("0123456789", "!", ())
+    images = pictures(2, 3, (model.config.image_size[0], 128))
+    rows = [0, *(model.alphabet.encode(c)[0] for c in "0123456789")]
+    torch.testing.assert_close(other.eval()(images)[..., :11], model(images)[..., rows])
 
 
 def test_imagenet_weights_for_a_backbone_that_has_none(tiny: Callable) -> None:

@@ -21,8 +21,8 @@ from PIL import Image
 
 import predict
 from captcha_reader.config import EvaluateConfig, PredictConfig
+from captcha_reader.ctc import log_likelihood
 from captcha_reader.errors import UserError
-from captcha_reader.text import ctc_log_likelihood
 from captcha_reader.transforms import build_transform
 from model import load_model
 from predict import CaptchaPredictor, find_checkpoint, find_images, predict_captcha
@@ -111,7 +111,7 @@ def test_a_reading_is_what_the_model_says(reader: Path, encoded: list[bytes]) ->
         assert prediction.text == text
         assert prediction.char_confidences == pytest.approx(peaks, rel=1e-4)
         ids = [model.alphabet.encode(text)]
-        expected = np.exp(ctc_log_likelihood(np.log(probabilities)[None], ids))[0]
+        expected = np.exp(log_likelihood(np.log(probabilities)[None], ids))[0]
         assert prediction.confidence == pytest.approx(expected, rel=1e-4)
 
 
@@ -175,7 +175,7 @@ def test_the_first_reading_stays_where_the_others_are_less_sure(looking: Callabl
 
 def test_looks_that_agree_outweigh_a_surer_one(looking: Callable) -> None:
     predictor, seen = looking(says("ab", 0.55, 4), says("cd", 0.65, 4), says("ab", 0.5, 4))
-    predictor.looks = 3
+    predictor.tta_views = 3
     prediction = predictor.predict([bars()])[0]
     assert 0.55**2 + 0.5**2 > 0.65**2 > 0.55**2
     assert prediction.text == "ab" and len(seen) == 3
@@ -186,7 +186,7 @@ def test_what_a_look_thinks_of_the_other_readings_counts(looking: Callable) -> N
     wavering = np.exp(says("cb", 0.9, 4))
     wavering[0, 4, [1, 3]] = 0.44, 0.5  # a nearly as likely as c
     predictor, _ = looking(says("ab", 0.62, 4), says("cd", 0.7, 4), np.log(wavering))
-    predictor.looks = 3
+    predictor.tta_views = 3
     prediction = predictor.predict([bars()])[0]
     assert prediction.text == "ab"  # of 0.38 and 0.4 probability; "cd" of 0.49 and next to none
     assert prediction.confidence == pytest.approx(0.62**2, abs=0.01)
@@ -228,18 +228,20 @@ def test_pictures_of_many_widths_are_read_together_as_alone(natural: Path) -> No
 @pytest.mark.parametrize("looks", [1, 2])
 def test_it_looks_no_more_often_than_told(looking: Callable, looks: int) -> None:
     predictor, seen = looking(says("ab", 0.6, 4), says("cd", 0.65, 4), says("ad", 0.7, 2))
-    predictor.looks = looks
+    predictor.tta_views = looks
     assert predictor.predict([bars()])[0].text == ("ab", "cd")[looks - 1] and len(seen) == looks
 
 
 def test_the_number_of_looks_is_checked(reader: Path, call: Callable, tmp_path: Path) -> None:
     for looks in (0, 9):
-        with pytest.raises(UserError, match=f"looks is {looks}: it must be 1 to 8"):
-            CaptchaPredictor(reader, looks=looks)
-    assert CaptchaPredictor(reader, threads=1).looks == PredictConfig([]).looks == EvaluateConfig().looks == 8
+        with pytest.raises(UserError, match=f"views is {looks}: it must be 1 to 8"):
+            CaptchaPredictor(reader, tta_views=looks)
+    assert (
+        CaptchaPredictor(reader, threads=1).tta_views == PredictConfig([]).tta_views == EvaluateConfig().tta_views == 8
+    )
     bars().save(tmp_path / "bars.png")
-    code, _, stderr = call(predict, tmp_path / "bars.png", "--checkpoint", reader, "--looks", 9)
-    assert code == 1 and "looks is 9" in stderr
+    code, _, stderr = call(predict, tmp_path / "bars.png", "--checkpoint", reader, "--tta_views", 9)
+    assert code == 1 and "views is 9" in stderr
 
 
 def test_a_network_that_sees_whole_pictures_looks_once(looking: Callable) -> None:

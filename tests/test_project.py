@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import email
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from captcha_reader import config
 
@@ -22,8 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
-    "errors config cli files images text cluster",
-    "transforms checkpoint",
+    "errors config cli files images ctc text cluster",
+    "transforms checkpoint transfer",
     "generator dataset",
     "reading labeling",
     "plots",
@@ -31,8 +33,7 @@ LAYERS = [
     "web",
     "/model /data_loader",
     "/predict",
-    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model /captcha_fonts /captcha_styles "
-    "/bulk",
+    "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model /captcha_fonts /captcha_styles",
     "/trainer",
     "/finetune",
     "/label_errors /main",
@@ -57,7 +58,6 @@ PENDING = {
     ("captcha_reader.web.tabs.read", "predict"),
     ("captcha_reader.web.jobs", "model"),
     ("captcha_reader.web.jobs", "predict"),
-    ("predict", "bulk"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,
@@ -72,7 +72,8 @@ SCRIPTS = {
 
 def modules() -> dict[str, Path]:
     """The project's modules by their dotted names."""
-    paths = [*ROOT.glob("*.py"), *(ROOT / "captcha_reader").rglob("*.py")]
+    scripts = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]
+    paths = [*scripts, *(ROOT / "captcha_reader").rglob("*.py")]
     names = (".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths)
     return dict(zip(names, paths, strict=True))
 
@@ -102,12 +103,20 @@ def test_imports_point_one_way() -> None:
     circles.prepare()  # raises CycleError, which names them
 
 
-def test_every_table_of_the_benchmarks_has_its_place() -> None:
-    program = "import run, tables; tables.check_places(run.SECTIONS); print(*run.SECTIONS)"
+def test_every_table_of_the_benchmarks_is_drawn_from_its_results() -> None:
+    program = (
+        "import json, run, results; "
+        "made = {results.MADE_BY.get(p.stem, p.stem) for p in results.RESULTS.glob('*.json')}; "
+        "print(json.dumps([sorted(run.SECTIONS), sorted(made), "
+        "[p.stem for p in results.RESULTS.glob('*.json') "
+        "if results.render(results.load(p.stem)) != results.read_section(p.stem)], "
+        "results.numbers() == results.read_section('numbers')]))"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "benchmarks", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    marked = re.findall(r"<!-- (\w+) -->", "".join(p.read_text() for p in (ROOT / "benchmarks").glob("*.md")))
-    assert sorted(done.stdout.split()) == sorted(marked)
+    sections, measured, differing, readme_agrees = json.loads(done.stdout)
+    assert sections == measured
+    assert differing == [] and readme_agrees, "python benchmarks/run.py --render"
 
 
 def test_importing_runs_and_prints_nothing(tmp_path: Path) -> None:
@@ -154,6 +163,43 @@ def test_requirements_are_pinned() -> None:
             assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][0-9A-Za-z.]*", line), f"{name}: {line}"
 
 
+def test_an_install_brings_what_the_requirement_files_pin(tmp_path: Path) -> None:
+    """`pip install -e .` and its groups, by the metadata that setuptools writes for them."""
+    pytest.importorskip("setuptools")
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", *REQUIREMENTS):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    made = subprocess.run(
+        [sys.executable, "setup.py", "-q", "egg_info"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert made.returncode == 0, made.stderr
+    about = email.message_from_string((tmp_path / "captcha_reader.egg-info" / "PKG-INFO").read_text())
+    assert (about["Name"], about["Requires-Python"], about["License-Expression"]) == ("captcha-reader", ">=3.11", "MIT")
+    groups: dict[str, set[str]] = {"": set()}
+    for line in about.get_all("Requires-Dist", []):
+        pin, _, group = line.partition("; extra == ")
+        groups.setdefault(group.strip('"'), set()).add(pin)
+    files = {"": "requirements.txt"} | {name: f"requirements-{name}.txt" for name in ("serve", "scale", "dev")}
+    assert groups == {group: pins_of(file) for group, file in files.items()}
+    assert groups["serve"] < groups[""] < groups["scale"] < groups["dev"]
+
+
+def pins_of(name: str) -> set[str]:
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    named = [pins_of(line.removeprefix("-r ")) for line in lines if line.startswith("-r ")]
+    return {line for line in lines if line and not line.startswith("-r ")}.union(*named)
+
+
+def test_pre_commit_runs_what_ci_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert all(
+        repo["repo"] == "local" for repo in hooks
+    )  # the environment's own versions, pinned in requirements-dev.txt
+    entries = [hook["entry"].replace(" --force-exclude", "") for repo in hooks for hook in repo["hooks"]]
+    text = (ROOT / ".ci" / "run").read_text().replace('"', "")
+    assert entries == ["ruff check", "ruff format --check", "mypy"]
+    assert all(f"/bin/{entry}" in text for entry in entries)
+
+
 def test_requirements_name_what_is_imported() -> None:
     packages = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "jsonargparse", "sklearn": "scikit-learn"}
     packages |= {"docstring_parser": "jsonargparse", "efficientnet_pytorch": "efficientnet-pytorch"}
@@ -187,6 +233,7 @@ def test_what_is_large_or_ours_alone_is_ignored_by_git() -> None:
     names = {str(path.relative_to(ROOT)) for path in files_of_the_project()}
     assert {name for name in names if name.startswith("data/")} <= {"data/README.md"}
     assert {n for n in names if n.startswith("saved_models/")} <= {
+        "saved_models/README.md",
         "saved_models/reader.safetensors",
         "saved_models/reader.onnx",
         "saved_models/efficientnet.safetensors",

@@ -228,7 +228,7 @@ def test_a_zip_gives_its_pictures_and_labels():
         zipped({"x/a.png": b"1", "x/b.JPG": b"2", "x/labels.csv": b"a.png,aa", "__MACOSX/a.png": b"", "notes.txt": b""})
     )
     assert list(pictures) == [("x/a.png", b"1"), ("x/b.JPG", b"2")]
-    assert pictures.label_files() == [("x/labels.csv", b"a.png,aa")]
+    assert pictures.find_labels().take("x/a.png") == "aa"
     assert list(PictureZip(zipped({}))) == []
 
 

@@ -135,14 +135,22 @@ class RejectLog:
     def __init__(self, file: IO[str]) -> None:
         self.counts: Counter[str] = Counter()
         self.listed: list[dict[str, str]] = []
+        self.examples: dict[str, Reject] = {}  # the first of each reason
         self._file = file
 
     def add(self, reject: Reject) -> None:
         entry = {"source": reject.source, "reason": reject.reason, "detail": reject.detail}
         self.counts[reject.reason] += 1
+        self.examples.setdefault(reject.reason, reject)
         if len(self.listed) < LISTED_REJECTS:
             self.listed.append(entry)
         self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def summary(self) -> str:
-        return ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common()) or "none"
+        """The counts by reason, with an example of the most frequent."""
+        counts = self.counts.most_common()
+        text = ", ".join(f"{count:,} {reason}" for reason, count in counts) or "none"
+        if not counts:
+            return text
+        example = self.examples[counts[0][0]]
+        return f"{text}; for example {example.source}" + (f" ({example.detail})" if example.detail else "")

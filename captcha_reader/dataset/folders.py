@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 
 from captcha_reader.dataset.split import SPLITS
 from captcha_reader.errors import UserError
-from captcha_reader.files import COPIES, lock_file
+from captcha_reader.files import COPIES, lock_file, relative_paths
 
 INFO_NAME = "dataset.json"
 REJECTS_NAME = "rejects.jsonl"
@@ -55,30 +57,50 @@ def load_info(folder: str | Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def replacing(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` to build in, which takes the place of `out` if all goes well."""
+    """Yield a hidden folder beside `out` to build in; it takes the place of `out` if all goes well.
+
+    A kill at any moment leaves the old dataset or the new one: they are exchanged by one rename where the system can do
+    that. Where it cannot, a kill between two renames leaves `out` missing and the old dataset under a hidden name, and
+    whoever comes next moves it back before anything else is looked at.
+
+    Raises:
+        UserError: another process writes there, or `out` is none of our datasets.
+    """
     building, old = out.with_name(f".{out.name}.building"), out.with_name(f".{out.name}.old")
-    _refuse_foreign(out)
-    building.parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     lock_path = out.with_name(f".{out.name}.lock")
     with lock_path.open("w") as lock:
         if not lock_file(lock):
-            raise UserError(f"another make_dataset.py is writing {out}: wait for it or choose another --out")
+            raise UserError(f"another make_dataset.py is writing {_shown(out)}: wait for it or choose another --out")
         try:
-            if old.exists() and not out.exists():  # a kill between the two renames below
+            if old.exists() and not out.exists():
                 old.rename(out)
+            _refuse_foreign(out)
             shutil.rmtree(building, ignore_errors=True)  # left by a kill
             building.mkdir()
             yield building
             _refuse_foreign(out)
             shutil.rmtree(old, ignore_errors=True)
-            if out.exists():
+            if not out.exists():
+                building.rename(out)
+            elif not exchange(building, out):
                 out.rename(old)
-            building.rename(out)
-            shutil.rmtree(old, ignore_errors=True)
+                building.rename(out)
+                shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(building, ignore_errors=True)
             with contextlib.suppress(PermissionError):  # Windows removes no open file
                 lock_path.unlink(missing_ok=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False where the system or its file system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, TypeError, AttributeError):  # not Linux
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of <fcntl.h> and <linux/fs.h>
+    return rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
 
 
 def refuse_other_sources(out: Path, sources: Sequence[str]) -> None:
@@ -89,7 +111,8 @@ def refuse_other_sources(out: Path, sources: Sequence[str]) -> None:
     """
     if is_dataset(out) and (others := sorted(set(load_info(out)["sources"]) - set(sources))):
         raise UserError(
-            f"{out} holds a dataset made of {', '.join(others)}: choose another --out, or --overwrite to replace it"
+            f"{_shown(out)} holds a dataset made of {', '.join(others)}: choose another --out, or --overwrite to "
+            "replace it"
         )
 
 
@@ -98,12 +121,14 @@ def _refuse_foreign(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise UserError(f"{out} is a file: choose another --out")
+        raise UserError(f"{_shown(out)} is a file: choose another --out")
     names = sorted(path.name for path in out.iterdir())
     foreign = [name for name in names if not OUR_FILES.fullmatch(name) and not _holds_copies(out / name)]
     if foreign or (names and not is_dataset(out)):
         what = f"holds {foreign[0]}" if foreign else f"has no valid {INFO_NAME}"
-        raise UserError(f"{out} {what}, so it is not a dataset to replace: choose another --out or empty the folder")
+        raise UserError(
+            f"{_shown(out)} {what}, so it is not a dataset to replace: choose another --out or empty the folder"
+        )
 
 
 def _holds_copies(path: Path) -> bool:
@@ -112,3 +137,7 @@ def _holds_copies(path: Path) -> bool:
 
 
 OUR_FILES = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.parquet|{INFO_NAME}|{REJECTS_NAME}")
+
+
+def _shown(path: Path) -> str:
+    return relative_paths(str(path))

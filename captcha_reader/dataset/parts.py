@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
 from captcha_reader.config import DatasetConfig
 from captcha_reader.dataset.checks import RejectLog
-from captcha_reader.dataset.samples import Reject, Sample
+from captcha_reader.dataset.samples import Note, Reject, Sample
 from captcha_reader.dataset.shards import CHUNK_BYTES, CHUNK_ROWS, PART_ROWS, Shard, Spilled
 from captcha_reader.dataset.sources import iter_items, list_folder
 from captcha_reader.dataset.writer import to_batch
@@ -23,9 +24,9 @@ def count_rows(sources: Sequence[str], limit: int | None) -> int | None:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            listed = list_folder(path)
-            shards = listed[1]
-            if listed[0] or not shards:
+            inside = list_folder(path)
+            shards = inside.shards
+            if inside.folders or not shards:
                 total = None
         elif path.is_file() and path.suffix.lower() == ".parquet":
             shards = [path]
@@ -39,34 +40,55 @@ def count_rows(sources: Sequence[str], limit: int | None) -> int | None:
     return total
 
 
-def iter_parts(config: DatasetConfig, unsplit: Path, out: Path, rejects: RejectLog) -> Iterator[Shard | Spilled]:
+def iter_parts(
+    config: DatasetConfig, unsplit: Path, out: Path, rejects: RejectLog, notes: list[str]
+) -> Iterator[Shard | Spilled]:
     """All samples, as parts that can be read twice; what cannot goes into the file `unsplit`."""
     with unsplit.open("wb") as file:
-
-        def spill(batch: pa.RecordBatch) -> Spilled:
-            message, offset = batch.serialize(), file.tell()
-            file.write(message)
-            file.flush()  # other processes read it now
-            return Spilled(unsplit, offset, message.size, batch.num_rows)
-
         for source in config.sources:
-            chunk: list[Sample] = []
-            size = 0
+            chunk = _Chunk(file, unsplit)
             skip = None if Path(source).resolve() == out else out
             for item in iter_items(source, config.limit, skip):
                 if isinstance(item, Reject):
                     rejects.add(item)
+                elif isinstance(item, Note):
+                    notes.append(item.text)
                 elif isinstance(item, Sample):
-                    chunk.append(item)
-                    size += len(item.image)
-                    if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
-                        yield spill(to_batch(chunk))
-                        chunk, size = [], 0
+                    yield from chunk.add(item)
                 else:
+                    yield from chunk.flush()
                     for part in item.parts():
                         if part.rows > LARGE_GROUP_ROWS:
-                            yield from map(spill, part.batches())
+                            yield from (chunk.spill(batch, part.split) for batch in part.batches())
                         else:
                             yield part
-            if chunk:
-                yield spill(to_batch(chunk))
+            yield from chunk.flush()
+
+
+class _Chunk:
+    """Gathers samples of one split and writes them into the temporary file, a few at a time."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+        self._samples: list[Sample] = []
+        self._size = 0
+
+    def add(self, sample: Sample) -> Iterator[Spilled]:
+        if self._samples and self._samples[0].split != sample.split:
+            yield from self.flush()
+        self._samples.append(sample)
+        self._size += len(sample.image)
+        if len(self._samples) == CHUNK_ROWS or self._size >= CHUNK_BYTES:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Spilled]:
+        if self._samples:
+            batch, split = to_batch(self._samples), self._samples[0].split
+            self._samples, self._size = [], 0
+            yield self.spill(batch, split)
+
+    def spill(self, batch: pa.RecordBatch, split: str | None) -> Spilled:
+        message, offset = batch.serialize(), self._file.tell()
+        self._file.write(message)
+        self._file.flush()  # other processes read it now
+        return Spilled(self._path, offset, message.size, batch.num_rows, split)

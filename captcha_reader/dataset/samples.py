@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 COPY = "duplicate image"  # with the same label: why a sample is left out
 CONTRADICTION = "duplicate image, other label"
@@ -10,17 +10,26 @@ CONTRADICTION = "duplicate image, other label"
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled picture of a source, unchecked.
+    """One labeled picture of a source, unchecked.
 
     Attributes:
         image: the picture file's bytes.
         text: the label as the source has it; `parse_label` cleans it.
         source: where it stands: a file's path, or a shard's path and the row, counted from 0.
+        split: of SPLITS the one in which its source has it, where it says so.
     """
 
     image: bytes
     text: str
     source: str
+    split: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence about a source that its user should read."""
+
+    text: str
 
 
 @dataclass(frozen=True)

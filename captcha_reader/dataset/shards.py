@@ -33,6 +33,7 @@ class Shard:
         group_rows: rows of each row group from there on.
         start: number of the first row.
         rows: how many there are.
+        split: of SPLITS the one in which its source has them, where it says so.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Shard:
     group_rows: tuple[int, ...]
     start: int
     rows: int
+    split: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> Shard:
@@ -126,6 +128,7 @@ class Spilled:
     offset: int
     size: int
     rows: int
+    split: str | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All of them at once."""

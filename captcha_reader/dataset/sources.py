@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from captcha_reader.dataset.folders import GENERATED
-from captcha_reader.dataset.labels import LabelFile, label_from_name
-from captcha_reader.dataset.samples import Reject, Sample
+from captcha_reader.dataset.lookup import PictureLabels
+from captcha_reader.dataset.samples import Note, Reject, Sample
 from captcha_reader.dataset.shards import Shard, find_columns, first_line
+from captcha_reader.dataset.split import split_of
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.images import IMAGE_SUFFIXES
 
-TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl")  # what other label files may be
+Item = Sample | Shard | Reject | Note
 
 
 def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
@@ -43,14 +43,15 @@ def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
                 yield from map(Sample, *(column.to_pylist() for column in columns))
 
 
-def iter_items(source: str, limit: int | None = None, skip: Path | None = None) -> Iterator[Sample | Shard | Reject]:
-    """Samples and shards, of at most `limit` rows in all, and rejects that are known before looking at the picture."""
+def iter_items(source: str, limit: int | None = None, skip: Path | None = None) -> Iterator[Item]:
+    """Samples and shards, of at most `limit` rows in all, rejects that are known before looking at the picture, and
+    notes."""
     if source.startswith("hub:"):
         items = _iter_hub(source)
     elif (path := Path(source)).is_dir():
-        items = _iter_folder(path, None, skip)
+        items = _iter_folder(path, skip)
     elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-        items = _iter_pictures([path], None)
+        items = _iter_picture(path)
     elif path.suffix.lower() == ".parquet" and path.is_file():
         items = iter([Shard.open(path)])
     elif path.exists():
@@ -60,7 +61,7 @@ def iter_items(source: str, limit: int | None = None, skip: Path | None = None) 
     seen = 0
     empty = True
     for item in items:
-        if not isinstance(item, Reject):
+        if isinstance(item, (Sample, Shard)):
             if limit is not None and seen >= limit:
                 return
             rows = 1 if isinstance(item, Sample) else item.rows
@@ -70,7 +71,7 @@ def iter_items(source: str, limit: int | None = None, skip: Path | None = None) 
                 rows = limit - seen
                 item = replace(item, rows=rows)
             seen += rows
-        empty = False
+        empty = empty and isinstance(item, Note)
         yield item
     if empty:
         raise UserError(
@@ -78,76 +79,113 @@ def iter_items(source: str, limit: int | None = None, skip: Path | None = None) 
         )
 
 
-def list_folder(folder: Path) -> tuple[list[Path], list[Path], list[Path], list[Path]]:
-    """Sub-folders, shards, pictures and tables (`TABLES`) that stand in `folder`, each sorted by name; hidden ones are
-    left out, and what we generated, of which data/ has a folder."""
-    folders, shards, pictures, tables = [], [], [], []
+@dataclass
+class Folder:
+    """What stands in a folder, sorted by name. Hidden files are left out, and what we generated, of which data/ has a
+    folder; so are links to folders of the same source, which are read under their own names."""
+
+    path: Path
+    folders: list[Path]
+    shards: list[Path]
+    pictures: list[Path]
+    others: list[Path]
+
+
+def list_folder(folder: Path, root: Path | None = None) -> Folder:
+    """List a folder of the source `root`, by default a source itself."""
+    inside = Folder(folder, [], [], [], [])
+    top = (root or folder).resolve()
     own = GENERATED if folder.resolve() == ROOT / "data" else None
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path per entry costs as much as the scan
+            path = folder / entry.name
             if entry.name.startswith(".") or entry.name == own:
                 continue
             if entry.is_dir():
-                folders.append(folder / entry.name)
+                if not (entry.is_symlink() and _leads_back(path, top)):
+                    inside.folders.append(path)
             elif suffix == ".parquet":
-                shards.append(folder / entry.name)
+                inside.shards.append(path)
             elif suffix in IMAGE_SUFFIXES:
-                pictures.append(folder / entry.name)
-            elif suffix in TABLES and entry.is_file():
-                tables.append(folder / entry.name)
-    return sorted(folders), sorted(shards), sorted(pictures), sorted(tables)
+                inside.pictures.append(path)
+            elif entry.is_file():
+                inside.others.append(path)
+    for paths in (inside.folders, inside.shards, inside.pictures, inside.others):
+        paths.sort()
+    return inside
 
 
-def _iter_folder(folder: Path, labels: LabelFile | None, skip: Path | None) -> Iterator[Sample | Shard | Reject]:
+def _leads_back(link: Path, top: Path) -> bool:
+    """Whether a link leads into the source `top`, or to a folder around it, so that following it would never end."""
+    target = link.resolve()
+    return target.is_relative_to(top) or top.is_relative_to(target)
+
+
+def walk_folder(folder: Path, skip: Path | None = None, root: Path | None = None) -> Iterator[Folder]:
+    """A folder and all those below it, in the order in which they are read; not the folder `skip`."""
     if skip is not None and folder.resolve() == skip:
         return
-    folders, shards, pictures, tables = list_folder(folder)
-    own = LabelFile.find(tables)
-    labels = own or labels
-    if shards:
-        yield from map(Shard.open, shards)
-    else:
-        if not labels:
-            _refuse_other_labels(tables, pictures)
-        yield from _iter_pictures(pictures, labels)
-    for sub_folder in folders:
-        yield from _iter_folder(sub_folder, labels, skip)
-    if own:
-        yield from own.missing()
+    inside = list_folder(folder, root or folder)
+    yield inside
+    for path in inside.folders:
+        yield from walk_folder(path, skip, root or folder)
 
 
-def _refuse_other_labels(tables: Sequence[Path], pictures: Sequence[Path]) -> None:
-    """A table that names the pictures beside it has their labels, probably; numbers in file names would pass for them.
+def _iter_folder(source: Path, skip: Path | None) -> Iterator[Item]:
+    folders = list(walk_folder(source, skip))
+    pictures = [path for folder in folders if not folder.shards for path in folder.pictures]
+    labels = _find_labels(source, pictures, [path for folder in folders for path in folder.others])
+    if labels.note:
+        yield Note(labels.note)
+    for folder in folders:
+        if folder.shards:
+            for shard in map(Shard.open, folder.shards):
+                yield replace(shard, split=split_of(shard.path.relative_to(source), source))
+        else:
+            yield from _iter_pictures(source, folder.pictures, labels)
+    yield from labels.missing()
 
-    Raises:
-        UserError: there is one.
-    """
-    for path in tables:
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            start = file.read(1 << 20)
-            if any(os.fsencode(picture.name) in start for picture in pictures[:10]):
-                raise UserError(
-                    f"{path} names the pictures beside it, but labels are read from labels.csv or labels.txt: give it "
-                    "that name and the columns filename,label, or take it away if the file names are the labels"
-                )
+
+def _iter_picture(path: Path) -> Iterator[Item]:
+    """A picture that is a source by itself: a table of its folder may have its label."""
+    folder = list_folder(path.parent)
+    yield from _iter_pictures(path.parent, [path], _find_labels(path.parent, [path], folder.others))
 
 
-def _iter_pictures(paths: Sequence[Path], labels: LabelFile | None) -> Iterator[Sample | Reject]:
+def _find_labels(source: Path, pictures: Sequence[Path], others: Sequence[Path]) -> PictureLabels:
+    def read(path: str, most: int) -> bytes:
+        try:
+            with (source / path).open("rb") as file:
+                return file.read(most)
+        except OSError as error:
+            raise UserError(f"{source / path} cannot be read ({error.strerror}): check its permissions") from None
+
+    names = [path.relative_to(source).as_posix() for path in others if _is_utf8(path)]
+    inside = [path.relative_to(source).as_posix() for path in pictures if _is_utf8(path)]
+    return PictureLabels(inside, names, read, f"{source}/")
+
+
+def _is_utf8(path: Path) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))  # surrogates stand for foreign bytes
+
+
+def _iter_pictures(source: Path, paths: Sequence[Path], labels: PictureLabels) -> Iterator[Item]:
     for path in paths:
-        if any("\ud800" <= character <= "\udfff" for character in str(path)):  # surrogates stand for foreign bytes
+        if not _is_utf8(path):
             yield Reject(ascii(str(path)), "file name is not UTF-8", "rename it")
             continue
-        text = labels.take(path) if labels else label_from_name(path.name)
-        if text is None:
-            yield Reject(str(path), "not in the label file", f"{labels.path} does not name it")
+        name = path.relative_to(source)
+        text = labels.take(name.as_posix())
+        if isinstance(text, Reject):
+            yield text
             continue
         try:
             image = path.read_bytes()
         except OSError as error:
             yield Reject(str(path), "unreadable image", error.strerror or str(error))
             continue
-        yield Sample(image, text, str(path))
+        yield Sample(image, text, str(path), split_of(name, source))
 
 
 def _iter_hub(source: str) -> Iterator[Sample]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
+from pathlib import PurePath
 
 import numpy as np
 
@@ -11,6 +13,29 @@ from captcha_reader.errors import UserError
 SPLITS = ("train", "validation", "test")
 UNUSED, DUPLICATE, REJECTED = -1, -2, -3  # rows of no split
 KEY = "S16"  # NumPy's type for hashes: they sort as bytes do, and trailing zeros make no two of them equal
+
+
+# What the folders and shards of a source call its splits.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def split_of(path: PurePath, source: PurePath | None = None) -> str | None:
+    """Of SPLITS the one that a path within a source stands for: `train/1.png`, `val-00000-of-00001.parquet`.
+
+    The name of the source itself counts where the path says nothing.
+    """
+    for folder in path.parts[:-1]:
+        if split := SPLIT_NAMES.get(folder.lower()):
+            return split
+    if path.suffix.lower() == ".parquet" and (
+        split := SPLIT_NAMES.get(re.split(r"[-_.]", path.name.lower(), maxsplit=1)[0])
+    ):
+        return split
+    return SPLIT_NAMES.get(source.name.lower()) if source is not None else None
 
 
 def parse_split(split: str) -> tuple[tuple[float, float, float], bool]:

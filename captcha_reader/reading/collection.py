@@ -1,8 +1,8 @@
-"""What captchas of one kind have in common, learned from their readings alone; `predict.read_together` uses it.
+"""Pictures of one source, read together: what their texts have in common, estimated from the readings alone.
 
-What one picture leaves open, the others often tell: the words of a kind have few lengths, and many kinds use few
-characters. Both are estimated without labels, by expectation maximisation (Dempster, Laird and Rubin, 1977) over the
-likeliest texts of each picture, and these are then weighed with them.
+What one picture leaves open, the others often tell: the texts of a source have few lengths, and many sources use few
+characters. Both are estimated without labels, by expectation maximization (Dempster, Laird and Rubin, 1977) over the
+most probable texts of each picture, and these are then weighed with them.
 """
 
 from __future__ import annotations
@@ -12,36 +12,40 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from captcha_reader.reading.constraints import Constraints
+from captcha_reader.reading.prediction import Prediction
+
 ROUNDS = 8
-LONGEST = 32  # characters; longer words count as of this length
-USUAL = range(3, 11)  # lengths that are as likely as each other before any picture is seen
-NEVER = 1e-5  # probability of any other length
-TEMPER = 0.7  # exponent of a picture's probabilities: networks are surer of hooks and lines than they should be
-RARE = 0.1  # a character seen less than this share of what even use would make of it is not of the kind
-ENOUGH = 5.0  # how often even use must show each character, for this to be told
-STRANGE = 0.02  # weight of each character of a text that is not of the kind
+MAX_LENGTH = 32  # characters; longer texts count as of this length
+USUAL_LENGTHS = range(3, 11)  # as likely as each other before any picture is seen
+OTHER_LENGTH = 1e-5  # probability of any other length
+EXPONENT = 0.7  # of a picture's probabilities: networks are surer of hooks and lines than they should be
+MIN_SHARE = 0.1  # a character seen less than this share of what even use would make of it is not of the source
+MIN_COUNT = 5.0  # how often even use must show each character, for the charset to be known
+FOREIGN = 0.02  # weight of each character of a text that is not of the charset
 
 Candidates = Mapping[str, float]  # texts, of one character at least, and their probabilities
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
-    """What the captchas of one kind have in common.
+class Scheme:
+    """What the captchas of one source have in common.
 
     Attributes:
         lengths: probability of each number of characters, in ascending order.
-        characters: those that the kind uses, in order, as far as they were read.
-        told: whether there were enough readings to say that it uses no others.
+        characters: those that were read, in order.
+        charset_known: whether there were enough readings to say that it uses no others.
     """
 
     lengths: dict[int, float]
     characters: str = ""
-    told: bool = False
+    charset_known: bool = False
 
     def prior(self, text: str) -> float:
-        """Probability of a text before its picture is seen, but for a factor that all texts share."""
-        length = self.lengths.get(min(len(text), LONGEST), 0.0) + NEVER
-        return length * STRANGE ** (self.told and sum(character not in self.characters for character in text))
+        """Probability of a text before its picture is seen, up to a factor that all texts share."""
+        length = self.lengths.get(min(len(text), MAX_LENGTH), 0.0) + OTHER_LENGTH
+        foreign = sum(character not in self.characters for character in text) if self.charset_known else 0
+        return length * FOREIGN**foreign
 
     def weigh(self, candidates: Candidates) -> tuple[str, float]:
         """The best of a picture's candidates, one at least, and how sure it is.
@@ -54,42 +58,84 @@ class Kind:
         return text, weights[text] / sum(weights.values()) * min(sum(candidates.values()), 1.0)
 
     def weights(self, candidates: Candidates) -> dict[str, float]:
-        """Posterior of each candidate, but for a factor that all share."""
-        return {text: p**TEMPER * self.prior(text) for text, p in candidates.items()}
+        """Posterior of each candidate, up to a factor that all share."""
+        return {text: p**EXPONENT * self.prior(text) for text, p in candidates.items()}
 
     def __str__(self) -> str:
         lengths = ", ".join(f"{n} ({p:.0%})" for n, p in self.lengths.items() if p >= 0.02)
-        return f"lengths {lengths}; " + (f"{len(self.characters)} characters, " if self.told else "") + self.characters
+        count = f"{len(self.characters)} characters, " if self.charset_known else "characters so far "
+        return f"lengths {lengths}; {count}{self.characters}"
 
 
-def learn_kind(pictures: Sequence[Candidates]) -> Kind:
-    """What pictures of one kind have in common.
+def estimate_scheme(pictures: Sequence[Candidates], constraints: Constraints | None = None) -> Scheme:
+    """What the texts of pictures of one source have in common.
 
     Args:
         pictures: candidates of each; an empty mapping where nothing is read.
+        constraints: what is known of the source: the estimate starts from its lengths, and from its characters, of
+            which those that are hardly ever read may be left out.
     """
-    kind = Kind({n: 1 / len(USUAL) for n in USUAL})
+    known = (constraints or Constraints()).lengths
+    usual = range(known[0], min(known[1], MAX_LENGTH) + 1) if known else USUAL_LENGTHS
+    even = {min(n, MAX_LENGTH): 1 / max(len(usual), 1) for n in usual or (MAX_LENGTH,)}
+    scheme = Scheme(even)
     for _ in range(ROUNDS):
-        lengths = Counter({n: 1 / len(USUAL) for n in USUAL})  # as if one picture more had been seen, of any length
+        lengths = Counter(even)  # as if one picture more had been seen, of any length
         characters: Counter[str] = Counter()
         for candidates in filter(None, pictures):
-            weights = kind.weights(candidates)
+            weights = scheme.weights(candidates)
             total = sum(weights.values())
             for text, weight in weights.items():
-                lengths[min(len(text), LONGEST)] += weight / total
+                lengths[min(len(text), MAX_LENGTH)] += weight / total
             best = max(weights, key=weights.__getitem__)
             for character in best:  # as sure as the picture alone is: what is made of it must not confirm itself
                 characters[character] += candidates[best]
         seen = sum(lengths.values())
-        kind = Kind({n: lengths[n] / seen for n in sorted(lengths)}, *_tell_characters(characters))
-    return kind
+        scheme = Scheme({n: lengths[n] / seen for n in sorted(lengths)}, *_estimate_charset(characters))
+    return scheme
 
 
-def _tell_characters(counts: Counter[str]) -> tuple[str, bool]:
-    """Characters that the kind uses, and whether so many readings can tell that it uses no others."""
+def _estimate_charset(counts: Counter[str]) -> tuple[str, bool]:
+    """Characters that the source uses, and whether so many readings can tell that it uses no others."""
     total = sum(counts.values())
     shares = [count / total for count in counts.values() if count > 0]
     # Were as many as their perplexity used evenly, each would have been seen so often.
     even = total / math.exp(-sum(p * math.log(p) for p in shares)) if shares else 0.0
-    told = even >= ENOUGH
-    return "".join(sorted(c for c, count in counts.items() if not told or count >= RARE * even)), told
+    known = even >= MIN_COUNT
+    return "".join(sorted(c for c, count in counts.items() if not known or count >= MIN_SHARE * even)), known
+
+
+def read_together(
+    predictions: Sequence[Prediction], constraints: Constraints | None = None
+) -> tuple[list[Prediction], Scheme]:
+    """Readings of pictures of one source, each weighed with what all of them have in common.
+
+    Args:
+        predictions: what each picture gives alone, with its views kept: they often differ in what is wrong.
+        constraints: those that the pictures were read with.
+
+    Returns:
+        As many predictions, in the same order, and what their texts have in common.
+    """
+    scheme = estimate_scheme([prediction.candidates for prediction in predictions], constraints)
+    together = []
+    for prediction in predictions:
+        if prediction.candidates:
+            text, confidence = scheme.weigh(prediction.candidates)
+            prediction = dataclasses.replace(_read_as(prediction, text), confidence=confidence)
+        together.append(prediction)
+    return together, scheme
+
+
+def _read_as(prediction: Prediction, text: str) -> Prediction:
+    """The same picture with another text, found in the view that gives most to it."""
+    if text == prediction.text:
+        return prediction
+    views = (prediction, *prediction.other_views)
+    able = [view for view in views if view.codec.feasible(text, len(view.log_probs))]
+    readings = [view.codec.read_as(view.log_probs, text) for view in able]
+    view, reading = max(zip(able, readings, strict=True), key=lambda found: found[1].confidence)
+    others = tuple(other for other in views if other is not view)
+    return dataclasses.replace(
+        view, text=text, char_confidences=reading.char_confidences, spans=reading.spans, other_views=others
+    )

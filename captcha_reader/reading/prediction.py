@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from captcha_reader.images import ImageLike
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.text import Codec
+from captcha_reader.transforms import View
 
 CANDIDATES = 16  # most probable texts of each view that are weighed where pictures are read together
 
@@ -27,7 +31,7 @@ class Prediction:
         codec: knows the alphabet.
         box: (left, top, right, bottom), the part of the picture, in its pixels, that the T steps cover. Where the
             network's input was padded, it reaches beyond the picture.
-        other_looks: what the same picture gave when it was looked at again, or before, where that was kept.
+        other_views: what other views of the same picture gave, where that was kept.
     """
 
     text: str
@@ -37,22 +41,24 @@ class Prediction:
     log_probs: np.ndarray = dataclasses.field(repr=False, compare=False)
     codec: Codec = dataclasses.field(repr=False, compare=False)
     box: tuple[float, float, float, float] = dataclasses.field(repr=False, compare=False)
-    other_looks: tuple[Prediction, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    other_views: tuple[Prediction, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
     @cached_property
     def candidates(self) -> dict[str, float]:
-        """The likeliest texts of one character at least and their mean probabilities over all looks."""
-        looks = (self, *self.other_looks)
+        """The most probable texts of at least one character and their mean probabilities over all views."""
+        views = (self, *self.other_views)
         found: dict[str, float] = defaultdict(float)
-        for look in looks:
-            texts = dict(look.codec.alternatives(look.log_probs, CANDIDATES, least=1e-3)) | {look.text: look.confidence}
+        for view in views:
+            texts = dict(view.codec.alternatives(view.log_probs, CANDIDATES))
+            if view.text not in texts:
+                texts[view.text] = float(view.codec.probabilities([view.log_probs], [view.text])[0, 0])
             for text, p in texts.items():
-                found[text] += p / len(looks)
+                found[text] += p / len(views)
         return {text: p for text, p in found.items() if text and p > 0}
 
     @cached_property
     def alternatives(self) -> list[tuple[str, float]]:
-        """The three likeliest readings with their probabilities, best first; computed when first asked for."""
+        """The three most probable readings with their probabilities, best first; computed when first asked for."""
         return self.codec.alternatives(self.log_probs, count=3)
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,3 +69,18 @@ class Prediction:
             "confidence": round(self.confidence, 6),
             "characters": [{"char": c, "confidence": round(p, 6)} for c, p in characters],
         }
+
+
+class Predictor(Protocol):
+    """What the package needs of `predict.CaptchaPredictor`, which it is given."""
+
+    def view(self, image: ImageLike, name: str = "") -> View:
+        """One picture, ready for `read`."""
+
+    def read(
+        self,
+        views: Sequence[View],
+        keep_views: bool = False,
+        constraints: Constraints | Sequence[Constraints | None] | None = None,
+    ) -> list[Prediction]:
+        """Readings of pictures in one forward pass."""

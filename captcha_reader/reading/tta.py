@@ -1,93 +1,136 @@
-"""How a picture is looked at again: smaller, wider, leaning, turned, blurred, by its darkest channel or its colour.
+"""Test-time augmentation: other views of a picture that is hard to read, and the vote over what they give.
 
-A small network errs on one form of a picture and not on another. What several forms make of it, taken together, is
-right more often than any of them, and `predict.py` asks for no more of them than it takes for two to agree.
+A small network errs on one view of a picture and not on another: smaller, wider, sheared, rotated, blurred, by its
+darkest channel or its saturation. What several views give, taken together, is right more often than any of them, and
+`predict.py` asks for no more of them than it takes for two to agree.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 
+from captcha_reader.reading.prediction import Prediction
 from captcha_reader.transforms import CaptchaTransform, View, border_colour
 
-COLOURED = 40  # levels between the channels of a pixel; a picture with hardly a pixel above it is grey
-SOME = 0.02  # part of the pixels that are coloured in a coloured picture
+MIN_SATURATION = 40  # levels between the channels of a pixel that has a color
+MIN_COLORED = 0.02  # part of the pixels of a colored picture that have one
+
+MIN_CONFIDENCE = 0.7  # a first reading that is this sure is not read again; before calibration
+MARGIN_TO_STOP = 0.6  # by which the added confidences of the views that read one text must exceed those of any other
+MAX_COMPARED = 4  # texts, those of the surest views, whose probability is asked of every view
 
 
-class Look(NamedTuple):
-    """How a picture is looked at again."""
+class ViewSpec(NamedTuple):
+    """What another view of a picture is like."""
 
     tall: bool = False
-    """With the other height that the network has learned, where it has."""
+    """With the other height that the network has learned, if it has one."""
     margin: float = 0.0
     """With so much more around its contents, in heights of these: letters are smaller."""
-    wide: float = 1.0
+    width: float = 1.0
     """So many times as wide as its shape asks for."""
-    lean: float = 0.0
+    shear: float = 0.0
     """Upright lines lean to the right by this part of their height."""
-    turn: float = 0.0
-    """Turned by so many degrees, counter-clockwise."""
+    rotation: float = 0.0
+    """Degrees, counter-clockwise."""
     blur: bool = False
     """Blurred a little: specks and thin lines fade."""
-    tone: Literal["", "darkest", "colour"] = ""
-    """In grey: by each pixel's darkest channel, or the darker, the more coloured it is, where anything is coloured."""
+    tone: Literal["", "darkest", "saturation"] = ""
+    """In grey: by each pixel's darkest channel, or the darker, the more saturated it is, if anything is."""
 
 
-# In this order: chosen of some forty forms, one after the other, by what each adds (benchmarks/findings.md).
-LOOKS = (
-    Look(tall=True, wide=1.15),
-    Look(lean=0.3, blur=True),
-    Look(tone="colour"),
-    Look(tall=True, tone="darkest"),
-    Look(turn=8),
-    Look(blur=True),
-    Look(tall=True, margin=0.125),
+# In this order: chosen of some forty, one after the other, by what each adds (benchmarks/findings.md).
+TTA_VIEWS = (
+    ViewSpec(tall=True, width=1.15),
+    ViewSpec(shear=0.3, blur=True),
+    ViewSpec(tone="saturation"),
+    ViewSpec(tall=True, tone="darkest"),
+    ViewSpec(rotation=8),
+    ViewSpec(blur=True),
+    ViewSpec(tall=True, margin=0.125),
 )
+MAX_VIEWS = 1 + len(TTA_VIEWS)
 
 
-def look_again(look: Look, view: View, transform: CaptchaTransform) -> View | None:
+def make_view(spec: ViewSpec, first: View, transform: CaptchaTransform) -> View | None:
     """Another view of a picture.
 
     Args:
-        look: at what.
-        view: the first one, of a transform whose `resize` is in `CUT`.
-        transform: of this look's height.
+        spec: what it is like.
+        first: the plain view, of a transform whose `resize` is in `CUT`.
+        transform: of the new view's height.
 
     Returns:
-        The view; None where it would show what the first one shows, or no colour where that is asked for.
+        The view; None where it would show what the first one shows, or no color where that is asked for.
     """
-    pixels = view.copy
-    if look.tone:
+    pixels = first.copy
+    if spec.tone:
         channels = cv2.split(pixels)
         grey = darkest = functools.reduce(cv2.min, channels)
-        if look.tone == "colour":
-            colour = functools.reduce(cv2.max, channels) - darkest
-            if np.count_nonzero(colour >= COLOURED) < SOME * colour.size:
+        if spec.tone == "saturation":
+            saturation = functools.reduce(cv2.max, channels) - darkest
+            if np.count_nonzero(saturation >= MIN_SATURATION) < MIN_COLORED * saturation.size:
                 return None
-            grey = 255 - colour
+            grey = 255 - saturation
         pixels = cv2.merge([grey] * len(channels)).reshape(pixels.shape)
-    if look.blur:
+    if spec.blur:
         pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.8, pixels.shape[0] / 60)).reshape(pixels.shape)
-    again = transform.changed(view, _leaning(pixels, look.lean, look.turn), look.wide, look.margin)
-    if again.pixels.shape == view.pixels.shape and cv2.norm(again.pixels, view.pixels, cv2.NORM_L1) < again.pixels.size:
+    view = transform.changed(first, _warp(pixels, spec.shear, spec.rotation), spec.width, spec.margin)
+    if view.pixels.shape == first.pixels.shape and cv2.norm(view.pixels, first.pixels, cv2.NORM_L1) < view.pixels.size:
         return None
-    return again
+    return view
 
 
-def _leaning(pixels: np.ndarray, lean: float, turn: float) -> np.ndarray:
-    """A picture (H, W, C) that leans and is turned, in a larger one with the same middle, so that all of it is seen."""
-    if not lean and not turn:
+def _warp(pixels: np.ndarray, shear: float, rotation: float) -> np.ndarray:
+    """A sheared and rotated picture (H, W, C) in a larger one with the same middle, so that all of it is seen."""
+    if not shear and not rotation:
         return pixels
     height, width, channels = pixels.shape
-    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-    linear = np.array([[cos, sin - lean], [-sin, cos]])
+    cos, sin = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+    linear = np.array([[cos, sin - shear], [-sin, cos]])
     wide = width + math.ceil(abs(linear[0, 1]) * height)
     high = height + math.ceil(abs(linear[1, 0]) * width)
     offset = np.array([wide, high]) / 2 - linear @ np.array([width, height]) / 2
     warped = cv2.warpAffine(pixels, np.column_stack([linear, offset]), (wide, high), borderValue=border_colour(pixels))
     return warped.reshape(high, wide, channels)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The vote
+
+
+def votes(readings: Sequence[Prediction]) -> dict[str, float]:
+    """The texts read in the views of one picture, with the added confidences of the views that read each; the surest
+    first."""
+    found: dict[str, float] = defaultdict(float)
+    for reading in readings:
+        found[reading.text] += reading.confidence
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def settled(readings: Sequence[Prediction]) -> bool:
+    """Whether further views of one picture would hardly change what was read in these."""
+    if len(readings) == 1:
+        return readings[0].confidence >= MIN_CONFIDENCE
+    first, second = (*votes(readings).values(), 0.0)[:2]
+    return first - second >= MARGIN_TO_STOP
+
+
+def elect(readings: Sequence[Prediction]) -> Prediction:
+    """The reading that counts, of those of the views of one picture.
+
+    Of the texts that were read, the most probable by all views together: a view that reads another text may give this
+    one nearly as much. Of the views that read it, the surest.
+    """
+    texts = list(votes(readings))[:MAX_COMPARED]
+    if len(texts) > 1:
+        likelihoods = readings[0].codec.probabilities([reading.log_probs for reading in readings], texts)
+        texts = [texts[int(likelihoods.sum(axis=0).argmax())]]
+    return max((reading for reading in readings if reading.text == texts[0]), key=lambda reading: reading.confidence)

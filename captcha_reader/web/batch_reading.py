@@ -108,7 +108,7 @@ def read_batch(
     batch, waiting = Batch([], []), []
 
     def read_waiting() -> None:
-        readings = predictor.read([view for _, view, _ in waiting], keep_looks=same_kind)
+        readings = predictor.read([view for _, view, _ in waiting], keep_views=same_kind)
         for (name, _, small), prediction in zip(waiting, readings, strict=True):
             batch.rows.append({"file": name, "prediction": prediction, "picture": small})
         waiting.clear()

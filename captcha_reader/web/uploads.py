@@ -11,8 +11,10 @@ from typing import Any
 
 from PIL import Image
 
+from captcha_reader.dataset.lookup import PictureLabels
+from captcha_reader.dataset.zips import entry_name
 from captcha_reader.errors import UserError
-from captcha_reader.images import FORMATS, IMAGE_SUFFIXES, LABEL_FILES, NotAPictureError, TooManyPixelsError, open_image
+from captcha_reader.images import FORMATS, IMAGE_SUFFIXES, NotAPictureError, TooManyPixelsError, open_image
 from captcha_reader.web.limits import MEGABYTE, Limits, Refused, shown
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -121,8 +123,8 @@ class PictureZip:
             raise Refused(413, f"the zip holds more than {total_bytes // MEGABYTE} MB: split it")
         files = [e for e in entries if not e.is_dir() and not _hidden(e.filename)]
         self._pictures = [e for e in files if PurePosixPath(e.filename).suffix.lower() in IMAGE_SUFFIXES]
-        self._labels = [e for e in files if PurePosixPath(e.filename).name.lower() in LABEL_FILES]
-        self.names = [e.filename for e in self._pictures]
+        self._others = {entry_name(e): e for e in files if e not in set(self._pictures)}
+        self.names = [entry_name(e) for e in self._pictures]
         self.entries, self.size = len(entries), sum(e.file_size for e in self._pictures)
 
     def __len__(self) -> int:
@@ -146,15 +148,16 @@ class PictureZip:
                 data = self._read(entry)
             except DamagedEntry as error:
                 data = error
-            yield entry.filename, data
+            yield entry_name(entry), data
 
-    def label_files(self) -> list[tuple[str, bytes]]:
-        """Name and bytes of each labels.csv and labels.txt.
+    def find_labels(self) -> PictureLabels:
+        """The label of each picture, by whatever table, text files or names the zip has.
 
         Raises:
-            Refused: 422, one is damaged.
+            Refused: 422, a table of labels is damaged.
+            UserError: no label can be trusted; see `PictureLabels`.
         """
-        return [(entry.filename, self._read(entry)) for entry in self._labels]
+        return PictureLabels(self.names, list(self._others), lambda name, _: self._read(self._others[name]))
 
     def _read(self, entry: zipfile.ZipInfo) -> bytes:
         most = min(self._entry_bytes, self._left)

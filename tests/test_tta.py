@@ -1,0 +1,145 @@
+"""Other forms of a picture: what each shows, and where in the picture that is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captcha_reader.config import ModelConfig
+from captcha_reader.reading.tta import TTA_VIEWS, ViewSpec, make_view
+from captcha_reader.transforms import View, build_transform
+
+CONFIG = ModelConfig(
+    name="mixer",
+    head="ctc",
+    alphabet="ab",
+    max_length=4,
+    image_size=(32, 128),
+    channels=3,
+    resize="natural",
+    normalise=True,
+    other_height=48,
+)
+TRANSFORM = build_transform(CONFIG)
+
+
+def ink(left: int, right: int, colour: tuple[int, int, int] = (0, 0, 0), times: int = 1) -> Image.Image:
+    """A stroke from one column to another, 20 of 60 rows high, on white, with small ones far to both sides."""
+    pixels = np.full((60, 240, 3), 255, dtype=np.uint8)
+    pixels[20:40, left:right] = colour
+    pixels[20:40, 20:23] = pixels[20:40, 217:220] = colour
+    return Image.fromarray(pixels.repeat(times, axis=0).repeat(times, axis=1))
+
+
+def seen(spec: ViewSpec, picture: Image.Image) -> View:
+    view = make_view(spec, TRANSFORM.view(picture), TRANSFORM)
+    assert view is not None
+    return view
+
+
+def stroke(view: View) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the dark pixels of the middle stroke, in pixels of the picture."""
+    _, height, width = view.pixels.shape
+    rows, columns = np.nonzero(view.pixels.min(axis=0)[:, width // 4 : -width // 4] < 128)
+    left, top, right, bottom = view.box
+    return top + (rows + 0.5) * (bottom - top) / height, left + (columns + width // 4 + 0.5) * (right - left) / width
+
+
+@pytest.mark.parametrize("times", [1, 12])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ViewSpec(),
+        ViewSpec(margin=0.125),
+        ViewSpec(width=1.3),
+        ViewSpec(shear=0.3),
+        ViewSpec(rotation=8),
+        ViewSpec(blur=True),
+    ],
+    ids=str,
+)
+def test_every_form_tells_where_it_saw_things(spec: ViewSpec, times: int) -> None:
+    """The middle of the picture stays its middle in all of them."""
+    picture = ink(110, 130, times=times)
+    view = TRANSFORM.view(picture) if spec == ViewSpec() else seen(spec, picture)
+    rows, columns = stroke(view)
+    assert columns.mean() == pytest.approx(120 * times, abs=2 * times)
+    assert rows.mean() == pytest.approx(30 * times, abs=2 * times)
+
+
+def test_a_margin_makes_the_letters_smaller_and_nothing_else() -> None:
+    whole, small = TRANSFORM.view(ink(110, 130)), seen(ViewSpec(margin=0.25), ink(110, 130))
+    heights = [np.ptp(np.nonzero(view.pixels.min(axis=(0, 2)) < 128)[0]) for view in (whole, small)]
+    assert heights[1] == pytest.approx(heights[0] / 1.5, abs=2)
+    assert small.pixels[:, 0].min() > 250 and small.pixels[:, -1].min() > 250
+
+
+def test_a_wider_form_is_wider() -> None:
+    assert seen(ViewSpec(width=1.3), ink(110, 130)).pixels.shape[2] > TRANSFORM.view(ink(110, 130)).pixels.shape[2]
+
+
+def test_upright_strokes_lean_to_the_right() -> None:
+    rows, columns = stroke(seen(ViewSpec(shear=0.3), ink(118, 122)))
+    top, bottom = columns[rows < 25].mean(), columns[rows > 35].mean()
+    assert (top - bottom) / 14.5 == pytest.approx(0.3, abs=0.07)
+
+
+def test_a_turn_lifts_the_right_end() -> None:
+    view = seen(ViewSpec(rotation=8), ink(60, 180))
+    rows, columns = np.nonzero(view.pixels.min(axis=0) < 128)
+    left, top, right, bottom = view.box
+    y = top + rows * (bottom - top) / view.pixels.shape[1]
+    x = left + columns * (right - left) / view.pixels.shape[2]
+    assert np.polyfit(x, y, 1)[0] == pytest.approx(-np.tan(np.radians(8)), abs=0.03)
+
+
+@pytest.mark.parametrize("spec", [ViewSpec(shear=0.3), ViewSpec(rotation=8)], ids=str)
+def test_nothing_is_cut_off(spec: ViewSpec) -> None:
+    pixels = np.full((40, 120, 3), 255, dtype=np.uint8)
+    pixels[1:39, 1:7] = pixels[1:39, 57:63] = pixels[1:39, -7:-1] = 0
+    first, again = TRANSFORM.view(Image.fromarray(pixels)), seen(spec, Image.fromarray(pixels))
+    left, _, right, _ = again.box
+    assert left < 0 and right > 120
+    dark = [(255.0 - view.pixels).mean() * np.ptp(view.box[::2]) * np.ptp(view.box[1::2]) for view in (first, again)]
+    assert dark[1] == pytest.approx(dark[0], rel=0.03)
+
+
+def test_blur_fades_specks() -> None:
+    picture = ink(110, 130)
+    picture.putpixel((60, 30), (0, 0, 0))
+    darkest = []
+    for view in (TRANSFORM.view(picture), seen(ViewSpec(blur=True), picture)):
+        left, _, right, _ = view.box
+        first, last = (int((x - left) / (right - left) * view.pixels.shape[2]) for x in (50, 70))
+        darkest.append(int(view.pixels[..., first:last].min()))
+    assert darkest[1] > darkest[0] + 40
+
+
+@pytest.mark.parametrize(("colour", "darkest", "by_colour"), [((255, 0, 0), 0, 0), ((128, 128, 128), 128, None)])
+def test_tones(colour: tuple[int, int, int], darkest: int, by_colour: int | None) -> None:
+    """Letters of a strong colour are as dark as black ones; grey ones have no colour."""
+    config = ModelConfig(**{**CONFIG.__dict__, "normalise": False})
+    transform = build_transform(config)
+    view = transform.view(ink(60, 180, colour))
+    again = make_view(ViewSpec(tone="darkest"), view, transform)
+    if colour[0] == colour[1]:
+        assert again is None  # it would show the same
+    else:
+        assert again is not None and abs(int(again.pixels.min()) - darkest) < 8
+        assert np.array_equal(again.pixels[0], again.pixels[1])
+    again = make_view(ViewSpec(tone="saturation"), view, transform)
+    assert (again is None) == (by_colour is None)
+    if again is not None:
+        assert abs(int(again.pixels.min()) - by_colour) < 8 and again.pixels.max() == 255
+
+
+def test_a_grey_network_sees_every_form_that_needs_no_colour() -> None:
+    config = ModelConfig(**{**CONFIG.__dict__, "channels": 1})
+    transform = build_transform(config)
+    view = transform.view(ink(60, 180, (255, 0, 0)))
+    forms = {spec: make_view(spec, view, transform) for spec in TTA_VIEWS}
+    # Its one channel is the darkest, and that is shown by another height alone.
+    assert {spec.tone for spec, form in forms.items() if form is None} == {"darkest", "saturation"}
+    assert make_view(ViewSpec(tone="darkest"), view, transform.at(48)) is not None
+    assert all(form.pixels.shape[0] == 1 for form in forms.values() if form is not None)
