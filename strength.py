@@ -27,20 +27,22 @@ from typing import Any
 
 import numpy as np
 import yaml
-from captcha_reader.reading.constraints import Constraints
 from tqdm import tqdm
 
 from accuracy_calculator import load_labelled
-from captcha_generator import CaptchaSettings, render_captcha
+from captcha_generator import CaptchaSettings, parse_length, render_captcha
 from captcha_reader.cli import parse_config, run
-from captcha_reader.config import StrengthConfig, TrainConfig
+from captcha_reader.config import DatasetConfig, StrengthConfig, TrainConfig
 from captcha_reader.dataset.writer import write_shard
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, write_atomically, write_text
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.strength.figures import accuracy_figures, legibility
 from captcha_reader.strength.page import Example, render_page
 from captcha_reader.strength.report import build_report
+from captcha_reader.text import Alphabet
+from make_dataset import make_dataset
 from predict import CaptchaPredictor, find_images
 
 Event = dict[str, Any]
@@ -148,9 +150,6 @@ def collect(config: StrengthConfig) -> Sample:
 
 def style_settings(config: StrengthConfig) -> CaptchaSettings:
     """How the generator draws the captchas of `--style`."""
-    from captcha_generator import parse_length
-    from captcha_reader.text import Alphabet
-
     given: dict[str, Any] = {}
     if config.characters:
         given["alphabet"] = Alphabet.parse(config.characters).characters
@@ -186,10 +185,11 @@ def train_on(rows: Sequence[tuple[bytes, str]], config: StrengthConfig, folder: 
     """
     from main import train_model
 
-    shard = folder / "labels.parquet"
+    shard, dataset = folder / "labels.parquet", folder / "dataset"
     write_atomically(shard, lambda path: write_shard(path, ((image, None, text) for image, text in rows)))
+    make_dataset(DatasetConfig(sources=[str(shard)], out=str(dataset), split="100/0/0", workers=1))
     values = yaml.safe_load(PRESET.read_text(encoding="utf-8"))
-    values |= {"data": str(shard), "out": str(folder / "run"), "folds": 0, "evaluate": False, "seed": config.seed}
+    values |= {"data": str(dataset), "out": str(folder / "run"), "folds": 0, "evaluate": False, "seed": config.seed}
     values |= {"threads": config.threads, "epochs": config.epochs, "init": config.checkpoint or values["init"]}
     return Path(train_model(TrainConfig(**values))["checkpoint"])
 
@@ -363,7 +363,8 @@ class Strength:
             "labeled": len(self.sample.texts),
             "left_out": self.sample.left_out,
         }
-        settings = {key: getattr(config, key) for key in ("seed", "characters", "length", "ignore_case")}
+        settings = {key: getattr(config, key) for key in ("seed", "length", "ignore_case")}
+        settings["characters"] = Alphabet.parse(config.characters).characters if config.characters else None
         settings |= {"seconds_per_label": config.seconds_per_label, "labels": self.counts, "skipped": self.skipped}
         unlabeled = self.state.get("unlabeled")
         texts = self.sample.texts or (unlabeled or {"readings": []})["readings"] or ["?"]

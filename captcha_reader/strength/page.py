@@ -13,6 +13,8 @@ from captcha_reader.plots.attack_curve import as_svg, plot_attack_curve, plot_ch
 from captcha_reader.strength.figures import BROKEN_AT
 
 TEMPLATES = Path(__file__).parent / "templates"
+HOLDS = 0.98  # accuracy below which a character is said to hold
+MIN_SEEN = 8  # times that a character must have been seen for its accuracy to be named
 EXAMPLE_WIDTH = 320  # pixels, at most, of a picture in the report: it is to be sent by mail
 
 
@@ -48,6 +50,7 @@ def render_page(report: dict[str, Any], sheets: Sequence[tuple[str, Sequence[Exa
     ]
     return environment.get_template("report.html").render(
         report=report,
+        holding=[row for row in report["characters"] if row["accuracy"] < HOLDS and row["n"] >= MIN_SEEN][:8],
         curve=as_svg(plot_attack_curve(report["attack"], BROKEN_AT)) if report["attack"] else "",
         changes=as_svg(plot_changes(report["changes"])) if report["changes"] else "",
         sheets=shown,

@@ -17,12 +17,11 @@ from captcha_reader.strength.figures import (
     repeated_texts,
     secret_bits,
 )
-from captcha_reader.strength.page import duration, percent
+from captcha_reader.strength.page import MIN_SEEN, duration, percent
 
 FORMAT = "captcha-strength-1"
 WEAK_AT = 0.3  # accuracy from which on a bot needs no patience
 FEW_BITS = 16.0  # a scheme with less is guessed in some ten thousand attempts
-MIN_SEEN = 8  # times that a character must have been seen for its accuracy to be named
 
 
 def build_report(
