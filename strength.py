@@ -54,6 +54,7 @@ MIN_MEASURED = 20  # pictures kept aside: fewer say nothing
 MAX_MEASURED = 1000
 SHEET = 12  # example pictures of each kind
 CHUNK = 32  # pictures between two looks at the clock
+TRAINING_PART = 0.9  # of the time of a step, the rest is reading
 MIN_TRAINING_SECONDS = 20.0  # what a training takes at least, before one has been timed
 SURE, UNSURE = 0.9, 0.5  # confidence of an example that is read with certainty, and of one that is unreadable
 
@@ -176,7 +177,9 @@ def read(
     return found
 
 
-def train_on(rows: Sequence[tuple[bytes, str]], config: StrengthConfig, folder: Path) -> Path:
+def train_on(
+    rows: Sequence[tuple[bytes, str]], config: StrengthConfig, folder: Path, on_progress: Callable[[Event], None]
+) -> Path:
     """Fine-tune the reader on labeled captchas as configs/finetune.yaml says, without its cross-validation: what the
     model is worth is measured on pictures kept aside.
 
@@ -184,14 +187,25 @@ def train_on(rows: Sequence[tuple[bytes, str]], config: StrengthConfig, folder: 
         The new checkpoint.
     """
     from main import train_model
+    from trainer import Interrupted
 
     shard, dataset = folder / "labels.parquet", folder / "dataset"
     write_atomically(shard, lambda path: write_shard(path, ((image, None, text) for image, text in rows)))
     make_dataset(DatasetConfig(sources=[str(shard)], out=str(dataset), split="100/0/0", workers=1))
     values = yaml.safe_load(PRESET.read_text(encoding="utf-8"))
-    values |= {"data": str(dataset), "out": str(folder / "run"), "folds": 0, "evaluate": False, "seed": config.seed}
+    values |= {
+        "data": str(dataset),
+        "out": str(folder / "run"),
+        "folds": 0,
+        "evaluate": False,
+        "seed": config.seed,
+        "progress": "none",
+    }
     values |= {"threads": config.threads, "epochs": config.epochs, "init": config.checkpoint or values["init"]}
-    return Path(train_model(TrainConfig(**values))["checkpoint"])
+    try:
+        return Path(train_model(TrainConfig(**values), on_progress=on_progress)["checkpoint"])
+    except Interrupted:
+        raise KeyboardInterrupt from None
 
 
 def fold_case(text: str, constraints: Constraints | None) -> str:
@@ -275,18 +289,29 @@ class Strength:
         expected = self._expected_seconds(count)
         if count and expected > self.clock.left():
             raise OutOfTime(f"the budget of {self.config.budget} ends before the training on {count} labels")
-        self.tell({"event": "step", "labels": count, "done": 0.0, "seconds": expected})
+        part = {"event": "step", "labels": count}
+        self.tell(part | {"done": 0.0})
         started = time.monotonic()
+
+        def trained(event: Event) -> None:
+            if event["event"] == "step":
+                self.tell(part | {"done": TRAINING_PART * event["done"], "seconds_left": event["seconds_left"]})
+
         with tempfile.TemporaryDirectory(prefix="captcha-strength-") as work:
             checkpoint = self.config.checkpoint
             if count:
                 rows = [(self.sample.pictures[i], self.sample.texts[i]) for i in self.learned[:count]]
-                checkpoint = str(train_on(rows, self.config, Path(work)))
+                checkpoint = str(train_on(rows, self.config, Path(work), trained))
             training = time.monotonic() - started if count else 0.0
             predictor = CaptchaPredictor(checkpoint, threads=self.config.threads)
             pictures = [self.sample.pictures[i] for i in self.measured]
-            part = {"event": "step", "labels": count, "seconds": expected}
-            found = read(predictor, pictures, self.constraints, lambda done: self.tell(part | {"done": done}))
+            begun = TRAINING_PART if count else 0.0
+            found = read(
+                predictor,
+                pictures,
+                self.constraints,
+                lambda done: self.tell(part | {"done": begun + (1 - begun) * done}),
+            )
         self.state["steps"][str(count)] = {
             "seconds": time.monotonic() - started,
             "training_seconds": training,
@@ -309,7 +334,7 @@ class Strength:
         if "unlabeled" in self.state:
             return
         predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
-        part = {"event": "step", "labels": 0, "seconds": 0.0}
+        part = {"event": "step", "labels": 0}
         found = read(predictor, self.sample.pictures, self.constraints, lambda done: self.tell(part | {"done": done}))
         self.state["unlabeled"] = {
             "readings": [p.text for p in found],

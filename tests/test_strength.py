@@ -201,6 +201,12 @@ def test_the_verdict_has_its_figures() -> None:
     assert verdict["level"] == "bad"
 
 
+@pytest.mark.parametrize("rights", [(100, 100), (100, 90), (0, 0), (3, 100)])
+def test_every_curve_has_a_verdict(rights: tuple[int, int]) -> None:
+    assert "After 10 labels" in make_report([step(0, rights[0]), step(10, rights[1])])["verdict"]["text"]
+    assert "After 10 labels" in make_report([step(10, rights[1])])["verdict"]["text"]
+
+
 def test_the_verdict_does_not_praise() -> None:
     good = make_report([step(0, 0, 400)])["verdict"]
     assert good["level"] == "good" and "does not prove strength" in good["advice"]

@@ -79,9 +79,10 @@ def _verdict(report: dict[str, Any]) -> dict[str, str]:
     if first["labels"] == 0:
         says.append(f"A free reader that has never seen it reads {_with_interval(first)}.")
     if last["labels"] > 0:
-        best = max(attack, key=lambda step: step["accuracy"])
+        taught = [step for step in attack if step["labels"] > 0]
+        best = max(step["accuracy"] for step in taught)
         # The first step that is within chance of the best one says what the attack costs.
-        enough = next(step for step in attack if step["interval"][1] >= best["accuracy"] and step["labels"] > 0)
+        enough = next(step for step in taught if step["interval"][1] > best - 1e-9)
         cost = f"{duration(enough['typing_seconds'])} of a person's typing and {duration(enough['training_seconds'])}"
         says.append(f"After {enough['labels']} labels, {cost} of training, {_with_interval(enough)}.")
     best = max(step["accuracy"] for step in attack)
