@@ -27,7 +27,8 @@ from tables import (
 
 def generate() -> None:
     """Pictures per second and core of the generator, for each style, and of lepture's library."""
-    from captcha_styles import MIXED, SCHEMES, STYLES
+    from captcha_reader.generator.schemes import MIXED, SCHEMES
+    from captcha_reader.generator.styles import STYLES
 
     def draw(style: str, count: int, seed: int) -> float:
         if style == LEPTURE:
@@ -124,7 +125,7 @@ def write_copies(source: Path, out: Path, copies: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from make_dataset import SCHEMA
+    from captcha_reader.dataset.writer import SCHEMA
 
     out.mkdir(parents=True)
     for copy in range(copies):
