@@ -40,6 +40,7 @@ from captcha_reader.web.storage import private_folder
 from captcha_reader.web.tabs.read import describe_reading
 from captcha_reader.web.uploads import only_known_formats
 from captcha_reader.web.workshop import Workshop
+from predict import CaptchaPredictor
 
 
 def detect_captcha(
@@ -60,7 +61,7 @@ def detect_captcha(
     Raises:
         UserError: there is no picture, it cannot be read, or the model cannot be used.
     """
-    return describe_reading(image, checkpoint, models or Models())
+    return describe_reading(image, checkpoint, models or open_models())
 
 
 def finetune_commands() -> Commands:
@@ -73,6 +74,16 @@ def finetune_commands() -> Commands:
     )
 
 
+def load_predictor(path: Path, threads: int | None) -> CaptchaPredictor:
+    """What the server reads with."""
+    return CaptchaPredictor(path, threads=threads)
+
+
+def open_models(folder: str | Path = SAVED_MODELS, *arguments: Any, **settings: Any) -> Models:
+    """The models on offer, as `captcha_reader.web.models.Models`, which makes no predictor by itself."""
+    return Models(load_predictor, folder, *arguments, **settings)
+
+
 def main() -> int:
     """Command line."""
     config = parse_config(InterfaceConfig, "A page that reads captchas, on this machine.")
@@ -82,7 +93,7 @@ def main() -> int:
         with ExitStack() as closing:
             closing.callback(end_soon)  # the last thing done
             closing.enter_context(ending_by_signals())
-            models = Models(
+            models = open_models(
                 config.models or SAVED_MODELS, config.checkpoint, config.threads, seconds=limits.reading_seconds
             )
             closing.enter_context(private_folder())
