@@ -65,7 +65,7 @@ def has_all(font: Path) -> bool:
 
 
 def main(source: str, out: str, text_faces: str | None = None) -> None:
-    """Copy the good fonts of the folder `source` into `out`, and those of them that are text faces into `text_faces`."""
+    """Copy the good fonts of the folder `source` into `out`, and the text faces among them into `text_faces`."""
     predictor = CaptchaPredictor(threads=1)
     for folder in filter(None, (out, text_faces)):
         Path(folder).mkdir(parents=True, exist_ok=True)
