@@ -106,7 +106,7 @@ def main() -> int:
                 local=access.is_local and not access.root_path,
                 privacy=access.said,
             )
-            closing.callback(shop.jobs.close)
+            closing.callback(shop.close)
             only_known_formats()
             app = build_app(shop, limits, access=access)
             host = f"[{config.host}]" if ":" in config.host else config.host
