@@ -476,3 +476,43 @@ class InterfaceConfig:
     """Pictures of one address that may wait on the route, of `queue` in all."""
     max_seconds: float = 30.0
     """Seconds that one reading may take; a model that takes longer is not asked again."""
+
+
+@dataclass
+class StrengthConfig:
+    """Settings of `strength.py`."""
+
+    data: list[str] | str | None = None
+    """Labeled captchas in any layout that make_dataset.py takes."""
+    style: str | None = None
+    """Instead of data: a style of the generator, by name or as a YAML file. Its ops are then varied one at a time."""
+    unlabeled: bool = False
+    """The data has no labels: say what can be said without."""
+    characters: str | None = None
+    """The characters that occur, if they are known: `0-9`, `0-9A-Z`."""
+    length: str | None = None
+    """The number of characters, if it is known: `5` or `4-6`."""
+    ignore_case: bool = False
+    """Upper and lower case are the same answer."""
+    labels: str = "0,10,30,100,300"
+    """Numbers of labels that an attacker may have, separated by commas."""
+    budget: str = "10m"
+    """The time that it may take: `90s`, `10m`, `1h`. What does not fit is left out, and the report says so."""
+    seconds_per_label: float = 10.0
+    """What typing a label takes a person, in seconds."""
+    out: str = "report"
+    """Folder of the report; what was measured there before is not measured again."""
+    count: int = 400
+    """With `style`: how many captchas are drawn."""
+    tries: int = 100
+    """With `style`: captchas for each variation of an op."""
+    limit: int | None = None
+    """Take at most this many captchas (a seeded choice)."""
+    checkpoint: str | None = None
+    """A .safetensors file to start from; the shipped weights by default."""
+    epochs: int | None = None
+    """Epochs of each training; by default as many as fine-tuning takes."""
+    seed: int = 0
+    """Of the choice of pictures and of the training."""
+    threads: int | None = None
+    """CPU threads; all available cores by default."""

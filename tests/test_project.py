@@ -29,6 +29,7 @@ LAYERS = [
     "generator dataset",
     "reading labeling",
     "plots",
+    "strength",
     "web",
     "/model /data_loader",
     "/predict",
@@ -49,6 +50,7 @@ SCRIPTS = {
     "predict": config.PredictConfig,
     "export_model": config.ExportConfig,
     "interface": config.InterfaceConfig,
+    "strength": config.StrengthConfig,
 }
 
 
