@@ -6,12 +6,16 @@ call it, so a picture gives the same array everywhere. It needs no torch: servin
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import math
 import mmap
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from captcha_reader.config import ModelConfig
-from captcha_reader.errors import UserError
+from captcha_reader.errors import FORBIDDEN, FULL, UserError
 from captcha_reader.files import COPIES
 from captcha_reader.images import open_image
 from captcha_reader.text import Codec, infeasible_labels
@@ -301,24 +305,39 @@ def load_split(folder: str | Path, split: str) -> tuple[Sequence[bytes], list[st
     if not files:
         return [], []
     disable_progress_bar()  # ours shows the work that takes long
+    place = _copies_place(folder)
     try:
-        rows = datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=_beside(folder))
+        rows = datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=str(place))
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (*FORBIDDEN, *FULL):
+            raise UserError(
+                f"the copy of {folder} that is read from cannot be written to {place} ({error.strerror}): make room "
+                "there, or set TMPDIR to a folder that can be written"
+            ) from error
         raise UserError(f"{folder} cannot be read ({error}): make it again with make_dataset.py") from error
     return _Column(rows), list(rows["text"])
 
 
-def _beside(folder: str | Path) -> str | None:
+def _copies_place(folder: str | Path) -> Path:
     """Where `datasets` keeps the copy that it maps into memory: within the dataset's folder, to be deleted with it.
 
-    None, its own place in the home folder, where that cannot be written.
+    A temporary folder, removed at the end of the process, where that cannot be written.
     """
     place = Path(folder) / COPIES
     try:
         place.mkdir(parents=True, exist_ok=True)
+        if os.access(place, os.W_OK):
+            return place
     except OSError:
-        return None
-    return str(place) if os.access(place, os.W_OK) else None
+        pass
+    return _temporary_copies()
+
+
+@cache
+def _temporary_copies() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="captcha-data-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
 
 
 def load_data(
@@ -330,6 +349,7 @@ def load_data(
     lean: float = 0.1,
     limit: int | None = None,
     splits: Sequence[str] = SPLITS,
+    loaded: Mapping[str, tuple[Sequence[bytes], list[str]]] | None = None,
 ) -> dict[str, CaptchaDataset]:
     """The splits of a dataset folder, ready for training.
 
@@ -341,20 +361,21 @@ def load_data(
         lean: how far it makes pictures lean; see `build_transform`.
         limit: keep at most this many training pictures.
         splits: which ones to load.
+        loaded: what `load_split` gave for them, where they are open already.
 
     Returns:
         A dataset per split; a split without pictures has length 0.
     """
-    loaded = {}
+    datasets = {}
     for split in splits:
-        images, texts = load_split(folder, split)
+        images, texts = loaded[split] if loaded else load_split(folder, split)
         if split == "train" and limit is not None and limit < len(texts):
             chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:limit])
             images, texts = _Subset(images, chosen), [texts[i] for i in chosen]
         transform = build_transform(config, train=split == "train", strength=augment, lean=lean)
         names = f"{split} sample {{}} of {str(folder).replace('{', '{{').replace('}', '}}')}".format  # can be pickled
-        loaded[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
-    return loaded
+        datasets[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
+    return datasets
 
 
 # --------------------------------------------------------------------------------------------------------------------

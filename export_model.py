@@ -9,7 +9,11 @@ checkpoint's description, so that predict.py, accuracy_calculator.py and the dem
 
 from __future__ import annotations
 
-import json
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from accuracy_calculator import load_labelled
+from captcha_reader.checkpoint import read_metadata
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import WIDTH_STEP, ExportConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import ROOT, write_atomically
-from model import CaptchaModel, load_model, read_metadata
+from captcha_reader.files import ROOT, locked_output, to_json, write_atomically
+from model import CaptchaModel, load_model
 from predict import CaptchaPredictor, ImageLike, find_checkpoint, find_images
 
 PARITY_PICTURES = 256
@@ -81,9 +86,9 @@ def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
         del part.metadata_props[:]  # the exporter's stack traces, which tell where this machine keeps its files
         part.doc_string = ""
-    for key, value in metadata.items():
+    for key, value in sorted(metadata.items()):  # in one order: the same checkpoint gives the same bytes
         entry = proto.metadata_props.add()
-        entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+        entry.key, entry.value = key, value if isinstance(value, str) else to_json(value)
     return write_atomically(out, lambda temporary: onnx.save(proto, str(temporary)))
 
 
@@ -142,12 +147,13 @@ def main() -> int:
     else:
         images = list(find_images([ROOT / "examples"]))
     checked = out.with_name(f".{out.stem}.unchecked{out.suffix}")
-    try:
-        export_onnx(checkpoint, checked)
-        worst, _ = check_parity(checkpoint, checked, images, config.tolerance)
-        checked.replace(out)  # a file that failed the check never takes the name that was asked for
-    finally:
-        checked.unlink(missing_ok=True)
+    with locked_output(out):
+        try:
+            export_onnx(checkpoint, checked)
+            worst, _ = check_parity(checkpoint, checked, images, config.tolerance)
+            checked.replace(out)  # a file that failed the check never takes the name that was asked for
+        finally:
+            checked.unlink(missing_ok=True)
     print(
         f"{out}: {out.stat().st_size / 2**20:.1f} MiB, same readings as {checkpoint} on {len(images)} pictures, "
         f"log-probabilities within {worst:.1e}"

@@ -18,10 +18,8 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import sys
-import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -30,32 +28,42 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
+import torch
+from accelerate import Accelerator
 from tqdm import tqdm
 
-from accuracy_calculator import text_metrics
-from captcha_reader.config import DatasetConfig, EvaluateConfig, TrainConfig
+from captcha_reader.cli import load_settings
+from captcha_reader.config import CTC_HEADS, DatasetConfig, EvaluateConfig, TrainConfig
+from captcha_reader.dataset.checks import content_hash
+from captcha_reader.dataset.folders import GENERATED, found_in, is_dataset
+from captcha_reader.dataset.labels import label_fault, parse_label
+from captcha_reader.dataset.sources import iter_source
+from captcha_reader.dataset.split import SPLITS
 from captcha_reader.errors import UserError
-from captcha_reader.files import DEFAULT_CHECKPOINT, ROOT, printable, write_text
+from captcha_reader.files import (
+    DEFAULT_CHECKPOINT,
+    ROOT,
+    available_cores,
+    locked_output,
+    printable,
+    to_json,
+    write_text,
+)
 from captcha_reader.images import open_image
 from captcha_reader.plots.label_errors import plot_label_errors
+from captcha_reader.progress import Event, Progress, Sink
+from captcha_reader.reading.metrics import text_metrics
+from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import NOTHING, infeasible_labels
-from main import Interrupted, default_epochs, train_model
-from make_dataset import (
-    GENERATED,
-    SPLITS,
-    content_hash,
-    found_in,
-    is_dataset,
-    iter_source,
-    label_fault,
-    make_dataset,
-    parse_label,
-)
+from captcha_reader.transforms import build_transform
+from data_loader import CaptchaDataset
+from finetune import Fold, cross_validate, default_epochs
+from main import initialise, plan_phases, resolve_model_config
 from model import CaptchaModel, load_model
-from predict import CaptchaPredictor, Prediction, check_positive
+from predict import CaptchaPredictor, check_positive
+from trainer import Interrupted
 
-FORMAT = "label-errors-1"  # of the folds that are kept; a new name whenever scores change
+FORMAT = "label-errors-2"  # of the folds that are kept; a new name whenever scores change
 SEED = 0
 PRESET = ROOT / "configs" / "finetune.yaml"
 
@@ -203,29 +211,51 @@ def assign_folds(rows: Sequence[Row], trainable: Sequence[bool], folds: int) -> 
 def fold_settings(config: EvaluateConfig, start: CaptchaModel, checkpoint: Path, rows: Sequence[Row]) -> TrainConfig:
     """How the model of a fold is trained: by configs/finetune.yaml from the checkpoint, but at its own input height:
     more rows would take each fold twice as long."""
-    preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))
+    preset = load_settings(TrainConfig, PRESET)
     epochs = config.epochs
     if epochs is None:
         epochs = default_epochs(max(len(rows) - len(rows) // config.folds, 1), pretrained=True)
     max_length = None
-    if start.codec.head != "ctc":
+    if start.config.head not in CTC_HEADS:
         # A single label that is far too long must not give every model its number of positions.
         usual = np.quantile([len(row.label) for row in rows if not row.fault] or [1], 0.99, method="lower")
         max_length = max(start.config.max_length, int(usual))
-    changes = {
-        "init": str(checkpoint),
-        "model": start.config.name,
-        "height": None,
-        "max_length": max_length,
-        "epochs": epochs,
-        "save_every": max(epochs, 1),  # its state is of no use: the fold is done or is done again
-        "seed": SEED,
-        "threads": config.threads,
-        "cpu": config.device == "cpu",
-        "evaluate": False,
-        "folds": 0,
-    }
-    return TrainConfig(**preset | changes)
+    return dataclasses.replace(
+        preset,
+        init=str(checkpoint),
+        model=start.config.name,
+        height=None,
+        max_length=max_length,
+        epochs=epochs,
+        seed=SEED,
+        threads=config.threads,
+        cpu=config.device == "cpu",
+        evaluate=False,
+        folds=0,
+    )
+
+
+def training_rows(rows: Sequence[Row], places: Sequence[int]) -> list[Row]:
+    """Of these rows, one for each picture, with the label that most of its copies have, of equally many the first."""
+    labels: dict[bytes, Counter[str]] = defaultdict(Counter)
+    for i in places:
+        labels[rows[i].key][rows[i].label] += 1
+    usual = {key: counts.most_common(1)[0][0] for key, counts in labels.items()}
+    chosen = {rows[i].key: rows[i] for i in reversed(places) if rows[i].label == usual[rows[i].key]}
+    return [chosen[key] for key in labels]
+
+
+def make_fold(settings: TrainConfig, rows: Sequence[Row]) -> Fold:
+    """The training of a model on `rows`: as main.py would train it, had it these alone."""
+    images, labels = [row.image for row in rows], [row.label for row in rows]
+    info = {"alphabet": "".join(sorted(set("".join(labels)))), "max_length": max(map(len, labels))}
+    model_config = resolve_model_config(settings, images, labels, info)
+    model, trained, _ = initialise(settings, model_config)
+    transform = build_transform(model_config, train=True, strength=settings.augment, lean=settings.shear)
+    dataset = CaptchaDataset(images, labels, transform, seed=SEED)
+    phases = plan_phases(settings, len(rows), trained.backbone, lambda _: None)
+    # All of it for training: a validation part would only choose among the last epochs.
+    return Fold(model, trained, phases, dataset, dataset.subset([]))
 
 
 def score_labels(predictions: Sequence[Prediction], rows: Sequence[Row]) -> list[Score]:
@@ -263,47 +293,7 @@ def _cannot_write(label: str, prediction: Prediction) -> str:
     return ""
 
 
-def train_fold(settings: TrainConfig, rows: Sequence[Row], folder: Path, bar: tqdm[Any] | None = None) -> Path:
-    """Train on `rows`, all with usable labels, without a word; everything it writes goes to `folder`.
-
-    Args:
-        bar: moves on with each epoch.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        UserError: it cannot be trained.
-        Interrupted: stopped by Ctrl-C or SIGTERM.
-    """
-    shard, data = folder / "rows.parquet", folder / "data"
-    table = pa.table(
-        {"image": pa.array([row.image for row in rows], pa.large_binary()), "text": [row.label for row in rows]}
-    )
-    pq.write_table(table, shard, row_group_size=1000, compression="none")
-    with _quiet():
-        # All of it for training: a validation part would only choose among the last epochs.
-        make_dataset(
-            DatasetConfig(sources=[str(shard)], out=str(data), split="100/0/0", seed=SEED, workers=settings.threads)
-        )
-        shard.unlink()
-        run = dataclasses.replace(settings, data=str(data), out=str(folder / "run"))
-        result = train_model(run, on_epoch=(lambda _: bar.update()) if bar is not None else None)
-    return Path(result["checkpoint"])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Training prints its epochs and draws its bars; here one bar over the folds is enough."""
-    with (
-        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
-        yield
-
-
-def cross_validate(
+def score_by_folds(
     config: EvaluateConfig, rows: Sequence[Row], checkpoint: Path
 ) -> tuple[list[Score], np.ndarray, Path]:
     """Score every label by a model that was trained without it.
@@ -317,38 +307,54 @@ def cross_validate(
     """
     start = load_model(checkpoint)
     settings = fold_settings(config, start, checkpoint, rows)
-    steps = start.steps if start.codec.head == "ctc" else int(settings.max_length or 0)
+    steps = start.steps if start.config.head in CTC_HEADS else int(settings.max_length or 0)
     too_long = set(infeasible_labels([row.label for row in rows], start.codec, steps))
     trainable = [not row.fault and i not in too_long for i, row in enumerate(rows)]
     folds = assign_folds(rows, trainable, config.folds)
+    held_out = [np.flatnonzero(folds == fold) for fold in range(config.folds)]
     kept = ROOT / "data" / GENERATED / f"label-errors-{_fingerprint(rows, checkpoint, settings, config.folds)}"
+
+    def make(fold: int) -> Fold:
+        return make_fold(settings, training_rows(rows, [i for i in np.flatnonzero(folds != fold) if trainable[i]]))
+
+    def measure(fold: int, trained: Fold, weights: Path) -> list[tuple[Any, ...]]:
+        found = _score_fold(config, weights, [rows[i] for i in held_out[fold]])
+        return [dataclasses.astuple(score) for score in found]
+
+    torch.set_num_threads(config.threads or available_cores())
+    accelerator = Accelerator(cpu=config.device == "cpu")
     epochs = settings.frozen_epochs + int(settings.epochs or 0)
-    scores: dict[int, Score] = {}
-    done = 0
-    bar = tqdm(total=config.folds * epochs, desc="cross-validation", unit="epoch", dynamic_ncols=True, leave=False)
+    counts = [len(places) for places in held_out]
     try:
-        with bar:
-            for fold in range(config.folds):
-                bar.set_description(f"fold {fold + 1}/{config.folds}")
-                held_out = [int(i) for i in np.flatnonzero(folds == fold)]
-                path = kept / f"fold-{fold}.json"
-                found = _load_scores(path, len(held_out))
-                if found is None:
-                    others = [row for i, row in enumerate(rows) if folds[i] != fold and trainable[i]]
-                    prefix = f"label-errors-{os.getpid()}-"
-                    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
-                        try:
-                            trained = train_fold(settings, others, Path(folder), bar)
-                        except UserError as error:
-                            raise UserError(f"fold {fold + 1} cannot be trained: {error}") from error
-                        found = _score_fold(config, trained, [rows[i] for i in held_out])
-                    write_text(path, json.dumps([dataclasses.astuple(score) for score in found]))
-                scores |= dict(zip(held_out, found, strict=True))
-                done += 1
-                bar.update(done * epochs - bar.n)
+        with locked_output(kept), _bar(config.folds, epochs) as bar:
+            progress = Progress([bar])
+            found = cross_validate(settings, counts, make, measure, kept, accelerator, progress)
     except (Interrupted, KeyboardInterrupt):
+        done = len(list(kept.glob("fold-*.json")))
         raise Interrupted(f"{done} of {config.folds} folds are done and kept") from None
+    scores = {
+        int(i): Score(*values)
+        for places, result in zip(held_out, found, strict=True)
+        for i, values in zip(places, result, strict=True)
+    }
     return [scores[i] for i in range(len(rows))], folds, kept
+
+
+@contextlib.contextmanager
+def _bar(folds: int, epochs: int) -> Iterator[Sink]:
+    """A progress bar over the epochs of all folds, fed by events."""
+    bar = tqdm(total=folds * epochs, desc="cross-validation", unit="epoch", dynamic_ncols=True, leave=False)
+
+    def show(event: Event) -> None:
+        if event["event"] == "phase":
+            number, _, count = event["part"].removeprefix("fold ").partition(" of ")
+            bar.set_description(f"fold {number}/{count}")
+            bar.update(max((int(number) - 1) * epochs - bar.n, 0))  # folds that were done before
+        elif event["event"] == "epoch":
+            bar.update()
+
+    with bar:
+        yield show
 
 
 def _score_fold(config: EvaluateConfig, checkpoint: Path, rows: Sequence[Row]) -> list[Score]:
@@ -368,15 +374,6 @@ def _fingerprint(rows: Sequence[Row], checkpoint: Path, settings: TrainConfig, f
     for row in rows:
         digest.update(row.key + json.dumps(row.label).encode())
     return digest.hexdigest()
-
-
-def _load_scores(path: Path, count: int) -> list[Score] | None:
-    """The scores of a fold that was finished before, or None."""
-    try:
-        scores = [Score(*values) for values in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
-        return None
-    return scores if len(scores) == count else None
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -451,7 +448,7 @@ def find_label_errors(config: EvaluateConfig) -> dict[str, Any]:
     if checkpoint.suffix == ".onnx":
         raise UserError(f"{checkpoint} cannot be trained, and each fold needs training: name a .safetensors file")
     rows, unreadable = collect_rows(config)
-    scores, folds, kept = cross_validate(config, rows, checkpoint)
+    scores, folds, kept = score_by_folds(config, rows, checkpoint)
     ranked = rank(rows, scores, folds)
     suspicious = [entry for entry in ranked if entry["reason"] or entry["label"] != entry["reading"]]
     differing = sum(entry["label"] != entry["reading"] for entry in ranked)
@@ -487,7 +484,7 @@ def report_label_errors(config: EvaluateConfig) -> int:
         report = find_label_errors(config)
         print_table(report, config.show)
         if config.json:
-            write_text(config.json, json.dumps(report, indent=1))
+            write_text(config.json, to_json(report, indent=1))
         if config.csv:
             write_text(config.csv, _csv(report["rows"]))
     except Interrupted as stopped:

@@ -49,7 +49,7 @@ class ModelConfig:
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
     positions)."""
     backbone: str = "residual"
-    """Feature extractor: `residual`, `residual-wide`, `residual-deep`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
+    """Feature extractor: `residual`, `residual-wide`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
     hidden: int = 128
     """Width of the head's hidden layer (of each LSTM direction for the CRNN)."""
     dropout: float = 0.1
@@ -158,8 +158,8 @@ class TrainConfig:
     head: HeadName | None = None
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None
-    """Another feature extractor than the model's own: `residual`, `residual-wide`, `residual-deep`, `resnet18` or
-    `efficientnet-b0` to `-b7`."""
+    """Another feature extractor than the model's own: `residual`, `residual-wide`, `resnet18` or `efficientnet-b0`
+    to `-b7`."""
     hidden: int | None = None
     """Width of the head's hidden layer."""
     dropout: float = 0.1
@@ -179,17 +179,17 @@ class TrainConfig:
     split: str | None = None
     """Train/validation/test percentages or numbers of pictures, where `data` is not split yet; by default 80/10/10, or
     the folders train/, val/ and test/ of the data as they are."""
-    share: float | None = 1.0
-    """How far to go from trained weights to what training makes of them, 0 to 1: few labels also teach what other
-    pictures of their kind do not have. `null` goes by the number of labels: 0.75 for 50, 0.9 for 300. With `folds`,
-    another share is taken where it clearly reads better."""
+    blend: float | None = 1.0
+    """Interpolation weight between the starting weights (0) and the fine-tuned ones (1), as in WiSE-FT: few labels also
+    teach what other pictures of their scheme do not have. `null` goes by the number of labels: 0.75 for 50, 0.9 for
+    300. With `folds`, another one is taken where it clearly reads better."""
     limit: int | None = None
     """Train on at most this many labelled pictures (a seeded choice)."""
     augment: float = 1.0
     """Strength of the training augmentation: 0 is none, 1 the default."""
-    lean: float = 0.1
-    """By what part of their height training pictures lean at most, to either side, where `augment` is 1. Beyond 0.35 in
-    all, letters at the ends are cut off."""
+    shear: float = 0.1
+    """Largest horizontal shear of training pictures, to either side, as a share of their height, where `augment` is 1.
+    Beyond 0.35 in all, letters at the ends are cut off."""
 
     frozen_epochs: int = 2
     """Epochs with the backbone frozen; skipped where its weights are not pretrained."""
@@ -213,12 +213,13 @@ class TrainConfig:
     average: float = 0.0
     """Share of the last phase, at its end, over whose steps the weights are averaged (stochastic weight averaging: it
     takes the place of lowering the rate, so use it with `schedule: constant`). Below 1; 0 keeps the last weights."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights over all steps of the whole network, 0.999 for instance;
+    the average is what is kept. Below 1; 0 keeps the last weights."""
     warmup: float = 0.1
     """Share of a phase in which OneCycle and cosine warm up."""
     clip_norm: float = 5.0
     """Gradient norm is clipped to this; 0 switches clipping off."""
-    label_smoothing: float = 0.0
-    """Label smoothing of the slot heads."""
     patience: int = 0
     """Stop after this many epochs without better weights (validation sequence accuracy, then loss); 0: never."""
     seed: int = 0
@@ -233,14 +234,20 @@ class TrainConfig:
     cpu: bool = False
     """Use the CPU even where there is a GPU."""
     save_every: int = 1
-    """Epochs between saves of the training state; the last epoch is always saved."""
+    """Epochs between saves of the training state; the last epoch is always saved, and within long epochs it is saved
+    every five minutes."""
+    stop_after: float | None = None
+    """Stop after this many seconds of training, with the state saved: `--resume` goes on. The exit code is 75 then."""
+    progress: Literal["bar", "json", "none"] = "bar"
+    """`bar`: lines and a progress bar. `json`: one JSON object a line on stdout, for programs. `none`: silence."""
     tracker: Literal["none", "mlflow", "tensorboard", "trackio"] = "none"
     """Experiment tracker (install it first)."""
     evaluate: bool = True
     """Evaluate on the test split at the end and draw the pictures."""
     folds: int = 0
     """Where there is no test split: also train this many models, each without a part of the labels, and measure them on
-    what they have not seen, to say what accuracy to expect. All labels still serve to train the model itself."""
+    that part (k-fold cross-validation), to say what accuracy to expect. All labels still serve to train the model
+    itself. With 150 labels or more, fewer models are enough."""
 
 
 @dataclass

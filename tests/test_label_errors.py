@@ -25,18 +25,20 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 import accuracy_calculator
+import finetune
 import label_errors
 from accuracy_calculator import wilson_interval
+from captcha_reader.checkpoint import save_checkpoint
 from captcha_reader.config import EvaluateConfig, TrainConfig
 from captcha_reader.plots import label_errors as plots
 from captcha_reader.plots.canvas import figure_image
 from captcha_reader.text import Alphabet, CTCCodec, SlotCodec
 from captcha_reader.transforms import build_transform
-from data_loader import load_split
-from label_errors import Row, assign_folds, collect_rows, cross_validate, find_label_errors, score_labels
-from main import Interrupted
-from model import build_model, save_checkpoint
+from finetune import Fold
+from label_errors import Row, assign_folds, collect_rows, find_label_errors, score_by_folds, score_labels
+from model import build_model
 from predict import CaptchaPredictor, Prediction
+from trainer import Interrupted
 
 LETTERS = {"a": (slice(1, 7), slice(0, 10)), "b": (slice(9, 15), slice(0, 10)), "c": (slice(0, 16), slice(0, 4))}
 LETTERS["d"] = (slice(1, 15), slice(0, 10))
@@ -113,19 +115,18 @@ def untrained(monkeypatch: pytest.MonkeyPatch, reader: Path) -> list[SimpleNames
     """Folds at no cost: each fold's model is `reader`. Collects what each fold is trained on and what is read then."""
     folds: list[SimpleNamespace] = []
 
-    def train(config: TrainConfig, on_epoch: Callable | None = None) -> dict[str, Any]:
-        images, labels = load_split(config.data, "train")
-        assert len(load_split(config.data, "validation")[0]) == len(load_split(config.data, "test")[0]) == 0
-        seen = [images[i] for i in range(len(labels))]
-        folds.append(SimpleNamespace(config=config, seen=seen, labels=list(labels), read=[]))
-        return {"checkpoint": reader}
+    def train(config: TrainConfig, fold: Fold, *rest: Any) -> Path:
+        assert len(fold.validation) == 0
+        images = fold.train.images
+        folds.append(SimpleNamespace(config=config, seen=list(images), labels=list(fold.train.texts), read=[]))
+        return reader
 
     class Predictor(CaptchaPredictor):
         def predict(self, images: Any, batch_size: int = 64) -> list[Prediction]:
             folds[-1].read += images
             return super().predict(images, batch_size)
 
-    monkeypatch.setattr(label_errors, "train_model", train)
+    monkeypatch.setattr(finetune, "train_fold", train)
     monkeypatch.setattr(label_errors, "CaptchaPredictor", Predictor)
     return folds
 
@@ -199,7 +200,7 @@ def test_planted_errors_rank_on_top(
     assert len(sheets[0].axes[0].images) == report["suspicious"] == report["differing"]
     assert not list((tmp_path / "temporary").iterdir()), "temporary folders are removed"
 
-    monkeypatch.setattr(label_errors, "train_model", None)  # would fail if it were called
+    monkeypatch.setattr(finetune, "train_fold", None)  # would fail if it were called
     code, again, err = call(accuracy_calculator, *flags, "--show", 4)
     assert code == 0, err
     assert len(sheets[1].axes[0].images) == 4
@@ -376,26 +377,26 @@ def test_finished_folds_are_kept_when_it_is_stopped(
     truths = texts(20, 6)
     data = put(tmp_path / "set", truths, truths, 6)
     config = settings(data, reader, folds=4)
-    train = label_errors.train_model
+    train = finetune.train_fold
 
-    def stopped(run: TrainConfig, on_epoch: Callable | None = None) -> dict[str, Any]:
+    def stopped(run: TrainConfig, *rest: Any) -> Path:
         if len(untrained) == 2:
             raise Interrupted(str(run.out))
-        return train(run, on_epoch)
+        return train(run, *rest)
 
     rows = collect_rows(config)[0]
-    monkeypatch.setattr(label_errors, "train_model", stopped)
+    monkeypatch.setattr(finetune, "train_fold", stopped)
     with pytest.raises(Interrupted, match="2 of 4 folds"):
-        cross_validate(config, rows, reader)
+        score_by_folds(config, rows, reader)
     assert not list((tmp_path / "temporary").iterdir())
-    monkeypatch.setattr(label_errors, "train_model", train)
-    scores = cross_validate(config, rows, reader)[0]
+    monkeypatch.setattr(finetune, "train_fold", train)
+    scores = score_by_folds(config, rows, reader)[0]
     assert len(untrained) == 4, "the two finished folds were not trained again"
-    undisturbed = cross_validate(dataclasses.replace(config, epochs=7), rows, reader)[0]
+    undisturbed = score_by_folds(dataclasses.replace(config, epochs=7), rows, reader)[0]
     assert len(untrained) == 8, "other settings, other folds"
     assert scores == undisturbed
     relabelled = [dataclasses.replace(rows[0], label="dd"), *rows[1:]]
-    cross_validate(config, relabelled, reader)
+    score_by_folds(config, relabelled, reader)
     assert len(untrained) == 12, "a label was changed"
 
 
@@ -443,7 +444,6 @@ def test_ctrl_c_ends_it_and_leaves_nothing(launch: Callable, reader: Path, tmp_p
     job = launch("accuracy_calculator.py", "--find-label-errors", *flags)
     assert job.until(lambda: re.search(r"\| [1-9][0-9]*/", job.stderr)), job.stderr
     place = Path(os.environ.get("TMPDIR") or "/tmp")
-    assert list(place.glob(f"label-errors-{job.pid}-*"))
     os.kill(job.pid, signal.SIGINT)
     assert job.wait() == 130, job.stderr
     assert "Traceback" not in job.stderr

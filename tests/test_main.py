@@ -28,15 +28,21 @@ from conftest import Job
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file
 
+import finetune
 import main
+import trainer
+from captcha_reader.checkpoint import read_metadata, save_checkpoint
 from captcha_reader.cli import parse_config
-from captcha_reader.config import DatasetConfig, TrainConfig
+from captcha_reader.config import DatasetConfig, ModelConfig, TrainConfig
 from captcha_reader.errors import UserError
+from captcha_reader.files import DEFAULT_CHECKPOINT
+from captcha_reader.progress import describe_epoch
 from captcha_reader.text import Alphabet, CTCCodec
 from captcha_reader.transforms import build_transform
 from data_loader import CaptchaDataset, MixedDataset, load_data, load_split
+from finetune import blend_weights
 from make_dataset import is_dataset, load_info, make_dataset
-from model import blend, build_model, load_model, read_metadata, save_checkpoint
+from model import build_model, load_model
 from predict import CaptchaPredictor
 
 ROOT = Path(main.__file__).resolve().parent
@@ -186,14 +192,14 @@ def test_validation_figures_do_not_depend_on_the_batch_size(natural: Path, captc
     dataset = CaptchaDataset(pictures, labels, build_transform(predictor.config))
     assert len({dataset.prepared(i).shape[1] for i in range(len(pictures))}) >= 5
     found = [
-        main.validate(model, dataset, replace(TrainConfig(), batch_size=size), Accelerator(cpu=True))
+        trainer.validate(model, dataset, replace(TrainConfig(), batch_size=size), Accelerator(cpu=True))
         for size in (1, 7, 64)
     ]
     assert found[0]["samples"] == list(zip(labels[:5], readings[:5], strict=True))
     assert found[0]["sequence_accuracy"] == np.mean([a == b for a, b in zip(labels, readings, strict=True)])
     for figures in found[1:]:
         assert figures["samples"] == found[0]["samples"]
-        for key, value in main._numbers(found[0]).items():
+        for key, value in trainer.numbers(found[0]).items():
             assert figures[key] == pytest.approx(value, rel=1e-4), key
 
 
@@ -349,7 +355,7 @@ def test_a_preset_that_is_wrong_is_one_sentence(text: str, named: str, train: Ca
         ("learning_rate", "nan"),
         ("dropout", 1.5),
         ("warmup", 2),
-        ("share", 1.5),
+        ("blend", 1.5),
         ("image_size", "[4,8]"),
         ("resize", "natural"),  # of 50 columns, and with slots
     ],
@@ -429,6 +435,11 @@ def test_the_dataset_of_a_folder_is_made_anew_where_its_pictures_change(
     assert main.prepare_data(config) != first
 
 
+def resolved(config: TrainConfig, folder: Path) -> ModelConfig:
+    """What `main` makes of the settings for a dataset."""
+    return main.resolve_model_config(config, *load_split(folder, "train"), load_info(folder))
+
+
 def labelled(tmp_path: Path, captchas: list[tuple[bytes, str]], texts: list[str], split: str = "100/0/0") -> Path:
     """A dataset of pictures with labels of our own, all of them for training unless `split` says otherwise."""
     folder = named_pictures(tmp_path, [(captchas[i][0], text) for i, text in enumerate(texts)])
@@ -441,7 +452,7 @@ def test_alphabet_and_length_are_those_of_the_labels_of_every_split(
 ) -> None:
     texts = [letter * count for count, letter in enumerate("abcdefgh", start=1)]
     data = labelled(tmp_path, captchas, texts, split="4/2/2")
-    found = main.resolve_model_config(replace(TrainConfig(), model="resnet", init="scratch"), data)
+    found = resolved(replace(TrainConfig(), model="resnet", init="scratch"), data)
     assert (found.alphabet, found.max_length) == ("abcdefgh", 8)
 
 
@@ -450,14 +461,14 @@ def test_pictures_are_normalised_as_the_starting_weights_know_them_or_as_told(
 ) -> None:
     data = labelled(tmp_path, captchas, ["ab", "cd", "aaa"])
     asked = replace(TrainConfig(), model="mixer", init="scratch")
-    assert main.resolve_model_config(asked, data).normalise, "a new model of the default kind"
-    assert not main.resolve_model_config(replace(asked, model="crnn"), data).normalise
+    assert resolved(asked, data).normalise, "a new model of the default kind"
+    assert not resolved(replace(asked, model="crnn"), data).normalise
     for known in (True, False):
         weights = tmp_path / f"{known}.safetensors"
         save_checkpoint(build_model(tiny("mixer", normalise=known, resize="content")), weights)
         start = replace(asked, init=str(weights))
-        assert main.resolve_model_config(start, data).normalise is known
-        assert main.resolve_model_config(replace(start, normalise=not known), data).normalise is not known
+        assert resolved(start, data).normalise is known
+        assert resolved(replace(start, normalise=not known), data).normalise is not known
 
 
 def test_labels_that_do_not_fit_are_named_before_the_first_step(
@@ -480,7 +491,7 @@ def test_mixed_in_captchas_fit_the_alphabet_and_are_new_each_epoch(train: Callab
     config = replace(TrainConfig(), mix_synthetic=0.25, synthetic_style="line")
     real = load_data(dataset, tiny())["train"]
     codec = CTCCodec(Alphabet("abcd"))
-    mixed = main.mix_synthetic(config, real, codec, steps=3)
+    mixed = finetune.mix_synthetic(config, real, codec, steps=3)
     assert isinstance(mixed, MixedDataset)
     assert len(mixed) == 75
     texts = [[mixed[epoch, i][1] for i in range(60, 75)] for epoch in (0, 1)]
@@ -488,9 +499,9 @@ def test_mixed_in_captchas_fit_the_alphabet_and_are_new_each_epoch(train: Callab
     assert all(set(text) <= set("abcd") and 2 <= len(text) <= 3 for text in texts[0] + texts[1])
     # Of 30 random texts some would hold equal neighbours in three letters, which three steps cannot write.
     assert all(codec.steps_needed(text) <= 3 for text in texts[0] + texts[1])
-    free = main.mix_synthetic(config, real, codec, steps=12)
+    free = finetune.mix_synthetic(config, real, codec, steps=12)
     assert any(codec.steps_needed(free[epoch, i][1]) > 3 for i in range(60, 75) for epoch in (0, 1))
-    assert main.mix_synthetic(replace(config, mix_synthetic=0), real, codec, steps=12) is real
+    assert finetune.mix_synthetic(replace(config, mix_synthetic=0), real, codec, steps=12) is real
     result = train(*SCRATCH, "--mix_synthetic", 0.25, "--synthetic_style", "line", "--epochs", 1)
     assert result.code == 0, result.stderr
     assert "4/4" in result.stderr or "/4 " in result.stderr, "75 pictures make four batches of 16"
@@ -501,16 +512,17 @@ def test_a_loader_process_draws_captchas_after_opencv_used_its_threads(tmp_path:
     script = tmp_path / "draw.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "import cv2, numpy as np, main\n"
+        "import cv2, numpy as np, finetune\n"
         "from captcha_reader.text import Alphabet, CTCCodec\n"
-        "from config import ModelConfig, TrainConfig\n"
-        "from data_loader import CaptchaDataset, build_loader, build_transform\n"
+        "from captcha_reader.config import ModelConfig, TrainConfig\n"
+        "from captcha_reader.transforms import build_transform\n"
+        "from data_loader import CaptchaDataset, build_loader\n"
         "cv2.setNumThreads(4)\n"
         "cv2.GaussianBlur(np.zeros((4000, 4000, 3), np.uint8), (31, 31), 5)\n"
         "model = ModelConfig(name='crnn', alphabet='abcd', max_length=3, image_size=(16, 48))\n"
         "png = cv2.imencode('.png', np.zeros((20, 60, 3), np.uint8))[1].tobytes()\n"
         "real = CaptchaDataset([png] * 4, ['abc'] * 4, build_transform(model, train=True))\n"
-        "mixed = main.mix_synthetic(TrainConfig(mix_synthetic=1), real, CTCCodec(Alphabet('abcd')), steps=12)\n"
+        "mixed = finetune.mix_synthetic(TrainConfig(mix_synthetic=1), real, CTCCodec(Alphabet('abcd')), steps=12)\n"
         "loader = build_loader(mixed, [[(0, i) for i in range(8)]], workers=1)\n"
         "print(sum(len(texts) for parts in loader for _, texts, _ in parts))\n"
     )
@@ -522,19 +534,19 @@ def test_synthetic_captchas_may_count_less(train: Callable, dataset: Path, tiny)
     """With no weight they leave the gradient to the labelled ones, whose share of it is that of the whole batch."""
     config = replace(TrainConfig(), mix_synthetic=0.25, synthetic_style="line", synthetic_weight=0.0, clip_norm=0)
     real = load_data(dataset, tiny())["train"]
-    mixed = main.mix_synthetic(config, real, CTCCodec(Alphabet("abcd")), steps=12)
-    trainer = main.Trainer(config, build_model(tiny()), [], {"train": mixed}, Accelerator(cpu=True), {})
-    assert trainer._weights([0, 59, 60, 74]).tolist() == [1, 1, 0, 0]
-    trainer.config = replace(config, synthetic_weight=0.3)
-    assert trainer._weights([59, 60]).tolist() == pytest.approx([1, 0.3])
-    model = trainer.model.eval()  # in training BatchNorm takes its statistics from all pictures
-    trainer.wrapped, trainer.optimizer = model, torch.optim.SGD(model.parameters(), lr=0)
+    mixed = finetune.mix_synthetic(config, real, CTCCodec(Alphabet("abcd")), steps=12)
+    made = trainer.Trainer(config, build_model(tiny()), [], {"train": mixed}, Accelerator(cpu=True), {})
+    assert made._weights([0, 59, 60, 74]).tolist() == [1, 1, 0, 0]
+    made.config = replace(config, synthetic_weight=0.3)
+    assert made._weights([59, 60]).tolist() == pytest.approx([1, 0.3])
+    model = made.model.eval()  # in training BatchNorm takes its statistics from all pictures
+    made.wrapped, made.optimizer = model, torch.optim.SGD(model.parameters(), lr=0)
 
     def gradient(indices: range, weight: float) -> torch.Tensor:
-        trainer.config = replace(config, synthetic_weight=weight, schedule="plateau")
+        made.config = replace(config, synthetic_weight=weight, schedule="plateau")
         samples = [mixed[0, i] for i in indices]
         pixels = torch.from_numpy(np.stack([pixels for pixels, _, _ in samples]))
-        trainer._step([(pixels, [text for _, text, _ in samples], list(indices))], len(indices))
+        made._step([(pixels, [text for _, text, _ in samples], list(indices))], len(indices))
         return torch.cat([weights.grad.flatten() for weights in model.parameters()])
 
     both, alone = range(50, 70), range(50, 60)  # ten of each, and the labelled ones of these
@@ -545,7 +557,7 @@ def test_synthetic_captchas_may_count_less(train: Callable, dataset: Path, tiny)
 
 def test_pictures_are_cut_between_their_characters() -> None:
     """The shipped reader finds the gaps of words far apart, whatever it takes their letters for."""
-    transform = build_transform(replace(load_model(main.DEFAULT_CHECKPOINT).config))
+    transform = build_transform(replace(load_model(DEFAULT_CHECKPOINT).config))
     font = ImageFont.truetype(str(next(Path(matplotlib.get_data_path()).rglob("DejaVuSans-Bold.ttf"))), 30)
     images, texts = [], ["7kPx2", "GRN4", "b3HdFu"]
     for text in texts:
@@ -556,7 +568,7 @@ def test_pictures_are_cut_between_their_characters() -> None:
         picture.save(buffer, "PNG")
         images.append(buffer.getvalue())
     dataset = CaptchaDataset(images, texts, transform)
-    seams = main.find_seams(load_model(main.DEFAULT_CHECKPOINT), dataset)
+    seams = finetune.find_seams(load_model(DEFAULT_CHECKPOINT), dataset)
     for index, (cuts, text) in enumerate(zip(seams, texts, strict=True)):
         ink = (dataset.prepared(index).min((0, 2)) < 128).astype(int)
         assert len(cuts) == len(text) - 1
@@ -622,7 +634,7 @@ def test_a_teacher_counts_by_how_far_its_columns_are_from_ours(reader: Path, tin
     """Against the definition of the Kullback-Leibler divergence, in NumPy."""
     config = replace(TrainConfig(), teacher=str(reader))
     torch.manual_seed(1)
-    trainer = main.Trainer(config, build_model(tiny()), [], {"train": []}, Accelerator(cpu=True), {})
+    made = trainer.Trainer(config, build_model(tiny()), [], {"train": []}, Accelerator(cpu=True), {})
     pixels = torch.randint(0, 256, (2, 1, 16, 48), dtype=torch.uint8)
     texts = ["ab", "abc"]
     teacher = load_model(reader)
@@ -631,9 +643,9 @@ def test_a_teacher_counts_by_how_far_its_columns_are_from_ours(reader: Path, tin
     ours = torch.randn_like(theirs)
     p, q = (x.double().softmax(-1).numpy() for x in (theirs, ours))
     wanted = (p * (np.log(p) - np.log(q))).sum((1, 2)) / [2, 3]
-    assert trainer._distil(ours, pixels, texts).tolist() == pytest.approx(wanted.tolist(), rel=1e-3)
-    assert trainer._distil(theirs, pixels, texts).tolist() == pytest.approx([0, 0], abs=1e-5)
-    assert not any(w.requires_grad for w in trainer.teacher.parameters())
+    assert made._distil(ours, pixels, texts).tolist() == pytest.approx(wanted.tolist(), rel=1e-3)
+    assert made._distil(theirs, pixels, texts).tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert not any(w.requires_grad for w in made.teacher.parameters())
 
 
 def test_a_student_becomes_like_its_teacher(train: Callable, reader: Path, dataset: Path, tiny: Callable) -> None:
@@ -705,19 +717,19 @@ def test_starting_from_another_alphabet(train: Callable, tiny: Callable, tmp_pat
 
 def test_auto_takes_the_shipped_weights_where_they_fit(train: Callable, reader: Path, tmp_path: Path, monkeypatch):
     flags = [*SMALL, "--frozen_epochs", 0, "--epochs", 1, "--learning_rate", 1e-9]
-    monkeypatch.setattr(main, "DEFAULT_CHECKPOINT", reader)
+    monkeypatch.setattr(finetune, "DEFAULT_CHECKPOINT", reader)
     result = train(*flags)
     assert f"Starting from {reader}: 4 characters known, 0 new." in result.stdout
-    monkeypatch.setattr(main, "DEFAULT_CHECKPOINT", tmp_path / "none.safetensors")
+    monkeypatch.setattr(finetune, "DEFAULT_CHECKPOINT", tmp_path / "none.safetensors")
     assert "starting from random weights" in train(*flags).stdout
 
 
 def test_auto_takes_the_shipped_weights_of_the_model_asked_for() -> None:
     for model in ("mixer", "efficientnet"):
-        found = main.starting_weights(replace(TrainConfig(), model=model))
+        found = finetune.starting_weights(replace(TrainConfig(), model=model))
         assert found is not None and read_metadata(found)["model"]["name"] == model
         assert "synthetic" in read_metadata(found)["provenance"]["seen"]
-    assert main.starting_weights(replace(TrainConfig(), model="resnet")) is None
+    assert finetune.starting_weights(replace(TrainConfig(), model="resnet")) is None
 
 
 def test_another_backbone_starts_under_a_head_that_can_read(train: Callable, natural: Path) -> None:
@@ -759,10 +771,10 @@ def test_imagenet_without_a_network_is_one_sentence_soon(launch: Callable, datas
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "plateau", "constant"])
 def test_schedules_rise_to_the_peak_and_fall(schedule: str, steps: int) -> None:
     config = replace(TrainConfig(), schedule=schedule, learning_rate=0.1)
-    phase = main.Phase("whole", 1, 0.1, frozen=False)
+    phase = trainer.Phase("whole", 1, 0.1, frozen=False)
     layer = torch.nn.Linear(1, 1)
-    optimizer = main.build_optimizer(config, phase, layer)
-    schedule_ = main.build_schedule(config, phase, optimizer, steps)
+    optimizer = trainer.build_optimizer(config, phase, layer)
+    schedule_ = trainer.build_schedule(config, phase, optimizer, steps)
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -806,7 +818,7 @@ def test_a_batch_in_parts_trains_as_a_whole_one(train: Callable) -> None:
 
 def test_weight_decay_spares_biases_and_norms() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
-    decayed, spared = main.parameter_groups(model, 0.5)
+    decayed, spared = trainer.parameter_groups(model, 0.5)
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.5, 0)
     assert [p.dim() for p in decayed["params"]] == [4]
     assert len(spared["params"]) == 3
@@ -828,8 +840,8 @@ def test_a_loss_that_is_no_number_ends_the_run_in_one_sentence(train: Callable) 
 
 def constant_score(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation that never gets better after its first epoch."""
-    measured = main.validate
-    monkeypatch.setattr(main, "validate", lambda *a: measured(*a) | {"sequence_accuracy": 0.0, "loss": 1.0})
+    measured = trainer.validate
+    monkeypatch.setattr(trainer, "validate", lambda *a: measured(*a) | {"sequence_accuracy": 0.0, "loss": 1.0})
 
 
 def test_early_stopping_stops_and_stays_stopped(train: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -850,21 +862,21 @@ def test_patience_of_the_frozen_phase_does_not_count_for_the_whole(train: Callab
 
 
 def test_the_state_is_saved_every_so_many_epochs_and_at_the_end(train: Callable, monkeypatch) -> None:
-    saved, save = [], main.Trainer.save_state
-    monkeypatch.setattr(main.Trainer, "save_state", lambda self: (saved.append(self.place["epoch"]), save(self)))
+    saved, save = [], trainer.Trainer.save_state
+    monkeypatch.setattr(trainer.Trainer, "save_state", lambda self: (saved.append(self.place["epoch"]), save(self)))
     train(*SCRATCH, "--epochs", 5, "--save_every", 2, "--limit", 16)
     assert saved == [0, 2, 4, 5]
 
 
 def test_the_best_weights_are_kept(train: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([(0.2, 3.0), (0.5, 2.0), (0.5, 1.0), (0.4, 0.1)])
-    measured = main.validate
+    measured = trainer.validate
 
     def validate(*arguments: object) -> dict:
         accuracy, loss = next(scores)
         return measured(*arguments) | {"sequence_accuracy": accuracy, "loss": loss}
 
-    monkeypatch.setattr(main, "validate", validate)
+    monkeypatch.setattr(trainer, "validate", validate)
     result = train(*SCRATCH, "--epochs", 4, "--limit", 16)
     assert read_metadata(result.out / "best.safetensors")["metrics"]["epoch"] == 3, "the loss decides between equals"
 
@@ -872,16 +884,16 @@ def test_the_best_weights_are_kept(train: Callable, monkeypatch: pytest.MonkeyPa
 def test_blanks_alone_are_explained() -> None:
     row = {"epoch": 1, "train_loss": 4.0, "seconds": 1.0, "waited": 0.0}
     validation = {"loss": 4.0, "sequence_accuracy": 0.0, "cer": 1.0, "blanks": 1.0}
-    text = main.describe_epoch(row | {"validation": validation | {"samples": [("ab", ""), ("c", "")]}}, True)
+    text = describe_epoch(row | {"validation": validation | {"samples": [("ab", ""), ("c", "")]}}, True)
     assert "Only blanks" in text and "--learning_rate" in text and "ab→∅" in text and "blanks 100%" in text
-    text = main.describe_epoch(row | {"validation": validation | {"samples": [("ab", "b"), ("c", "")]}}, True)
+    text = describe_epoch(row | {"validation": validation | {"samples": [("ab", "b"), ("c", "")]}}, True)
     assert "Only blanks" not in text
 
 
 def test_pictures_that_come_too_slowly_are_named() -> None:
     row = {"epoch": 1, "train_loss": 4.0, "seconds": 10.0}
-    assert "waiting for pictures" not in main.describe_epoch(row | {"waited": 0.5}, True)
-    assert "30% of it waiting for pictures (--workers)" in main.describe_epoch(row | {"waited": 3.0}, True)
+    assert "waiting for pictures" not in describe_epoch(row | {"waited": 0.5}, True)
+    assert "30% of it waiting for pictures (--workers)" in describe_epoch(row | {"waited": 3.0}, True)
 
 
 def test_the_number_of_epochs_follows_the_number_of_pictures() -> None:
@@ -913,7 +925,7 @@ def test_the_number_of_epochs_follows_the_number_of_pictures() -> None:
 )
 def test_few_labels_keep_the_characters_they_lack_by_chance(labels: list[str], known: str, expected: str) -> None:
     seen = "".join(dict.fromkeys("".join(labels)))
-    assert main.complete_alphabet(seen, labels, known) == expected
+    assert finetune.complete_alphabet(seen, labels, known) == expected
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -935,9 +947,9 @@ def test_every_label_is_measured_once_by_a_model_that_had_not_seen_it(
 ) -> None:
     seen: list[set[bytes]] = []
     read: list[bytes] = []
-    fit, predict = main.Trainer.fit, CaptchaPredictor.predict
+    fit, predict = trainer.Trainer.fit, CaptchaPredictor.predict
 
-    def watched_fit(self: main.Trainer) -> None:
+    def watched_fit(self: trainer.Trainer) -> None:
         images = self.datasets["train"].images
         seen.append({images[i] for i in range(len(images))})
         fit(self)
@@ -948,7 +960,7 @@ def test_every_label_is_measured_once_by_a_model_that_had_not_seen_it(
             read.extend(images)
         return predict(self, images, **settings)
 
-    monkeypatch.setattr(main.Trainer, "fit", watched_fit)
+    monkeypatch.setattr(trainer.Trainer, "fit", watched_fit)
     monkeypatch.setattr(CaptchaPredictor, "predict", watched_predict)
     result = train(*FOLDS, data=all_labels)
     assert result.code == 0, result.stderr
@@ -963,8 +975,8 @@ def test_every_label_is_measured_once_by_a_model_that_had_not_seen_it(
 
 def test_few_pictures_measured_say_little() -> None:
     report = {"sequence_accuracy": 1.0, "sequence_accuracy_ignore_case": 1.0, "wilson_95": [0.44, 1.0], "folds": 3}
-    assert "go by the interval" in main.describe_expectation(report | {"n": 3})
-    assert "go by the interval" not in main.describe_expectation(report | {"n": 100})
+    assert "go by the interval" in finetune.describe_expectation(report | {"n": 3})
+    assert "go by the interval" not in finetune.describe_expectation(report | {"n": 100})
 
 
 def test_measuring_changes_nothing_of_the_model(train: Callable, all_labels: Path) -> None:
@@ -978,11 +990,11 @@ def test_weights_are_kept_the_share_of_the_way_that_reads_best(
 ) -> None:
     flags = [*FOLDS, "--init", reader]
     tuned = train(*flags, "--folds", 0, data=all_labels)
-    monkeypatch.setattr(main, "SHARES", (0.5,))
-    half = train(*flags, "--share", 0.5, data=all_labels)
+    monkeypatch.setattr(finetune, "BLENDS", (0.5,))
+    half = train(*flags, "--blend", 0.5, data=all_labels)
     assert "0.5 of the way" in half.stdout
     report = json.loads((half.out / "metrics.json").read_text())
-    assert (report["share"], report["n"]) == (0.5, 90)
+    assert (report["blend"], report["n"]) == (0.5, 90)
     images, texts = load_split(all_labels, "train")
     found = CaptchaPredictor(reader, device="cpu").predict([images[i] for i in range(len(images))])
     right = np.mean([reading.text == text for reading, text in zip(found, texts, strict=True)])
@@ -991,14 +1003,14 @@ def test_weights_are_kept_the_share_of_the_way_that_reads_best(
     start, end, between = (
         load_model(p) for p in (reader, tuned.out / "best.safetensors", half.out / "best.safetensors")
     )
-    expected = blend(start, end, 0.5)
+    expected = blend_weights(start, end, 0.5)
     assert all(torch.allclose(between.state_dict()[name], value, atol=1e-6) for name, value in expected.items())
-    assert read_metadata(half.out / "best.safetensors")["provenance"]["share"] == 0.5
+    assert read_metadata(half.out / "best.safetensors")["provenance"]["blend"] == 0.5
     resumed = train("--resume", out=half.out)
     assert resumed.code == 0 and "Expect " in resumed.stdout and "Measuring, part" not in resumed.stdout
     again = load_model(half.out / "best.safetensors").state_dict()
     assert all(torch.equal(again[name], value) for name, value in between.state_dict().items())
-    unmeasured = train(*flags, "--folds", 0, "--share", 0.5, data=all_labels)
+    unmeasured = train(*flags, "--folds", 0, "--blend", 0.5, data=all_labels)
     same = load_model(unmeasured.out / "best.safetensors").state_dict()
     assert all(torch.equal(same[name], value) for name, value in between.state_dict().items())
     assert train("--resume", out=unmeasured.out).code == 0
@@ -1007,9 +1019,9 @@ def test_weights_are_kept_the_share_of_the_way_that_reads_best(
 
 
 def test_more_labels_go_further_from_the_trained_weights() -> None:
-    config = TrainConfig(share=None)
-    assert [main.usual_share(config, n) for n in (3, 50, 300, 5000)] == [0.5, 0.75, 0.9, 0.98]
-    assert main.usual_share(TrainConfig(), 50) == 1
+    config = TrainConfig(blend=None)
+    assert [finetune.usual_blend(config, n) for n in (3, 50, 300, 5000)] == [0.5, 0.75, 0.9, 0.98]
+    assert finetune.usual_blend(TrainConfig(), 50) == 1
 
 
 @pytest.mark.parametrize(
@@ -1027,7 +1039,7 @@ def test_another_share_than_the_usual_must_read_clearly_better(
 ) -> None:
     texts = ["abcd"] * 100
     readings = {share: ["abcx" if i in places else "abcd" for i in range(100)] for share, places in wrong.items()}
-    assert main.choose_share(texts, readings, 0.75) == chosen
+    assert finetune.choose_blend(texts, readings, 0.75) == chosen
 
 
 def test_more_parts_than_labels_are_refused_before_the_training(train: Callable, all_labels: Path) -> None:
@@ -1037,15 +1049,15 @@ def test_more_parts_than_labels_are_refused_before_the_training(train: Callable,
 
 
 def test_measuring_goes_on_where_it_was_stopped(train: Callable, all_labels: Path, monkeypatch) -> None:
-    fit, count = main.Trainer.fit, [0]
+    fit, count = trainer.Trainer.fit, [0]
 
-    def stop_at_third(self: main.Trainer) -> None:
+    def stop_at_third(self: trainer.Trainer) -> None:
         count[0] += 1
         if count[0] == 3:  # the model itself, the first part, and now the second
-            raise main.Interrupted(str(self.out))
+            raise trainer.Interrupted(str(self.out))
         fit(self)
 
-    monkeypatch.setattr(main.Trainer, "fit", stop_at_third)
+    monkeypatch.setattr(trainer.Trainer, "fit", stop_at_third)
     stopped = train(*FOLDS, data=all_labels)
     assert stopped.code == 130 and f"--out {stopped.out}" in stopped.stderr
     resumed = train("--resume", out=stopped.out)
@@ -1079,16 +1091,16 @@ def test_corrected_readings_alone_are_no_data(
 def test_characters_without_a_font_are_learned_from_the_labels(train: Callable, dataset: Path, tiny) -> None:
     real, said = load_data(dataset, tiny())["train"], []
     config = replace(TrainConfig(), mix_synthetic=0.25, synthetic_style="line")
-    mixed = main.mix_synthetic(config, real, CTCCodec(Alphabet("ab中")), 12, said.append)
+    mixed = finetune.mix_synthetic(config, real, CTCCodec(Alphabet("ab中")), 12, said.append)
     assert {c for i in range(60, 75) for c in mixed[0, i][1]} == set("ab")
     assert said == ["No font here can draw 中: these characters are learned from the labels alone."]
-    assert main.mix_synthetic(config, real, CTCCodec(Alphabet("中")), 12, said.append) is real
+    assert finetune.mix_synthetic(config, real, CTCCodec(Alphabet("中")), 12, said.append) is real
 
 
 def test_labels_choose_the_epochs() -> None:
     """Few labels are seen more often than many, but many make for more work, up to a bound."""
     numbers = [10, 50, 100, 300, 1000, 5000, 20_000]
-    epochs = [main.default_epochs(n, pretrained=True) for n in numbers]
+    epochs = [finetune.default_epochs(n, pretrained=True) for n in numbers]
     assert epochs == sorted(epochs, reverse=True) and epochs[0] == 60 and epochs[-2:] == [16, 6]
     seen = [n * e for n, e in zip(numbers, epochs, strict=True)]
     assert seen == sorted(seen)
@@ -1098,14 +1110,14 @@ def test_labels_choose_the_epochs() -> None:
 def test_the_last_weights_are_averaged(train: Callable, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps of the head alone, then twelve of all: the mean is that of the last six, BatchNorm's too."""
     states = []
-    step = main.Trainer._step
+    step = trainer.Trainer._step
 
-    def noting(trainer: main.Trainer, *args: object) -> float:
+    def noting(trainer: trainer.Trainer, *args: object) -> float:
         loss = step(trainer, *args)
         states.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
         return loss
 
-    monkeypatch.setattr(main.Trainer, "_step", noting)
+    monkeypatch.setattr(trainer.Trainer, "_step", noting)
     flags = [*SMALL, "--init", reader, "--frozen_epochs", 1, "--epochs", 4, "--schedule", "constant"]
     result = train(*flags, "--average", 0.5)
     assert result.code == 0, result.stderr
@@ -1182,14 +1194,14 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(
 
 def test_the_state_is_saved_within_long_epochs(train: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     places = []
-    save = main.Trainer.save_state
+    save = trainer.Trainer.save_state
 
-    def noting(trainer: main.Trainer) -> None:
+    def noting(trainer: trainer.Trainer) -> None:
         save(trainer)
         places.append(torch.load(trainer.state_path, weights_only=True)["place"])
 
-    monkeypatch.setattr(main, "SAVE_SECONDS", -1)
-    monkeypatch.setattr(main.Trainer, "save_state", noting)
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", -1)
+    monkeypatch.setattr(trainer.Trainer, "save_state", noting)
     assert train("--epochs", "1", "--batch_size", "8").code == 0
     assert [place["step"] for place in places][:3] == [0, 1, 2]
 
@@ -1217,19 +1229,19 @@ def test_the_loss_scale_of_half_precision_is_resumed(
     train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It grows with each step that does not overflow; on a CPU accelerate has none of its own."""
-    halfway, save, init = tmp_path / "halfway", main.Trainer.save_state, main.Accelerator.__init__
+    halfway, save, init = tmp_path / "halfway", trainer.Trainer.save_state, main.Accelerator.__init__
 
     def scaling(accelerator: Accelerator, **settings: object) -> None:
         init(accelerator, **settings)
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=3)
 
-    def keep(trainer: main.Trainer) -> None:
+    def keep(trainer: trainer.Trainer) -> None:
         save(trainer)
         if (trainer.place["epoch"], trainer.place["step"]) == (1, 0):
             shutil.copytree(trainer.out, halfway, dirs_exist_ok=True)
 
     monkeypatch.setattr(main.Accelerator, "__init__", scaling)
-    monkeypatch.setattr(main.Trainer, "save_state", keep)
+    monkeypatch.setattr(trainer.Trainer, "save_state", keep)
     undisturbed = train(*SCRATCH, "--batch_size", 15, "--epochs", 2)
     assert undisturbed.code == 0, undisturbed.stderr
     resumed = train("--resume", out=halfway)
@@ -1303,7 +1315,7 @@ def test_a_resumed_run_prepares_pictures_as_it_began(
     torch.save(state, begun.out / "state.pt")  # as an older version left it
     assert train("--resume", out=begun.out).code == 0
     assert [model.normalise for model in seen] == [False, False]
-    assert seen[0] == main.ModelConfig.from_json(read_metadata(begun.out / "best.safetensors")["model"])
+    assert seen[0] == ModelConfig.from_json(read_metadata(begun.out / "best.safetensors")["model"])
 
 
 def test_a_place_where_nothing_may_be_written_is_one_sentence(train: Callable, tmp_path: Path) -> None:
@@ -1350,7 +1362,7 @@ def test_two_processes_train_as_one_and_go_on_where_they_stopped(
         "    save(trainer)\n"
         "    if trainer.accelerator.is_main_process and (trainer.place['epoch'], trainer.place['step']) == (1, 0):\n"
         f"        shutil.copytree(trainer.out, {str(halfway)!r})\n"
-        "main.Trainer.save_state = keep\n"
+        "trainer.Trainer.save_state = keep\n"
         "main.run(main.main)\n"
     )
     flags = [*SCRATCH, "--batch_size", 15, "--epochs", 2, "--dropout", 0.2, "--learning_rate", 0.003]

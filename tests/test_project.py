@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
-    "errors config cli files images ctc text cluster",
-    "transforms checkpoint transfer",
+    "errors config cli files images ctc text cluster progress",
+    "transforms checkpoint training_state transfer",
     "generator dataset",
     "reading labeling",
     "plots",
