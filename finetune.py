@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from captcha_fonts import drawable
 from captcha_generator import CaptchaSettings, render_captcha
 from captcha_reader.checkpoint import read_metadata, save_checkpoint
 from captcha_reader.config import GeneratorConfig, TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, SAVED_MODELS, write_json
+from captcha_reader.generator.fonts import drawable
 from captcha_reader.progress import Progress
 from captcha_reader.reading.metrics import count_edits, detailed_metrics, text_metrics
 from captcha_reader.text import Codec, CTCCodec, infeasible_labels

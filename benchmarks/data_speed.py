@@ -27,7 +27,8 @@ from tables import (
 
 def generate() -> None:
     """Pictures per second and core of the generator, for each style, and of lepture's library."""
-    from captcha_styles import MIXED, SCHEMES, STYLES
+    from captcha_reader.generator.schemes import MIXED, SCHEMES
+    from captcha_reader.generator.styles import STYLES
 
     def draw(style: str, count: int, seed: int) -> float:
         if style == LEPTURE:

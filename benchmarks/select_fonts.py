@@ -1,6 +1,6 @@
 """Copy the legible Latin fonts of this machine into one folder, for `--fonts`.
 
-    apt-get install --no-install-recommends $(cat benchmarks/font_packages.txt)     # Debian; other systems: your own
+    python captcha_generator.py --check_fonts     # the command that installs what is missing
     python benchmarks/select_fonts.py /usr/share/fonts data/generated/fonts data/generated/text-fonts
 
 A font is taken if it draws all digits and both cases, and if the shipped reader makes out a third of the characters of
@@ -26,8 +26,8 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from captcha_fonts import load_glyph
 from captcha_reader.config import ALPHANUMERIC
+from captcha_reader.generator.fonts import load_glyph
 from captcha_reader.text import Alphabet
 from predict import CaptchaPredictor
 

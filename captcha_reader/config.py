@@ -169,6 +169,16 @@ class TrainConfig:
     """Synthetic captchas to generate where there is no data."""
     synthetic_style: str = "classic,line"
     """Styles of the synthetic captchas, comma-separated."""
+    pictures: int | None = None
+    """Train on a stream of so many fresh synthetic captchas, none of which comes twice, instead of on `data`. It is
+    validated and tested on captchas of `held_out_style`, and ends with an .onnx file and a model card, too."""
+    synthetic_length: str = "3-10"
+    """Characters of the captchas of the stream, one number or a range."""
+    held_out_style: str = "heldout"
+    """Styles that a training on a stream is validated and tested on, comma-separated."""
+    fonts: str | None = None
+    """Folder of fonts for the captchas of the stream, beside matplotlib's; `recipe` are those of the shipped reader,
+    which `captcha_generator.py --check_fonts` helps to install."""
     mix_synthetic: float = 0.0
     """Synthetic pictures added to each epoch, as a share of the training set (0.5: one for every two real ones)."""
     synthetic_weight: float = 1.0
@@ -260,7 +270,7 @@ class GeneratorConfig:
     """Number of captchas."""
     style: str = "classic"
     """Style, or several, comma-separated: they take turns. `schemes` draws another for every picture, `rare` one with
-    some odd idea."""
+    some odd idea; a .yaml file describes a captcha of your own."""
     alphabet: str = ALPHANUMERIC
     """Characters to draw from; ranges allowed (`0-9a-z`)."""
     length: str = "4-8"
@@ -280,6 +290,10 @@ class GeneratorConfig:
     """Also draw the first 100 captchas as a 10x10 grid into this file."""
     pictures: str | None = None
     """Also write the captchas as picture files, with their labels in labels.csv, into this empty or new folder."""
+    list: bool = False
+    """Only print every op and every style, a line each."""
+    check_fonts: bool = False
+    """Only print which font packages of the recipe are missing, and the command that installs them."""
 
 
 @dataclass

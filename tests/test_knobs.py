@@ -9,6 +9,7 @@ import pytest
 from accuracy_calculator import wilson_interval
 from captcha_generator import render_captcha
 from captcha_reader.errors import UserError
+from captcha_reader.generator.styles import STYLES
 from captcha_reader.web.knobs import (
     FONTS,
     KNOBS,
@@ -20,7 +21,6 @@ from captcha_reader.web.knobs import (
     sweep_values,
     try_many,
 )
-from captcha_styles import STYLES
 from predict import CaptchaPredictor
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from captcha_generator import CaptchaSettings, parse_length, render_captcha
 from captcha_reader.errors import UserError
+from captcha_reader.generator.render import CaptchaSettings, parse_length, render_captcha
+from captcha_reader.generator.schemes import get_style
+from captcha_reader.generator.styles import STYLES, Style
 from captcha_reader.reading.metrics import wilson_interval
 from captcha_reader.text import Alphabet
-from captcha_styles import STYLES, Style, get_style
 
 if TYPE_CHECKING:
     from predict import CaptchaPredictor
@@ -60,21 +61,25 @@ KNOBS: dict[str, Knob] = {
 }
 
 
+TURNED = {  # the op and the field that a knob sets
+    "rotation": ("rotation", "degrees"),
+    "overlap": ("row", "spacing"),
+    "lines": ("lines", "count"),
+    "spots": ("spots", "count"),
+    "warp": ("elastic", "amplitude"),
+    "blur": ("blur", "deviation"),
+}
+
+
 def style_values(name: str) -> dict[str, float]:
-    """Where a style has the knobs: the middle of its ranges, as far as the knob reaches."""
+    """Where a style has the knobs: the middle of its ranges, as far as the knob reaches; 0 where it has no such op."""
     style = get_style(name)
-
-    def middle(span: tuple[float, float]) -> float:
-        return (span[0] + span[1]) / 2
-
-    values = {
-        "rotation": round(style.rotation),
-        "overlap": round(-middle(style.spacing), 2),
-        "lines": round(middle(style.lines)),
-        "spots": round(middle(style.spots)),
-        "warp": round(middle(style.elastic), 1),
-        "blur": round(middle(style.blur), 1),
-    }
+    values = {}
+    for key, (op, field) in TURNED.items():
+        value = getattr(style.find(op), field, 0)
+        middle = sum(value) / 2 if isinstance(value, tuple) else value
+        middle = -middle if key == "overlap" else middle
+        values[key] = round(middle, 2 if key == "overlap" else 1 if KNOBS[key].step < 1 else None)
     return {key: min(max(value, KNOBS[key].low), KNOBS[key].high) for key, value in values.items()}
 
 
@@ -89,22 +94,18 @@ def build_style(name: str, values: dict[str, float], font: str = OWN_FONTS) -> S
     if font not in FONTS:
         raise UserError(f"there is no font {font[:40]!r}: choose one from the list")
     style, own = get_style(name), style_values(name)
-    changes: dict[str, Any] = {"fonts": FONTS[font]} if font != OWN_FONTS else {}
+    if font != OWN_FONTS:
+        style = dataclasses.replace(style, fonts=FONTS[font])
     for key, knob in KNOBS.items():
         value = min(max(float(values.get(key, own[key])), knob.low), knob.high)
         if abs(value - own[key]) < knob.step / 2:
             continue
-        if key == "rotation":
-            changes["rotation"] = value
-        elif key == "overlap":
-            changes |= {"spacing": (-value, -value), "spread": False}
-        elif key == "warp":
-            changes["elastic"] = (value, value)
-        elif key == "blur":
-            changes["blur"] = (value, value)
-        else:
-            changes[key] = (round(value), round(value))
-    return dataclasses.replace(style, **changes)
+        if key in ("lines", "spots"):
+            value = round(value)
+        op, field = TURNED[key]
+        turned: Any = value if key == "rotation" else (-value, -value) if key == "overlap" else (value, value)
+        style = style.with_op(op, **{field: turned})
+    return style
 
 
 def build_settings(

@@ -22,9 +22,9 @@ TRIALS, SWEEP_TRIALS = 100, 40
 
 def make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
     """The generator's knobs, and how readable a captcha stays."""
+    from captcha_reader.generator.styles import STYLES
     from captcha_reader.web.knobs import FONTS as FONT_NAMES
     from captcha_reader.web.knobs import KNOBS, OWN_FONTS, build_settings, style_values, success, sweep_values, try_many
-    from captcha_styles import STYLES
 
     names = list(STYLES)
     own = style_values(names[0])
@@ -100,7 +100,7 @@ def make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
         try:
             settings = settings_of(values)
             predictor = shop.models.predictor(values[5])
-            from captcha_generator import render_captcha
+            from captcha_reader.generator.render import render_captcha
 
             png, said = render_captcha(0, settings)
             started = time.perf_counter()

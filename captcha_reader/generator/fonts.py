@@ -1,11 +1,11 @@
-"""The fonts that captchas are drawn with, and single letters: as a font has them, hollow, stencilled, of a pen, ...
+"""The fonts that captchas are drawn with, and single letters as a font has them.
 
-**A new effect on letters** is one more function of (mask, size) in `_SHAPE_EFFECTS`, and its name in
-`captcha_styles.Effect`. Shadows and edges, which lie below letters, stand in captcha_generator.py.
+What is done to the shape of a letter stands in `ops/glyphs.py`; `shaped_glyph` keeps the results.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 import zlib
@@ -15,13 +15,16 @@ from functools import cached_property, lru_cache
 from itertools import chain
 from multiprocessing import parent_process
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from captcha_reader.errors import UserError
-from captcha_styles import Effect, Style
+
+if TYPE_CHECKING:
+    from captcha_reader.generator.styles import Style
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity: hashing a thousand paths would take longer than drawing
@@ -46,7 +49,7 @@ class Fonts:
     def choices(self, style: Style, characters: str) -> tuple[str, ...]:
         """Files that can draw all `characters`: those that the style wants, or else any; () if none can."""
         needed = frozenset(characters)
-        wanted = _wanted(self, style.fonts, style.font_part)
+        wanted = _wanted(self, style.fonts, style.font_part, style.faces)
         if style.font_choice:
             # From each place on, the first that can: so a text with a rare character moves few of a scheme's fonts.
             starts = [int(place * len(wanted)) for place in style.font_choice]
@@ -60,7 +63,7 @@ class Fonts:
 
 
 @lru_cache(maxsize=256)
-def _wanted(fonts: Fonts, parts: tuple[str, ...], font_part: str) -> tuple[int, ...]:
+def _wanted(fonts: Fonts, parts: tuple[str, ...], font_part: str, faces: str) -> tuple[int, ...]:
     names = [Path(path).name for path in fonts.paths]
     first_own = len(names) - fonts.own
     wanted = [i for i, name in enumerate(names) if i >= first_own or not parts or any(part in name for part in parts)]
@@ -68,6 +71,9 @@ def _wanted(fonts: Fonts, parts: tuple[str, ...], font_part: str) -> tuple[int, 
         held_out = [i for i in wanted if zlib.crc32(names[i].encode()) % 10 == 0]
         part = held_out if font_part == "heldout" else [i for i in wanted if i not in held_out]
         wanted = part or wanted
+    if faces != "all":
+        shown = ["/".join(Path(path).parts[-2:]) for path in fonts.paths]  # a package's folder says more than a name
+        wanted = [i for i in wanted if bool(DISPLAY_FACES.search(shown[i])) == (faces == "display")] or wanted
     return tuple(wanted)
 
 
@@ -168,12 +174,14 @@ class Glyph:
         x: from the pen to the mask's left edge.
         y: from the base line down to the mask's top edge (negative: above).
         ink: width of the character without the border.
+        under: what is drawn below it, in the same coordinates, or None.
     """
 
     mask: np.ndarray
     x: int
     y: int
     ink: int
+    under: Glyph | None = None
 
     @cached_property
     def reach(self) -> tuple[int, int]:
@@ -205,130 +213,38 @@ def load_glyph(path: str, character: str, size: int, hard: bool = False) -> Glyp
     return Glyph(np.asarray(picture), left - border, top - border, max(right - left, 1))
 
 
-@lru_cache(maxsize=8192)
-def style_glyph(path: str, character: str, size: int, weight: float = 0, effect: Effect = "") -> Glyph:
-    """Draw a character with an effect.
-
-    Args:
-        size: font size in pixels.
-        weight: pixels added to the thickness of strokes, to size / 8; below zero, to -2, taken away, but for a pen's.
-        effect: of those that change a letter's shape.
-    """
+@lru_cache(maxsize=16384)
+def shaped_glyph(
+    path: str, character: str, size: int, effects: tuple[tuple[Callable[..., Glyph], tuple[float | str, ...]], ...]
+) -> Glyph:
+    """A character after effects, each a function of (glyph, character, size, *arguments), one after the other."""
     glyph = load_glyph(path, character, size)
-    mask = glyph.mask
-    if effect == "pen":  # before the weight, which is then the pen's
-        mask, weight = _pen(mask, size), max(weight, 0)
-    if weight:  # whole pixels on each side, and a part of what one more would do
-        change = cv2.erode if weight < 0 else cv2.dilate
-        for _ in range(int(abs(weight) / 2)):
-            mask = change(mask, _CROSS)
-        part = abs(weight) / 2 % 1
-        if part:
-            mask = cv2.addWeighted(mask, 1 - part, change(mask, _CROSS), part, 0)
-    if effect in _SHAPE_EFFECTS:
-        mask = np.ascontiguousarray(_SHAPE_EFFECTS[effect](mask, size))
-    return Glyph(mask, glyph.x, glyph.y, glyph.ink)
+    for effect, arguments in effects:
+        glyph = effect(glyph, character, size, *arguments)
+    return glyph
 
 
-@lru_cache(maxsize=512)
-def segment_glyph(digit: str, size: int, thickness: float) -> Glyph:
-    """Draw a digit of a calculator, leaning a little.
+# ---------------------------------------------------------------------------------------------------------------------
+# What a training was drawn with
+
+DISPLAY_FACES = re.compile(
+    r"aenigma|lobster|kaushan|dancing|kristi|cherry|staypuft|comic|script|cursive|hand|kiloji|ecolier|isabella|havana"
+    r"|rampart|reggae|rock|stick|yusei|dot|lemonada|sketch|fantasma|radis|smiley|chancery|leckerli|brush|gothic"
+    r"|oldania|wine|linex|sjfonts|delphine|steve|blanken|breip|femke|ruf|mirage|summersby|tomson|beckett|oblique",
+    re.IGNORECASE,
+)
+
+
+def font_list(folder: str | None = None, alphabet: str = "Aa0") -> list[dict[str, str]]:
+    """Name and SHA-256 of every font that captchas are drawn with, for a training's metadata.
 
     Args:
-        size: font size in pixels; the digit is as high as a capital.
-        thickness: of its pieces, as a part of its height.
+        folder: as `find_fonts`.
+        alphabet: as `find_fonts`.
+
+    Returns:
+        `{"name": file name, "sha256": hash}`, sorted by name.
     """
-    high, border = round(0.73 * size), 3 + size // 16
-    wide, thick = round(0.55 * high), thickness * high
-    lean, gap = 0.1, 0.6 * thick
-    mask = np.zeros((high + 2 * border, round(wide + lean * high) + 2 * border), np.uint8)
-    for piece in SEGMENTS[digit]:
-        a, b = np.array(_PIECES[piece], float)
-        ends = np.array((a, b)) * (wide, high / 2) + np.array((1, -1))[:, None] * gap * np.sign(b - a)
-        ends[:, 0] += lean * (high - ends[:, 1])
-        cv2.line(mask, *(16 * (ends + border)).astype(int).tolist(), 255, max(1, round(thick)), cv2.LINE_AA, shift=4)
-    return Glyph(mask, -border, -high - border, wide)
-
-
-SEGMENTS = {  # the pieces that are on: top, upper right, lower right, bottom, lower left, upper left, middle
-    **{"0": "abcdef", "1": "bc", "2": "abged", "3": "abgcd", "4": "fgbc"},
-    **{"5": "afgcd", "6": "afgedc", "7": "abc", "8": "abcdefg", "9": "abcdfg"},
-}
-_PIECES = {  # from and to, across in widths and down in half heights
-    **{"a": ((0, 0), (1, 0)), "b": ((1, 0), (1, 1)), "c": ((1, 1), (1, 2)), "d": ((0, 2), (1, 2))},
-    **{"e": ((0, 1), (0, 2)), "f": ((0, 0), (0, 1)), "g": ((0, 1), (1, 1))},
-}
-
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-
-
-def _hollow(mask: np.ndarray, size: int) -> np.ndarray:
-    thickness = 2 + size // 48
-    return cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((thickness, thickness), np.uint8))
-
-
-def _stencil(mask: np.ndarray, size: int) -> np.ndarray:
-    bridged = mask.copy()
-    middle, half = mask.shape[1] // 2, max(1, size // 28)
-    bridged[:, middle - half : middle + half] = 0
-    return bridged
-
-
-def _stripes(mask: np.ndarray, size: int) -> np.ndarray:
-    pitch = max(3, size // 8)
-    striped = mask.copy()
-    for row in range(max(1, pitch // 3)):
-        striped[row::pitch] = 0
-    return striped
-
-
-def _dots(mask: np.ndarray, size: int) -> np.ndarray:
-    pitch = max(4, size // 10)
-    cell = np.zeros((pitch, pitch), np.uint8)
-    cv2.circle(cell, (pitch // 2, pitch // 2), max(1, round(pitch * 0.4)), 255, -1)
-    lattice = np.tile(cell, (mask.shape[0] // pitch + 1, mask.shape[1] // pitch + 1))
-    thick = cv2.dilate(mask, np.ones((3, 3), np.uint8))
-    return cv2.min(thick, lattice[: mask.shape[0], : mask.shape[1]].copy())
-
-
-def _pixel(mask: np.ndarray, size: int) -> np.ndarray:
-    pixel = max(2, size // 11)
-    height, width = mask.shape
-    coarse = cv2.resize(mask, (max(1, width // pixel), max(1, height // pixel)), interpolation=cv2.INTER_AREA)
-    coarse = np.where(coarse > 100, np.uint8(255), np.uint8(0))
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
-
-
-def _pen(mask: np.ndarray, size: int) -> np.ndarray:
-    """Strokes of one width, as of a pen, along the middle of the letter's (thinned from all sides in turn)."""
-    thin = (cv2.GaussianBlur(mask, (0, 0), max(0.5, size / 40)) > 110).astype(np.uint8)
-    left = -1
-    while left != (left := int(thin.sum())):
-        for corner in _THINNERS:
-            thin -= cv2.morphologyEx(thin, cv2.MORPH_HITMISS, corner)
-    for _ in range(size // 14):  # take ends off: what sticks out of a corner is as short as this
-        ends = np.where(_neighbourhood(thin) == 2, thin, np.uint8(0))
-        thin[(ends > 0) & (_neighbourhood(ends) < 2)] = 0  # two ends side by side are all that is left of a dot
-    width = max(2, size // 20)
-    return cv2.dilate(thin * np.uint8(255), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
-
-
-def _neighbourhood(pixels: np.ndarray) -> np.ndarray:
-    """The sum of each pixel and its eight neighbours."""
-    return cv2.filter2D(pixels, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
-
-
-_THINNERS = [  # a pixel goes where these are set (1) and clear (-1) around it: two shapes, each from four sides
-    np.rot90(shape, turn).astype(np.int8).copy()
-    for turn in range(4)
-    for shape in (np.array([[-1, -1, -1], [0, 1, 0], [1, 1, 1]]), np.array([[0, -1, -1], [1, 1, -1], [0, 1, 0]]))
-]
-
-
-_SHAPE_EFFECTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "hollow": _hollow,
-    "stencil": _stencil,
-    "stripes": _stripes,
-    "dots": _dots,
-    "pixel": _pixel,
-}
+    files = [Path(path) for path in find_fonts(alphabet, folder).paths]
+    rows = [{"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in files]
+    return sorted(rows, key=lambda row: (row["name"], row["sha256"]))

@@ -1,0 +1,320 @@
+"""Grounds (stage BACKGROUND, one a style): each makes the pixels and says how light the ground is."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from captcha_reader.generator.canvas import Canvas, pixel_grid
+from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
+
+
+@dataclass(frozen=True)
+class Background(Op):
+    """A ground between two levels of brightness."""
+
+    level: Range = (215, 255)
+    """Brightness of the ground."""
+    tint: float = 0.25
+    """0: grey, 1: strong colours."""
+
+    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
+        canvas.ground, canvas.ground_tint = self.level, self.tint
+        self.paint(canvas, rng)
+
+    def paint(self, canvas: Canvas, rng: random.Random) -> None:
+        """Make the pixels."""
+        raise NotImplementedError
+
+    @classmethod
+    def sample(cls, rng: random.Random, height: float) -> Background:
+        contrast = rng.choices([60, 110, 170], [15, 30, 55])[0]  # levels that are left for letters, at least
+        spread = rng.uniform(0, 0.6) * (255 - contrast)
+        light = rng.uniform(contrast + spread, 255)
+        level = (light - spread, light)
+        if rng.random() < 0.25:
+            level = (255 - level[1], 255 - level[0])
+        tint = rng.choice([0.0, 0.2, 0.6])
+        return replace(super().sample(rng, height), level=level, tint=tint)  # type: ignore[return-value]
+
+
+@register(stage=Stage.BACKGROUND, weight=56, tags=["split"])
+@dataclass(frozen=True)
+class Plain(Background):
+    """One colour."""
+
+    def paint(self, canvas: Canvas, rng: random.Random) -> None:
+        canvas.fill(canvas.colour(rng, self.level, self.tint))
+
+
+@register(stage=Stage.BACKGROUND, weight=14, tags=["split"])
+@dataclass(frozen=True)
+class Clear(Background):
+    """Transparent in pictures of mode RGBA, and white in the others."""
+
+    level: Range = (255, 255)
+    """Brightness that readers are expected to lay it on."""
+
+    def paint(self, canvas: Canvas, rng: random.Random) -> None:
+        if canvas.channels == 4:
+            canvas.pixels = np.zeros((canvas.height, canvas.width, 4), np.uint8)
+        else:
+            canvas.fill((255.0,) * canvas.channels)
+
+    @classmethod
+    def sample(cls, rng: random.Random, height: float) -> Clear:
+        return cls(tint=0)
+
+
+def _enlarged(canvas: Canvas, corners: np.ndarray, interpolation: int) -> None:
+    """A small picture, float32, as the ground."""
+    size = (canvas.width, canvas.height)
+    large = cv2.resize(corners, size, interpolation=interpolation)
+    canvas.pixels = np.clip(large, 0, 255).astype(np.uint8).reshape(canvas.height, canvas.width, canvas.channels)
+
+
+@register(stage=Stage.BACKGROUND, weight=12, tags=["split"])
+@dataclass(frozen=True)
+class Gradient(Background):
+    """From one colour to another, across or down."""
+
+    def paint(self, canvas: Canvas, rng: random.Random) -> None:
+        first, second = (canvas.colour(rng, self.level, self.tint) for _ in range(2))
+        corners = np.array([first, second, first, second], np.float32).reshape(2, 2, canvas.channels)
+        if rng.random() < 0.5:
+            corners = corners.transpose(1, 0, 2).copy()
+        # Half a sample at each end of a small picture stays flat when enlarged.
+        _enlarged(canvas, corners, cv2.INTER_LINEAR)
+
+
+@register(stage=Stage.BACKGROUND, weight=7, tags=["split"])
+@dataclass(frozen=True)
+class Clouds(Background):
+    """Soft spots of lighter and darker."""
+
+    def paint(self, canvas: Canvas, rng: random.Random) -> None:
+        first = canvas.colour(rng, self.level, self.tint)
+        rows, columns = rng.randint(3, max(3, canvas.height // 3)), rng.randint(4, max(4, canvas.width // 3))
+        low, high = self.level
+        spread = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns, 1)
+        corners = np.float32(first) + (spread.astype(np.float32) / 255 - 0.5) * (high - low)
+        _enlarged(canvas, corners, cv2.INTER_CUBIC)  # hides the cells
+
+
+def _blended(pair: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Between two colours (2, channels) as far as (h, w) uint8 says."""
+    table = pair[0] + (pair[1] - pair[0]) * np.linspace(0, 1, 256, dtype=np.float32)[:, None]
+    return np.ascontiguousarray(np.clip(table, 0, 255).astype(np.uint8)[part])
+
+
+@dataclass(frozen=True)
+class _Patterned(Background):
+    """Between two colours, as a pattern says."""
+
+    def paint(self, canvas: Canvas, rng: random.Random) -> None:
+        pair = np.array([canvas.colour(rng, self.level, self.tint) for _ in range(2)], np.float32)
+        canvas.pixels = _blended(pair, self.pattern(canvas, rng))
+
+    def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
+        """(height, width) uint8."""
+        raise NotImplementedError
+
+
+@register(stage=Stage.BACKGROUND, weight=5, tags=["split"])
+@dataclass(frozen=True)
+class Grain(_Patterned):
+    """Coarse noise of two colours."""
+
+    pixel: Range = ranged((0.5, 3), 0.008, 0.05, per_height=True)
+    """Side of a grain."""
+
+    def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
+        pixel = max(1, round(rng.uniform(*self.pixel)))
+        rows, columns = -(-canvas.height // pixel), -(-canvas.width // pixel)
+        part = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns)
+        return cv2.resize(part, (canvas.width, canvas.height), interpolation=cv2.INTER_NEAREST)
+
+
+@register(stage=Stage.BACKGROUND, weight=4, tags=["split"])
+@dataclass(frozen=True)
+class StripedGround(_Patterned):
+    """Stripes at some angle, with soft or hard borders."""
+
+    pitch: Range = ranged((4, 30), 0.5, 0.06, per_height=True)
+    """From stripe to stripe."""
+
+    def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
+        angle, pitch = rng.random() * math.pi, rng.uniform(*self.pitch)
+        grid = pixel_grid(canvas.height, canvas.width)
+        wave = np.sin((grid[..., 0] * math.cos(angle) + grid[..., 1] * math.sin(angle)) * (2 * math.pi / pitch))
+        return np.clip(127.5 + 127.5 * (np.sign(wave) if rng.random() < 0.4 else wave), 0, 255).astype(np.uint8)
+
+
+@register(stage=Stage.BACKGROUND, weight=4, tags=["split"])
+@dataclass(frozen=True)
+class Patches(Background):
+    """Coloured rectangles over each other."""
+
+    count: Range = ranged((4, 20), 4, 20)
+    """Number of rectangles."""
+
+    def paint(self, canvas: Canvas, rng: random.Random) -> None:
+        height, width = canvas.height, canvas.width
+        canvas.fill(canvas.colour(rng, self.level, self.tint))
+        for _ in range(round(rng.uniform(*self.count))):
+            x, y = rng.random() * width, rng.random() * height
+            far = (int(x + rng.random() * 0.5 * width), int(y + rng.random() * 0.7 * height))
+            near = (int(x - 0.1 * width), int(y - 0.2 * height))
+            cv2.rectangle(canvas.pixels, near, far, canvas.colour(rng, self.level, self.tint), -1)
+
+
+@register(stage=Stage.BACKGROUND, weight=0)
+@dataclass(frozen=True)
+class KaptchaGradient(Background):
+    """From light grey (192) in the upper left to white in the lower right corner, as the Kaptcha library has it."""
+
+    level: Range = (192, 255)
+    """Not used: the library's is fixed."""
+    tint: float = 0
+    """Not used."""
+
+    def paint(self, canvas: Canvas, rng: random.Random) -> None:
+        canvas.pixels = _kaptcha(canvas.height, canvas.width, canvas.channels).copy()
+
+
+@lru_cache(maxsize=8)
+def _kaptcha(height: int, width: int, channels: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    part = (x * width + y * height) / (width**2 + height**2)
+    return np.repeat((192 + 63 * part).astype(np.uint8)[..., None], channels, axis=2)
+
+
+@register(stage=Stage.BACKGROUND, weight=7, tags=["train_only"], excludes=["tiles", "negatives", "checks", "invert"])
+@dataclass(frozen=True)
+class Panels(Background):
+    """Upright panels of strong colours, light beside dark, with bands along the picture's edges."""
+
+    count: Range = ranged((2, 5), 2, 6)
+    """Number of panels."""
+    slope: float = amount(0.15, 0, 0.35, least=None)
+    """How far the borders lean, at most, as a part of the height."""
+    bands: float = amount(0.5, 0, 1)
+    """Probability of a band along the upper and the lower edge each."""
+
+    def paint(self, canvas: Canvas, rng: random.Random) -> None:
+        height, width = canvas.height, canvas.width
+        count = max(1, round(rng.uniform(*self.count)))
+        tint, light = max(self.tint, 0.5), rng.random() < 0.5
+        canvas.varied = True
+        canvas.fill(canvas.colour(rng, (215, 250) if light else (10, 80), tint))
+        for k in range(1, count):
+            light = not light if rng.random() < 0.75 else light
+            at = (k + rng.uniform(-0.25, 0.25)) * width / count
+            lean = rng.uniform(-self.slope, self.slope) * height
+            corners = np.array([(at - lean, 0), (width, 0), (width, height), (at + lean, height)], np.int32)
+            colour = canvas.colour(rng, (190, 250) if light else (10, 80), tint)
+            cv2.fillConvexPoly(canvas.pixels, corners, colour, canvas.line_type)
+        for upper in (True, False):
+            if rng.random() < self.bands:
+                thick = max(1, round(rng.uniform(0.03, 0.13) * height))
+                top = 0 if upper else height - thick
+                colour = canvas.colour(rng, (0, 255), 1.0)
+                cv2.rectangle(canvas.pixels, (0, top), (width, top + thick - 1), colour, -1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Textures as of photographs
+
+
+def _fractal(rng: random.Random, height: int, width: int, cell: tuple[float, float], octaves: int = 3) -> np.ndarray:
+    """Noise of several sizes, (height, width) float32 within 0 and 1; `cell`: pixels of the coarsest."""
+    total = np.zeros((height, width), np.float32)
+    weight, weights = 1.0, 0.0
+    across, down = cell
+    for _ in range(octaves):
+        rows, columns = max(2, math.ceil(height / down) + 1), max(2, math.ceil(width / across) + 1)
+        raw = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns)
+        large = cv2.resize(raw, (width, height), interpolation=cv2.INTER_CUBIC)
+        total += np.float32(weight) * large
+        weights += weight
+        weight *= 0.55
+        across, down = max(across / 2, 1.5), max(down / 2, 1.5)
+    return total * np.float32(1 / (255 * weights))
+
+
+@register(stage=Stage.BACKGROUND, weight=2.5, tags=["train_only"])
+@dataclass(frozen=True)
+class Wood(_Patterned):
+    """Long fibres, as of a board."""
+
+    rings: float = amount(4, 2, 9)
+    """Number of bright and dark rings over the height."""
+
+    def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
+        height, width = canvas.height, canvas.width
+        field = _fractal(rng, height, width, (width / 2.5, height / 2.5), 2)
+        fibres = _fractal(rng, height, width, (width / 3, 2.0), 1)
+        rings = np.sin(field * np.float32(2 * math.pi * self.rings)) * 0.5 + 0.5
+        return np.clip(255 * (0.6 * rings + 0.4 * fibres), 0, 255).astype(np.uint8)
+
+
+@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"])
+@dataclass(frozen=True)
+class Brick(_Patterned):
+    """A wall of bricks with mortar between."""
+
+    rows: float = amount(5, 3, 7, least=1)
+    """Number of rows."""
+
+    def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
+        height, width = canvas.height, canvas.width
+        high = max(4, height / self.rows)
+        wide, mortar = high * rng.uniform(1.8, 2.8), max(1, round(high * rng.uniform(0.08, 0.16)))
+        wall = np.full((height, width), 20, np.uint8)
+        for row in range(math.ceil(height / high)):
+            offset = rng.uniform(0.3, 0.7) * wide * (row % 2)
+            for column in range(-1, math.ceil(width / wide)):
+                x, y = int(column * wide + offset), int(row * high)
+                far = (int(x + wide - mortar), int(y + high - mortar))
+                cv2.rectangle(wall, (x, y), far, rng.uniform(140, 235), -1)
+        rough = _fractal(rng, height, width, (6, 6), 2)
+        return np.clip(wall + (rough - 0.5) * 90, 0, 255).astype(np.uint8)
+
+
+@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"])
+@dataclass(frozen=True)
+class Metal(_Patterned):
+    """Brushed metal: fine scratches and a broad shine."""
+
+    scratches: float = amount(0.4, 0.15, 0.6)
+    """Strength of the scratches, against the shine's."""
+
+    def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
+        height, width = canvas.height, canvas.width
+        fine = _fractal(rng, height, width, (width / 2, 1.5), 2)
+        x = np.linspace(0, 1, width, dtype=np.float32)
+        shine = 0.5 + 0.5 * np.sin((x * rng.uniform(0.6, 2) + rng.random()) * 2 * math.pi)
+        part = self.scratches * fine + (1 - self.scratches) * shine
+        return np.clip(255 * part, 0, 255).astype(np.uint8)
+
+
+@register(stage=Stage.BACKGROUND, weight=3, tags=["train_only"])
+@dataclass(frozen=True)
+class Marble(_Patterned):
+    """Clouds of many sizes, or veins between them."""
+
+    cell: float = amount(40, 1.0, 0.3, per_height=True)
+    """Of the largest clouds."""
+    kind: str = chosen("clouds", "clouds", "veins")
+    """`clouds` or `veins`."""
+
+    def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
+        cell = max(4.0, self.cell)
+        field = _fractal(rng, canvas.height, canvas.width, (cell * 1.5, cell), 4)
+        field = 1 - np.abs(field - 0.5) * 5 if self.kind == "veins" else (field - 0.5) * 1.8 + 0.5
+        return np.clip(255 * field, 0, 255).astype(np.uint8)

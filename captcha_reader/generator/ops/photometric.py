@@ -1,0 +1,237 @@
+"""Colours of the whole picture (stage PHOTOMETRIC). On a transparent ground only what is said to work there does."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from captcha_reader.generator.canvas import Canvas
+from captcha_reader.generator.ops.clutter import draw_shape
+from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
+
+
+@dataclass(frozen=True)
+class OpaqueOnly(Op):
+    """An op that leaves transparent pictures as they are."""
+
+    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
+        if canvas.channels != 4:
+            self.change(canvas, rng)
+
+    def change(self, canvas: Canvas, rng: random.Random) -> None:
+        """Change the pixels, (height, width, 1 or 3)."""
+        raise NotImplementedError
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Negatives
+
+
+def negative(canvas: Canvas, own_levels: bool) -> np.ndarray:
+    """(height, width, 1 or 3): the picture inverted.
+
+    Args:
+        own_levels: the darkest and the lightest level of each channel change places, so that no other colours appear;
+            else, and on a transparent ground, black and white do.
+    """
+    colours = canvas.pixels[..., :3]
+    if not own_levels or canvas.channels == 4:  # a clear ground has no colour of its own
+        return 255 - colours
+    return colours.min(axis=(0, 1)) + (colours.max(axis=(0, 1)) - colours)
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=6)
+@dataclass(frozen=True)
+class Negatives(Op):
+    """Within some shapes the picture is inverted; where two overlap, all is as it was."""
+
+    count: Range = ranged((1, 3), 1, 6)
+    """Number of shapes: rectangles, ellipses, polygons."""
+    own_levels: bool = chosen(False, True, True, False)
+    """Ground and letters exchange their own colours, not black and white."""
+
+    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
+        inverted = negative(canvas, self.own_levels)
+        odd = np.zeros(canvas.pixels.shape[:2], bool)
+        for _ in range(round(rng.uniform(*self.count))):
+            shape = np.zeros((canvas.height, canvas.width, 1), np.uint8)
+            draw_shape(shape, rng, (255,), -1)
+            odd ^= shape[..., 0] > 0
+        np.copyto(canvas.pixels[..., :3], inverted, where=odd[..., None])
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=4, tags=["train_only"])
+@dataclass(frozen=True)
+class Checks(Op):
+    """Within every other field of a chequerboard the picture is inverted."""
+
+    side: Range = ranged((10, 30), 0.8, 0.2, per_height=True)
+    """Of a field."""
+    own_levels: bool = chosen(False, True, True, False)
+    """Ground and letters exchange their own colours, not black and white."""
+
+    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
+        side = max(2, round(rng.uniform(*self.side)))
+        rows, columns = np.arange(canvas.height) // side, np.arange(canvas.width) // side
+        other = (rows[:, None] + columns) % 2 == 1
+        np.copyto(canvas.pixels[..., :3], negative(canvas, self.own_levels), where=other[..., None])
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=8, tags=["train_only"])
+@dataclass(frozen=True)
+class Facets(Op):
+    """Letters and ground exchange colours in triangles that fill the picture."""
+
+    side: Range = ranged((20, 40), 1.2, 0.45, per_height=True)
+    """Of a triangle."""
+    part: float = amount(0.5, 0.3, 0.5)
+    """Of the triangles that are exchanged."""
+    own_levels: bool = chosen(True, True, True, False)
+    """Ground and letters exchange their own colours, not black and white."""
+
+    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
+        side = max(6.0, rng.uniform(*self.side))
+        columns, rows = math.ceil(canvas.width / side) + 1, math.ceil(canvas.height / side) + 1
+        corners = [
+            [((i + rng.uniform(-0.35, 0.35)) * side, (j + rng.uniform(-0.35, 0.35)) * side) for i in range(columns + 1)]
+            for j in range(rows + 1)
+        ]
+        mask = np.zeros((canvas.height, canvas.width), np.uint8)
+        for j in range(rows):
+            for i in range(columns):
+                a, b, c, d = corners[j][i], corners[j][i + 1], corners[j + 1][i + 1], corners[j + 1][i]
+                for triangle in ((a, b, c), (a, c, d)):
+                    if rng.random() < self.part:
+                        cv2.fillConvexPoly(mask, np.array(triangle).round().astype(np.int32), 255)
+        np.copyto(canvas.pixels[..., :3], negative(canvas, self.own_levels), where=mask[..., None] > 0)
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=3)
+@dataclass(frozen=True)
+class Invert(OpaqueOnly):
+    """Black and white change places."""
+
+    probability: float = 1
+    """Of a picture to be inverted."""
+
+    def change(self, canvas: Canvas, rng: random.Random) -> None:
+        if self.probability >= 1 or rng.random() < self.probability:
+            canvas.pixels = 255 - canvas.pixels
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Relief, bad print
+
+
+_EMBOSS = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=3, excludes=["bitmap"], least_height=30)
+@dataclass(frozen=True)
+class Emboss(OpaqueOnly):
+    """All is drawn as its edges, lit from one side, in shades of grey."""
+
+    strength: float = amount(0.5, 0.7, 0.35)
+    """Of the edges."""
+
+    def change(self, canvas: Canvas, rng: random.Random) -> None:
+        drawn = cv2.filter2D(canvas.pixels, cv2.CV_8U, _EMBOSS * self.strength, delta=128)
+        canvas.pixels = drawn.reshape(canvas.pixels.shape)
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=3, excludes=["bitmap"], least_height=30)
+@dataclass(frozen=True)
+class Charcoal(OpaqueOnly):
+    """All is drawn as its edges, dark on white."""
+
+    def change(self, canvas: Canvas, rng: random.Random) -> None:
+        edges = cv2.morphologyEx(canvas.pixels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        canvas.pixels = (255 - edges).reshape(canvas.pixels.shape)
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=6, tags=["train_only"])
+@dataclass(frozen=True)
+class ColourFringe(OpaqueOnly):
+    """Red and blue are displaced, each by itself, as in a bad print."""
+
+    shift: Range = ranged((1, 3), 0.015, 0.06, per_height=True)
+    """Of each."""
+
+    def change(self, canvas: Canvas, rng: random.Random) -> None:
+        if canvas.channels != 3:
+            return
+        for channel in (0, 2):
+            moved, turn = rng.uniform(*self.shift), rng.uniform(0, 2 * math.pi)
+            matrix = np.array([[1, 0, moved * math.cos(turn)], [0, 1, moved * math.sin(turn)]])
+            plane = np.ascontiguousarray(canvas.pixels[..., channel])
+            size = (canvas.width, canvas.height)
+            canvas.pixels[..., channel] = cv2.warpAffine(plane, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=4, tags=["train_only"], least_height=45, excludes=["levels", "bitmap", "pen"])
+@dataclass(frozen=True)
+class Dither(OpaqueOnly):
+    """Each channel has two levels, its darkest and lightest; brightness becomes density."""
+
+    kind: str = chosen("random", "random", "ordered")
+    """Which level a pixel gets: by lot (`random`), or by a pattern (`ordered`)."""
+    cell: int = amount(1, 0.012, 0.018, per_height=True, least=1)
+    """Side of what is drawn together."""
+
+    def change(self, canvas: Canvas, rng: random.Random) -> None:
+        height, width, channels = canvas.pixels.shape
+        cell = max(1, self.cell)
+        rows, columns = -(-height // cell), -(-width // cell)
+        if self.kind == "random":
+            limit = (np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns) + 0.5) / 256
+        else:
+            limit = np.tile(_BAYER, (rows // 4 + 1, columns // 4 + 1))[:rows, :columns]
+        limit = limit.astype(np.float32).repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width, None]
+        low, high = canvas.pixels.min(axis=(0, 1)), canvas.pixels.max(axis=(0, 1))
+        # From the sixth to five sixths, or letters that are the darkest of all would stay solid.
+        part = (canvas.pixels - low.astype(np.float32)) / np.maximum(high.astype(np.float32) - low, 1)
+        canvas.pixels = np.where(part * (2 / 3) + 1 / 6 > limit, high, low).reshape(height, width, channels)
+
+
+_BAYER = (np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) + 0.5) / 16
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=3, tags=["train_only"], least_height=45, excludes=["bitmap", "pen", "hollow"])
+@dataclass(frozen=True)
+class Stipple(OpaqueOnly):
+    """The whole picture consists of dots of about one size."""
+
+    radius: Range = ranged((1, 2), 0.018, 0.033, per_height=True)
+    """Of a dot, 1 at least."""
+    stray: float = chosen(0, 0, 0, 0.05, 0.2)
+    """Of the dots that lie on the ground, draw this part alone, in the letters' colours; 0: all, in the ground's."""
+
+    def change(self, canvas: Canvas, rng: random.Random) -> None:
+        height, width, _ = canvas.pixels.shape
+        radius = max(1.0, rng.uniform(*self.radius))
+        step = rng.uniform(1.7, 2.4) * radius
+        drawn = np.random.default_rng(rng.getrandbits(64))
+        y, x = np.mgrid[min(step, height) / 2 : height : step, min(step, width) / 2 : width : step].reshape(2, -1)
+        x = np.clip(x + drawn.uniform(-0.35, 0.35, x.size) * step, 0, width - 1)
+        y = np.clip(y + drawn.uniform(-0.35, 0.35, y.size) * step, 0, height - 1)
+        colours = canvas.pixels[y.astype(int), x.astype(int)].astype(np.float32)
+        ground = np.median(colours, axis=0)
+        if self.stray:
+            ink = np.abs(colours - ground).max(axis=1) > 40
+            stray = ~ink & (drawn.random(x.size) < self.stray)
+            if ink.any():
+                colours[stray] = colours[drawn.choice(np.flatnonzero(ink), stray.sum())]
+            x, y, colours = (part[ink | stray] for part in (x, y, colours))
+            dots = np.ascontiguousarray(np.broadcast_to(ground, canvas.pixels.shape).astype(np.uint8))
+        else:
+            colours += drawn.normal(0, rng.uniform(0, 25), (x.size, 1))
+            dots = np.full_like(canvas.pixels, rng.choice((255, 240, 255, 20)))
+        sizes = radius * drawn.uniform(0.6, 1.1, x.size)
+        places = np.round(np.stack([x, y, sizes]) * 16).astype(int).T.tolist()  # four fractional bits
+        for (across, down, size), colour in zip(places, np.clip(colours, 0, 255).tolist(), strict=True):
+            cv2.circle(dots, (across, down), size, colour, -1, cv2.LINE_AA, 4)
+        canvas.pixels = dots

@@ -1,0 +1,243 @@
+"""One captcha: settings and an index in, pixels and text out.
+
+Every op draws random numbers of its own, keyed by (seed, index, op's name and place); text, style, fonts and size have
+keys, too. So image i of seed s is the same bytes in any process, order and company, and an op that is added, removed or
+changed leaves alone what the others draw.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from captcha_reader.config import ALPHANUMERIC, GeneratorConfig
+from captcha_reader.errors import UserError
+from captcha_reader.generator.canvas import Canvas, Layer, draw_text
+from captcha_reader.generator.fonts import Fonts, find_fonts
+from captcha_reader.generator.randomness import Stream
+from captcha_reader.generator.registry import Op, Stage
+from captcha_reader.generator.schemes import get_style, style_names
+from captcha_reader.generator.styles import Style
+from captcha_reader.generator.words import draw_word
+from captcha_reader.text import Alphabet
+
+GENERATOR_VERSION = 12  # raise it when the same settings draw other pictures; up to 11 it was called FORMAT
+MAX_LENGTH = 32  # characters; more do not fit into a picture that anyone would call a captcha
+
+
+@dataclass(frozen=True)
+class CaptchaSettings:
+    """What decides, together with an index, every byte of a captcha. Small and picklable, to be sent to workers.
+
+    Attributes:
+        styles: names (`STYLES`, "mixed", "schemes", "rare", "heldout"), YAML files or `Style` objects; pictures take
+            turns by their index.
+        alphabet: characters to draw from, written out (no ranges).
+        length: (fewest, most) characters, within 1 to 32.
+        seed: any integer.
+        fonts: folder of fonts to use beside matplotlib's.
+    """
+
+    styles: tuple[str | Style, ...] = ("classic",)
+    alphabet: str = Alphabet.parse(ALPHANUMERIC).characters
+    length: tuple[int, int] = (4, 8)
+    seed: int = 0
+    fonts: str | None = None
+
+    @classmethod
+    def from_config(cls, config: GeneratorConfig) -> CaptchaSettings:
+        """Check the strings of a configuration.
+
+        Raises:
+            UserError: unknown style, bad alphabet or length.
+        """
+        names = tuple(name.strip() for name in config.style.split(",") if name.strip())
+        if not names:
+            raise UserError(f"--style names no style: choose from {style_names()}")
+        # A file becomes the style that it describes: workers on other machines may not have it.
+        styles = tuple(get_style(name) if name.endswith((".yaml", ".yml")) else name for name in names)
+        for style in styles:
+            get_style(style)
+        alphabet = Alphabet.parse(config.alphabet).characters
+        return cls(styles, alphabet, parse_length(config.length), config.seed, config.fonts)
+
+
+def parse_length(text: str) -> tuple[int, int]:
+    """Read `5` or `4-8`.
+
+    Returns:
+        (fewest, most) characters, 1 to 32.
+
+    Raises:
+        UserError: anything else.
+    """
+    match = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", str(text))
+    low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= low <= high <= MAX_LENGTH:
+        raise UserError(f"the length {text!r} is not usable: write 5 or 4-8, within 1 to {MAX_LENGTH}")
+    return low, high
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+def generate_random_string(alphabet: str | Alphabet, length_range: tuple[int, int], rng: random.Random) -> str:
+    """Draw a text.
+
+    Args:
+        alphabet: characters, written out; each is as likely as the others.
+        length_range: (fewest, most) characters.
+        rng: the only source of randomness.
+    """
+    characters = alphabet.characters if isinstance(alphabet, Alphabet) else alphabet
+    return "".join(rng.choices(characters, k=rng.randint(*length_range)))
+
+
+def draw_string(style: Style, settings: CaptchaSettings, rng: random.Random) -> str:
+    """A text that both the style and the settings allow; the settings' characters where none is left."""
+    alphabet, (low, high) = settings.alphabet, settings.length
+    if style.length is not None:
+        low, high = (min(max(n, low), high) for n in style.length)
+    if style.words:
+        word = draw_word(rng, (low, high))
+        word = {"upper": word.upper(), "title": word.title()}.get(style.words, word)
+        if set(word) <= set(alphabet):
+            return word
+    if style.characters:
+        alphabet = "".join(c for c in alphabet if c in style.characters) or alphabet
+    return generate_random_string(alphabet, (low, high), rng)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Drawing
+
+
+def draw_captcha(text: str, style: Style, key: str, fonts: Fonts, stream: Stream | None = None) -> np.ndarray:
+    """Draw all ops of a style, stage by stage.
+
+    Args:
+        text: at least one character.
+        key: of the picture's random numbers, "seed/index".
+        fonts: to draw with.
+        stream: any, to be used again: making one takes longer than to give it another key.
+
+    Returns:
+        (height, width, channels) uint8 with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+    """
+    _single_threaded()
+    stream = (stream or Stream()).restart(key, "picture")
+    height = round(stream.uniform(*style.height))
+    width = None if style.width is None else round(stream.uniform(*style.width))
+    canvas = Canvas(text, style, height, width, fonts)
+    canvas.paths = choose_fonts(text, style, fonts, stream.restart(key, "fonts"))
+    lettered = False
+    for stage, op, name in _in_order(style, key, stream):
+        if stage > Stage.TEXT and not lettered:
+            _draw_letters(canvas)
+            lettered = True
+        op(canvas, stream.restart(key, name))
+    if not lettered:
+        _draw_letters(canvas)
+    return _plain_colours(canvas.pixels) if canvas.channels == 4 else canvas.pixels
+
+
+def choose_fonts(text: str, style: Style, fonts: Fonts, rng: random.Random) -> list[str]:
+    """A font file for each character."""
+    common = fonts.choices(style, text)
+    if common and not style.font_per_letter:
+        return [rng.choice(common)] * len(text)
+    return [rng.choice(common or fonts.choices(style, character)) for character in text]
+
+
+def _in_order(style: Style, key: str, stream: Stream) -> list[tuple[Stage, Op, str]]:
+    """The ops of this picture: of several layouts or grounds one, and clutter below or above the letters."""
+    steps: list[tuple[Stage, Op, str]] = []
+    for stage in (Stage.LAYOUT, Stage.BACKGROUND):
+        able = [(stage, op, name) for op, name in style.plan if op.stage is stage]
+        steps.append(able[0] if len(able) == 1 else stream.restart(key, stage.name).choice(able))
+    for op, name in style.plan:
+        if op.stage in (Stage.LAYOUT, Stage.BACKGROUND):
+            continue
+        stage = op.stage
+        if getattr(op, "above", 0):
+            stage = op.stage_of(stream.restart(key, name, "stage"))
+        steps.append((stage, op, name))
+    steps.sort(key=lambda step: step[0])
+    return steps
+
+
+def _draw_letters(canvas: Canvas) -> None:
+    canvas.without_letters = canvas.pixels.copy()
+    for letter in canvas.letters:
+        if letter.glyph.under is not None:
+            ground = cv2.mean(canvas.pixels)[: canvas.channels]
+            tone = canvas.under_tone
+            colour = tuple(a + tone * (b - a) for a, b in zip(ground, letter.colour, strict=True))
+            letter.below.insert(0, Layer(letter.glyph.under, colour))
+    draw_text(canvas.pixels, canvas.letters, canvas.antialias)
+
+
+def _plain_colours(pixels: np.ndarray) -> np.ndarray:
+    """Undo the premultiplication: colours as PNG stores them."""
+    alpha = pixels[..., 3]
+    partial = (alpha > 0) & (alpha < 255)
+    soft = pixels[partial].astype(np.float32)
+    pixels[partial, :3] = np.minimum(soft[:, :3] * 255 / soft[:, 3:], 255)
+    return pixels
+
+
+@lru_cache(maxsize=1)
+def _single_threaded() -> None:
+    """OpenCV's own threads only cost time on pictures this small, and would fight with the other workers."""
+    cv2.setNumThreads(1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures
+
+
+def render_image(index: int, settings: CaptchaSettings, text: str | None = None) -> tuple[np.ndarray, str]:
+    """Captcha `index` of the settings, as training takes it: no file, no state, safe in any process.
+
+    Args:
+        index: 0, 1, 2, ...; the same index gives the same pixels.
+        settings: picklable.
+        text: what it says; by default a random string.
+
+    Returns:
+        ((height, width, channels) uint8 with 1 (grey), 3 (RGB) or 4 (RGBA) channels, text).
+
+    Raises:
+        UserError: unknown style, or a character that no font can draw.
+    """
+    key = f"{settings.seed}/{index}"
+    stream = Stream(key, "style")
+    style = get_style(settings.styles[index % len(settings.styles)], stream)
+    if text is None:
+        fonts = find_fonts(settings.alphabet, settings.fonts)
+        text = draw_string(style, settings, stream.restart(key, "text"))
+    else:
+        fonts = find_fonts("".join(sorted(set(text))), settings.fonts)
+    return draw_captcha(text, style, key, fonts, stream), text
+
+
+def render_captcha(index: int, settings: CaptchaSettings) -> tuple[bytes, str]:
+    """As `render_image`, with the picture as a PNG file."""
+    pixels, text = render_image(index, settings)
+    return encode_png(pixels), text
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """(height, width, 1, 3 or 4) uint8 -> PNG file, packed fast rather than small."""
+    order = {1: None, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}[pixels.shape[2]]
+    picture = pixels if order is None else cv2.cvtColor(pixels, order)
+    # Measured at 160x60: 0.18 ms and 11 kB; Pillow's compress_level=1 takes 0.5 ms for 10 kB.
+    options = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+    options += (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+    return cv2.imencode(".png", picture, options)[1].tobytes()

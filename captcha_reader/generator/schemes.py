@@ -1,0 +1,277 @@
+"""Random schemes: what a captcha library with its own mind, or its user, might have settled on.
+
+A scheme is a `Style` drawn from the registry; `random_scheme(n)` is always the same one. For each stage a scheme has a
+number of ops (`HOW_MANY`), and all ops of the stage race for these places: an op's time of arrival is an exponential
+number divided by its weight, and depends on nothing but the scheme's number and the op's name. So a new op in the
+registry changes no scheme that it does not get into.
+
+Held out: among the ops that are tagged `split`, one combination of first arrivals in ten (by a hash), and one font in
+ten, are for measuring alone; a model trained on the other schemes meets none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from captcha_reader.errors import UserError
+from captcha_reader.generator.ops.degradation import Enlarge
+from captcha_reader.generator.randomness import Stream
+from captcha_reader.generator.registry import OPS, Op, Stage
+from captcha_reader.generator.styles import STYLES, Style, load_style
+
+MIXED = "mixed"  # draws one of the named styles for every picture
+SCHEMES, HELD_OUT_SCHEMES = "schemes", "heldout"  # draw a scheme of the one or the other part for every picture
+RARE_SCHEMES = "rare"  # draws one for training in which ops that few schemes have are likely
+NUMBER_OF_SCHEMES = 1_000_000  # that these draw from
+RARER = 12.0  # times the weight of ops for training alone in rare schemes
+
+DIGITS, UPPER, LOWER = "0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+UNLIKE = (
+    "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz"  # what captchas use that spare their readers 0 and O
+)
+CHARACTERS = (  # sets of them, and how often each is drawn
+    (DIGITS, UPPER, LOWER, DIGITS + UPPER, DIGITS + LOWER, UPPER + LOWER, UNLIKE, ""),
+    (14, 13, 13, 17, 17, 4, 12, 10),
+)
+
+# Stage: numbers of ops and how often each is drawn. Most libraries leave it at letters, some clutter and a warp.
+HOW_MANY: dict[Stage, tuple[tuple[int, ...], tuple[float, ...]]] = {
+    Stage.GLYPHS: ((0, 1, 2), (25, 65, 10)),
+    Stage.LAYOUT: ((1,), (1,)),
+    Stage.LETTERS: ((1, 2, 3, 4, 5), (8, 25, 35, 22, 10)),
+    Stage.BACKGROUND: ((1,), (1,)),
+    Stage.INK: ((1,), (1,)),
+    Stage.DECOR: ((0, 1, 2), (82, 16, 2)),
+    Stage.UNDER: ((0, 1, 2, 3, 4), (28, 42, 21, 7, 2)),
+    Stage.ACROSS: ((0, 1), (85, 15)),
+    Stage.WARP: ((0, 1, 2), (40, 48, 12)),
+    Stage.OVER: ((0, 1), (88, 12)),
+    Stage.PHOTOMETRIC: ((0, 1), (86, 14)),
+    Stage.DEGRADATION: ((0, 1, 2, 3), (42, 37, 16, 5)),
+}
+
+
+@lru_cache(maxsize=4096)
+def random_scheme(number: int, held_out: bool = False, rare: bool = False) -> Style:
+    """Scheme `number`.
+
+    Args:
+        number: any integer; the same number gives the same scheme.
+        held_out: from the held-out part, else from the part for training.
+        rare: one in which ops for training alone are likely.
+    """
+    race = _race(tuple(OPS.values()))
+    for attempt in count():
+        key = f"{number}/{attempt}"
+        draw = race.run(key)
+        if (zlib.crc32("/".join(split_kinds(race, draw)).encode()) % 10 == 0) == held_out:
+            return _draw_scheme(key, race, draw, held_out, rare)
+    raise AssertionError("one combination in ten is held out")
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """A race that was run: how many places each stage has, and the time at which each op arrives."""
+
+    places: list[int]
+    arrival: np.ndarray
+
+
+class _Race:
+    """All ops at the start, and stages with their numbers of places.
+
+    Times come from one 64-bit number of the scheme and one of each name, mixed as SplitMix64 does: a hundred of them in
+    the time of one hash.
+    """
+
+    def __init__(self, ops: Sequence[type[Op]]) -> None:
+        self.ops = [op for op in ops if op.weight > 0]
+        self.stages = list(HOW_MANY)
+        self.runners = [[i for i, op in enumerate(self.ops) if op.stage is stage] for stage in self.stages]
+        split = [[i for i in runners if "split" in self.ops[i].tags] for runners in self.runners]
+        self.split = [(at, np.array(runners)) for at, runners in enumerate(split) if runners]
+        names = [f"stage {stage.name}" for stage in self.stages] + [op.name for op in self.ops]
+        self.names = np.array([_hash(name) for name in names], np.uint64)
+        self.weights = np.array([op.weight for op in self.ops])
+
+    def run(self, key: str) -> _Draw:
+        """The race of a scheme."""
+        mixed = self.names ^ np.uint64(_hash(f"scheme/{key}"))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        drawn = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+        stages = len(self.stages)
+        places = [_pick(*HOW_MANY[stage], at) for stage, at in zip(self.stages, drawn[:stages].tolist(), strict=True)]
+        return _Draw(places, -np.log(1 - drawn[stages:]) / self.weights)
+
+
+@lru_cache(maxsize=4)
+def _race(ops: tuple[type[Op], ...]) -> _Race:
+    return _Race(ops)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _pick(numbers: tuple[int, ...], weights: tuple[float, ...], at: float) -> int:
+    """The number whose part of all the weights holds the place `at`, 0 to 1."""
+    at *= sum(weights)
+    for number, weight in zip(numbers, weights, strict=True):
+        at -= weight
+        if at < 0:
+            return number
+    return numbers[-1]
+
+
+def split_kinds(race: _Race, draw: _Draw) -> list[str]:
+    """Of each stage, which op tagged `split` arrives first, if the scheme has any ops of the stage."""
+    return [
+        race.ops[runners[draw.arrival[runners].argmin()]].name if draw.places[at] else "none"
+        for at, runners in race.split
+    ]
+
+
+def _choose(race: _Race, draw: _Draw, height: int, held_out: bool, rare: bool) -> list[type[Op]]:
+    """The ops of a scheme, of each stage those that arrive first and get on with those before them."""
+    wrong, favour = "train_only" if held_out else "heldout", RARER if rare else 1.0
+    arrival = draw.arrival.tolist()
+    chosen: list[type[Op]] = []
+    for places, runners in zip(draw.places, race.runners, strict=True):
+        if not places:
+            continue
+        order = [
+            (arrival[i] / favour if "train_only" in race.ops[i].tags else arrival[i], race.ops[i])
+            for i in runners
+            if wrong not in race.ops[i].tags
+        ]
+        for _, op in sorted(order, key=lambda pair: pair[0]):
+            if _fits(op, chosen, height):
+                chosen.append(op)
+                places -= 1
+                height = min(height, op.most_height or height)
+                if not places:
+                    break
+    return chosen
+
+
+def _fits(op: type[Op], chosen: list[type[Op]], height: int) -> bool:
+    if height < op.least_height:
+        return False
+    for other in chosen:
+        if op.name in other.excludes or other.name in op.excludes:
+            return False
+        if "display" in op.tags and "display" in other.tags:
+            return False
+    return True
+
+
+def _draw_scheme(key: str, race: _Race, draw: _Draw, held_out: bool, rare: bool) -> Style:
+    rng = Stream("scheme", key, "picture")
+    # A height that most captchas have, now and then a tiny or a huge one.
+    height = round(_weighted(rng, [(20, 30, 8), (30, 50, 40), (50, 80, 39), (80, 140, 10), (140, 280, 3)]))
+    chosen = _choose(race, draw, height, held_out, rare)
+    names = {op.name for op in chosen}
+    for op in chosen:
+        if op.most_height and height > op.most_height:
+            height = round(rng.uniform(14, op.most_height))
+    text = _text(rng, names, held_out)
+    most = text["length"][1]
+    aspect = _weighted(rng, [(1.7, 2.4, 22), (2.4, 3.6, 48), (3.6, 5, 20), (5, 8, 10)])
+    aspect = max(aspect, 0.42 * most)  # else letters would be too thin to read
+    if "bitmap" in names:
+        aspect = max(aspect, 0.62 * most)
+    width = round(height * aspect)
+    look = {
+        "height": (height, height),
+        "width": (width, width),
+        "mode": "RGBA" if "clear" in names else "L" if rng.random() < 0.15 else "RGB",
+        "antialias": rng.random() < 0.85,
+        "font_part": "heldout" if held_out else "train",
+    }
+    enlarged = [Enlarge.sample(rng, height)] if "bitmap" in names and rng.random() < 0.4 else []
+    ops = [op.sample(rng.restart("scheme", key, op.name), height) for op in chosen]
+    return Style(ops=(*ops, *([] if "enlarge" in names else enlarged)), **look, **text)
+
+
+def _text(rng: random.Random, names: set[str], held_out: bool) -> dict[str, Any]:
+    """Text settings."""
+    fewest = rng.choices(range(3, 9), [6, 30, 22, 26, 8, 8])[0]
+    length = (fewest, fewest if rng.random() < 0.6 else min(10, fewest + rng.randint(1, 4)))
+    characters, words, faces = rng.choices(*CHARACTERS)[0], "", "all"
+    if "segments" in names:
+        characters = DIGITS
+    if characters == DIGITS and rng.random() < 0.3:  # digits alone, in many places
+        length = (rng.randint(6, 8),) * 2 if rng.random() < 0.6 else (6, 10)
+    if not held_out and "segments" not in names and rng.random() < 0.07:
+        words = rng.choice(("lower", "lower", "upper", "title"))
+        characters = {"lower": LOWER, "upper": UPPER, "title": LOWER + UPPER}[words]
+        fewest = rng.randint(3, 7)
+        length = (fewest, min(12, fewest + rng.randint(0, 5)))
+        faces = "display" if rng.random() < 0.5 else "all"
+    elif rng.random() < 0.05:
+        faces = "display"
+    return {
+        "characters": characters,
+        "length": length,
+        "words": words,
+        "font_choice": tuple(rng.random() for _ in range(rng.choices([1, 2, 4, 8], [45, 20, 20, 15])[0])),
+        "faces": faces,
+        "font_per_letter": rng.random() < 0.5 and not words,
+    }
+
+
+def _weighted(rng: random.Random, bands: list[tuple[float, float, float]]) -> float:
+    """A number from one of the bands (low, high, weight)."""
+    low, high, _ = rng.choices(bands, [weight for _, _, weight in bands])[0]
+    return rng.uniform(low, high)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def style_names() -> str:
+    """All names that `get_style` knows, for a message."""
+    return ", ".join([*STYLES, MIXED, SCHEMES, RARE_SCHEMES, HELD_OUT_SCHEMES])
+
+
+def get_style(style: str | Style, rng: random.Random | None = None) -> Style:
+    """The style of a name or of a YAML file; `mixed`, `schemes`, `rare` and `heldout` draw one with `rng`.
+
+    Raises:
+        UserError: there is no style of that name; the message lists those there are.
+    """
+    if isinstance(style, Style):
+        return style
+    rng = rng or random.Random(0)
+    if style == MIXED:
+        return rng.choice(list(STYLES.values()))
+    if style in (SCHEMES, RARE_SCHEMES, HELD_OUT_SCHEMES):
+        number = rng.randrange(NUMBER_OF_SCHEMES)
+        return random_scheme(number, held_out=style == HELD_OUT_SCHEMES, rare=style == RARE_SCHEMES)
+    if style.endswith((".yaml", ".yml")):
+        return load_style(style)
+    if style not in STYLES:
+        raise UserError(f"there is no style {style!r}: choose from {style_names()}, or a .yaml file of your own")
+    return STYLES[style]
+
+
+def list_styles() -> str:
+    """Every style, a line each, for `--list`."""
+    drawn = {
+        MIXED: "one of the styles above for every picture",
+        SCHEMES: "another random scheme for every picture, of the part for training",
+        RARE_SCHEMES: "the same, and likely one with some odd idea",
+        HELD_OUT_SCHEMES: "the same, of the part for measuring",
+    }
+    rows = {name: ", ".join(dict.fromkeys(op.name for op in style.ops)) for name, style in STYLES.items()}
+    return "styles\n" + "\n".join(f"  {name:<20} {about}" for name, about in (rows | drawn).items())
