@@ -652,7 +652,8 @@ def finish_run(
     start, trained = begun
     found = read_metadata(checkpoint)
     if "blend" in found["provenance"]:  # it was finished before
-        report = json.loads((out / "metrics.json").read_text(encoding="utf-8")) if config.evaluate else None
+        measured = out / "metrics.json"
+        report = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else None
         _say_end(progress, config, out, report)
         return report
     blend = usual_blend(config, len(datasets["train"])) if all(trained) else 1.0

@@ -1007,7 +1007,7 @@ def test_weights_are_kept_the_share_of_the_way_that_reads_best(
     assert all(torch.allclose(between.state_dict()[name], value, atol=1e-6) for name, value in expected.items())
     assert read_metadata(half.out / "best.safetensors")["provenance"]["blend"] == 0.5
     resumed = train("--resume", out=half.out)
-    assert resumed.code == 0 and "Expect " in resumed.stdout and "Measuring, part" not in resumed.stdout
+    assert resumed.code == 0 and "Expect " in resumed.stdout and "measuring by a model" not in resumed.stdout
     again = load_model(half.out / "best.safetensors").state_dict()
     assert all(torch.equal(again[name], value) for name, value in between.state_dict().items())
     unmeasured = train(*flags, "--folds", 0, "--blend", 0.5, data=all_labels)
