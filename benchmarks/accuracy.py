@@ -208,7 +208,7 @@ class Setting(NamedTuple):
     folds: bool = False  # measured with the parts that choose how far to go from the shipped weights
     preset: str = "finetune"
     flags: str = ""  # further settings of the training
-    looks: int | None = None  # at a picture, where not as many as the predictor takes
+    views: int | None = None  # of a picture, where not as many as the predictor takes
     alike: bool = False  # its font draws 0 and O alike: reported also with the two counted as one
 
 
@@ -267,18 +267,18 @@ def no_labels() -> None:
                 trained, _, _ = train(run, f"{tune} --data {data} --seed {seed} --folds 0 --evaluate false")
                 lines.append(trained)
                 start, sources = f"{run}/best.safetensors", f"""'["{data}/train-00000-of-00001.parquet", "{sure}"]'"""
-            for reports, flags in zip(measured, ("", " --same-kind"), strict=False):
+            for reports, flags in zip(measured, ("", " --same_source"), strict=False):
                 shown, report = measure(test, start, split, flags)
                 lines.append(shown)
                 reports.append(report)
             pictures = as_files(data, 1000, setting.pool).parent.relative_to(ROOT)
-            reading = f"predict.py --checkpoint {start} --same-kind --labels {sure} {pictures} --threads 1"
+            reading = f"predict.py --checkpoint {start} --same_source --labels {sure} {pictures} --threads 1"
             command(*shlex.split(reading))
             shares.append(_right(ROOT / sure, ROOT / pictures / "data.csv"))
             shutil.rmtree(ROOT / out, ignore_errors=True)  # its command says nothing of the readings it learns from
             trained, took, _ = train(out, f"{tune} --folds 0 --data {sources} --seed {seed} --evaluate false")
             seconds.append(took)
-            shown, report = measure(test, f"{out}/best.safetensors", split, " --same-kind")
+            shown, report = measure(test, f"{out}/best.safetensors", split, " --same_source")
             measured[2].append(report)
             if seed == SEEDS[0]:
                 commands += [*lines, f"python {reading}", trained, shown]
@@ -300,7 +300,7 @@ def no_labels() -> None:
 
 
 def _right(labels: Path, truth: Path) -> tuple[int, float]:
-    """How many pictures `predict.py --labels` kept, and which share of them it read right, ignoring case."""
+    """How many pictures `predict.py --labels` kept, and the part of them that it read right, ignoring case."""
     import pyarrow.parquet as pq
 
     with truth.open(newline="", encoding="utf-8") as file:
@@ -318,7 +318,7 @@ def many_labels() -> None:
     commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 10000)]
     flags = " --mixed_precision bf16 --threads 1"  # for the time that bf16 saves with AMX or AVX512-BF16
     what = "lepture's `captcha`, 5,000 labels"
-    settings = [Setting(what, drawn, "100/0/0", fresh, preset="many_labels", flags=flags, looks=1, alike=True)]
+    settings = [Setting(what, drawn, "100/0/0", fresh, preset="many_labels", flags=flags, views=1, alike=True)]
     _tuned("many_labels", settings, commands)
 
 
@@ -335,7 +335,7 @@ def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
             preset = f"--config configs/{setting.preset}.yaml"
             trained, took, in_all = train(out, f"{preset} --data {labelled} --seed {seed}{rest}")
             tested, part = (setting.test, "all") if setting.test else (data, "test")
-            flags = f" --looks {setting.looks}" if setting.looks else ""
+            flags = f" --tta_views {setting.views}" if setting.views else ""
             flags += " --alike 0O" if setting.alike else ""
             shown, report = measure(tested, f"{out}/best.safetensors", part, flags)
             reports.append(report)
@@ -355,7 +355,7 @@ def label_errors() -> None:
     """The labels of captcha_v2 that are most likely wrong, by cross-validation."""
     found = WORK / "label_errors.csv"
     pictures = found.with_suffix("")
-    line = f"accuracy_calculator.py --find-label-errors --data {real('captcha_v2')} --csv {found} --plots {pictures}"
+    line = f"accuracy_calculator.py --find_label_errors --data {real('captcha_v2')} --csv {found} --plots {pictures}"
     seconds, _, _ = command(*shlex.split(line))
     with (ROOT / found).open(newline="", encoding="utf-8") as file:
         suspects = [row for row in csv.DictReader(file) if row["reason"] or row["label"] != row["reading"]][:SHOWN]

@@ -1,7 +1,7 @@
 """Read labelled captchas with one reader and say how well and how fast; runs in an environment that has that reader.
 
     python benchmarks/read_with.py saved_models/reader.onnx DATA.csv
-    python benchmarks/read_with.py saved_models/reader.onnx DATA.csv 1  # at most so many looks at a picture
+    python benchmarks/read_with.py saved_models/reader.onnx DATA.csv 1  # at most so many views of a picture
     PEERS/bin/python benchmarks/read_with.py ddddocr DATA.csv           # pip install ddddocr==1.6.1
 
 DATA.csv has the columns file and text, as `benchmarks/run.py` writes them. Prints one JSON object: `n`,
@@ -24,7 +24,7 @@ from pathlib import Path
 Reader = Callable[[list[bytes]], list[str]]
 
 
-def build_reader(name: str, looks: str | None = None) -> tuple[Reader, int]:
+def build_reader(name: str, views: str | None = None) -> tuple[Reader, int]:
     """The reader, and how many pictures it likes at once."""
     if name == "ddddocr":
         import ddddocr
@@ -34,17 +34,17 @@ def build_reader(name: str, looks: str | None = None) -> tuple[Reader, int]:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from predict import CaptchaPredictor
 
-    settings = {"looks": int(looks)} if looks else {}
+    settings = {"tta_views": int(views)} if views else {}
     predictor = CaptchaPredictor(name, threads=len(os.sched_getaffinity(0)), **settings)
     return lambda images: [prediction.text for prediction in predictor.predict(images)], 64
 
 
-def main(name: str, path: str, looks: str | None = None) -> None:
+def main(name: str, path: str, views: str | None = None) -> None:
     """Read all pictures of the table, one at a time and then in batches."""
     with Path(path).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     images = [Path(row["file"]).read_bytes() for row in rows]
-    read, batch_size = build_reader(name, looks)
+    read, batch_size = build_reader(name, views)
     read(images[:batch_size])  # the first call of a network allocates its memory
     readings, times = [], []
     for image in images:
@@ -71,5 +71,5 @@ def main(name: str, path: str, looks: str | None = None) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
-        sys.exit("usage: python benchmarks/read_with.py READER DATA.csv [LOOKS]")
+        sys.exit("usage: python benchmarks/read_with.py READER DATA.csv [VIEWS]")
     main(*sys.argv[1:])

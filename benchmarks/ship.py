@@ -4,7 +4,7 @@
 
 REPORT.json is what `accuracy_calculator.py --json` wrote; NAME says on which pictures. The provenance of the weights
 that the run started from goes along. With `--average`, the weights lie between those it started from and the run's, at
-`--share` of the way: a run on pictures of another kind then costs less of what was learned before (Wortsman et al.,
+`--blend`: a run on other pictures then costs less of what was learned before (Wortsman et al.,
 2022, arXiv:2109.01903).
 """
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seen", required=True, help="what these weights were trained on, in a sentence")
     parser.add_argument("--average", type=Path, help="the checkpoint that the run started from")
-    parser.add_argument("--share", type=float, default=0.5, help="how far from these to the run's weights, 0 to 1")
+    parser.add_argument("--blend", type=float, default=0.5, help="interpolation weight, 0 (the start) to 1 (the run)")
     parser.add_argument("reports", nargs="*", metavar="NAME=REPORT.json")
     arguments = parser.parse_intermixed_args()
     metrics = {}
@@ -58,7 +58,7 @@ def main() -> None:
         metrics[name] = {key: report[key] for key in KEPT}
     model = load_model(arguments.checkpoint)
     if arguments.average:
-        model.load_state_dict(blend(load_model(arguments.average), model, arguments.share))
+        model.load_state_dict(blend(load_model(arguments.average), model, arguments.blend))
     provenance = {"seen": arguments.seen, "runs": origin(arguments.checkpoint)}
     save_checkpoint(model, arguments.out, metrics=metrics, provenance=provenance, half=True)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")

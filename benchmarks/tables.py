@@ -230,7 +230,7 @@ def as_files(data: Path | str, limit: int | None = None, split: str = "all") -> 
 
 
 def read_with(python: Path | str, reader: str, pictures: Path, one_core: bool = False) -> dict:
-    """What `read_with.py` reports, on all cores or on one. `reader` may be followed by a number of looks."""
+    """What `read_with.py` reports, on all cores or on one. `reader` may be followed by a number of views."""
     words = [str(python), str(ROOT / "benchmarks" / "read_with.py"), reader.split()[0], str(pictures)]
     words += reader.split()[1:]
     if one_core:

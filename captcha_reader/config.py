@@ -67,7 +67,7 @@ class ModelConfig:
             UserError: a value is missing, or cannot be used.
         """
         names = {field.name for field in fields(cls)}
-        known = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
         try:
             config = cls(**known)
         except TypeError:

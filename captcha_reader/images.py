@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -94,7 +94,8 @@ def check_header(data: bytes, name: str = "the picture") -> None:
         UserError: what `open_image` raises for a file that is empty, no picture, without pixels or too large.
     """
     if data.startswith(PNG_START) and len(data) >= len(PNG_START) + 8:  # the usual case, in 1 us instead of Pillow's 30
-        _check_size(*struct.unpack_from(">II", data, len(PNG_START)), name)
+        width, height = struct.unpack_from(">II", data, len(PNG_START))
+        _check_size(width, height, name)
         return
     if not data:
         raise _empty(name)
@@ -145,13 +146,18 @@ def _to_rgb(image: Image.Image, name: str, skip_blank: bool = False) -> Image.Im
 def _skip_blank_frames(image: Image.Image) -> None:
     """Go to the first frame that shows anything, if there is one: animated captchas may begin with an empty one."""
     for frame in range(1, MOST_FRAMES):
-        if any(low < high for low, high in image.convert("RGBA").getextrema()):
+        if any(low < high for low, high in _extrema(image.convert("RGBA"))):
             return
         try:
             image.seek(frame)
         except EOFError:
             break
     image.seek(0)
+
+
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    """The lowest and the highest level of each band of a picture with several."""
+    return cast(list[tuple[int, int]], image.getextrema())
 
 
 def _is_plain(image: Image.Image) -> bool:
@@ -173,8 +179,8 @@ def _flatten(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, "white")
         canvas.paste(rgba, (0, 0), rgba)
-        least, most = rgba.getextrema()[3]
-        if least < most and min(low for low, _ in canvas.getextrema()) >= PALE:
+        least, most = _extrema(rgba)[3]
+        if least < most and min(low for low, _ in _extrema(canvas)) >= PALE:
             canvas = Image.new("RGB", image.size, "black")
             canvas.paste(rgba, (0, 0), rgba)
         return canvas

@@ -504,7 +504,10 @@ class SlotCodec(Codec):
 
     def probabilities(self, samples: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
         """As `Codec.probabilities`."""
-        return np.exp([self.log_likelihood([sample] * len(texts), texts) for sample in samples]).clip(max=1.0)
+        scores = [
+            self.log_likelihood(np.broadcast_to(sample, (len(texts), *sample.shape)), texts) for sample in samples
+        ]
+        return np.exp(scores).clip(max=1.0)
 
     def align(self, log_probs: np.ndarray, text: str) -> list[tuple[int, int]]:
         """The positions of the characters."""

@@ -72,7 +72,7 @@ def _padding(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, 
 
 def pad_and_resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize (H, W, C) into `size` (height, width) with its shape kept; the rest is filled with the border's colour."""
-    inner_height, inner_width, top, left = _padding(*pixels.shape[:2], size)
+    inner_height, inner_width, top, left = _padding(pixels.shape[0], pixels.shape[1], size)
     inner = _resize(pixels, inner_height, inner_width)
     if (inner_height, inner_width) == size:
         return inner

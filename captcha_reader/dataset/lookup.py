@@ -91,7 +91,7 @@ class PictureLabels:
         if not tables:
             return list(pictures)
         scopes = self._scopes(pictures, tables)
-        left = []
+        left: list[str] = []
         inside: dict[str, list[str]] = {scope: [] for scope in scopes}
         for picture in pictures:
             scope = next((folder for folder in _parents(picture) if folder in scopes), None)

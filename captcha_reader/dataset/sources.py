@@ -46,6 +46,7 @@ def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
 def iter_items(source: str, limit: int | None = None, skip: Path | None = None) -> Iterator[Item]:
     """Samples and shards, of at most `limit` rows in all, rejects that are known before looking at the picture, and
     notes."""
+    items: Iterator[Item]
     if source.startswith("hub:"):
         items = _iter_hub(source)
     elif (path := Path(source)).is_dir():
@@ -69,7 +70,7 @@ def iter_items(source: str, limit: int | None = None, skip: Path | None = None) 
                 continue
             if limit is not None and seen + rows > limit:
                 rows = limit - seen
-                item = replace(item, rows=rows)
+                item = replace(item, rows=rows) if isinstance(item, Shard) else item
             seen += rows
         empty = empty and isinstance(item, Note)
         yield item

@@ -113,7 +113,7 @@ def assign_splits(keys: np.ndarray, split: str, seed: int) -> np.ndarray:
     """
     train, validation, test = _split_counts(split, len(keys))
     secret = blake2b(str(seed).encode()).digest()
-    content = memoryview(keys.view(np.uint8))
+    content = memoryview(keys.view(np.uint8).data)
     ranks = bytearray()
     for start in range(0, len(content), 16):
         ranks += blake2b(content[start : start + 16], digest_size=16, key=secret).digest()

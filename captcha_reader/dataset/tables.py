@@ -28,7 +28,7 @@ NAME_COLUMNS = (
     *("image_name", "image_path", "file_path", "filepath", "img", "picture"),
 )
 LABEL_COLUMNS = (*TEXT_COLUMNS, "labels", "transcription", "ground_truth", "word", "captcha", "solution", "answer")
-QUOTES = ('""', "''", "``", "“”", "‘’")
+QUOTES = (('"', '"'), ("'", "'"), ("`", "`"), ("“", "”"), ("‘", "’"))
 # A name may hold spaces, so its suffix ends it where there is one.
 SUFFIX_END = re.compile(r"\.(?:png|jpe?g|gif|bmp|webp|tiff?)(?=[\s,;]|$)", re.IGNORECASE)
 SEPARATOR = re.compile(r"[\s,]+")

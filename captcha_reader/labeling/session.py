@@ -17,12 +17,14 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import threading
 import time
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -543,7 +545,7 @@ class LabelSession:
             if out.exists():
                 raise UserError(f"{out} exists already: choose another name")
             for path, _, _ in rows:
-                write_atomically(out / path.name, lambda temporary, path=path: temporary.write_bytes(path.read_bytes()))
+                write_atomically(out / path.name, partial(shutil.copyfile, path))
             write_text(out / "labels.csv", _table(rows))
         return len(rows)
 

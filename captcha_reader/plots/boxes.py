@@ -36,7 +36,7 @@ def character_boxes(image: Image.Image, prediction: Prediction, predictor: SaysW
     Returns:
         (left, top, right, bottom) in pixels for each character; None where the network does not say where it looked.
     """
-    columns = _ctc_columns(prediction) if prediction.codec.head == "ctc" else None
+    columns = _ctc_columns(prediction) if prediction.codec.along_width else None
     if columns is None:
         attention = predictor.attention(predictor.preprocess_image(image)[None])
         if attention is None:

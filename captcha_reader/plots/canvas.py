@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import font_manager
@@ -82,7 +82,7 @@ def page_axes(figure: Figure) -> Axes:
     return axes
 
 
-def style_axes(axes: Axes, title: str = "", x: str = "", y: str = "", grid: str | None = "y") -> None:
+def style_axes(axes: Axes, title: str = "", x: str = "", y: str = "", grid: Literal["x", "y"] | None = "y") -> None:
     """Our look for a plot with axes."""
     family = font_families(False)
     if title:

@@ -38,7 +38,7 @@ def confidence_matrix(prediction: Prediction) -> tuple[np.ndarray, list[str]]:
         for k, (start, stop) in zip(ids, prediction.spans, strict=True)
     ]
     labels = [f"{i}  {c}" for i, c in enumerate(prediction.text, start=1)]
-    if prediction.codec.head != "ctc" and len(steps) < len(probabilities):
+    if not prediction.codec.along_width and len(steps) < len(probabilities):
         steps.append(len(steps))
         labels.append("end")
     return probabilities[steps], labels
@@ -55,7 +55,7 @@ def confidence_grid(prediction: Prediction) -> Figure:
     if len(shown) > MAX_CLASSES and len(matrix):
         shown = np.sort(np.argsort(-matrix.max(axis=0), kind="stable")[:MAX_CLASSES])
     cell = 0.2
-    with_steps = prediction.codec.head == "ctc"
+    with_steps = prediction.codec.along_width
     width = max(1.0 + cell * len(shown) + 0.3, 6.0)
     heat_height = max(cell * 1.15 * len(labels), 0.4)
     steps_height = 1.35 if with_steps else 0.0
@@ -79,7 +79,8 @@ def confidence_grid(prediction: Prediction) -> Figure:
 
 def _heat(axes: Axes, matrix: np.ndarray, columns: list[str], rows: list[str], prediction: Prediction) -> None:
     # The square root lets a rival of 5 % be seen.
-    picture = axes.imshow(matrix, cmap=BLUES, norm=PowerNorm(0.5, 0, 1), aspect="auto", interpolation="nearest")
+    norm = PowerNorm(0.5, 0, 1)
+    axes.imshow(matrix, cmap=BLUES, norm=norm, aspect="auto", interpolation="nearest")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
@@ -91,7 +92,7 @@ def _heat(axes: Axes, matrix: np.ndarray, columns: list[str], rows: list[str], p
     axes.spines[:].set_visible(False)
     for row, column in zip(*np.nonzero(matrix >= 0.1), strict=True):
         value = float(matrix[row, column])
-        color = readable_color(picture.cmap(picture.norm(value)))
+        color = readable_color(BLUES(norm(value)))
         put_text(axes, column, row, percent(value), 6.5, color=color, ha="center")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from captcha_reader.reading.constraints import Constraints
@@ -80,8 +80,8 @@ def estimate_scheme(pictures: Sequence[Candidates], constraints: Constraints | N
     even = {min(n, MAX_LENGTH): 1 / max(len(usual), 1) for n in usual or (MAX_LENGTH,)}
     scheme = Scheme(even)
     for _ in range(ROUNDS):
-        lengths = Counter(even)  # as if one picture more had been seen, of any length
-        characters: Counter[str] = Counter()
+        lengths: dict[int, float] = defaultdict(float, even)  # as if one picture more had been seen, of any length
+        characters: dict[str, float] = defaultdict(float)
         for candidates in filter(None, pictures):
             weights = scheme.weights(candidates)
             total = sum(weights.values())
@@ -95,7 +95,7 @@ def estimate_scheme(pictures: Sequence[Candidates], constraints: Constraints | N
     return scheme
 
 
-def _estimate_charset(counts: Counter[str]) -> tuple[str, bool]:
+def _estimate_charset(counts: Mapping[str, float]) -> tuple[str, bool]:
     """Characters that the source uses, and whether so many readings can tell that it uses no others."""
     total = sum(counts.values())
     shares = [count / total for count in counts.values() if count > 0]

@@ -81,7 +81,7 @@ class Constraints:
         """
         provenance = metadata.get("provenance")
         for place in (metadata, provenance if isinstance(provenance, Mapping) else {}):
-            values = {name: place.get(f"label_{name}") for name in ("characters", "length")}
+            values: dict[str, Any] = {name: place.get(f"label_{name}") for name in ("characters", "length")}
             if any(values.values()):
                 try:
                     return cls(**values)

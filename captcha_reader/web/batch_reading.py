@@ -17,6 +17,9 @@ from captcha_reader.web.uploads import PictureZip, check_picture, is_zip
 from captcha_reader.web.workshop import upload_bytes
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from captcha_reader.transforms import View
     from predict import CaptchaPredictor
 
 BATCH_PICTURES = 2000
@@ -105,7 +108,8 @@ def read_batch(
 
     from captcha_reader.dataset.labels import label_from_name
 
-    batch, waiting = Batch([], []), []
+    batch = Batch([], [])
+    waiting: list[tuple[str, View, Image.Image]] = []
 
     def read_waiting() -> None:
         readings = predictor.read([view for _, view, _ in waiting], keep_views=same_kind)

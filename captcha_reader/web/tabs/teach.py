@@ -6,6 +6,7 @@ from typing import Any
 
 from captcha_reader.errors import UserError
 from captcha_reader.web import html as views
+from captcha_reader.web.feedback import Row
 from captcha_reader.web.labeled_zip import LEAST_PICTURES, labeled_pictures
 from captcha_reader.web.widgets import number, own_html, within
 from captcha_reader.web.workshop import Workshop
@@ -83,7 +84,8 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any, demo: Any) -> 
                     f"{shop.feedback.count()} corrected readings are too few: {LEAST_PICTURES} are the least"
                 )
             start_name, path = shop.teachable(name)
-            rows, left_out = [], {}
+            rows: list[Row] = []
+            left_out: dict[str, int] = {}
             if kind in ("zip", "both"):
                 if not file:
                     raise UserError("there is no zip yet: upload one with labelled captchas")
