@@ -302,8 +302,8 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
         "## Time",
         "",
         "Reading: one picture at a time on one core, ONNX Runtime, the network alone, the fastest of several rounds in "
-        "which the candidates take turns; columns are those of an input of 32 rows. Training: forward, loss and backward "
-        "of 32 pictures of 176 columns on one core.",
+        "which the candidates take turns; columns are those of an input of 32 rows. Training: forward, loss and "
+        "backward of 32 pictures of 176 columns on one core.",
         "",
         markdown(head, rows),
     ]
@@ -328,8 +328,9 @@ def _about(found: dict[tuple[Any, ...], dict[str, Any]]) -> str:
     hours = median(line["hours"] for line in found.values())
     return (
         f"Sequence accuracy ignoring case: mean of the real sets ({REAL_PICTURES} pictures of each at most), "
-        f"{HELD_OUT} held-out schemes, mean of the test generators that may be looked at ({DRAWN} pictures of each). Development "
-        f"sets all: figures to choose by. Generator {', '.join(map(str, versions))}, {hours:.1f} hours a run (median)."
+        f"{HELD_OUT} held-out schemes, mean of the test generators that may be looked at ({DRAWN} pictures of each). "
+        "Development sets all: figures to choose by. "
+        f"Generator {', '.join(map(str, versions))}, {hours:.1f} hours a run (median)."
     )
 
 
