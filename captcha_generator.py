@@ -19,6 +19,11 @@ docs/generator.md shows them all, CONTRIBUTING.md how to add one.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import io
 import math
 from collections.abc import Sequence

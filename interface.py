@@ -4,20 +4,24 @@
     python interface.py --checkpoint RUN/best.safetensors --port 8000
 
 The page stays on this machine: it listens on 127.0.0.1, takes its fonts and scripts from here, and sends nothing to
-anybody. Five tabs: Read one captcha, read a Batch, Make captchas and see how well they keep a machine out, Teach a
-reader yours, and what the Model says of itself. The route is in serving.py; http://127.0.0.1:7860/docs describes it.
+anybody. Its tabs, one file each in captcha_reader/web/tabs: Read one captcha, read a Batch, Make captchas and see how
+well they keep a machine out, Teach a reader yours, and what the Model says of itself. http://127.0.0.1:7860/docs
+describes the route, docs/serving.md what is defended and the limits.
 
 torch is imported only when a .safetensors model is used: the page opens on the .onnx one.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import socket
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
+import importlib.util
+import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +31,15 @@ from captcha_reader.cli import parse_config, run
 from captcha_reader.config import InterfaceConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, SAVED_MODELS
-from captcha_reader.web.limits import Limits
+from captcha_reader.web.access import Access
+from captcha_reader.web.jobs import Commands
+from captcha_reader.web.limits import MEGABYTE, Limits
 from captcha_reader.web.models import Models
 from captcha_reader.web.page import TITLE, build_app
+from captcha_reader.web.server import Stopped, end_soon, ending_by_signals, listen, serve
+from captcha_reader.web.storage import private_folder
 from captcha_reader.web.tabs.read import describe_reading
+from captcha_reader.web.uploads import only_known_formats
 from captcha_reader.web.workshop import Workshop
 
 
@@ -55,53 +64,86 @@ def detect_captcha(
     return describe_reading(image, checkpoint, models or Models())
 
 
+def finetune_commands() -> Commands:
+    """The programs of a fine-tuning job."""
+    train = [sys.executable, str(ROOT / "main.py"), "--config", str(ROOT / "configs" / "finetune.yaml")]
+    return Commands(
+        dataset=[sys.executable, str(ROOT / "make_dataset.py")],
+        train=[*train, "--progress", "json"],
+        export=[sys.executable, str(ROOT / "export_model.py")],
+    )
+
+
+def has_torch() -> bool:
+    """Whether .safetensors models can be used and fine-tuned here."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def main() -> int:
     """Command line."""
     config = parse_config(InterfaceConfig, "A page that reads captchas, on this machine.")
-    if config.queue < 1 or config.batch < 1:
-        raise UserError("--queue and --batch must be 1 or more")
-    models = Models(config.models or SAVED_MODELS, config.checkpoint, config.threads)
-    shop = Workshop.build(models, config.data or ROOT / "data", config.threads)
-    listener = _listen(config.host, config.port)
-    with listener:
-        app = build_app(shop, Limits(queue=config.queue, batch=config.batch))
-        import uvicorn
-
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3)
-        )
-        # The connections of open pages are cut at the end, which is no error.
-        logging.getLogger("uvicorn.error").addFilter(
-            lambda said: not (said.exc_info and isinstance(said.exc_info[1], asyncio.CancelledError))
-        )
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        print(f"{TITLE}: http://{host}:{config.port} (Ctrl-C ends it)", flush=True)
-        # The first reader should not wait for the model; one that cannot be used says so on the page.
-        threading.Thread(target=_warm_up, args=(models,), daemon=True).start()
-        try:
-            server.run(sockets=[listener])
-        finally:
-            shop.teacher.close()
+    limits = limits_of(config)
+    access = Access(config.host, config.root_path, tuple(config.allow_origin), config.read_only, config.token)
+    try:
+        with ExitStack() as closing:
+            closing.callback(end_soon)  # the last thing done
+            closing.enter_context(ending_by_signals())
+            models = Models(
+                config.models or SAVED_MODELS, config.checkpoint, config.threads, seconds=limits.reading_seconds
+            )
+            closing.enter_context(private_folder())
+            listener = closing.enter_context(listen(config.host, config.port))
+            shop = Workshop.build(
+                models,
+                config.data or ROOT / "data",
+                finetune_commands(),
+                read_only=config.read_only,
+                local=access.is_local,
+                torch=has_torch(),
+            )
+            closing.callback(shop.jobs.close)
+            only_known_formats()
+            app = build_app(shop, limits, access=access)
+            host = f"[{config.host}]" if ":" in config.host else config.host
+            print(f"{TITLE}: http://{host}:{config.port}{access.prefix} (Ctrl-C ends it)", flush=True)
+            if access.warning:
+                print(access.warning, file=sys.stderr, flush=True)
+            # The first reader should not wait for the model; one that cannot be used says so on the page.
+            threading.Thread(target=_warm_up, args=(models,), daemon=True).start()
+            serve(app, listener, limits)
+    except Stopped as stopped:
+        return stopped.code
     return 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port before the seconds that the page takes to build.
+def limits_of(config: InterfaceConfig) -> Limits:
+    """The limits that the flags name.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: one of them is too small.
     """
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
-        )
-    except OverflowError:
-        raise UserError(f"there is no port {port}: --port is 0 to 65535") from None
-    except OSError as error:
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
-        raise UserError(
-            f"cannot listen on {host}:{port} ({reason}): stop what uses it, or name another --port or --host"
-        ) from None
+    for name in ("queue", "batch", "max_request_mb", "max_upload_mb", "max_disk_mb", "max_megapixels"):
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name} must be 1 or more")
+    for name in ("max_connections", "max_waiting", "max_seconds"):
+        if getattr(config, name) <= 0:
+            raise UserError(f"--{name} must be more than 0")
+    return Limits(
+        request_bytes=config.max_request_mb * MEGABYTE,
+        memory_bytes=10 * config.max_request_mb * MEGABYTE,
+        pixels=config.max_megapixels * MEGABYTE,
+        request_pixels=4 * config.max_megapixels * MEGABYTE,
+        queue=config.queue,
+        client_queue=min(config.max_waiting, config.queue),
+        batch=config.batch,
+        reading_seconds=config.max_seconds,
+        page_bytes=max(config.max_upload_mb * 5 // 2, config.max_request_mb * 3) * MEGABYTE,
+        file_bytes=config.max_upload_mb * MEGABYTE,
+        disk_bytes=config.max_disk_mb * MEGABYTE,
+        client_disk_bytes=max(config.max_disk_mb * 2 // 5, 1) * MEGABYTE,
+        connections=2 * config.max_connections,
+        client_connections=config.max_connections,
+    )
 
 
 def _warm_up(models: Models) -> None:

@@ -39,6 +39,11 @@ with `--overwrite`.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import json
 import shutil
 from collections.abc import Sequence
@@ -53,23 +58,18 @@ from tqdm import tqdm
 
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import DatasetConfig
-from captcha_reader.dataset.checks import RejectLog, check_parts, content_hash
+from captcha_reader.dataset.checks import RejectLog, check_parts
 from captcha_reader.dataset.folders import (
-    FEEDBACK,
     FORMAT,
-    GENERATED,
     INFO_NAME,
     REJECTS_NAME,
-    found_in,
     is_dataset,
-    load_info,
     refuse_other_sources,
     replacing,
 )
-from captcha_reader.dataset.labels import label_fault, label_from_name, nfc, parse_label
 from captcha_reader.dataset.parts import count_rows, iter_parts
 from captcha_reader.dataset.route import Plan, route
-from captcha_reader.dataset.samples import CONTRADICTION, COPY, Sample
+from captcha_reader.dataset.samples import CONTRADICTION, COPY
 from captcha_reader.dataset.shards import (
     Shard,
     Spilled,
@@ -77,7 +77,7 @@ from captcha_reader.dataset.shards import (
     open_parquet,
     read_batches,
 )
-from captcha_reader.dataset.sources import iter_source, walk_folder
+from captcha_reader.dataset.sources import walk_folder
 from captcha_reader.dataset.split import (
     DUPLICATE,
     KEY,
@@ -88,28 +88,10 @@ from captcha_reader.dataset.split import (
     kept_rows,
     parse_split,
 )
-from captcha_reader.dataset.writer import SCHEMA, parquet_writer, row_groups
+from captcha_reader.dataset.writer import parquet_writer, row_groups
 from captcha_reader.errors import UserError
 from captcha_reader.files import relative_paths, write_atomically
 from captcha_reader.text import Alphabet
-
-__all__ = [  # what other scripts take from here
-    "FEEDBACK",
-    "GENERATED",
-    "SCHEMA",
-    "SPLITS",
-    "Sample",
-    "content_hash",
-    "found_in",
-    "is_dataset",
-    "iter_source",
-    "label_fault",
-    "label_from_name",
-    "load_info",
-    "make_dataset",
-    "parquet_to_parquet",
-    "parse_label",
-]
 
 DEFAULT_SPLIT = "80/10/10"
 AS_IN_SOURCES = "as in the sources"  # dataset.json says so where the sources' own split is kept
@@ -161,7 +143,7 @@ def _check_settings(config: DatasetConfig) -> None:
     if config.split is not None:
         parse_split(config.split)
     if config.alphabet is not None:
-        Alphabet.parse(nfc(config.alphabet))
+        Alphabet.parse(config.alphabet)
     if not config.sources:
         raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
 

@@ -13,6 +13,11 @@ torch, which makes for a quick start.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import dataclasses
 import importlib
 import json

@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--browser", default="/usr/bin/chromium", help="Chromium's path")
     parser.add_argument("--width", type=int, default=1180, help="of the window, in pixels")
     parser.add_argument("--height", type=int, default=760, help="of the window, in pixels")
-    parser.add_argument("--dark", action="store_true", help="prefer dark colours")
+    parser.add_argument("--dark", action="store_true", help="prefer dark colors")
     arguments = parser.parse_args()
     if not Path(arguments.picture).is_file():
         raise UserError(f"{arguments.picture} does not exist: check the name")

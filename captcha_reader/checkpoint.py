@@ -90,17 +90,15 @@ def describe(
 
 
 def fit_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """`provenance` within `MAX_PROVENANCE_BYTES`: its longest values give way to a note, one after the other."""
-    kept = dict(provenance)
+    """`provenance` within `MAX_PROVENANCE_BYTES`: its longest entries are left out, one after the other."""
+    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in provenance.items()}
     while len(to_json(kept).encode()) > MAX_PROVENANCE_BYTES:
         longest = max(kept, key=lambda name: len(to_json(kept[name])))
         inner = kept[longest]
-        if isinstance(inner, Mapping) and len(inner) > 1:
-            name = max(inner, key=lambda key: len(to_json(inner[key])))
-            note = {name: "left out: too long"} if len(to_json(inner[name])) > 100 else {}
-            kept[longest] = {key: value for key, value in inner.items() if key != name} | note
+        if isinstance(inner, dict) and len(inner) > 1:
+            del inner[max(inner, key=lambda name: len(to_json(inner[name])))]
         else:
-            kept[longest] = "left out: too long"
+            del kept[longest]
     return kept
 
 
@@ -198,7 +196,10 @@ def _check_metrics(metrics: dict[str, Any], path: str | Path) -> None:
 
 
 # Field of `provenance` -> its type. Others may be there and mean nothing here.
-PROVENANCE_TYPES: dict[str, type] = {"config": dict, "data": dict, "versions": dict, "time": str, "seen": str}
+PROVENANCE_TYPES: dict[str, type] = {
+    **dict.fromkeys(("config", "data", "versions"), dict),
+    **dict.fromkeys(("time", "seen", "label_characters"), str),
+}
 
 
 def _check_provenance(provenance: dict[str, Any], path: str | Path) -> None:
@@ -209,9 +210,26 @@ def _check_provenance(provenance: dict[str, Any], path: str | Path) -> None:
     sources = data.get("sources", [])
     if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
         raise UserError(f"{path} cannot be used: the data sources in its provenance are no list of texts")
+    lengths = provenance.get("label_length", [1, 1])
+    if not isinstance(lengths, list) or [type(n) for n in lengths] != [int, int] or not 0 < lengths[0] <= lengths[1]:
+        raise UserError(f"{path} cannot be used: the label lengths in its provenance are no least and longest")
     for name, kind in (("fingerprint", str), ("n", int)):
         if name in data and not isinstance(data[name], kind):
             raise UserError(f"{path} cannot be used: {name!r} of the data in its provenance is no {kind.__name__}")
+
+
+def label_hints(metadata: Mapping[str, Any]) -> tuple[str | None, tuple[int, int] | None]:
+    """The characters, and the least and the longest length, of the labels that a model was fine-tuned on.
+
+    Args:
+        metadata: as `read_metadata` gives it.
+
+    Returns:
+        None for what the checkpoint does not say: only fine-tuned ones do.
+    """
+    provenance = metadata.get("provenance") or {}
+    lengths = provenance.get("label_length")
+    return provenance.get("label_characters") or None, (lengths[0], lengths[1]) if lengths else None
 
 
 def load_weights(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from captcha_reader.errors import UserError
@@ -463,3 +463,26 @@ class InterfaceConfig:
     """Pictures sent to the route that may wait for their reading; more are refused (503)."""
     batch: int = 32
     """Pictures that are read together at most, where requests arrive together."""
+    root_path: str = ""
+    """Path that a reverse proxy serves this under, such as /captcha, or the whole address, https://NAME/captcha."""
+    allow_origin: list[str] = field(default_factory=list)
+    """Other sites whose pages may call this server, such as [https://example.org]; none by default."""
+    read_only: bool = False
+    """No fine-tuning, no corrections kept, no download of models."""
+    token: str | None = None
+    """What visitors must know: programs send it as `Authorization: Bearer TOKEN`, browsers are asked for it once. In a
+    YAML file (--config) it is not seen among the processes."""
+    max_request_mb: int = 20
+    """Megabytes of one request to the route."""
+    max_upload_mb: int = 50
+    """Megabytes of one file uploaded to the page."""
+    max_disk_mb: int = 1000
+    """Megabytes of all uploads that are kept at a time, for an hour at most."""
+    max_megapixels: int = 16
+    """Million pixels of one picture, all its frames together; a request has four times as many."""
+    max_connections: int = 400
+    """Connections from one address, of twice as many in all."""
+    max_waiting: int = 200
+    """Pictures of one address that may wait on the route, of `queue` in all."""
+    max_seconds: float = 30.0
+    """Seconds that one reading may take; a model that takes longer is not asked again."""

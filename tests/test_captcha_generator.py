@@ -6,13 +6,13 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import string
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import captcha_fonts
 import captcha_generator as generator
 from captcha_generator import CaptchaSettings, generate_captcha, render_captcha
+from captcha_reader.dataset.sources import iter_source
 from captcha_reader.errors import UserError
+from captcha_reader.generator import font_packages
+from captcha_reader.generator import fonts as captcha_fonts
+from captcha_reader.generator.canvas import Canvas, blend
+from captcha_reader.generator.fonts import find_fonts
+from captcha_reader.generator.ops.clutter import Lines
+from captcha_reader.generator.ops.ink import Ink
+from captcha_reader.generator.ops.layout import Row
+from captcha_reader.generator.registry import OPS
+from captcha_reader.generator.schemes import MIXED
+from captcha_reader.generator.styles import STYLES, Style
 from captcha_reader.text import Alphabet
-from captcha_styles import MIXED, STYLES, Style
-from make_dataset import iter_source
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "captcha_generator.py"
@@ -187,12 +195,9 @@ def test_every_style_draws_any_text(style: str) -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_the_text_shows_and_stays_inside(style: str) -> None:
     """Without clutter, ink lies where the word should be, and a longer word covers more columns."""
-    from dataclasses import replace
-
-    bare = replace(
-        STYLES[style], spots=(0, 0), lines=(0, 0), noise=(0, 0), salt=(0, 0), blur=(0, 0), jpeg=None, invert=0,
-        background=("plain",), water=False, elastic=(0, 0), wave=(0, 0), hollow=0, text_level=(0, 100),
-    )  # fmt: skip
+    clutter = ("spots", "lines", "noise", "salt", "blur", "jpeg", "invert", "gradient", "clouds")
+    bare = STYLES[style].without(*clutter, "kaptcha_ripple", "kaptcha_gradient", "elastic", "wave", "hollow")
+    bare = bare.with_op("ink", level=(0, 100))
     covered = []
     for text in ("H", "HHHH", "HHHHHHHH"):
         picture, _ = generate_captcha(text, bare, seed=3)
@@ -207,16 +212,6 @@ def test_the_text_shows_and_stays_inside(style: str) -> None:
         covered.append(len(columns))
     assert covered[0] >= 4
     assert covered[0] < covered[1] < covered[2]
-
-
-def test_letters_too_pale_for_few_levels_stay() -> None:
-    """The edges of mid-grey letters on white are paler than the middle of two levels: rounded, they would be gone."""
-    style = Style(
-        mode="L", background=("plain",), background_level=(255, 255), text_level=(170, 180), relief="charcoal", levels=2
-    )
-    for index in range(10):
-        pixels = np.asarray(generate_captcha("BJCT", style, index=index)[0])
-        assert pixels.min() < pixels.max(), index
 
 
 def test_thin_is_transparent_and_grows_with_the_text() -> None:
@@ -245,7 +240,7 @@ def test_line_looks_like_the_real_set_in_numbers() -> None:
 
 
 def test_a_style_of_ones_own_draws() -> None:
-    style = Style(height=(30, 30), width=(90, 90), mode="L", lines=(2, 2), line_kinds=("wave",))
+    style = Style((Lines(count=(2, 2), kinds=("wave",)),), height=(30, 30), width=(90, 90), mode="L")
     picture, text = generate_captcha(style=style, alphabet="a-c", length=(4, 4))
     assert picture.size == (90, 30) and picture.mode == "L"
     assert len(text) == 4 and set(text) <= set("abc")
@@ -265,49 +260,26 @@ def test_elastic_transform_shifts_but_keeps_shape_and_flat_ground() -> None:
 
 
 def test_each_primitive_changes_the_canvas_as_told() -> None:
-    plain = Style(antialias=False)
-    canvas = np.full((60, 160, 3), 255, np.uint8)
-    generator.draw_spots(canvas, random.Random(0), plain)
-    generator.draw_lines(canvas, random.Random(0), plain)
-    assert (canvas == 255).all()  # counts of zero
-    generator.draw_lines(canvas, random.Random(0), Style(lines=(1, 1), line_level=(0, 0), line_tint=0))
-    assert 20 < (canvas < 128).any(axis=2).sum() < 2000
-    canvas[:] = 255
-    generator.draw_spots(canvas, random.Random(0), Style(spots=(5, 5), spot_radius=(1, 1), line_level=(0, 100)))
-    assert 5 <= (canvas < 200).any(axis=2).sum() <= 5 * 9
-    canvas[:] = 255
-    generator.draw_text(canvas, "Ab3", random.Random(0), plain)
-    assert 100 < (canvas < 200).any(axis=2).sum() < 4000
+    pixels = np.full((60, 160, 3), 255, np.uint8)
+    generator.draw_spots(pixels, random.Random(0), 0, (1, 2), [])
+    generator.draw_lines(pixels, random.Random(0), 0, ("straight",), (1, 1), lambda: (0.0,) * 3)
+    assert (pixels == 255).all()  # counts of zero
+    generator.draw_lines(pixels, random.Random(1), 1, ("straight",), (1, 1), lambda: (0.0,) * 3)
+    assert 20 < (pixels < 128).any(axis=2).sum() < 2000
+    pixels[:] = 255
+    generator.draw_spots(pixels, random.Random(0), 5, (1, 1), [(100.0,) * 3])
+    assert 5 <= (pixels < 200).any(axis=2).sum() <= 5 * 9
+    pixels[:] = 255
+    canvas = Canvas("Ab3", Style(), 60, 160, find_fonts("3Ab"))
+    canvas.pixels, canvas.paths = pixels, [find_fonts("3Ab").paths[0]] * 3
+    Row()(canvas, random.Random(0))
+    Ink(level=(0, 100))(canvas, random.Random(0))
+    generator.draw_text(pixels, canvas.letters)
+    assert 100 < (pixels < 200).any(axis=2).sum() < 4000
     with pytest.raises(ValueError, match="zigzag"):
-        generator.draw_lines(canvas, random.Random(0), Style(lines=(1, 1), line_kinds=("zigzag",)))
+        generator.draw_lines(pixels, random.Random(0), 1, ("zigzag",), (1, 1), lambda: (0.0,) * 3)
     with pytest.raises(ValueError, match="star"):
-        generator.draw_spots(canvas, random.Random(0), Style(spots=(1, 1), spot_kinds=("star",)))
-
-
-def test_a_kinked_line_crosses_the_picture_and_may_get_thinner() -> None:
-    style = Style(lines=(1, 1), line_kinds=("kinked",), line_width=(4, 4), line_level=(0, 0), line_tint=0)
-    thinner = 0
-    for seed in range(40):
-        canvas = np.full((20, 600, 1), 255, np.uint8)
-        generator.draw_lines(canvas, random.Random(seed), style)
-        ink = (canvas[..., 0] < 128).sum(axis=0)
-        columns = np.flatnonzero(ink)
-        assert columns[0] <= 0.45 * 600 and columns[-1] >= 0.5 * 600
-        assert (ink[columns[0] : columns[-1] + 1] > 0).all()  # one line, without gaps
-        thinner += np.median(ink[columns[-12:-4]]) < 4  # less ink than a line four pixels thick leaves
-    assert 8 < thinner < 32
-
-
-def test_a_ripple_moves_nothing_further_than_its_amplitude() -> None:
-    slope = np.repeat(np.arange(160, dtype=np.uint8)[None, :, None], 60, axis=0)  # brightness = column
-    still = Style(height=(60, 60), width=(160, 160), mode="L", ripple=(3, 3), ripple_length=(20, 20))
-    field = generator._ripple_field(60, 160, random.Random(0), 3, 20)
-    moved = generator._displace(slope, field)[:, 10:-10, 0].astype(int) - slope[:, 10:-10, 0]
-    assert 2 <= abs(moved).max() <= 4  # 3, rounded either way
-    assert abs(moved.mean()) < 0.5  # as far out as in
-    assert moved.max() > 1 and moved.min() < -1
-    pictures = [generate_captcha("ABC", style, seed=1)[0] for style in (still, replace(still, ripple=(0, 0)))]
-    assert pictures[0].tobytes() != pictures[1].tobytes()
+        generator.draw_spots(pixels, random.Random(0), 1, (1, 1), [(0.0,) * 3], ("star",))
 
 
 def test_random_strings_are_even() -> None:
@@ -329,7 +301,7 @@ def test_a_colour_is_blended_into_a_region_of_any_shape(channels: int) -> None:
             mask = np.linspace(0, 255, height * width).reshape(height, width).astype(np.uint8)
             part = mask[..., None] / 255
             expected = region * (1 - part) + np.array(colour) * part
-            generator._blend(region, mask, colour)
+            blend(region, mask, colour)
             assert np.abs(region - expected).max() <= 1
 
 
@@ -501,6 +473,7 @@ def test_memory_does_not_grow_with_the_count(tmp_path: Path) -> None:
         (("--count", 0), ["--count", "1 or more"]),
         (("--fonts", "/nowhere"), ["/nowhere", "does not exist"]),
         (("--sytle", "classic"), ["sytle"]),
+        (("--style", "mine.yaml"), ["mine.yaml", "cannot be read"]),
     ],
 )
 def test_bad_input_is_explained(tmp_path: Path, arguments: tuple, words: list[str]) -> None:
@@ -572,3 +545,26 @@ def test_the_settings_stand_in_each_shard(small_set: Path) -> None:
     for path in small_set.glob("*.parquet"):
         stamp = json.loads(pq.read_schema(path).metadata[b"captcha_generator"])
         assert (stamp["seed"], stamp["count"], stamp["length"], stamp["style"]) == (5, 300, "3-5", "classic,mixed")
+
+
+def test_ops_styles_and_fonts_are_listed() -> None:
+    listed = succeed("--list")
+    assert all(re.search(rf"^  {name} ", listed, re.MULTILINE) for name in (*OPS, *STYLES, "schemes", "heldout"))
+    checked = succeed("--check_fonts")
+    assert "font packages" in checked and ("installed" in checked or "apt-get install" in checked or "dpkg" in checked)
+
+
+def test_missing_font_packages_come_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = font_packages.recipe_packages()
+    assert len(wanted) > 100 and all(re.fullmatch(r"fonts-[a-z0-9-]+", name) for name in wanted)
+    monkeypatch.setattr(font_packages, "installed_packages", lambda: set(wanted[:-2]))
+    told = font_packages.check_packages()
+    assert told.splitlines()[-1].endswith(f"apt-get install --no-install-recommends {wanted[-2]} {wanted[-1]}")
+    monkeypatch.setattr(font_packages, "installed_packages", lambda: set(wanted))
+    assert f"All {len(wanted)}" in font_packages.check_packages()
+
+
+def test_a_style_in_a_file_is_drawn_into_shards(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("height: 40\ncharacters: '0123456789'\nops: [{rotation: {degrees: 5}}, blur]\n")
+    succeed("--count", 3, "--workers", 1, "--style", tmp_path / "mine.yaml", "--out", tmp_path / "out")
+    assert all(row["text"].isdigit() and pixels(row["image"]["bytes"]).shape[0] == 40 for row in rows(tmp_path / "out"))

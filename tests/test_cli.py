@@ -194,3 +194,52 @@ def test_a_missing_value_is_named(call: Callable) -> None:
         with pytest.raises(SystemExit) as end:
             parse_config(EvaluateConfig, "", flags)
         assert end.value.code == 2
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Every script, as a process of its own
+
+SCRIPTS = sorted(path.name for path in ROOT.glob("*.py") if "\n    run(main)\n" in path.read_text(encoding="utf-8"))
+
+
+def test_every_script_ends_through_run() -> None:
+    assert {"main.py", "predict.py", "accuracy_calculator.py", "export_model.py", "interface.py"} <= set(SCRIPTS)
+    started = {p.name for p in ROOT.glob("*.py") if '__name__ == "__main__"' in p.read_text(encoding="utf-8")}
+    assert started - {"setup.py"} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_ctrl_c_during_the_imports_shows_no_traceback(script: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name in ('numpy', 'pyarrow', 'PIL', 'torch', 'gradio', 'anyio'):\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, ROOT / script], capture_output=True, text=True, env=environment)
+    assert done.returncode != 0
+    assert done.stderr == "interrupted\n"
+
+
+def test_every_script_writes_to_an_output_of_ascii(
+    dataset: Path, reader: Path, exported: Path, captchas: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    """As a pipe on Windows, which has not the characters that they print."""
+    for name in ("a.png", "→.png"):
+        (tmp_path / name).write_bytes(captchas[0][0])
+    small = ["--model", "crnn", "--image_size", "[16,48]", "--hidden", "8", "--cpu", "--threads", "1", "--epochs", "1"]
+    commands = {script: ["--help"] for script in SCRIPTS} | {
+        "main.py": ["--data", dataset, "--init", "scratch", *small, "--out", tmp_path / "rün→"],
+        "accuracy_calculator.py": ["--data", dataset, "--checkpoint", exported],
+        "predict.py": ["--checkpoint", exported, tmp_path / "a.png", tmp_path / "→.png"],
+    }
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for script, words in commands.items():
+        command = [sys.executable, ROOT / script, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, env=environment)
+        assert b"Traceback" not in done.stderr and b"UnicodeEncodeError" not in done.stderr, done.stderr.decode()
+        assert done.returncode == 0, done.stderr.decode()
+        assert done.stdout.isascii() and done.stdout

@@ -347,11 +347,11 @@ def test_the_work_for_a_table_grows_with_its_size_alone(case):
             PictureLabels(["a.png", "b.png"], [name], lambda path, most: data)
         return time.process_time() - start
 
-    once, twice = (min(seconds(size) for _ in range(3)) for size in (100_000, 200_000))
+    once, twice = (min(seconds(size) for _ in range(3)) for size in (60_000, 120_000))
     for _ in range(5):  # one quiet moment is enough: what is quadratic has none
         if twice <= max(2.5 * once, 0.05):
             break
-        once, twice = max(once, seconds(100_000)), min(twice, seconds(200_000))
+        once, twice = max(once, seconds(60_000)), min(twice, seconds(120_000))
     assert twice <= max(2.5 * once, 0.05)
     assert once < 2
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from captcha_reader.dataset.sources import iter_source
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.web import feedback as module
 from captcha_reader.web.feedback import Feedback
-from make_dataset import iter_source
 
 
 @pytest.fixture(scope="module")
@@ -23,27 +26,25 @@ def rows() -> list[tuple[bytes, str]]:
     return [render_captcha(i, settings) for i in range(40)]
 
 
-def test_corrections_are_a_source_for_make_dataset(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "ROWS_PER_SHARD", 3)
+def test_corrections_are_a_source_for_make_dataset(tmp_path: Path, rows: list):
     feedback = Feedback(tmp_path / "feedback")
-    assert feedback.count() == 0 and feedback.shards() == []
+    assert feedback.count() == 0 and feedback.shards() == [] and list(feedback.rows()) == []
     for i, (png, text) in enumerate(rows[:7], start=1):
         assert feedback.add(png, f" {text} ") == i
-    assert len(feedback.shards()) == 3
     samples = list(iter_source(str(tmp_path / "feedback")))
-    assert [(s.image, s.text) for s in samples] == rows[:7]
+    assert sorted((s.image, s.text) for s in samples) == sorted(rows[:7])
+    assert list(feedback.rows()) == rows[:7]
     again = Feedback(tmp_path / "feedback")
     assert again.add(*rows[7]) == 8
 
 
-def test_the_last_text_of_a_picture_counts(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
+def test_the_last_text_of_a_picture_counts(tmp_path: Path, rows: list):
     feedback = Feedback(tmp_path / "feedback")
     for png, text in rows[:5]:
         feedback.add(png, text)
     (tmp_path / "feedback" / "broken.parquet").write_bytes(b"no shard")
-    assert feedback.add(rows[0][0], "dcba") == 5  # in a shard that is full
-    assert feedback.add(rows[4][0], "abcd") == 5  # in the one that is being filled
+    assert feedback.add(rows[0][0], "dcba") == 5
+    assert feedback.add(rows[4][0], "abcd") == 5
     assert Feedback(tmp_path / "feedback").add(rows[2][0], "aaaa") == 5  # after a start anew
     assert feedback.add(*rows[5]) == 6
     (tmp_path / "feedback" / "broken.parquet").unlink()
@@ -52,17 +53,51 @@ def test_the_last_text_of_a_picture_counts(tmp_path: Path, rows: list, monkeypat
     assert sorted(said) == sorted(truth.items())
 
 
-def test_a_correction_can_be_taken_back(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
+def test_a_correction_can_be_taken_back(tmp_path: Path, rows: list):
     feedback = Feedback(tmp_path)
     for png, text in rows[:3]:
         feedback.add(png, text)
     assert feedback.remove(rows[3][0]) == 3, "nothing was said of it"
     assert feedback.remove(rows[0][0]) == 2
-    assert Feedback(tmp_path).remove(rows[2][0]) == 1, "the last one of a shard that another page began"
+    assert Feedback(tmp_path).remove(rows[2][0]) == 1, "of another page"
     assert len(feedback.shards()) == 1
     assert feedback.add(*rows[4]) == 2
     assert {s.image: s.text for s in iter_source(str(tmp_path))} == dict([rows[1], rows[4]])
+
+
+def test_a_correction_writes_its_own_file_alone(tmp_path: Path, rows: list):
+    feedback = Feedback(tmp_path)
+    feedback.add(*rows[0])
+    first = feedback.shards()[0].stat()
+    feedback.add(*rows[1])
+    again = feedback.shards()[0].stat()
+    assert (again.st_mtime_ns, again.st_ino) == (first.st_mtime_ns, first.st_ino)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_a_large_picture_is_kept_small_and_can_still_be_read(tmp_path: Path, kind: str):
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1500, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, kind)
+    feedback = Feedback(tmp_path)
+    assert feedback.add(file.getvalue(), "abc") == 1
+    kept = next(feedback.rows())[0]
+    assert len(file.getvalue()) > 4_000_000 and len(kept) <= module.KEPT_BYTES
+    with Image.open(io.BytesIO(kept)) as image:
+        assert 0.55 < image.height / image.width < 0.65
+    feedback.add(file.getvalue(), "abd")
+    assert [text for _, text in feedback.rows()] == ["abd"]
+
+
+def test_there_is_a_quota(tmp_path: Path, rows: list):
+    few = Feedback(tmp_path / "few", quota_rows=2)
+    small = Feedback(tmp_path / "small", quota_bytes=60_000)
+    for feedback in (few, small):
+        with pytest.raises(UserError, match="no more"):
+            for png, text in rows:
+                feedback.add(png, text)
+        assert feedback.add(rows[0][0], "dcba") == feedback.count(), "one in place of another needs no room"
+    assert few.count() == 2 and sum(p.stat().st_size for p in small.shards()) <= 60_000
 
 
 def test_two_pages_on_one_folder_lose_no_correction(tmp_path: Path, rows: list):

@@ -11,9 +11,15 @@ import pytest
 from PIL import Image
 
 from captcha_reader.text import Alphabet, build_codec
-from captcha_reader.web import html as views
+from captcha_reader.web.batch_reading import Batch
+from captcha_reader.web.html import as_sentence, gallery, note, percent, progress_bar, render, sentence
 from captcha_reader.web.jobs import Job
 from captcha_reader.web.knobs import Trial, success
+from captcha_reader.web.tabs.batch import batch_grid, batch_summary
+from captcha_reader.web.tabs.make import strength_card, sweep_chart
+from captcha_reader.web.tabs.model import model_card
+from captcha_reader.web.tabs.read import likely_card, no_reading, reading_card, where_card
+from captcha_reader.web.tabs.teach import job_card, running_strip
 from predict import Prediction
 
 NASTY = "<img src=x onerror=alert(1)>\"'`${1}{{x}}&amp;"
@@ -59,40 +65,59 @@ def pieces() -> dict[str, str]:
         "picture": Image.new("RGB", (9, 9)),
         "label": NASTY,
         "right": False,
+        "other": NASTY,
     }
-    report = {"n": 20, "sequence_accuracy": 0.5, "wilson_95": (0.3, 0.7), "cer": 0.2}
-    taught = Job(NASTY, Path(), Path(), NASTY, None, 20, "done", note=NASTY, ended=0)
-    taught.history = [{"epoch": i, "train_loss": 3 / i} for i in (1, 2)]
+    figures = {"n": 10, "sequence_accuracy": 0.5, "sequence_accuracy_ignore_case": 0.6, "wilson_95": (0.2, 0.8)}
+    taught = Job(NASTY, Path(), Path(), NASTY, None, 40, name=NASTY, state="done", note=NASTY, model=NASTY)
+    taught.history = [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0, "train_accuracy": 0.5}]
     taught.result = {
-        "before": report,
-        "after": report,
+        "before": figures,
+        "after": figures,
         "expect": NASTY,
         "left_out": 2,
         "reasons": {NASTY: 2},
         "export": NASTY,
     }
+    running = Job(NASTY, Path(), Path(), NASTY, None, 5, name=NASTY, state="training", note=NASTY, left=70.0)
+    running.plan = [{"name": NASTY, "phases": [{"name": NASTY, "epochs": 3, "steps": 9}]}]
     metadata: dict[str, Any] = {
-        "model": {"name": NASTY, "head": "ctc", "alphabet": "<&{", "image_size": [48, 192], "max_length": 5},
+        "model": {
+            "name": NASTY,
+            "head": NASTY,
+            "backbone": NASTY,
+            "alphabet": "<&{",
+            "image_size": [NASTY, NASTY],
+            "max_length": NASTY,
+            "resize": NASTY,
+        },
         "metrics": {NASTY: {"n": 10, "sequence_accuracy": 0.5, "cer": 0.1, "note": NASTY}},
-        "provenance": {"seen": NASTY, "config": {"init": NASTY}, "time": NASTY, "versions": {NASTY: NASTY}},
+        "provenance": {"seen": f"a: {NASTY}", "config": {"init": NASTY}, "time": NASTY, "versions": {NASTY: NASTY}},
     }
+    batch = Batch([row], [(NASTY, NASTY)], labeled=True, scheme=NASTY)
     return {
-        "header": views.header(NASTY, NASTY),
-        "reading": views.reading_card(prediction("<&{"), 3.2, NASTY),
-        "nothing": views.reading_card(prediction(""), 3.2, NASTY),
-        "likely": views.likely_card([(NASTY, 0.9), ("", 0.00001)]),
-        "where": views.where_card(Image.new("RGBA", (9, 9)), prediction("<&{")),
-        "nowhere": views.where_card(None, prediction("<&{")),
-        "progress": views.progress_bar(0.5, NASTY, NASTY),
-        "table": views.batch_table([row], labelled=True),
-        "grid": views.batch_grid(NASTY, [row], True, Image.new("RGB", (9, 9))),
-        "link": views.data_link(NASTY, "text/csv", NASTY.encode(), NASTY),
-        "strength": views.strength_card(success([trial] * 30), [trial] * 30),
-        "sweep": views.sweep_chart(NASTY, [(0, success([trial])), (1, success([trial]))], 0.5),
-        "job": views.job_card(taught, 2, {NASTY: NASTY}),
-        "waiting": views.job_card(Job(NASTY, Path(), Path(), NASTY, None, 5, note=NASTY), 2, {}),
-        "model": views.model_card(NASTY, Path(__file__), metadata, NASTY),
-        "note": views.note(views.sentence(NASTY)),
+        "header": render("header", title=NASTY, responsible=NASTY),
+        "footer": render("footer", local=False, read_only=False),
+        "reading": reading_card(prediction("<&{"), 3.2, NASTY),
+        "example": reading_card(prediction("<&{"), 3.2, NASTY, b"png"),
+        "nothing": reading_card(prediction(""), 3.2, NASTY),
+        "no reading": no_reading(NASTY),
+        "likely": likely_card([(NASTY, 0.9), ("", 0.00001)]),
+        "where": where_card(Image.new("RGBA", (9, 9)), prediction("<&{")),
+        "nowhere": where_card(None, prediction("<&{")),
+        "progress": progress_bar(0.5, NASTY, NASTY),
+        "batch": batch_summary(batch, NASTY, 1.0, "auto", NASTY, 5),
+        "nothing read": batch_summary(Batch([], [(NASTY, NASTY)]), NASTY, 1.0),
+        "grid": batch_grid(batch),
+        "gallery": gallery([(b"png", NASTY, NASTY)]),
+        "strength": strength_card(success([trial] * 30), [trial] * 30, NASTY, NASTY),
+        "sweep": sweep_chart(NASTY, [(0, success([trial])), (1, success([trial]))], 0.5),
+        "job": job_card(taught, 2, {NASTY: NASTY}),
+        "running job": job_card(running, 0, {}, mine=False),
+        "strip": running_strip(running, 0),
+        "waiting": job_card(Job(NASTY, Path(), Path(), NASTY, None, 5, note=NASTY), 2, {}),
+        "model": model_card(NASTY, Path(__file__), metadata, NASTY),
+        "note": note(NASTY),
+        "sentence": note(sentence(NASTY)),
     }
 
 
@@ -105,6 +130,13 @@ def test_nothing_from_outside_is_markup(name: str):
 
 
 def test_percentages_are_honest():
-    assert views.percent(1) == "100.0 %" and views.percent(0.9999) == "99.9 %" and views.percent(0.5) == "50.0 %"
-    assert "100 %" not in views.reading_card(prediction(), 1, "m")
-    assert views.sentence("no file") == "No file."
+    assert percent(1) == "100.0 %" and percent(0.9999) == "99.9 %" and percent(0.5) == "50.0 %"
+    assert "100 %" not in reading_card(prediction(), 1, "m")
+    assert sentence("no file") == "No file."
+
+
+def test_no_path_of_the_server_is_told():
+    said = as_sentence(
+        "/srv/models/shop/best.onnx is damaged: see C:\\Users\\me\\a.txt, GET /models or https://x.org/a/b"
+    )
+    assert said == "Best.onnx is damaged: see a.txt, GET /models or https://x.org/a/b."

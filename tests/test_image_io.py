@@ -83,7 +83,10 @@ def test_what_white_would_hide_lies_on_black():
     rgba[2:4, 2:6, 3] = 255
     on_black = pixels(encode(Image.fromarray(rgba), "PNG"))
     assert (on_black[2:4, 2:6] == 250).all() and on_black.sum() == 250 * 8 * 3
-    rgba[3, 5, :3] = 200  # can be seen on white
+    rgba[2:4, 4:6, :3] = 20  # half of it can be seen on white alone, half on black alone
+    on_white = pixels(encode(Image.fromarray(rgba), "PNG"))
+    assert (on_white[0] == 128).all(), "all of it on grey"
+    rgba[2:4, 2:6, :3] = 200
     on_white = pixels(encode(Image.fromarray(rgba), "PNG"))
     assert (on_white[0] == 255).all() and (on_white[3, 5] == 200).all()
     rgba[..., 3] = 0  # nothing there
@@ -280,3 +283,132 @@ def test_palette_whose_colours_have_alpha_lies_on_white():
     clear = Image.new("RGBA", (6, 4), (0, 0, 0, 0)).quantize()
     assert clear.mode == "P"
     assert np.asarray(open_image(clear)).min() == 255
+
+
+# ------------------------------------------------------------------------------------------ what would come out empty
+
+SIZE = (160, 60)
+LETTERS = [(20, 15, 40, 45), (60, 15, 80, 45), (100, 15, 120, 45)]  # bars in place of letters
+
+
+def letters_on(ground, color, mode: str = "RGB") -> Image.Image:
+    image = Image.new(mode, SIZE, ground)
+    for box in LETTERS:
+        image.paste(color, box)
+    return image
+
+
+def contrast(source) -> int:
+    """The least difference between the middle of a letter and the ground beside it."""
+    shown = pixels(source).astype(int)
+    return min(
+        int(np.abs(shown[(top + bottom) // 2, (left + right) // 2] - shown[bottom + 5, left]).max())
+        for left, top, right, bottom in LETTERS
+    )
+
+
+def with_extra(image: Image.Image, extra: str, color) -> Image.Image:
+    width, height = image.size
+    boxes = {
+        "nothing": [],
+        "a pixel": [(2, 2, 3, 3)],
+        "a line": [(0, 5, width, 7)],
+        "a frame": [(0, 0, width, 2), (0, height - 2, width, height), (0, 0, 2, height), (width - 2, 0, width, height)],
+    }
+    for box in boxes[extra]:
+        image.paste(color, box)
+    return image
+
+
+@pytest.mark.parametrize("extra", ["nothing", "a pixel", "a line", "a frame"])
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "GIF", "palette"])
+def test_light_letters_on_a_transparent_ground_are_seen(extra, image_format):
+    image = with_extra(letters_on((0, 0, 0, 0), (255, 255, 250, 255), "RGBA"), extra, (10, 0, 0, 255))
+    if image_format == "palette":
+        source = encode(image.quantize(8), "PNG")
+    else:
+        source = encode(image, image_format, **({"lossless": True} if image_format == "WEBP" else {}))
+    assert contrast(source) >= 100
+    dark = with_extra(letters_on((255, 255, 255, 0), (10, 20, 0, 255), "RGBA"), extra, (250, 255, 255, 255))
+    assert contrast(dark) >= 100
+
+
+@pytest.mark.parametrize("light", [True, False])
+def test_sixteen_bit_grey_with_a_transparent_shade(light):
+    ground, ink = (0, 65_000) if light else (65_000, 400)
+    values = np.full(SIZE[::-1], ground, np.uint16)
+    for left, top, right, bottom in LETTERS:
+        values[top:bottom, left:right] = ink
+    data = encode(Image.fromarray(values), "PNG")
+    chunk = struct.pack(">I", 2) + b"tRNS" + struct.pack(">H", ground)
+    data = data[:33] + chunk + struct.pack(">I", zlib.crc32(chunk[4:])) + data[33:]
+    assert contrast(data) >= 100
+
+
+ALPHAS = {
+    "zero throughout": np.zeros,
+    "one of 255": np.ones,
+    "a single pixel": lambda size: np.pad([[255]], ((0, size[0] - 1), (0, size[1] - 1))),
+    "a single line": lambda size: np.pad(np.full((1, size[1]), 255), ((0, size[0] - 1), (0, 0))),
+    "half throughout": lambda size: np.full(size, 128),
+    "next to nothing": lambda size: np.random.default_rng(0).integers(0, 12, size),
+}
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_an_alpha_channel_that_hides_the_picture_is_left_out(alpha, mode):
+    image = letters_on((230, 240, 235), (40, 20, 90)).convert(mode[:-1] if mode == "LA" else "RGB").convert(mode)
+    image.putalpha(Image.fromarray(ALPHAS[alpha](SIZE[::-1]).astype(np.uint8)))
+    for source in (
+        image,
+        encode(image, "PNG"),
+        encode(image, "WEBP", lossless=True, exact=True),
+        encode(image, "TIFF"),
+    ):
+        assert contrast(source) >= 100
+
+
+def test_letters_that_are_in_the_alpha_alone():
+    image = Image.new("RGBA", SIZE, (0, 0, 0, 0))
+    for strong in (255, 1):
+        for box in LETTERS:
+            image.paste((0, 0, 0, strong), box)
+        assert contrast(encode(image, "PNG")) >= 100
+
+
+def animation_of(image_format: str, *frames: Image.Image) -> bytes:
+    options = {"WEBP": {"lossless": True}, "WEBP, lossy": {"quality": 50}, "TIFF": {"compression": "raw"}}
+    kind = image_format.split(",")[0]
+    timing = {} if kind == "TIFF" else {"duration": 50}
+    return encode(frames[0], kind, save_all=True, append_images=frames[1:], **timing, **options.get(image_format, {}))
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "WEBP, lossy", "PNG", "TIFF"])
+@pytest.mark.parametrize("blank", ["white", "black", "nearly", "transparent"])
+def test_every_format_with_frames_gives_the_first_that_shows_something(image_format, blank):
+    first = Image.new("RGB", SIZE, "white" if blank in ("white", "nearly") else "black")
+    if blank == "nearly":
+        first = Image.fromarray(np.random.default_rng(0).integers(240, 256, (*SIZE[::-1], 3), dtype=np.uint8))
+    shown = letters_on("white", "black")
+    if blank == "transparent":
+        first, shown = Image.new("RGBA", SIZE, (255, 0, 0, 0)), shown.convert("RGBA")
+    data = animation_of(image_format, first, first, shown)
+    assert Image.open(io.BytesIO(data)).n_frames in (2, 3), "equal frames may be joined"
+    assert contrast(data) >= 100
+    only_blank = pixels(animation_of(image_format, first, first))
+    assert only_blank.std(axis=(0, 1)).max() < 10
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_marker_can_be_read(progressive):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 160, 3), dtype=np.uint8)
+    for image in (letters_on("white", "black"), Image.fromarray(noise)):
+        data = encode(image, "JPEG", progressive=progressive)
+        assert data.endswith(b"\xff\xd9")
+        expected = pixels(data)
+        for left in (1, 2):
+            np.testing.assert_array_equal(pixels(data[:-left]), expected)
+        for left in (5, 30, 100, len(data) // 2):
+            with pytest.raises(UserError, match="is broken or cut short"):
+                open_image(data[:-left])

@@ -14,7 +14,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,12 +26,11 @@ from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
-from captcha_reader.web.api import Models, PictureZip, Refused
-from captcha_reader.web.batch_reading import UNLIKE_NAMES, Batch, batch_summary, read_batch
+from captcha_reader.web.models import Models
 from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
 from captcha_reader.web.workshop import Workshop
 from interface import detect_captcha
-from predict import CaptchaPredictor, read_together
+from predict import CaptchaPredictor
 
 PROCESSOR_TIME = Path("/proc/self/stat").exists()  # of a process, whatever else the machine does
 CHROMIUM = Path("/usr/bin/chromium")
@@ -122,62 +120,12 @@ def test_detect_captcha_gives_what_the_predictor_reads(models: Models, exported:
     assert "/" not in str(error.value)
 
 
-def test_a_batch_is_sorted_labelled_and_its_refusals_named(
-    exported: Path, captchas: list[tuple[bytes, str]], tmp_path: Path
-):
-    predictor = CaptchaPredictor(exported, threads=1)
-    readings = predictor.predict([png for png, _ in captchas])
-    named = {f"{r.text}_{i}.png": png for i, ((png, _), r) in enumerate(zip(captchas, readings, strict=True)) if r.text}
-    (tmp_path / "a.zip").write_bytes(zipped(named | {"broken.png": b"no picture"}))
-    (tmp_path / "bad.zip").write_bytes(zipped({"../x.png": b""}))
-    files = [tmp_path / "a.zip", tmp_path / "bad.zip", tmp_path / "gone.png"]
-    *steps, batch = read_batch(files, predictor)
-    assert isinstance(batch, Batch) and batch.labelled and all(row["right"] for row in batch.rows)
-    assert len(batch.rows) == len(named) and steps and steps == sorted(steps)
-    confidences = [row["confidence"] for row in batch.rows]
-    assert confidences == sorted(confidences)
-    assert [name for name, _ in batch.refused] == ["broken.png", "bad.zip", "gone.png"]
-    *_, unlabelled = read_batch(files, predictor, "no")
-    assert not unlabelled.labelled
-    *_, together = read_batch(files, predictor, "no", same_kind=True)
-    alone = {row["file"]: row["prediction"] for row in batch.rows}
-    expected, kind = read_together([alone[row["file"]] for row in together.rows])
-    assert {row["file"]: row["reading"] for row in together.rows} == {
-        row["file"]: p.text for row, p in zip(together.rows, expected, strict=True)
-    }
-    assert str(kind) in batch_summary(together, "m", 1.0) and not batch.kind
-    (tmp_path / "b.zip").write_bytes(zipped({f"IMG{i}9.png": png for i, (png, _) in enumerate(captchas)}))
-    *_, camera = read_batch([tmp_path / "b.zip"], predictor)
-    assert not camera.labelled
-    assert UNLIKE_NAMES in batch_summary(camera, "m", 1.0, "auto")
-    assert "100.0 %" in batch_summary(batch, "m", 1.0)
-    longer = {f"x{Path(name).stem.split('_')[0]}.png": png for name, png in named.items()}  # one character more
-    nested = {f"{i % 2}/{name}": png for i, (name, png) in enumerate(longer.items())}
-    (tmp_path / "c.zip").write_bytes(zipped(nested))
-    (tmp_path / "d.zip").write_bytes(zipped({"a.txt": b"no picture"}))
-    *_, shifted = read_batch([tmp_path / "c.zip", tmp_path / "d.zip"], predictor)
-    assert shifted.labelled and {row["file"] for row in shifted.rows} == nested.keys()
-    assert [name for name, _ in shifted.refused] == ["d.zip"] and "no picture" in str(shifted.refused)
-    assert "No picture could be read" in batch_summary(Batch([], [("<b>", "why")]), "m", 1.0)
-
-
-def test_a_damaged_entry_of_a_zip_leaves_the_others(exported: Path, captchas: list, tmp_path: Path):
-    archive = zipped({f"{i}.png": png for i, (png, _) in enumerate(captchas[:5])}, zipfile.ZIP_STORED)
-    damaged = archive.replace(captchas[1][0], captchas[1][0][:-1] + b"?")
-    (tmp_path / "a.zip").write_bytes(damaged)
-    *_, batch = read_batch([tmp_path / "a.zip"], CaptchaPredictor(exported, threads=1))
-    assert sorted(row["file"] for row in batch.rows) == ["0.png", "2.png", "3.png", "4.png"]
-    assert [name for name, _ in batch.refused] == ["1.png"] and "damaged" in batch.refused[0][1]
-    with pytest.raises(Refused, match=r"1\.png.*damaged"):  # the route reads a request whole or not at all
-        list(PictureZip(damaged))
-
-
 def test_a_model_is_taught_from_its_safetensors_file(models: Models, tmp_path: Path, exported: Path):
     shop = Workshop.build(models, tmp_path)
-    assert shop.teachable("reader.onnx")[0] == shop.teachable("reader.safetensors")[0] == "reader.safetensors"
+    assert shop.trainable("reader.onnx")[0] == shop.trainable("reader.safetensors")[0] == "reader.safetensors"
     (models.folder / "alone.onnx").write_bytes(exported.read_bytes())
     with pytest.raises(UserError, match=r"choose a \.safetensors"):
-        shop.teachable("alone.onnx")
+        shop.trainable("alone.onnx")
 
 
 def test_the_page_is_built_without_examples_and_without_loading_a_model(models: Models, tmp_path: Path):
@@ -275,6 +223,12 @@ class Tab:
         page.locator("#picture").get_by_label("Remove Image").or_(page.locator("#picture [aria-label='Clear']")).click()
         page.locator("#reading .empty").wait_for()
 
+    def on_screen(self, selector: str) -> bool:
+        """Whether the top of an element stands within the window as it is now, without scrolling."""
+        box = self.page.locator(selector).first.bounding_box()
+        height = self.page.viewport_size["height"]
+        return box is not None and box["y"] >= 0 and box["y"] + min(box["height"], 40) <= height
+
     def fits(self, width: int) -> None:
         assert self.page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -344,7 +298,7 @@ def test_an_uploaded_picture_is_read_and_torch_is_not_needed(
 def test_a_correction_is_kept_where_make_dataset_finds_it(open_tab, pictures: list[Path], demo: SimpleNamespace):
     from playwright.sync_api import expect
 
-    from make_dataset import iter_source
+    from captcha_reader.dataset.sources import iter_source
 
     tab = open_tab(viewport=PHONE)
     page = tab.page
@@ -409,6 +363,73 @@ def test_a_bad_picture_gives_a_message(open_tab, pictures: list[Path], read, tmp
     fresh.page.locator("#read").click()
     fresh.page.locator(".toast-body").first.wait_for()
     assert "upload one, paste one" in fresh.page.locator(".toast-body").first.inner_text()
+
+
+def test_the_first_visit_shows_an_example_and_a_broken_upload_no_icon(open_tab, pictures: list[Path], tmp_path: Path):
+    from playwright.sync_api import expect
+
+    tab = open_tab(viewport=LAPTOP, color_scheme="dark")
+    page = tab.page
+    page.locator("#example .reading").wait_for()
+    assert tab.on_screen("#example .reading") and "An example" in page.locator("#example").inner_text()
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"this is no picture")
+    tab.upload(bad)
+    page.locator("#reading .empty .bad").wait_for()
+    expect(page.locator("#example .card")).to_be_hidden()
+    shown = "img => getComputedStyle(img).visibility === 'visible' && img.naturalWidth === 0"
+    page.locator("#picture.broken").wait_for()
+    assert not any(page.locator("#picture img").evaluate_all(f"all => all.map({shown})"))
+    tab.clear()
+    tab.upload(pictures[0])
+    page.locator("#reading-text").wait_for()
+    expect(page.locator("#picture.broken")).to_have_count(0)
+    ground = page.locator("#picture img").first.evaluate("img => getComputedStyle(img).backgroundColor")
+    assert ground == "rgb(255, 255, 255)"  # also of a transparent captcha with dark letters
+
+
+@pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
+def test_what_a_button_says_is_seen_without_scrolling(
+    open_tab, pictures: list[Path], read, tmp_path: Path, viewport: dict
+):
+    tab = open_tab(viewport=viewport)
+    page = tab.page
+    page.locator("#keep").click()
+    page.locator("#kept .bad").wait_for()
+    assert tab.on_screen("#kept .bad")
+    page.evaluate("scrollTo(0, 0)")
+    tab.upload(pictures[0])
+    tab.shows(read(pictures[0]))
+    assert tab.on_screen("#reading .tiles")
+    tab.open("Batch")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#read-all").click()
+    page.locator("#batch-status .bad").wait_for()
+    assert tab.on_screen("#batch-status .bad")
+    (tmp_path / "two.zip").write_bytes(zipped({path.name: path.read_bytes() for path in pictures}))
+    tab.upload(tmp_path / "two.zip", "#files")
+    page.locator("#files .filename[aria-label='two.zip']").wait_for()
+    page.locator("#read-all").click()
+    page.locator("#batch-result .figures").wait_for()
+    assert tab.on_screen("#batch-result .figures")
+    tab.open("Make")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#made-reading .reading").wait_for()
+    assert tab.on_screen("#made-reading .reading")
+    page.locator("#try").click()
+    page.locator("#strength-status .progress").wait_for()
+    assert tab.on_screen("#strength-status .progress")
+    page.locator("#strength .verdict").wait_for()
+    assert tab.on_screen("#strength .verdict")
+    page.locator("#sweep").click()
+    page.locator("#sweep-chart svg").wait_for()
+    assert tab.on_screen("#sweep-chart svg")
+    tab.open("Teach")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#start").click()
+    page.locator("#teach-said .bad").wait_for()
+    assert tab.on_screen("#teach-said .bad")
+    tab.settled()
 
 
 @pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
@@ -508,10 +529,10 @@ def test_a_batch_gives_a_table_and_downloads(
     assert confidences == sorted(confidences)
     link = page.locator("#batch-result a", has_text="JSON").get_attribute("href")
     assert len(json.loads(base64.b64decode(link.partition(",")[2]))) == len(right) + 1
-    assert page.get_by_text("Read as one kind").count() == 0
-    page.locator("#same-kind input").check()
+    assert page.get_by_text("Read together").count() == 0
+    page.locator("#same-source input").check()
     page.locator("#read-all").click()
-    page.locator("#batch-result").get_by_text("Read as one kind: lengths").wait_for()
+    page.locator("#batch-result").get_by_text("captchas of one source: lengths").wait_for()
     assert page.locator("#batch-result tbody tr").count() == len(right)
     tab.fits(PHONE["width"])
     tab.settled()
@@ -552,10 +573,12 @@ def test_knobs_change_the_captcha_and_a_hundred_are_tried(open_tab):
     tab.settled()
 
 
-def test_teaching_makes_a_model_and_cancelling_does_not(
+def test_fine_tuning_makes_a_model_that_gets_a_name_and_goes(
     open_tab, captchas: list[tuple[bytes, str]], tmp_path: Path, demo: SimpleNamespace
 ):
     """Folds of a real training say what to expect of the new model, which is there at once, as ONNX too."""
+    from playwright.sync_api import expect
+
     tab = open_tab(viewport=LAPTOP)
     page, job = tab.page, tab.page.locator("#job")
     start = demo.models / "reader.safetensors"
@@ -565,24 +588,36 @@ def test_teaching_makes_a_model_and_cancelling_does_not(
     page.locator("#teach-said .bad").wait_for()
     (tmp_path / "c.zip").write_bytes(zipped({f"{text}_{i}.png": png for i, (png, text) in enumerate(captchas)}))
     tab.upload(tmp_path / "c.zip", "#upload")
-    page.locator("#upload .filename[aria-label='c.zip']").wait_for()
+    page.locator("#teach-said", has_text="40 labeled pictures").wait_for()  # what will happen
     page.locator("#epochs input[type=number]").fill("1")
     page.locator("#epochs input[type=number]").press("Tab")
+    page.locator("#new-name").get_by_label("Name of the new model").fill("shop")
     page.locator("#start").click()
     job.locator("[role=progressbar]").wait_for()
     page.locator("#start").click()
     page.locator("#teach-said", has_text="is not done yet").wait_for()  # one at a time
+    other = open_tab(viewport=PHONE)  # of another visitor: they see it, and cannot stop it
+    other.page.locator("#running", has_text="shop").wait_for()
+    assert other.on_screen("#running .running")
+    other.open("Teach")
+    other.page.locator("#job", has_text="another visitor").wait_for()
+    other.page.locator("#cancel").click()
+    other.page.locator("#teach-said", has_text="another visitor").wait_for()
+    other.settled()
     page.locator("#cancel").click()
     job.locator("[data-state=cancelled]").wait_for()
+    assert "Stopped: shop" in job.inner_text()
     assert {p.name for p in demo.models.iterdir()} == {"reader.onnx", "reader.safetensors"}
     page.locator("#start").click()
     job.locator("svg.chart").wait_for(timeout=3 * PATIENCE)
+    tab.open("Batch")
+    assert tab.on_screen("#running .running")  # on every tab
+    tab.open("Teach")
     job.locator("[data-state=done]").wait_for(timeout=6 * PATIENCE)
-    assert start.read_bytes() == before and not list((demo.data / ".teaching").iterdir())
-    folder = next(demo.models.glob("taught-*"))
+    assert start.read_bytes() == before and not list((demo.data / ".jobs").iterdir())
+    folder = demo.models / "shop"
     metrics = json.loads((folder / "metrics.json").read_text())
     said = job.inner_text()
-    assert f"{folder.name}/best.safetensors" in said
     assert metrics["folds"] == 3 and f"measured on {metrics['n']} pictures by 3 model(s)" in said, said
     assert [row.split()[0] for row in job.locator("tbody tr").all_inner_texts()] == ["before", "after"]
     for link, file in (("Checkpoint", "best.safetensors"), ("ONNX", "best.onnx")):
@@ -591,11 +626,29 @@ def test_teaching_makes_a_model_and_cancelling_does_not(
         predictor = CaptchaPredictor(folder / file, device="cpu", threads=1)
         assert predictor.metadata["metrics"]["cross_validation"]["n"] == metrics["n"]
         assert str(tmp_path.parent) not in json.dumps(predictor.metadata) + (folder / "config.yaml").read_text()
-    page.locator("#checkpoint input").click()
-    page.get_by_role("option", name=f"{folder.name}/best.safetensors").click()
+    chosen = page.locator("#checkpoint input")
+    expect(chosen).to_have_value("shop (onnx)")  # without a hand
+    expect(page.locator("#running .running")).to_have_count(0)
     tab.open("Model")
-    page.locator("#card h3", has_text=folder.name).wait_for()
+    page.locator("#card h3", has_text="shop (onnx)").wait_for()
     assert "by models that had not seen the pictures" in page.locator("#card").inner_text()
+    page.locator("#name").get_by_label("Name").fill("a/b")
+    page.locator("#rename").click()
+    page.locator("#model-said .bad").wait_for()
+    page.locator("#name").get_by_label("Name").fill("my shop")
+    page.locator("#rename").click()
+    expect(chosen).to_have_value("my shop (onnx)")
+    page.locator("#card h3", has_text="my shop (onnx)").wait_for()
+    assert (demo.models / "my shop" / "best.onnx").is_file() and not folder.exists()
+    page.locator("#delete").click()
+    page.locator("#delete-no").click()
+    expect(page.locator("#delete-yes")).to_have_count(0)
+    page.locator("#delete").click()
+    page.locator("#question", has_text="my shop").wait_for()
+    page.locator("#delete-yes").click()
+    expect(chosen).to_have_value("reader.onnx")
+    assert {p.name for p in demo.models.iterdir()} == {"reader.onnx", "reader.safetensors"}
+    expect(page.locator("#rename")).to_have_count(0)  # it was not made here
     tab.settled()
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from captcha_reader.errors import UserError
-from captcha_reader.web import jobs as teaching
-from captcha_reader.web.jobs import Job, Teacher
+from captcha_reader.files import ROOT
+from captcha_reader.web import jobs as module
+from captcha_reader.web.jobs import Commands, Job, JobQueue
+from captcha_reader.web.own_models import MARKER
 
 
 @pytest.fixture(scope="module")
@@ -46,32 +48,49 @@ def models(reader: Path, tmp_path: Path) -> Path:
     return folder
 
 
-FAKE = """
+DATASET = """
+import json, pathlib
+pathlib.Path("dataset").mkdir()
+pathlib.Path("dataset/train-00000-of-00001.parquet").touch()
+info = {"format": "captcha-dataset-1", "counts": {"train": 40}, "rejects": {"counts": {}}}
+pathlib.Path("dataset/dataset.json").write_text(json.dumps(info))
+"""
+TRAIN = """
 import json, sys, time, pathlib
-print("job: " + json.dumps({"state": "training", "note": "beginning"}), flush=True)
-pathlib.Path("run").mkdir()
-mode = json.loads(pathlib.Path("order.json").read_text())["epochs"]
-if mode == 1:
+def say(event, **values):
+    print(json.dumps({"event": event} | values), flush=True)
+epochs = int(sys.argv[sys.argv.index("--epochs") + 1]) if "--epochs" in sys.argv else 0
+print("a line for people, and one that is cut off:")
+print('{"event": "st')
+phases = [{"name": "frozen", "epochs": 1, "steps": 4}, {"name": "whole", "epochs": 2, "steps": 8}]
+say("plan", parts=[{"name": "training", "phases": phases}, {"name": "fold 1 of 2", "phases": phases}])
+say("step", part="training", phase="frozen", epoch=1, epochs=3, step=2, steps=4, loss=2.5, done=0.1, seconds_left=30.0)
+if epochs == 1:
     time.sleep(60)
-elif mode == 2:
+elif epochs == 2:
     sys.stderr.write("epoch 1/2:  50%|#####     | 5/10 [00:01<00:01]\\r")
     sys.exit("error: there is no room on the disk")
-elif mode == 3:
+elif epochs == 3:
     raise MemoryError
+say("epoch", part="training", epoch=1, epochs=3, train_loss=2.0, seconds=1.0, done=0.2, seconds_left=20.0)
+say("epoch", part="fold 1 of 2", epoch=1, epochs=3, train_loss=2.0, seconds=1.0, done=0.5, seconds_left=10.0)
+report = {"n": 40, "sequence_accuracy": 0.75, "sequence_accuracy_ignore_case": 0.8, "wilson_95": [0.6, 0.86],
+          "before": 0.5, "before_ignore_case": 0.55}
+say("result", checkpoint="run/best.safetensors", report=report, expect="Expect 75.0% of new pictures.")
+pathlib.Path("run").mkdir()
+pathlib.Path("run/best.safetensors").write_bytes(b"weights")
 """
+EXPORT = "import sys, pathlib; pathlib.Path(sys.argv[sys.argv.index('--out') + 1]).write_bytes(b'onnx')"
 
 
 @pytest.fixture
-def fake(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Teacher:
-    """A teacher whose training only pretends: epochs 1 sleeps, 2 says an error, 3 breaks."""
-    root = tmp_path / "fake"
-    (root / "captcha_reader" / "web").mkdir(parents=True)
-    (root / "captcha_reader" / "web" / "jobs.py").write_text(FAKE)
-    monkeypatch.setattr(teaching, "ROOT", root)
-    return Teacher(models, tmp_path / "work")
+def fake(models: Path, tmp_path: Path) -> JobQueue:
+    """A queue whose programs only pretend: a training with epochs 1 sleeps, 2 says an error, 3 breaks."""
+    dataset, train, export = ([sys.executable, "-c", code] for code in (DATASET, TRAIN, EXPORT))
+    return JobQueue(models, tmp_path / "work", Commands(dataset, train, export))
 
 
-def test_cancelling_leaves_everything_as_it_was(fake: Teacher, models: Path, rows: list):
+def test_cancelling_leaves_everything_as_it_was(fake: JobQueue, models: Path, rows: list):
     before = contents(models)
     job = fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=1)
     wait(job, until=lambda job: job.state == "training")
@@ -89,7 +108,7 @@ def test_cancelling_leaves_everything_as_it_was(fake: Teacher, models: Path, row
     assert contents(models) == before and not list(fake.work.iterdir())
 
 
-def test_a_failure_is_one_sentence_and_the_next_job_runs(fake: Teacher, models: Path, rows: list, capfd):
+def test_a_failure_is_one_sentence_and_the_next_job_runs(fake: JobQueue, models: Path, rows: list, capfd):
     before = contents(models)
     job = wait(fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=3), 20)
     assert job.state == "failed" and "MemoryError" not in job.note and "terminal" in job.note
@@ -100,41 +119,82 @@ def test_a_failure_is_one_sentence_and_the_next_job_runs(fake: Teacher, models: 
 
 
 def test_a_training_that_takes_too_long_says_so(
-    fake: Teacher, models: Path, rows: list, monkeypatch: pytest.MonkeyPatch
+    fake: JobQueue, models: Path, rows: list, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(teaching, "MOST_SECONDS", 2)
+    monkeypatch.setattr(module, "MOST_SECONDS", 2)
     job = wait(fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=1), 30)
-    assert job.state == "failed" and "the most that it may: teach with fewer" in job.note
+    assert job.state == "failed" and "the most that it may: take fewer" in job.note
     assert "terminal" not in job.note
 
 
 def test_what_the_upload_left_out_is_told_with_the_rest(models: Path, tmp_path: Path, rows: list):
-    teacher = Teacher(models, tmp_path / "work")
+    make = [sys.executable, str(ROOT / "make_dataset.py")]
+    queue = JobQueue(models, tmp_path / "work", Commands(make, ["false"], ["false"]))
     few = [*rows[:10], (b"no picture", "abc")]
     start = models / "reader.safetensors"
-    job = teacher.submit(few, start, "reader.safetensors", left_out={"not in the label file": 3})
+    job = queue.submit(few, start, "reader.safetensors", left_out={"not in the label file": 3})
     assert re.search(r"10 different.*\(4 were left out: .*3 not in the label file", wait(job).note), job.note
 
 
-def test_progress_never_runs_backwards(models: Path, tmp_path: Path, rows: list):
-    """Of what a training says, line by line, the last comes while it still measures."""
-    teacher, job = Teacher(models, tmp_path / "work"), Job("1", tmp_path, tmp_path, "reader", None, 40)
-    lines = [
-        'job: {"state": "measuring"}',
-        'job: {"state": "training"}',
-        "epoch 1/2: 50%| 5/10 [",
-        "epoch 2/2: 100%| 10/10 [",
+def test_a_job_tells_its_steps_and_its_result(fake: JobQueue, models: Path, rows: list):
+    job = fake.submit(rows, models / "reader.safetensors", "reader.safetensors", name="shop", owner="me")
+    wait(job, 30)
+    assert job.state == "done" and job.model == "shop" and job.progress == 1
+    assert [phase["epochs"] for phase in job.plan[0]["phases"]] == [1, 2]
+    assert [row["train_loss"] for row in job.history] == [2.0], "the folds have curves of their own"
+    assert job.result["after"]["sequence_accuracy"] == 0.75 and job.result["before"]["sequence_accuracy"] == 0.5
+    low, high = job.result["before"]["wilson_95"]
+    assert 0.34 < low < 0.36 and 0.64 < high < 0.66, "20 of 40"
+    assert contents(models / "shop") == {"best.safetensors", "best.onnx", MARKER}
+    assert "me" not in (models / "shop" / MARKER).read_text()
+    again = wait(fake.submit(rows, models / "reader.safetensors", "reader.safetensors", name="Shop"), 30)
+    assert again.model == "Shop 2"
+
+
+def test_a_job_belongs_to_its_session(fake: JobQueue, models: Path, rows: list):
+    start = models / "reader.safetensors"
+    job = fake.submit(rows, start, "reader.safetensors", epochs=1, owner="me")
+    other = fake.submit(rows, start, "reader.safetensors", epochs=1, owner="you")
+    for secret in ("you", "", "m"):
+        with pytest.raises(UserError, match="another visitor"):
+            fake.cancel(job, secret)
+    assert fake.of("me") is job and fake.of("you") is other and fake.of("") is None
+    assert fake.running() is job and not job.cancelling
+    fake.cancel(other, "you")
+    fake.cancel(job, "me")
+    assert wait(job, 20).state == "cancelled" == other.state
+
+
+def test_a_stopped_job_says_where(fake: JobQueue, models: Path, rows: list):
+    job = fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=1)
+    wait(job, until=lambda job: job.left)
+    assert job.left == 30.0 and 0 < job.progress < 0.2 and job.note == "training, epoch 1 of 3"
+    fake.cancel(job)
+    assert wait(job, 20).note == "stopped at training, epoch 1 of 3: everything is as it was"
+
+
+def test_progress_never_runs_backwards():
+    """Of what a training says, event by event."""
+    job = Job("1", Path(), Path(), "reader", None, 40)
+    place = {"epoch": 1, "epochs": 2}
+    events = [
+        {"event": "plan", "parts": [{"name": "training", "phases": []}]},
+        {"event": "step", "part": "training", "done": 0.2, "seconds_left": 9.0} | place,
+        {"event": "epoch", "part": "training", "done": 0.3, "train_loss": 1.0} | place,
+        {"event": "step", "part": "fold 1 of 2", "done": 0.25, "seconds_left": None} | place,
+        {"event": "message", "text": "hello"},
+        {"event": "result", "report": None, "expect": None},
+        {"no": "event"},
     ]
-    lines += [f"{said}" for part in (1, 2) for said in (f"Measuring, part {part} of 2", "epoch 1/1: 100%| 10/10 [")]
-    lines += ['job: {"result": {"expect": "much"}}']
+    job.state = "training"
     shares = []
-    for line in lines:
-        teacher._follow(job, line)
+    for event in events:
+        job.follow(event)
         shares.append(job.progress)
-    assert shares == sorted(shares) and shares[-1] == pytest.approx(0.9) and job.result == {"expect": "much"}
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(0.95) and "after" not in job.result
 
 
-def test_pages_that_share_a_folder_leave_each_others_jobs_alone(fake: Teacher, models: Path, rows: list):
+def test_pages_that_share_a_folder_leave_each_others_jobs_alone(fake: JobQueue, models: Path, rows: list):
     with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
         pass
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as page:
@@ -143,10 +203,10 @@ def test_pages_that_share_a_folder_leave_each_others_jobs_alone(fake: Teacher, m
             kept, left, mine, old = (fake.work / f"20260101-120000-{name}" for name in names)
             for folder in (kept, left, mine, old):
                 (folder / "upload").mkdir(parents=True)
-            teacher = Teacher(models, fake.work)
+            queue = JobQueue(models, fake.work, fake.commands)
             assert list(fake.work.iterdir()) == [kept], "it is a running page's, the others are not"
             start = models / "reader.safetensors"
-            jobs = [teacher.submit(rows, start, "reader.safetensors", epochs=2) for _ in range(2)]
+            jobs = [queue.submit(rows, start, "reader.safetensors", epochs=2) for _ in range(2)]
             assert all(f"-{os.getpid()}-" in job.id for job in jobs) and len({job.id for job in jobs}) == 2
             for job in jobs:
                 assert wait(job, 20).note == "there is no room on the disk"
@@ -155,20 +215,23 @@ def test_pages_that_share_a_folder_leave_each_others_jobs_alone(fake: Teacher, m
             page.kill()
 
 
-def test_the_first_jobs_may_come_at_once(fake: Teacher, models: Path, rows: list):
+def test_the_first_jobs_may_come_at_once(fake: JobQueue, models: Path, rows: list):
     with ThreadPoolExecutor(3) as pool:
         start = models / "reader.safetensors"
         jobs = list(pool.map(lambda _: fake.submit(rows, start, "reader.safetensors", epochs=2), range(3)))
     assert [wait(job, 20).note for job in jobs] == ["there is no room on the disk"] * 3
 
 
-def test_jobs_are_limited(fake: Teacher, models: Path, rows: list):
+def test_jobs_are_limited(fake: JobQueue, models: Path, rows: list):
     start = models / "reader.safetensors"
-    with pytest.raises(UserError, match="no labelled pictures"):
+    with pytest.raises(UserError, match="no labeled pictures"):
         fake.submit([], start, "reader")
-    with pytest.raises(UserError, match="cannot be taught"):
+    assert not list(fake.work.iterdir())
+    with pytest.raises(UserError, match="name"):
+        fake.submit(rows, start, "reader", name="../x")
+    with pytest.raises(UserError, match="cannot be fine-tuned"):
         fake.submit(rows, models / "a.onnx", "a.onnx")
-    for _ in range(1 + teaching.MOST_WAITING):
+    for _ in range(1 + module.MOST_WAITING):
         fake.submit(rows, start, "reader.safetensors", epochs=1)
     with pytest.raises(UserError, match="wait already"):
         fake.submit(rows, start, "reader.safetensors", epochs=1)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
-    "errors config cli files images ctc text cluster progress",
+    "errors config cli files image_files images ctc text cluster progress",
     "transforms checkpoint training_state transfer",
     "generator dataset",
     "reading labeling",
@@ -45,14 +45,6 @@ ASKED_FOR = {("accuracy_calculator", "label_errors")}
 PENDING = {
     ("captcha_reader.web.batcher", "predict"),
     ("captcha_reader.web.models", "predict"),
-    ("captcha_reader.web.jobs", "accuracy_calculator"),
-    ("captcha_reader.web.jobs", "main"),
-    ("captcha_reader.web.jobs", "make_dataset"),
-    ("captcha_reader.web.batch_reading", "predict"),
-    ("captcha_reader.web.knobs", "predict"),
-    ("captcha_reader.web.tabs.read", "predict"),
-    ("captcha_reader.web.jobs", "model"),
-    ("captcha_reader.web.jobs", "predict"),
 }
 SCRIPTS = {
     "main": config.TrainConfig,
@@ -201,7 +193,16 @@ def test_requirements_name_what_is_imported() -> None:
     packages |= {"skimage": "scikit-image"}
     listed = "".join((ROOT / name).read_text() for name in REQUIREMENTS[:2])
     pinned = set(re.findall(r"^([A-Za-z0-9_-]+)", listed, re.MULTILINE))
-    brought = {"fastapi", "starlette", "uvicorn", "pydantic", "huggingface_hub", "fsspec"}  # by gradio and datasets
+    brought = {
+        "jinja2",
+        "markupsafe",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "pydantic",
+        "huggingface_hub",
+        "fsspec",
+    }  # by gradio and datasets
     pinned.add("ray")  # in requirements-scale.txt: --engine ray alone needs it, and says so
     own = {name.split(".")[0] for name in modules()}
     for name, path in modules().items():

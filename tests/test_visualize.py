@@ -61,9 +61,9 @@ def says(text: str, confidence: float | list[float] = 0.99, head: str = "slots")
     return Prediction(r.text, r.confidence, r.char_confidences, r.spans, log_probs, codec, SEEN)
 
 
-def count(picture: Image.Image, colour: str) -> int:
-    """Pixels of about this colour."""
-    difference = np.abs(np.asarray(picture.convert("RGB"), dtype=int) - getrgb(colour)).max(axis=2)
+def count(picture: Image.Image, color: str) -> int:
+    """Pixels of about this color."""
+    difference = np.abs(np.asarray(picture.convert("RGB"), dtype=int) - getrgb(color)).max(axis=2)
     return int((difference <= 3).sum())
 
 
@@ -89,7 +89,7 @@ SEEN = (40, -5, 140, 55)  # of that picture, by the network
 # Grids
 
 
-def test_right_and_wrong_differ_in_colour_and_in_mark():
+def test_right_and_wrong_differ_in_color_and_in_mark():
     right = figure_image(draw_grid([GREY], [says("abc")], ["abc"]))
     wrong = figure_image(draw_grid([GREY], [says("abc")], ["abd"]))
     unknown = figure_image(draw_grid([GREY], [says("abc")]))
@@ -98,7 +98,7 @@ def test_right_and_wrong_differ_in_colour_and_in_mark():
     assert count(wrong, WRONG) > legend + 300
     assert count(right, RIGHT) > count(wrong, RIGHT) + 300
     assert count(unknown, WRONG) == legend and count(unknown, RIGHT) < count(right, RIGHT) - 300
-    # Without colour the marks still differ, in the strip under the picture and left of the reading.
+    # Without color the marks still differ, in the strip under the picture and left of the reading.
     left, top, *_ = _middle_grey(right)
     strip = (left, top, left + 26, top + 50)
     marks = [np.asarray(p.crop(strip).convert("L"), dtype=int) < 200 for p in (right, wrong)]
@@ -116,7 +116,7 @@ def test_the_picture_itself_is_in_its_cell_and_keeps_its_shape():
     assert width > 200 and width / height == pytest.approx(160 / 60, rel=0.05)
 
 
-def test_each_character_has_the_colour_of_its_confidence():
+def test_each_character_has_the_color_of_its_confidence():
     assert [confidence_class(p) for p in (1.0, 0.9, 0.8999, 0.6, 0.5999, 0.0)] == [
         *("high", "high", "medium", "medium", "low", "low")
     ]
@@ -124,8 +124,8 @@ def test_each_character_has_the_colour_of_its_confidence():
         picture = figure_image(draw_grid([GREY], [says("abc", [0.95, confidence, 0.95])]))
         _, below, *_ = _middle_grey(picture)
         caption = picture.crop((0, below, picture.width, picture.height))
-        for other, colour in CONFIDENCE_COLORS.items():
-            assert (count(caption, colour) > 15) == (other in (name, "high")), (name, other)
+        for other, color in CONFIDENCE_COLORS.items():
+            assert (count(caption, color) > 15) == (other in (name, "high")), (name, other)
 
 
 @pytest.mark.parametrize(
@@ -345,10 +345,10 @@ def test_boxes_of_slots_stand_where_they_look():
     assert character_boxes(GREY, says("ab"), Seer()) is None and draw_boxes(GREY, says("ab"), Seer()) is None
 
 
-def test_boxes_are_drawn_in_the_colour_of_the_confidence():
+def test_boxes_are_drawn_in_the_color_of_the_confidence():
     picture = draw_boxes(GREY, says("abc", [0.99, 0.7, 0.3], head="ctc"), Seer())
     assert picture.mode == "RGBA" and picture.width > 300
-    assert all(count(picture, colour) > 50 for colour in CONFIDENCE_COLORS.values())
+    assert all(count(picture, color) > 50 for color in CONFIDENCE_COLORS.values())
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,16 +1,32 @@
 """Small generators of captchas, such as one developer of a site writes in an evening, each an idea of its own.
 
-`older` has what sites of 2003-2014 had, `newer` of 2010-2024; the `hard_*` were made so that people read nine of ten
-and ddddocr less than half. None of the 104 reproduces a library. They serve only to measure
-(benchmarks/accuracy.md): no reader that ships is trained on their pictures.
+`older_*` has what sites of 2003-2014 had, `newer_*` of 2010-2024; the `hard_*` were made so that people read nine of
+ten and ddddocr less than half. None of the 104 reproduces a library. They serve only to measure (README.md): no reader
+that ships is trained on their pictures.
 """
 
 from __future__ import annotations
 
-from . import hard_banks, hard_browsers, hard_forums, hard_scripts, newer, older
+from . import (
+    hard_banks,
+    hard_browsers,
+    hard_forums,
+    hard_scripts,
+    newer_clutter,
+    newer_letters,
+    newer_shapes,
+    older_effects,
+    older_letters,
+)
 from .tools import Generator
 
-PLAIN: dict[str, Generator] = {**older.GENERATORS, **newer.GENERATORS}
+PLAIN: dict[str, Generator] = {
+    **older_letters.GENERATORS,
+    **older_effects.GENERATORS,
+    **newer_letters.GENERATORS,
+    **newer_shapes.GENERATORS,
+    **newer_clutter.GENERATORS,
+}
 HARD: dict[str, Generator] = {
     **hard_banks.GENERATORS,
     **hard_browsers.GENERATORS,

@@ -1,6 +1,6 @@
 """What the generators share: fonts, random texts and colors, single letters, warps, curves and JPEG.
 
-The fonts are those of the packages in captcha_reader/generator/font_packages.txt, found by their file names. Whatever is random comes
+The fonts are those of the packages in font_packages.txt (captcha_reader/generator), by file name. What is random comes
 from the `random.Random` that a generator is given, in a fixed order: drawing two numbers the other way round changes
 the pictures.
 """
@@ -100,7 +100,9 @@ def _font_files() -> dict[str, Path]:
 
 def _load(name: str, size: int, layout: ImageFont.Layout) -> ImageFont.FreeTypeFont:
     if name not in _font_files():
-        raise UserError(f"{name} is not below {FONTS}: install the packages of captcha_reader/generator/font_packages.txt")
+        raise UserError(
+            f"{name} is not below {FONTS}: install what captcha_generator.py --check_fonts names (font_packages.txt)"
+        )
     return ImageFont.truetype(_font_files()[name], size, layout_engine=layout)
 
 

@@ -48,11 +48,38 @@ def load_info(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / INFO_NAME
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        if info["format"] != FORMAT:
-            raise ValueError(info["format"])
-    except (OSError, ValueError, KeyError, TypeError):
+        if not _is_info(info):
+            raise ValueError
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"{folder} is not a dataset (no valid {INFO_NAME}): make one with make_dataset.py") from None
     return info
+
+
+def _is_info(info: Any) -> bool:
+    """Whether this is what `make_dataset` writes: every name that is used anywhere, of its type and range."""
+    counted = ("unused", "max_length", "read")
+    return (
+        isinstance(info, dict)
+        and info.get("format") == FORMAT
+        and isinstance(info.get("sources"), list)
+        and all(isinstance(source, str) for source in info["sources"])
+        and all(isinstance(info.get(name), str) for name in ("split", "alphabet", "fingerprint"))
+        and type(info.get("seed")) is int
+        and all(_is_count(info.get(name)) for name in counted)
+        and isinstance(info.get("counts"), dict)
+        and info["counts"].keys() == set(SPLITS)
+        and all(map(_is_count, info["counts"].values()))
+        and isinstance(info.get("lengths"), dict)
+        and all(key.isdecimal() and _is_count(value) for key, value in info["lengths"].items())
+        and isinstance(info.get("settings"), dict)
+        and isinstance(info.get("rejects"), dict)
+        and _is_count(info["rejects"].get("total"))
+        and isinstance(info["rejects"].get("counts"), dict)
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 @contextlib.contextmanager

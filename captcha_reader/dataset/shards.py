@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ from captcha_reader.errors import UserError
 TEXT_COLUMNS = ("text", "label", "caption")
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 8 << 20
+DICTIONARY_ROWS = 16
+NO_STRINGS = "store labels as strings (numbers lose zeros)"
+BINARY_TYPES = (
+    *(pa.types.is_binary, pa.types.is_large_binary),
+    *(pa.types.is_binary_view, pa.types.is_fixed_size_binary),
+)
+STRING_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 PART_ROWS = 2048  # what a process is given at a time
 
 
@@ -59,18 +66,16 @@ class Shard:
         image, text = find_columns(schema.names, str(path))
         image_type, text_type = schema.field(image).type, schema.field(text).type
         binary = image_type
-        if pa.types.is_struct(image_type) and "bytes" in [field.name for field in image_type]:
+        if pa.types.is_struct(image_type) and [field.name for field in image_type].count("bytes") == 1:
             binary = image_type.field("bytes").type
             image = "image.bytes"
-        if not (pa.types.is_binary(binary) or pa.types.is_large_binary(binary)):
+        if not _is_any(binary, BINARY_TYPES):
             raise UserError(f"the column image of {path} holds {image_type}: it must hold the bytes of picture files")
-        if pa.types.is_dictionary(text_type):
-            text_type = text_type.value_type
-        if not (pa.types.is_string(text_type) or pa.types.is_large_string(text_type) or pa.types.is_null(text_type)):
-            raise UserError(
-                f"the column {text} of {path} holds {text_type}: store labels as strings (numbers lose zeros)"
-            )
+        if not _is_any(text_type, STRING_TYPES):
+            raise UserError(f"the column {text} of {path} holds {text_type}: {NO_STRINGS}")
         groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        if min(groups, default=0) < 0 or sum(groups) != metadata.num_rows:
+            raise UserError(f"{path} is not a readable parquet file (its row counts differ): replace or remove it")
         return cls(path, image, text, stamp, 0, groups, 0, metadata.num_rows)
 
     def parts(self) -> Iterator[Shard]:
@@ -89,35 +94,48 @@ class Shard:
         Raises:
             UserError: the file is broken, or has changed since `open`.
         """
-        groups = range(self.first_group, self.first_group + len(self.group_rows))
         row, end = self.start, self.start + self.rows
         with open_parquet(self.path) as file:
-            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
-            chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES * sum(self.group_rows) // max(size, 1)))
-            columns = [self.image, self.text]
-            for batch in read_batches(
-                file, self.path, row, batch_size=chunk_rows, row_groups=groups, columns=columns, use_threads=False
-            ):
-                batch = batch.slice(0, end - row)
-                images, texts = batch.column("image"), batch.column(self.text)
-                images = images.field("bytes") if self.image == "image.bytes" else images
-                images, texts = images.cast(pa.binary()), texts.cast(pa.string())
+            for images, texts in self._arrays(file):
+                images, texts = images.slice(0, end - row), texts.slice(0, end - row)
                 try:
                     texts.validate(full=True)
                 except pa.ArrowException:
-                    where = f"rows {row} to {row + batch.num_rows - 1} of {self.path}"
+                    where = f"rows {row} to {row + len(texts) - 1} of {self.path}"
                     raise UserError(f"{where} hold a label that is not UTF-8: save the labels as UTF-8") from None
-                numbers = pa.array(range(row, row + batch.num_rows)).cast(pa.string())
+                numbers = pa.array(range(row, row + len(texts))).cast(pa.string())
                 yield record_batch(  # fill_null copies even where there is nothing to fill
                     images.fill_null(b"") if images.null_count else images,
                     pc.binary_join_element_wise(f"{self.path} row", numbers, " "),
                     texts.fill_null("") if texts.null_count else texts,
                 )
-                row += batch.num_rows
+                row += len(texts)
                 if row == end:
                     break
+        if row < end:
+            raise UserError(f"{self.path} is broken after row {row} (rows are missing): replace or remove it")
         if _stamp(self.path) != self.stamp:
             raise UserError(f"{self.path} has changed while it was read: start again when nothing writes to it")
+
+    def _arrays(self, file: pq.ParquetFile) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Pictures as binary and labels as strings, up to CHUNK_ROWS or about CHUNK_BYTES at a time."""
+        groups = range(self.first_group, self.first_group + len(self.group_rows))
+        settings = {"row_groups": groups, "columns": [self.image, self.text], "use_threads": False}
+        gathered: list[tuple[pa.Array, pa.Array]] = []
+        rows = size = 0
+        for batch in read_batches(
+            file, self.path, self.start, batch_size=_chunk_rows(file.metadata, groups), **settings
+        ):
+            images = batch.column("image")
+            images = images.field("bytes") if self.image == "image.bytes" else images
+            images, texts = _plain(images, pa.binary()), _plain(batch.column(self.text), pa.string())
+            gathered.append((images, texts))
+            rows, size = rows + len(texts), size + images.nbytes
+            if rows >= CHUNK_ROWS or size >= CHUNK_BYTES:
+                yield _together(gathered)
+                gathered, rows, size = [], 0, 0
+        if gathered:
+            yield _together(gathered)
 
 
 @dataclass(frozen=True)
@@ -138,20 +156,28 @@ class Spilled:
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
+    """A parquet file whose footer is sound.
+
+    Raises:
+        UserError: it is not.
+    """
     try:
         # A buffer and no pre-buffering: else a row group, which may be the whole file, would be read at once.
-        return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        _ = file.schema_arrow.names, file.metadata.num_rows  # else what is wrong in there would show later
+        return file
+    except Exception as error:  # pyarrow raises ArrowException, OSError, UnicodeDecodeError, OverflowError, ...
         raise UserError(f"{path} is not a readable parquet file ({first_line(error)}): replace or remove it") from None
 
 
 def read_batches(file: pq.ParquetFile, path: Path, row: int = 0, **settings: Any) -> Iterator[pa.RecordBatch]:
     """The rows of a shard, a few at a time; `row` is the number of the first, `settings` are those of iter_batches."""
-    batches = file.iter_batches(**{"batch_size": ROW_GROUP_ROWS // 4} | settings)
+    batches = None
     while True:
         try:
+            batches = batches or file.iter_batches(**{"batch_size": ROW_GROUP_ROWS // 4} | settings)
             batch = next(batches, None)
-        except (pa.ArrowException, OSError) as error:
+        except Exception as error:  # as above
             raise UserError(f"{path} is broken after row {row} ({first_line(error)}): replace or remove it") from None
         if batch is None:
             return
@@ -160,14 +186,57 @@ def read_batches(file: pq.ParquetFile, path: Path, row: int = 0, **settings: Any
 
 
 def find_columns(names: Sequence[str], where: str) -> tuple[str, str]:
-    """Names of the image and the label column."""
+    """Names of the image and the label column.
+
+    Raises:
+        UserError: there is none of one of them, or two of that name.
+    """
     text = next((name for name in TEXT_COLUMNS if name in names), None)
     if "image" not in names or text is None:
         raise UserError(
-            f"{where} has the columns {', '.join(names) or '(none)'}: name the pictures' column `image` and the "
+            f"{where} has the columns {', '.join(names)[:500] or '(none)'}: name the pictures' column `image` and the "
             "labels' column `text`, `label` or `caption`"
         )
+    for name in ("image", text):
+        if list(names).count(name) > 1:
+            raise UserError(f"{where} has the column {name} twice: give one of them another name")
     return "image", text
+
+
+def _is_any(kind: pa.DataType, checks: Sequence[Callable[[pa.DataType], bool]]) -> bool:
+    """Whether a type, or the values of a dictionary, is one of some."""
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(check(value) for check in checks)
+
+
+def _plain(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The same values as plain binary or string."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array.cast(kind)
+
+
+def _together(parts: Sequence[tuple[pa.Array, pa.Array]]) -> tuple[pa.Array, pa.Array]:
+    """The same arrays one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    images, texts = zip(*parts, strict=True)
+    return pa.concat_arrays(images), pa.concat_arrays(texts)
+
+
+def _chunk_rows(metadata: pq.FileMetaData, groups: Sequence[int]) -> int:
+    """How many rows to read at a time, so that they take some CHUNK_BYTES."""
+    rows = size = 0
+    for group in groups:
+        found = metadata.row_group(group)
+        rows += found.num_rows
+        size += found.total_byte_size
+        for column in range(found.num_columns):
+            chunk = found.column(column)
+            # What a dictionary says once may stand in every row: the size of the file says nothing of that of the rows.
+            if chunk.path_in_schema.startswith("image") and any("DICTIONARY" in name for name in chunk.encodings):
+                return DICTIONARY_ROWS
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES * rows // max(size, 1)))
 
 
 def _stamp(path: Path) -> tuple[int, int]:

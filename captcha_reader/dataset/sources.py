@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from captcha_reader.dataset.folders import GENERATED
+from captcha_reader.dataset.hub import iter_hub
 from captcha_reader.dataset.lookup import PictureLabels
 from captcha_reader.dataset.samples import Note, Reject, Sample
-from captcha_reader.dataset.shards import Shard, find_columns, first_line
+from captcha_reader.dataset.shards import Shard
 from captcha_reader.dataset.split import split_of
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
@@ -48,7 +49,7 @@ def iter_items(source: str, limit: int | None = None, skip: Path | None = None) 
     notes."""
     items: Iterator[Item]
     if source.startswith("hub:"):
-        items = _iter_hub(source)
+        items = iter_hub(source)
     elif (path := Path(source)).is_dir():
         items = _iter_folder(path, skip)
     elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
@@ -187,39 +188,3 @@ def _iter_pictures(source: Path, paths: Sequence[Path], labels: PictureLabels) -
             yield Reject(str(path), "unreadable image", error.strerror or str(error))
             continue
         yield Sample(image, text, str(path), split_of(name, source))
-
-
-def _iter_hub(source: str) -> Iterator[Sample]:
-    """Stream `hub:OWNER/NAME[:SPLIT]`, or `hub:FOLDER` through the same library; all splits where none is named."""
-    name, _, split = source.removeprefix("hub:").partition(":")
-    import datasets
-
-    try:
-        if not Path(name).is_dir():
-            from huggingface_hub import HfApi
-
-            HfApi().dataset_info(name, timeout=10)  # load_dataset would try for minutes
-        streams = datasets.load_dataset(name, streaming=True)
-        if split and split not in streams:
-            raise UserError(f"{source}: there is no split {split}, only {', '.join(streams)}: name one of these")
-        for split_name in [split] if split else list(streams):
-            stream = streams[split_name]
-            names = list(stream.features or next(iter(stream), {}))
-            image, text = find_columns(names, f"{source} ({split_name})")
-            stream = stream.select_columns([image, text]).cast_column(image, datasets.Image(decode=False))
-            for row, record in enumerate(stream):
-                picture = record[image]
-                data = picture["bytes"]
-                if data is None and picture["path"]:
-                    import fsspec
-
-                    with fsspec.open(picture["path"]) as file:
-                        data = file.read()
-                yield Sample(data or b"", str(record[text] or ""), f"{source} {split_name} row {row}")
-    except (UserError, GeneratorExit):
-        raise
-    except Exception as error:  # the libraries below raise from httpx, fsspec, huggingface_hub and datasets
-        raise UserError(
-            f"{source} cannot be streamed from the Hugging Face Hub ({type(error).__name__}: {first_line(error)}): "
-            "check the name and the network"
-        ) from None

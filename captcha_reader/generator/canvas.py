@@ -230,7 +230,8 @@ def draw_text(pixels: np.ndarray, letters: Sequence[Letter], antialias: bool = T
                 region, mask = placed
                 cv2.max(cover[region], mask, dst=cover[region])
         x, y, w, h = cv2.boundingRect(cover)
-        blend(pixels[y : y + h, x : x + w], cover[y : y + h, x : x + w], letters[0].colour)
+        if w and h:
+            blend(pixels[y : y + h, x : x + w], cover[y : y + h, x : x + w], letters[0].colour)
         return
     for letter in letters:
         for layer in letter.below:

@@ -19,6 +19,7 @@ The limits `weak` and `strong` of its fields are all that random schemes, the ga
 from __future__ import annotations
 
 import enum
+import math
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -185,7 +186,8 @@ def _drawn_fields(cls: type[Op]) -> list[tuple[str, Any, Mapping[str, Any]]]:
 def _scaled(data: Any, height: float) -> Range:
     weak, strong = data["limits"]
     scale = height if data["per_height"] else 1
-    return weak * scale, strong * scale
+    least = -math.inf if data["least"] is None else data["least"]
+    return max(weak * scale, least), max(strong * scale, least)
 
 
 def _whole(default: Any, value: float) -> float:

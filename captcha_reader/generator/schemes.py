@@ -51,10 +51,10 @@ HOW_MANY: dict[Stage, tuple[tuple[int, ...], tuple[float, ...]]] = {
     Stage.BACKGROUND: ((1,), (1,)),
     Stage.INK: ((1,), (1,)),
     Stage.DECOR: ((0, 1, 2), (82, 16, 2)),
-    Stage.UNDER: ((0, 1, 2, 3, 4), (28, 42, 21, 7, 2)),
-    Stage.ACROSS: ((0, 1), (85, 15)),
+    Stage.UNDER: ((0, 1, 2, 3, 4), (30, 45, 18, 5, 2)),
+    Stage.ACROSS: ((0, 1), (88, 12)),
     Stage.WARP: ((0, 1, 2), (40, 48, 12)),
-    Stage.OVER: ((0, 1), (88, 12)),
+    Stage.OVER: ((0, 1), (90, 10)),
     Stage.PHOTOMETRIC: ((0, 1), (86, 14)),
     Stage.DEGRADATION: ((0, 1, 2, 3), (42, 37, 16, 5)),
 }

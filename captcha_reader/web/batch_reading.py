@@ -1,4 +1,4 @@
-"""Many pictures read in one go: uploads and zips in, a table of readings out."""
+"""Many pictures read in one go: uploads and zips in, readings out, of one model or of two that are compared."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ import csv
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from PIL import Image
+
+from captcha_reader.dataset.labels import label_from_name
 from captcha_reader.errors import UserError
-from captcha_reader.web import html as views
+from captcha_reader.files import csv_safe
+from captcha_reader.reading.collection import read_together
+from captcha_reader.reading.metrics import text_metrics
 from captcha_reader.web.uploads import PictureZip, check_picture, is_zip
 from captcha_reader.web.workshop import upload_bytes
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from captcha_reader.transforms import View
-    from predict import CaptchaPredictor
-
 BATCH_PICTURES = 2000
-BATCH_CHUNK = 32  # pictures read between two looks at the progress bar
-GRID_PICTURES = 24
-UNLIKE_NAMES = (
-    '<p class="hint">The file names do not look like what was read, so nothing was compared: choose “yes” if they say '
-    "what is right.</p>"
-)
+BATCH_CHUNK = 32  # pictures read between two steps of the progress bar
+ALIKE = 0.5  # of a name's characters, and of the names: from here on, file names are taken for labels
+SMALL = (320, 200)  # pixels of a picture in the grid
 
 
 @dataclasses.dataclass
@@ -36,16 +33,17 @@ class Batch:
     """Pictures that were read.
 
     Attributes:
-        rows: `file`, `reading`, `confidence`, `characters` (pairs), `picture`, and with labels `label` and `right`.
+        rows: `file`, `reading`, `confidence`, `prediction`, `picture`, `label` and `right` by the file's name, and
+            `other`, the reading of the second model, where two are compared.
         refused: file and reason of what could not be read.
-        labelled: whether the file names are taken for labels.
-        kind: what all have in common, where they were read together.
+        labeled: whether the file names are taken for labels.
+        scheme: what all have in common, where they were read together.
     """
 
     rows: list[dict[str, Any]]
     refused: list[tuple[str, str]]
-    labelled: bool = False
-    kind: str = ""
+    labeled: bool = False
+    scheme: str = ""
 
 
 def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | UserError]]:
@@ -88,135 +86,134 @@ def count_pictures(files: Sequence[str | Path]) -> int:
     return total
 
 
-def read_batch(
-    files: Sequence[str | Path], predictor: CaptchaPredictor, labels: str = "auto", same_kind: bool = False
-) -> Iterator[Any]:
-    """Read uploads a chunk at a time.
+class BatchReader:
+    """Reads uploads, a chunk at a time; what was read until then can be had at any moment.
 
     Args:
-        files: pictures and zips of them.
         predictor: the model.
+        other: a second model that reads the same pictures, to compare.
         labels: whether file names carry them: `yes`, `no`, or `auto`, which looks whether readings and names agree.
-        same_kind: weigh the readings with what all have in common, as `predict.read_together` does.
-
-    Yields:
-        The number of pictures done, after each chunk; at the end the `Batch`, least sure first.
-
-    Raises:
-        UserError: there are too many pictures.
+        together: read the pictures together, as captchas of one source.
     """
 
-    from captcha_reader.dataset.labels import label_from_name
+    def __init__(self, predictor: Any, other: Any = None, labels: str = "auto", together: bool = False) -> None:
+        self.predictor, self.other, self.labels, self.together = predictor, other, labels, together
+        self.rows: list[dict[str, Any]] = []
+        self.refused: list[tuple[str, str]] = []
+        self._waiting: list[tuple[str, bytes, Image.Image]] = []
 
-    batch = Batch([], [])
-    waiting: list[tuple[str, View, Image.Image]] = []
+    def read(self, files: Sequence[str | Path]) -> Iterator[int]:
+        """Read pictures and zips of them; gives the number of pictures done, after each chunk.
 
-    def read_waiting() -> None:
-        readings = predictor.read([view for _, view, _ in waiting], keep_views=same_kind)
-        for (name, _, small), prediction in zip(waiting, readings, strict=True):
-            batch.rows.append({"file": name, "prediction": prediction, "picture": small})
-        waiting.clear()
+        Raises:
+            UserError: there are too many pictures.
+        """
+        for done, (name, data) in enumerate(iter_pictures(files), start=1):
+            try:
+                if isinstance(data, UserError):
+                    raise data
+                self._waiting.append((name, data, check_picture(data)))
+            except UserError as error:
+                self.refused.append((name, str(error)))
+            if len(self._waiting) == BATCH_CHUNK:
+                self._read_waiting()
+                yield done
+        if self._waiting:
+            self._read_waiting()
 
-    for done, (name, data) in enumerate(iter_pictures(files), start=1):
-        try:
-            if isinstance(data, UserError):
-                raise data
-            picture = check_picture(data)
-            view = predictor.view(picture)
-            picture.thumbnail((320, 200))  # for the grid
-            waiting.append((name, view, picture))
-        except UserError as error:
-            batch.refused.append((name, str(error)))
-        if len(waiting) == BATCH_CHUNK:
-            read_waiting()
-            yield done
-    if waiting:
-        read_waiting()
-    if same_kind:
-        from predict import read_together
+    def _read_waiting(self) -> None:
+        pictures = [picture for _, _, picture in self._waiting]
+        settings = {"keep_views": True} if self.together else {}
+        readings = self.predictor.read([self.predictor.view(picture) for picture in pictures], **settings)
+        others: Sequence[Any] = [None] * len(pictures)
+        if self.other is not None:
+            others = self.other.read([self.other.view(picture) for picture in pictures])
+        for (name, _, picture), prediction, other in zip(self._waiting, readings, others, strict=True):
+            picture.thumbnail(SMALL)
+            row = {"file": name, "prediction": prediction, "picture": picture}
+            self.rows.append(row | ({} if other is None else {"other": other.text}))
+        self._waiting.clear()
 
-        together, kind = read_together([row["prediction"] for row in batch.rows])
-        for row, prediction in zip(batch.rows, together, strict=True):
-            row["prediction"] = prediction
-        batch.kind = str(kind)
-    for row in batch.rows:
-        row |= {"reading": row["prediction"].text, "confidence": row["prediction"].confidence}
-        row["label"] = label_from_name(Path(row["file"]).name)
-        row["right"] = row["label"] == row["reading"]
-    batch.labelled = labels == "yes" or (labels == "auto" and _names_are_labels(batch.rows))
-    batch.rows.sort(key=lambda row: row["confidence"])
-    yield batch
+    def batch(self) -> Batch:
+        """What was read, least sure first; where two models are compared, what they read differently comes first."""
+        rows, scheme = [dict(row) for row in self.rows], ""
+        if self.together and rows:
+            found, learned = read_together([row["prediction"] for row in rows])
+            scheme = str(learned)
+            for row, prediction in zip(rows, found, strict=True):
+                row["prediction"] = prediction
+        for row in rows:
+            row |= {"reading": row["prediction"].text, "confidence": row["prediction"].confidence}
+            row["label"] = label_from_name(Path(row["file"]).name)
+            row["right"] = row["label"] == row["reading"]
+        labeled = self.labels == "yes" or (self.labels == "auto" and _names_are_labels(rows))
+        rows.sort(key=lambda row: (row.get("other", row["reading"]) == row["reading"], row["confidence"]))
+        return Batch(rows, list(self.refused), labeled, scheme)
 
 
 def _names_are_labels(rows: Sequence[dict[str, Any]]) -> bool:
     """Whether half of the names or more have half of their characters, in order, in common with their reading."""
 
     def alike(row: dict[str, Any]) -> bool:
-        return SequenceMatcher(None, row["label"].casefold(), row["reading"].casefold(), False).ratio() >= 0.5
+        label, reading = row["label"].casefold(), row["reading"].casefold()
+        return SequenceMatcher(None, label, reading, False).ratio() >= ALIKE
 
-    return bool(rows) and sum(map(alike, rows)) * 2 >= len(rows)
+    return bool(rows) and sum(map(alike, rows)) >= ALIKE * len(rows)
 
 
-def batch_summary(batch: Batch, model: str, seconds: float, labels: str = "no") -> str:
-    """Headline figures and downloads of a batch, as HTML; `labels` as for `read_batch`."""
-    n = len(batch.rows)
-    if not n:
-        return views.note("No picture could be read." + _refusals(batch), "bad")
-    kind = views.note(f"Read as one kind: {views.text(batch.kind)}") if batch.kind else ""
-    unlike = "" if batch.labelled or labels != "auto" else UNLIKE_NAMES
-    items = [("Pictures", f"{n:,}"), ("Model", views.text(model)), ("Pictures a second", f"{n / seconds:,.0f}")]
-    if batch.labelled:
-        from captcha_reader.reading.metrics import text_metrics
+def compare(batch: Batch, first: str, second: str) -> dict[str, Any]:
+    """What two models read of the same pictures, side by side.
 
-        m = text_metrics([row["label"] for row in batch.rows], [row["reading"] for row in batch.rows])
-        items[1:1] = [
-            ("Sequence accuracy", views.percent(m["sequence_accuracy"])),
-            ("95 % interval", views.interval(m["wilson_95"])),
-            ("CER", views.percent(m["cer"])),
+    Args:
+        batch: with `other` in its rows.
+        first: what the page calls the model of `reading`.
+        second: that of `other`.
+
+    Returns:
+        `first`, `second`, `same` (how many pictures they read alike) and, where there are labels, `models` (name,
+        figures, how many it alone reads right) and `verdict`, a sentence.
+    """
+    rows = batch.rows
+    found: dict[str, Any] = {"first": first, "second": second, "models": [], "verdict": ""}
+    found["same"] = sum(row["reading"] == row["other"] for row in rows)
+    if batch.labeled and rows:
+        labels = [row["label"] for row in rows]
+        alone = [
+            sum(row["right"] and row["other"] != row["label"] for row in rows),
+            sum(not row["right"] and row["other"] == row["label"] for row in rows),
         ]
-    rows = [_plain(row, batch.labelled) for row in batch.rows]
-    columns = [*rows[0], "error"]
+        for name, key, count in ((first, "reading", alone[0]), (second, "other", alone[1])):
+            found["models"].append((name, text_metrics(labels, [row[key] for row in rows]), count))
+        better = first if alone[0] > alone[1] else second
+        p = sign_test(*alone)
+        found["verdict"] = (
+            f"{better} is better beyond chance (sign test, p = {p:.2g})."
+            if p < 0.05
+            else f"So few differences may be chance (sign test, p = {p:.2g}): more pictures would tell."
+        )
+    return found
+
+
+def sign_test(a: int, b: int) -> float:
+    """Two-sided exact probability that `a` wins and `b` losses, or a more uneven result, come by chance."""
+    n = a + b
+    tail = sum(math.comb(n, k) for k in range(min(a, b) + 1)) / 2**n
+    return min(1.0, 2 * tail)
+
+
+def batch_files(batch: Batch) -> tuple[bytes, bytes]:
+    """All readings as a CSV file and as a JSON file, refused files with their reasons at the end."""
+    rows = [_plain(row, batch.labeled) for row in batch.rows]
+    columns = [*(rows[0] if rows else {"file": ""}), "error"]
     rows += [{"file": name, "error": why} for name, why in batch.refused]
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, columns, restval="")
     writer.writeheader()
-    # A spreadsheet takes a cell that begins so for a formula.
-    writer.writerows({k: f"'{v}" if str(v)[:1] in ("=", "+", "-", "@") else v for k, v in row.items()} for row in rows)
-    links = views.data_link("readings.csv", "text/csv", table.getvalue().encode(), "CSV")
-    links += views.data_link("readings.json", "application/json", json.dumps(rows, ensure_ascii=False).encode(), "JSON")
-    return (
-        f'<div class="card">{views.figures(items)}{kind}<p class="downloads">{links}</p>{unlike}{_refusals(batch)}'
-        f"{views.batch_table(batch.rows, batch.labelled)}</div>"
-    )
+    writer.writerows({key: csv_safe(str(value)) for key, value in row.items()} for row in rows)
+    return table.getvalue().encode(), json.dumps(rows, ensure_ascii=False).encode()
 
 
-def _plain(row: dict[str, Any], labelled: bool) -> dict[str, Any]:
+def _plain(row: dict[str, Any], labeled: bool) -> dict[str, Any]:
     plain = {"file": row["file"], "reading": row["reading"], "confidence": round(row["confidence"], 6)}
-    return plain | ({"label": row["label"], "right": row["right"]} if labelled else {})
-
-
-def _refusals(batch: Batch) -> str:
-    if not batch.refused:
-        return ""
-    listed = "".join(f"<li><b>{views.text(n)}</b>: {views.sentence(why)}</li>" for n, why in batch.refused[:20])
-    more = f"<li>and {len(batch.refused) - 20} more</li>" if len(batch.refused) > 20 else ""
-    return (
-        f'<details class="note bad"{"" if batch.rows else " open"}><summary>{len(batch.refused)} left out</summary>'
-        f"<ul>{listed}{more}</ul></details>"
-    )
-
-
-def draw_batch(batch: Batch) -> str:
-    """The least sure pictures with their readings, as HTML, and the same as one picture to download."""
-    from captcha_reader.plots.canvas import figure_image
-    from captcha_reader.plots.grid import draw_grid
-
-    rows = batch.rows[:GRID_PICTURES]
-    figure = draw_grid(
-        [row["picture"] for row in rows],
-        [row["prediction"] for row in rows],
-        [row["label"] for row in rows] if batch.labelled else None,
-        [row["file"] for row in rows],
-    )
-    title = f"The {len(rows)} least sure of {len(batch.rows):,}" if len(rows) < len(batch.rows) else "All readings"
-    return views.batch_grid(title, rows, batch.labelled, figure_image(figure))
+    plain |= {"other": row["other"]} if "other" in row else {}
+    return plain | ({"label": row["label"], "right": row["right"]} if labeled else {})

@@ -2,39 +2,78 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
+from captcha_reader.errors import UserError
 from captcha_reader.files import available_cores
+from captcha_reader.reading.prediction import Prediction
+from captcha_reader.transforms import View
 from captcha_reader.web.limits import Limits, Refused
-from captcha_reader.web.models import Models
-from captcha_reader.web.uploads import check_picture
-
-if TYPE_CHECKING:
-    from predict import CaptchaPredictor, Prediction, View
+from captcha_reader.web.models import Models, Predictor
+from captcha_reader.web.uploads import Pixels, check_picture
 
 PATIENCE = 0.004  # seconds that a batch waits for pictures which are being decoded
+IDLE_SECONDS = 10.0  # after which a thread that has nothing to read ends
+
+log = logging.getLogger("captcha_reader")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A picture that was read.
+
+    Attributes:
+        prediction: what it says.
+        size: (width, height) of the picture.
+        view: of it, as the network saw it.
+        predictor: that read it.
+    """
+
+    prediction: Prediction
+    size: tuple[int, int]
+    view: View
+    predictor: Predictor
+
+
+class Ticket(Future[list[Reading | Refused]]):
+    """The readings of a request in order, an error in place of a picture that cannot be read."""
+
+    dropped = False
+
+    def drop(self) -> None:
+        """Nobody waits for it any more: what is not begun is left undone."""
+        self.dropped = True
 
 
 @dataclass(eq=False)
 class _Job:
-    """One request on its way: pictures in, a future of their readings."""
+    """One request on its way."""
 
-    predictor: CaptchaPredictor
-    views: list[View]
-    future: Future[list[Prediction]]
+    pictures: deque[tuple[str, bytes | Refused]]
+    model: str | None
+    ticket: Ticket
+    pixels: Pixels
+    predictor: Predictor | None = None
+    seen: list[tuple[View, tuple[int, int]] | Refused] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return sum(not isinstance(view, Refused) for view in self.seen)
 
 
 class Batcher:
     """Reads the pictures of all requests, those that arrive together in one forward pass.
 
-    A request is decoded in a small pool of threads and then waits for the one thread that reads. While that thread is
-    busy, what has been decoded gathers and makes up the next batch; a lone request does not wait for others.
+    A few threads decode, a picture of each request in turn; then a request waits for the thread that reads with its
+    model. While that is busy, what has been decoded gathers and makes up the next batch; a lone request does not wait
+    for others. A model that takes long keeps no other waiting.
 
     Args:
         models: where predictors come from.
@@ -45,85 +84,180 @@ class Batcher:
         self.models, self.limits = models, limits or Limits()
         self.waiting = 0  # pictures admitted and not answered
         self.batches = 0  # forward passes so far
-        self._decoding = 0  # requests in the pool
-        self._jobs: deque[_Job] = deque()
+        self._clients: Counter[str] = Counter()  # pictures waiting, by address
+        self._admitted: dict[Ticket, float] = {}  # since when, oldest first
+        self._decoding = 0  # requests on their way to a lane
+        self._undecoded: deque[_Job] = deque()
+        self._lanes: dict[int, deque[_Job]] = {}  # by the identity of their predictor
         self._changed = threading.Condition()
-        self._pool = ThreadPoolExecutor(max_workers=max(2, available_cores()), thread_name_prefix="decode")
-        self._thread: threading.Thread | None = None
+        self._decoders = 0
 
-    def submit(self, pictures: Sequence[tuple[str, bytes]], model: str | None = None) -> Future[list[Prediction]]:
-        """Queue pictures, each with what to call it in a message; the future gives their readings in order.
+    @property
+    def oldest(self) -> float:
+        """Seconds that the request which has waited longest has waited; 0.0 where none waits."""
+        with self._changed:
+            return time.monotonic() - next(iter(self._admitted.values())) if self._admitted else 0.0
 
-        The future raises `UserError`, as a rule `Refused`, where the model or a picture cannot be used.
+    def submit(
+        self, pictures: Sequence[tuple[str, bytes | Refused]], model: str | None = None, client: str = ""
+    ) -> Ticket:
+        """Queue pictures, each with what to call it in a message; the ticket gives their readings in order.
+
+        The ticket raises `UserError`, as a rule `Refused`, where the model cannot be used.
 
         Raises:
-            Refused: 503, the queue is full.
+            Refused: 503, the queue is full, or this client's part of it.
         """
+        count = len(pictures)
+        ticket = Ticket()
+        ticket.set_running_or_notify_cancel()  # from now on nobody can cancel it under the hands of a thread
         with self._changed:
-            if self.waiting + len(pictures) > self.limits.queue:
+            if self.waiting + count > self.limits.queue:
                 raise Refused(503, "too many pictures are waiting to be read: try again in a second")
-            self.waiting += len(pictures)
+            if self._clients[client] + count > self.limits.client_queue:
+                raise Refused(503, "too many pictures of yours are waiting to be read: try again in a second")
+            self.waiting += count
+            self._clients[client] += count
+            self._admitted[ticket] = time.monotonic()
             self._decoding += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="read", daemon=True)
-                self._thread.start()
-        future: Future[list[Prediction]] = Future()
-        future.set_running_or_notify_cancel()  # from now on nobody can cancel it under the hands of a thread
-        future.add_done_callback(lambda _: self._leave(len(pictures)))
-        self._pool.submit(self._decode, pictures, model, future)
-        return future
+            self._undecoded.append(_Job(deque(pictures), model, ticket, Pixels(self.limits.request_pixels)))
+            if self._decoders < max(2, available_cores()):
+                self._decoders += 1
+                threading.Thread(target=self._decode_all, name="decode", daemon=True).start()
+            self._changed.notify_all()
+        ticket.add_done_callback(lambda done: self._leave(ticket, client, count))
+        return ticket
 
-    def _leave(self, count: int) -> None:
+    def _leave(self, ticket: Ticket, client: str, count: int) -> None:
         with self._changed:
             self.waiting -= count
+            self._clients[client] -= count
+            if self._clients[client] <= 0:
+                del self._clients[client]
+            self._admitted.pop(ticket, None)
 
-    def _decode(self, pictures: Sequence[tuple[str, bytes]], model: str | None, future: Future) -> None:
-        job = None
-        try:
-            predictor = self.models.predictor(model)
-            # One after the other: of a request's pictures only one is in memory in full size.
-            views = [predictor.view(check_picture(data, name, self.limits.pixels)) for name, data in pictures]
-            job = _Job(predictor, views, future)
-        except BaseException as error:
-            future.set_exception(error)
-        finally:
+    # ------------------------------------------------------------------------------------------------ decoding
+
+    def _decode_all(self) -> None:
+        while True:
             with self._changed:
-                self._decoding -= 1
-                if job is not None:
-                    self._jobs.append(job)
+                while not self._undecoded:
+                    if not self._changed.wait(IDLE_SECONDS) and not self._undecoded:
+                        self._decoders -= 1
+                        return
+                job = self._undecoded.popleft()
+            try:
+                done = self._decode_one(job)
+            except BaseException as error:
+                if not isinstance(error, UserError):
+                    log.exception("a picture cannot be prepared")
+                done = True
+                job.ticket.set_exception(_bare(error))
+            with self._changed:
+                if not done:
+                    self._undecoded.append(job)  # behind the others: each request has its turn
+                else:
+                    self._decoding -= 1
+                    if not job.ticket.done():
+                        self._hand_over(job)
                 self._changed.notify_all()
+            del job  # else its pictures live until the next one comes
 
-    def _next(self) -> list[_Job]:
-        """The jobs of the next batch, all for the same model, at least one."""
+    def _decode_one(self, job: _Job) -> bool:
+        """Decode the next picture of a job; gives whether it was the last."""
+        if job.ticket.dropped:
+            raise Refused(499, "the client is gone")
+        if job.predictor is None:
+            job.predictor = self.models.predictor(job.model)
+        if not job.pictures:
+            return True
+        name, data = job.pictures.popleft()
+        if isinstance(data, Refused):
+            job.seen.append(data)
+        else:
+            try:
+                picture = check_picture(data, name, self.limits.pixels, job.pixels)
+                job.seen.append((job.predictor.view(picture), picture.size))
+            except Refused as error:
+                job.seen.append(error.bare())
+            except UserError as error:
+                job.seen.append(Refused(422, str(error)))
+        return not job.pictures
+
+    def _hand_over(self, job: _Job) -> None:
+        """To the thread that reads with its model; one is started where there is none."""
+        key = id(job.predictor)
+        if key not in self._lanes:
+            self._lanes[key] = deque()
+            threading.Thread(target=self._read_all, args=(key,), name="read", daemon=True).start()
+        self._lanes[key].append(job)
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def _read_all(self, key: int) -> None:
+        """Read what one model is asked for, until nothing comes for a while."""
+        while jobs := self._next(key):
+            try:
+                self._read(jobs)
+            except BaseException as error:
+                if not isinstance(error, UserError):
+                    log.exception("a reading failed")
+                for job in jobs:
+                    if not job.ticket.done():
+                        job.ticket.set_exception(_bare(error))
+            del jobs
+
+    def _next(self, key: int) -> list[_Job]:
+        """The jobs of the next batch; none where the thread may end."""
+        lane = self._lanes[key]
         with self._changed:
-            while not self._jobs:
-                self._changed.wait()
+            while not lane:
+                if not self._changed.wait(IDLE_SECONDS) and not lane:
+                    del self._lanes[key]
+                    return []
             end = time.monotonic() + PATIENCE
-            while self._decoding and sum(len(j.views) for j in self._jobs) < self.limits.batch:
+            while self._decoding and sum(job.count for job in lane) < self.limits.batch:
                 left = end - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            taken = [self._jobs.popleft()]
-            count = len(taken[0].views)
-            while self._jobs and self._jobs[0].predictor is taken[0].predictor:
-                if count + len(self._jobs[0].views) > self.limits.batch:
-                    break
-                count += len(self._jobs[0].views)
-                taken.append(self._jobs.popleft())
+            taken = [lane.popleft()]
+            count = taken[0].count
+            while lane and count + lane[0].count <= self.limits.batch:
+                count += lane[0].count
+                taken.append(lane.popleft())
             return taken
 
-    def _run(self) -> None:
-        while True:
-            jobs = self._next()
-            try:
-                readings = jobs[0].predictor.read([view for job in jobs for view in job.views])
-            except BaseException as error:
-                for job in jobs:
-                    job.future.set_exception(error)
-                continue
+    def _read(self, jobs: Sequence[_Job]) -> None:
+        for job in jobs:
+            if job.ticket.dropped:
+                job.ticket.set_exception(Refused(499, "the client is gone"))
+        jobs = [job for job in jobs if not job.ticket.done()]
+        views = [seen[0] for job in jobs for seen in job.seen if not isinstance(seen, Refused)]
+        predictor = jobs[0].predictor if jobs else None
+        if views and predictor is not None:
+            found = predictor.read(views)
+            if len(found) != len(views) or not all(math.isfinite(p.confidence) for p in found):
+                raise Refused(422, "the model gives no reading that is a number for each picture: choose another")
             self.batches += 1
-            start = 0
-            for job in jobs:
-                job.future.set_result(readings[start : start + len(job.views)])
-                start += len(job.views)
+        else:
+            found = []
+        readings = iter(found)
+        for job in jobs:
+            assert job.predictor is not None
+            answer: list[Reading | Refused] = []
+            for seen in job.seen:
+                if isinstance(seen, Refused):
+                    answer.append(seen)
+                else:
+                    answer.append(Reading(next(readings), seen[1], seen[0], job.predictor))
+            job.ticket.set_result(answer)
+
+
+def _bare(error: BaseException) -> UserError:
+    """What is said of an error, without its traceback, whose frames would keep the pictures in memory."""
+    if isinstance(error, Refused):
+        return error.bare()
+    if isinstance(error, UserError):
+        return Refused(422, str(error))
+    return Refused(500, "something went wrong on the server: its terminal says what")

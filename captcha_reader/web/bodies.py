@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
+import itertools
 import json
+import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captcha_reader.web.limits import MEGABYTE, Limits, Refused, shown
-from captcha_reader.web.uploads import PictureZip, is_zip
+from captcha_reader.web.uploads import PictureZip, decode_base64, is_zip
 
 if TYPE_CHECKING:
     import fastapi
 
+LONG = 1 << 17  # bytes of a form
+
 
 class Picture(NamedTuple):
-    """An upload: what to call it in a message, its bytes, and the name it came with."""
+    """An upload: what to call it in a message, its bytes or why there are none, and the name it came with."""
 
     said: str
-    data: bytes
+    data: bytes | Refused
     file: str = ""
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether it begins as a zip does."""
+        return isinstance(self.data, bytes) and is_zip(self.data)
 
 
 @dataclass
@@ -32,6 +39,7 @@ class Order:
     pictures: list[Picture] = field(default_factory=list)
     model: str | None = None
     many: bool = False  # answer with a list, even of one
+    details: bool = True  # boxes and alternatives too
 
 
 class Memory:
@@ -103,14 +111,16 @@ async def parse_body(headers: Any, body: bytes, limits: Limits, share: Share) ->
     """
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        order = await _parse_form(headers, body, limits)
+        form = _parse_form(headers, body, limits)
+        # A long one in a thread with a loop of its own: a body made for it takes the parser seconds.
+        order = await form if len(body) < LONG else await asyncio.to_thread(asyncio.run, form)
     elif kind == "application/json":
-        order = _parse_json(body)
+        order = await asyncio.to_thread(_parse_json, body, limits)
     else:
         raise Refused(415, "send multipart/form-data with a file, or application/json with a base64 image")
     if not order.pictures:
         raise Refused(422, "there is no picture in the request: send a file named `file`, or JSON with `image`")
-    if any(is_zip(picture.data) for picture in order.pictures):
+    if any(picture.is_zip for picture in order.pictures):
         order.many = True
         # In threads, so that other requests have their turn; the count of memory is this thread's alone.
         opened = await asyncio.to_thread(_open_zips, order.pictures, limits)
@@ -128,7 +138,6 @@ async def _parse_form(headers: Any, body: bytes, limits: Limits) -> Order:
     async def stream() -> AsyncGenerator[bytes, None]:
         for start in range(0, len(body), 1 << 20):
             yield body[start : start + (1 << 20)]
-            await asyncio.sleep(0)  # others have their turn
         yield b""
 
     parser = MultiPartParser(headers, stream(), max_files=limits.pictures, max_fields=20, max_part_size=65_536)
@@ -150,66 +159,99 @@ async def _parse_form(headers: Any, body: bytes, limits: Limits) -> Order:
                 order.pictures.append(Picture(said, await value.read(), name))
             elif name == "model":
                 order.model = value or None
+            elif name == "details":
+                order.details = is_true(value)
             else:
-                hint = "send it as a file (curl: -F file=@NAME)" if name == "file" else "send `file` or `model`"
+                hint = (
+                    "send it as a file (curl: -F file=@NAME)" if name == "file" else "send `file`, `model` or `details`"
+                )
                 raise Refused(422, f"the form has a field {shown(name)} that is no file: {hint}")
     finally:
         await form.close()
     return order
 
 
-def _parse_json(body: bytes) -> Order:
+def is_true(value: str) -> bool:
+    """A switch in a form or a query.
+
+    Raises:
+        Refused: 422, it is none.
+    """
+    if value.lower() not in ("true", "false", "1", "0"):
+        raise Refused(422, "`details` must be true or false")
+    return value.lower() in ("true", "1")
+
+
+def check_json(body: bytes, items: int, openings: int, depth: int = 30) -> None:
+    """Look at JSON before it is parsed: how many items it has, how many objects and lists, and how deep they lie.
+
+    Signs within strings count too, so that every look is one pass over the bytes.
+
+    Raises:
+        Refused: 413, too many; 422, too deep.
+    """
+    level = 0
+    for sign in itertools.islice(re.finditer(rb"[\[\]{}]", body), 2 * openings + 1):
+        level += 1 if sign[0] in b"[{" else -1
+        if level > depth:
+            raise Refused(422, f"the JSON is nested too deeply: at most {depth} levels")
+    if body.count(b",") > items or sum(map(body.count, (b"[", b"]", b"{", b"}"))) > 2 * openings:
+        raise Refused(413, f"the JSON has too many parts: at most {items:,} items in {openings:,} objects and lists")
+
+
+def _parse_json(body: bytes, limits: Limits) -> Order:
+    check_json(body, items=4 * limits.pictures + 20, openings=20)
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
         raise Refused(422, "the body is not JSON") from None
     if not isinstance(asked, dict):
         raise Refused(422, 'the JSON must be an object: {"image": "<base64>"}')
-    surplus = sorted(set(asked) - {"image", "images", "model"})
+    surplus = sorted(set(asked) - {"image", "images", "model", "details"})
     if surplus:
-        raise Refused(422, f"the JSON has a field {shown(surplus[0])}: image, images and model are known")
-    model = asked.get("model")
+        raise Refused(422, f"the JSON has a field {shown(surplus[0])}: image, images, model and details are known")
+    model, details = asked.get("model"), asked.get("details", True)
     if model is not None and not isinstance(model, str):
         raise Refused(422, "`model` must be a string")
+    if not isinstance(details, bool):
+        raise Refused(422, "`details` must be true or false")
     images = asked.get("images")
     if ("image" in asked) == (images is not None):
         raise Refused(422, "give either `image` or `images`")
     if images is None:
-        return Order([Picture("the picture", _decoded(asked["image"], "`image`"))], model)
+        return Order([Picture("the picture", decode_base64(asked["image"], "`image`"))], model, details=details)
     if not isinstance(images, list):
         raise Refused(422, "`images` must be a list of base64 strings")
-    return Order(
-        [Picture(f"picture {i}", _decoded(text, f"picture {i}")) for i, text in enumerate(images, start=1)],
-        model,
-        many=True,
-    )
+    if len(images) > limits.pictures:
+        raise Refused(413, f"the request has {len(images)} pictures: send at most {limits.pictures} at a time")
+    return Order([_listed(text, f"picture {i}") for i, text in enumerate(images, start=1)], model, True, details)
 
 
-def _decoded(text: Any, name: str) -> bytes:
-    if not isinstance(text, str):
-        raise Refused(422, f"{name} must be a base64 string")
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
+def _listed(text: Any, name: str) -> Picture:
+    """One of several: what is wrong with it is said in its place."""
     try:
-        return base64.b64decode("".join(text.split()), validate=True)  # `base64` breaks its lines
-    except (binascii.Error, ValueError):
-        raise Refused(422, f"{name} is not base64") from None
+        return Picture(name, decode_base64(text, name))
+    except Refused as error:
+        return Picture(name, error.bare())
 
 
 def _open_zips(pictures: Sequence[Picture], limits: Limits) -> list[Picture | PictureZip]:
     """The pictures, with zips opened and not yet unpacked: all of them together are neither too many nor too large."""
     opened: list[Picture | PictureZip] = []
-    entries = sum(not is_zip(picture.data) for picture in pictures)
+    entries = sum(not picture.is_zip for picture in pictures)
     size = 0
     for picture in pictures:
-        if not is_zip(picture.data):
+        if not picture.is_zip:
             opened.append(picture)
             continue
-        found = PictureZip(picture.data, limits.pictures, limits.unpacked_bytes, limits.request_bytes)
-        if not len(found):
-            raise Refused(
-                422, f"{picture.said} is a zip without a picture: PNG, JPEG, GIF, BMP, WebP and TIFF are read"
-            )
+        try:
+            found = _open_zip(picture, limits)
+        except Refused as error:
+            if len(pictures) == 1 or error.status == 413:
+                raise
+            opened.append(picture._replace(data=error.bare()))
+            entries += 1
+            continue
         entries, size = entries + found.entries, size + found.size
         if entries > limits.pictures:
             raise Refused(413, f"the request has more than {limits.pictures} pictures: send fewer at a time")
@@ -220,12 +262,22 @@ def _open_zips(pictures: Sequence[Picture], limits: Limits) -> list[Picture | Pi
     return opened
 
 
+def _open_zip(picture: Picture, limits: Limits) -> PictureZip:
+    found = PictureZip(bytes(picture.data), limits.pictures, limits.unpacked_bytes, limits.request_bytes)
+    if not len(found):
+        raise Refused(422, f"{picture.said} is a zip without a picture: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
+    return found
+
+
 def _unpack(opened: Sequence[Picture | PictureZip]) -> list[Picture]:
-    """The pictures, with those of zips in place of the zips."""
+    """The pictures, with those of zips in place of the zips; a damaged entry's error stands in its place."""
     pictures: list[Picture] = []
     for part in opened:
         if isinstance(part, PictureZip):
-            pictures += [Picture(f"the entry {shown(name)}", data, name) for name, data in part]
+            for name, data in part.with_damaged():
+                pictures.append(
+                    Picture(f"the entry {shown(name)}", data if isinstance(data, bytes) else data.bare(), name)
+                )
         else:
             pictures.append(part)
     return pictures

@@ -1,24 +1,87 @@
-"""The description of the route, for tools (OpenAPI) and for people (/docs)."""
+"""The routes with their descriptions: for tools as OpenAPI, for people as FastAPI's own page at /docs."""
 
 from __future__ import annotations
 
-import html
-import json
+from importlib import resources
 from typing import Any
 
+import fastapi
+from fastapi import Response
+from fastapi.openapi.docs import get_swagger_ui_html
+
+from captcha_reader.web.limits import MEGABYTE, Limits, Refused
+
 ERRORS = {
+    401: "A token is needed (`Authorization: Bearer TOKEN`), where the server was started with one.",
+    403: "A page of another site may not do this.",
+    408: "The request did not arrive in time.",
     413: "Too large: the request, a picture, a zip, or the number of pictures.",
     415: "Not a picture, or a content type that is not understood.",
     422: "Malformed: a broken or empty picture, bad base64 or JSON, a missing file, an unknown model.",
-    408: "The request did not arrive in time.",
     503: "The queue is full; `Retry-After` says when to come again.",
+    504: "The model takes too long.",
 }
-EXAMPLE_READING = {
+EXAMPLE = {
     "text": "7kPx2",
     "confidence": 0.9992,
-    "characters": [{"char": "7", "confidence": 0.9997}, {"char": "k", "confidence": 0.9999}],
+    "characters": [
+        {"char": "7", "confidence": 0.9997, "box": [6.0, 4.0, 31.5, 56.0]},
+        {"char": "k", "confidence": 0.9999, "box": [31.5, 4.0, 60.0, 56.0]},
+    ],
+    "alternatives": [{"text": "7kPx2", "confidence": 0.9992}, {"text": "7kpx2", "confidence": 0.0006}],
     "model": "reader.onnx",
     "ms": 9.4,
+}
+_NUMBER = {"type": "number"}
+_TEXT = {"type": "string"}
+ERROR = {
+    "type": "object",
+    "required": ["error", "status"],
+    "properties": {"error": _TEXT | {"description": "The reason, one sentence."}, "status": {"type": "integer"}},
+}
+READING = {
+    "type": "object",
+    "required": ["text", "confidence", "characters", "model", "ms"],
+    "properties": {
+        "file": _TEXT | {"description": "The name that the picture came with; in lists alone."},
+        "text": _TEXT,
+        "confidence": _NUMBER | {"description": "Probability of the whole text, 0 to 1."},
+        "characters": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["char", "confidence"],
+                "properties": {
+                    "char": _TEXT,
+                    "confidence": _NUMBER,
+                    "box": {
+                        "type": "array",
+                        "items": _NUMBER,
+                        "minItems": 4,
+                        "maxItems": 4,
+                        "description": "Left, top, right, bottom in pixels, where the model tells where it looked.",
+                    },
+                },
+            },
+        },
+        "alternatives": {
+            "type": "array",
+            "description": "The three most probable readings, the best first.",
+            "items": {"type": "object", "properties": {"text": _TEXT, "confidence": _NUMBER}},
+        },
+        "model": _TEXT,
+        "ms": _NUMBER | {"description": "Milliseconds from request to answer."},
+    },
+}
+PICTURE_ERROR = ERROR | {
+    "properties": {"file": _TEXT, **ERROR["properties"]},  # type: ignore[dict-item]
+    "description": "Of one picture that cannot be read; the others of the request are.",
+}
+MODEL = {"type": "string", "description": "A name from /models; the first by default."}
+DETAILS = {
+    "type": "boolean",
+    "default": True,
+    "description": "Whether to add the characters' boxes and the alternatives, which take some milliseconds more.",
 }
 REQUEST_BODY = {
     "required": True,
@@ -33,7 +96,8 @@ REQUEST_BODY = {
                         "format": "binary",
                         "description": "A picture, or a zip of pictures. May stand more than once.",
                     },
-                    "model": {"type": "string", "description": "A name from /models; the first by default."},
+                    "model": MODEL,
+                    "details": DETAILS,
                 },
             }
         },
@@ -41,13 +105,18 @@ REQUEST_BODY = {
             "schema": {
                 "type": "object",
                 "properties": {
-                    "image": {"type": "string", "format": "byte", "description": "A picture in base64."},
+                    "image": {
+                        "type": "string",
+                        "format": "byte",
+                        "description": "A picture in base64, or as a data URL.",
+                    },
                     "images": {
                         "type": "array",
                         "items": {"type": "string", "format": "byte"},
-                        "description": "Several pictures in base64, in place of `image`.",
+                        "description": "Several pictures, in place of `image`.",
                     },
-                    "model": {"type": "string", "description": "A name from /models; the first by default."},
+                    "model": MODEL,
+                    "details": DETAILS,
                 },
             }
         },
@@ -55,78 +124,73 @@ REQUEST_BODY = {
 }
 
 
-DOCS_STYLE = """
-:root { color-scheme: light dark; --ink: #17262b; --muted: #5b6b72; --paper: #f5f7f6; --card: #fff; --line: #dde4e4;
-  --accent: #0b6e69; --code: #eef3f2; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eeee; --muted: #9db0b3; --paper: #0e1517; --card: #162024;
-  --line: #29383c; --accent: #4fd1c5; --code: #101a1d; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI",
-  Roboto, "Liberation Sans", sans-serif; }
-main { max-width: 52rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
-h1 { margin: 0 0 .25rem; font-size: 1.9rem; } p { margin: .5rem 0; } .muted { color: var(--muted); }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem 1.25rem;
-  margin: 1rem 0; }
-h2 { margin: 0; font-size: 1.1rem; font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-h2 b { color: var(--accent); margin-right: .5rem; } h3 { font-size: .95rem; margin: 1rem 0 .25rem; }
-pre { background: var(--code); border-radius: 8px; padding: .75rem 1rem; overflow-x: auto; font-size: .86rem; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-td, th { text-align: left; padding: .35rem .75rem .35rem 0; border-top: 1px solid var(--line); vertical-align: top; }
-a { color: var(--accent); } code { font-size: .92em; }
-"""
-
-DOCS_EXAMPLES = """curl -F file=@examples/7kPx2.png {address}/predict
-curl -F file=@a.png -F file=@b.png -F model=reader.onnx {address}/predict
-curl -H 'Content-Type: application/json' -d "{{\\"image\\": \\"$(base64 -w0 examples/7kPx2.png)\\"}}" {address}/predict
-
-# Python, with gradio_client
-from gradio_client import Client, handle_file
-Client("{address}").predict(handle_file("examples/7kPx2.png"), None, api_name="/detect_captcha")"""
+def _answers() -> dict[int | str, dict[str, Any]]:
+    many = {
+        "type": "object",
+        "required": ["predictions"],
+        "properties": {"predictions": {"type": "array", "items": {"anyOf": [READING, PICTURE_ERROR]}}},
+    }
+    readings = {
+        "description": "The reading. Of several pictures, of a zip, and of `images`, `predictions` with one reading "
+        "for each, in order; in place of one that cannot be read, its `error` and `status`.",
+        "content": {"application/json": {"schema": {"anyOf": [READING, many]}, "example": EXAMPLE}},
+    }
+    refusal = {"application/json": {"schema": ERROR}}
+    return {200: readings} | {status: {"description": text, "content": refusal} for status, text in ERRORS.items()}
 
 
-def docs_page(schema: dict[str, Any], address: str) -> str:
-    """The OpenAPI description as one HTML page that asks for nothing else."""
-    parts = []
-    for path, methods in schema["paths"].items():
-        for method, what in methods.items():
-            rows = "".join(
-                f"<tr><td><code>{html.escape(str(code))}</code></td><td>{html.escape(answer['description'])}</td></tr>"
-                for code, answer in what["responses"].items()
-            )
-            parts.append(
-                f"<section><h2><b>{method.upper()}</b>{html.escape(path)}</h2>"
-                f"<p>{html.escape(what.get('summary', ''))}. {html.escape(what.get('description', ''))}</p>"
-                f"{_docs_body(what.get('requestBody'))}<h3>Answers</h3><table>{rows}</table>{_docs_example(what)}</section>"
-            )
-    info = schema["info"]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{html.escape(info['title'])}: for programs</title><style>{DOCS_STYLE}</style></head><body><main>"
-        f"<h1>{html.escape(info['title'])}, for programs</h1><p class=muted>{html.escape(info['description'])}</p>"
-        '<p><a href="openapi.json">openapi.json</a> says the same for tools; <a href="./">the page</a> is for people.'
-        "</p>"
-        f"<section><h2>In short</h2><pre>{html.escape(DOCS_EXAMPLES.format(address=address))}</pre></section>"
-        f"{''.join(parts)}<p class=muted>What these refuse, they refuse in JSON: "
-        "<code>{&quot;error&quot;: reason, &quot;status&quot;: number}</code>.</p></main></body></html>"
-    )
+def describe(app: fastapi.FastAPI, routes: Any, limits: Limits) -> None:
+    """Give an app the routes, whose handlers are the methods of `routes`, and the page that describes them."""
+    app.post(
+        "/predict",
+        summary="Read pictures",
+        description=(
+            "Read one captcha or several. Of several, one that cannot be read gets an error in its place. "
+            f"At most {limits.pictures} pictures and {limits.request_bytes // MEGABYTE} MB a request, "
+            f"{limits.unpacked_bytes // MEGABYTE} MB in unpacked zips, {limits.pixels // MEGABYTE} million pixels a "
+            f"picture with all its frames and {limits.request_pixels // MEGABYTE} million a request. Pictures of "
+            "requests that arrive together are read together."
+        ),
+        responses=_answers(),
+        response_model=None,
+        openapi_extra={"requestBody": REQUEST_BODY},
+    )(routes.predict)
+    app.get("/predict", include_in_schema=False, response_model=None)(routes.only_post)
+    app.head("/health", include_in_schema=False, response_model=None)(routes.alive)
+    app.get(
+        "/health",
+        summary="Whether it is up",
+        response_model=None,
+        responses={503: {"description": "`status` is `stuck`: readings take far too long."}},
+    )(routes.health)
+    app.get("/models", summary="The models on offer")(routes.list_models)
+    app.get(
+        "/models/{name:path}",
+        summary="Download a model",
+        response_model=None,
+        responses={404: {"description": "No such model."}, 403: {"description": "Switched off by --read_only."}},
+    )(routes.download)
+    _add_docs_page(app)
 
 
-def _docs_body(body: dict[str, Any] | None) -> str:
-    if not body:
-        return ""
-    said = []
-    for kind, content in body["content"].items():
-        rows = "".join(
-            f"<tr><td><code>{html.escape(name)}</code></td><td>{html.escape(what.get('description', ''))}</td></tr>"
-            for name, what in content["schema"]["properties"].items()
+def _add_docs_page(app: fastapi.FastAPI) -> None:
+    """FastAPI's own page, with its scripts from here and addresses that hold under any prefix."""
+    kinds = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=f"{app.title}: for programs",
+            swagger_js_url="docs/swagger-ui-bundle.js",
+            swagger_css_url="docs/swagger-ui.css",
+            swagger_favicon_url="docs/favicon-32x32.png",
+            swagger_ui_parameters={"validatorUrl": None},  # another host's
         )
-        said.append(f"<h3>{html.escape(kind)}</h3><table>{rows}</table>")
-    return "".join(said)
 
-
-def _docs_example(what: dict[str, Any]) -> str:
-    content = what["responses"].get("200", {}).get("content", {}).get("application/json", {})
-    if "example" not in content:
-        return ""
-    return f"<h3>Example</h3><pre>{html.escape(json.dumps(content['example'], indent=1))}</pre>"
+    @app.get("/docs/{name}", include_in_schema=False)
+    def asset(name: str) -> Response:
+        if name not in kinds:
+            raise Refused(404, "there is no such address: /docs says what there is")
+        data = resources.files("fastapi_swagger.resources").joinpath(name).read_bytes()
+        return Response(data, media_type=kinds[name], headers={"Cache-Control": "max-age=86400"})

@@ -1,63 +1,75 @@
-"""Corrected readings: pictures with the right text, kept as a source for make_dataset.py."""
+"""Corrected readings: pictures with the right text, kept as a source for make_dataset.py.
+
+Each picture is a parquet file of its own, named by the hash of the upload: a correction is one small file written, the
+next correction of the same picture takes its place, and nothing else is read or written.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
+import hashlib
+import io
+import re
 import threading
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from PIL import Image
+
 from captcha_reader.errors import UserError
-from captcha_reader.files import lock_file, write_atomically
+from captcha_reader.files import write_atomically
+from captcha_reader.web.limits import MEGABYTE
 from captcha_reader.web.uploads import check_picture
 
-ROWS_PER_SHARD = 200  # a shard is written anew for each row, so it must stay small
 LONGEST_TEXT = 32
+KEPT_BYTES = 200_000  # of a picture; a larger one is stored anew, as small as it takes
+KEPT_SIDE = 1200  # pixels of a picture that is stored anew
+FILE_BYTES = 16_000  # of a file beside its picture, at most: parquet repeats small values in its statistics
+QUOTA_BYTES, QUOTA_ROWS = 200 * MEGABYTE, 20_000
+OWN_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
 
 Row = tuple[bytes, str]  # a picture file and its label
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> Path:
-    """Labelled pictures as a parquet shard that make_dataset.py takes, atomically."""
+def write_rows(path: Path, rows: Iterable[Row]) -> Path:
+    """Labeled pictures as a parquet shard that make_dataset.py takes, atomically."""
     from captcha_reader.dataset.writer import write_shard
 
-    return write_atomically(path, lambda temporary: write_shard(temporary, [(png, None, text) for png, text in rows]))
+    return write_atomically(path, lambda temporary: write_shard(temporary, ((png, None, text) for png, text in rows)))
 
 
 class Feedback:
-    """Pictures with the right text, from people who corrected a reading: parquet shards in one folder.
+    """Pictures with the right text, from people who corrected a reading.
 
     Args:
-        folder: made when the first row comes; a source for make_dataset.py.
+        folder: made when the first row comes; several pages, and processes, may share it.
+        quota_bytes: of all its files.
+        quota_rows: of all its files.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, quota_bytes: int = QUOTA_BYTES, quota_rows: int = QUOTA_ROWS) -> None:
+        self.folder, self.quota_bytes, self.quota_rows = Path(folder), quota_bytes, quota_rows
         self._lock = threading.Lock()
-        self._shard: Path | None = None  # the one that this page fills
 
     def shards(self) -> list[Path]:
         """Its files, oldest first."""
-        # A hidden one is what a kill has left of a shard that was being written.
-        return sorted(self.folder.glob("[!.]*.parquet")) if self.folder.is_dir() else []
+        # A hidden one is what a kill has left of a file that was being written.
+        found = self.folder.glob("[!.]*.parquet") if self.folder.is_dir() else ()
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
     def count(self) -> int:
-        """How many rows there are."""
-        import pyarrow.parquet as pq
+        """How many rows there are; a damaged file counts none, and is make_dataset.py's to report."""
+        return sum(1 if OWN_NAME.fullmatch(path.name) else len(list(_read_rows(path))) for path in self.shards())
 
-        total = 0
-        for shard in self.shards():
-            with contextlib.suppress(Exception):  # a damaged shard is make_dataset.py's to report
-                total += pq.read_metadata(shard).num_rows
-        return total
+    def rows(self) -> Iterator[Row]:
+        """All rows, oldest first."""
+        for path in self.shards():
+            yield from _read_rows(path)
 
     def add(self, picture: bytes, text: str) -> int:
         """Keep a picture and what it says, in place of what was said of it before; gives the number of rows now.
 
         Raises:
-            UserError: the text cannot be a label, or the picture cannot be read.
+            UserError: the text cannot be a label, the picture cannot be read, or there is no room for more.
         """
         text = text.strip()
         if not text:
@@ -66,10 +78,14 @@ class Feedback:
             raise UserError(f"the text has {len(text)} characters: at most {LONGEST_TEXT} make a label")
         if any(c.isspace() or not c.isprintable() for c in text):
             raise UserError("the text has a space or a character that cannot be printed: type the captcha's characters")
-        check_picture(picture)
-        with self._writing("kept"):
-            if not self._replace(picture, text):
-                self._append(picture, text)
+        small = shrink(picture)
+        path = self._path(picture)
+        with self._lock:
+            try:
+                self._check_quota(path, len(small))
+                write_rows(path, [(small, text)])
+            except OSError as error:
+                raise UserError(f"the correction cannot be kept ({error.strerror or error})") from None
         return self.count()
 
     def remove(self, picture: bytes) -> int:
@@ -78,53 +94,53 @@ class Feedback:
         Raises:
             UserError: the folder cannot be written to.
         """
-        with self._writing("removed"):
-            for shard in self.shards():
-                rows = _read_rows(shard)
-                left = [row for row in rows if row[0] != picture]
-                if not left and rows:
-                    shard.unlink()
-                elif len(left) < len(rows):
-                    write_rows(shard, left)
+        try:
+            self._path(picture).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"the correction cannot be removed ({error.strerror or error})") from None
         return self.count()
 
-    @contextlib.contextmanager
-    def _writing(self, done: str) -> Iterator[None]:
-        """Alone with the folder: another page may write there, so every shard is read anew under its lock."""
-        with self._lock:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with (self.folder / ".lock").open("w") as lock:
-                    lock_file(lock, wait=True)
-                    yield
-            except OSError as error:
-                raise UserError(f"the correction cannot be {done} ({error.strerror or error})") from None
+    def _path(self, picture: bytes) -> Path:
+        return self.folder / f"{hashlib.sha256(picture).hexdigest()[:32]}.parquet"
 
-    def _replace(self, picture: bytes, text: str) -> bool:
-        """Give a picture that is kept already its new text; False where there is none."""
-        for shard in self.shards():
-            rows = _read_rows(shard)
-            if any(kept == picture for kept, _ in rows):
-                rows = [(kept, text if kept == picture else old) for kept, old in rows]
-                write_rows(shard, rows)
-                return True
-        return False
-
-    def _append(self, picture: bytes, text: str) -> None:
-        rows = _read_rows(self._shard) if self._shard else []
-        if self._shard is None or not rows or len(rows) >= ROWS_PER_SHARD:  # none: it was removed, or is damaged
-            # The time and the process make the name: no two pages begin the same shard.
-            self._shard = self.folder / f"feedback-{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}.parquet"
-            rows = []
-        write_rows(self._shard, [*rows, (picture, text)])
+    def _check_quota(self, path: Path, size: int) -> None:
+        if path.exists():  # it is replaced
+            return
+        sizes = [shard.stat().st_size for shard in self.shards()]
+        if sum(sizes) + size + FILE_BYTES > self.quota_bytes or len(sizes) >= self.quota_rows:
+            raise UserError(
+                f"{len(sizes):,} corrections ({sum(sizes) / MEGABYTE:.0f} MB) are kept already, and there is room for "
+                "no more: fine-tune with them, then move them elsewhere"
+            )
 
 
-def _read_rows(shard: Path) -> list[Row]:
-    """The rows of a shard; none where it is damaged, which is make_dataset.py's to report."""
+def shrink(picture: bytes) -> bytes:
+    """The picture's file as it is where it is small, else the picture as a file of at most `KEPT_BYTES`.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    image = check_picture(picture)
+    if len(picture) <= KEPT_BYTES:
+        return picture
+    side = KEPT_SIDE
+    while True:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        for settings in ({"format": "PNG"}, {"format": "JPEG", "quality": 90}):
+            file = io.BytesIO()
+            image.save(file, **settings)
+            if file.tell() <= KEPT_BYTES:
+                return file.getvalue()
+        side //= 2  # 300 x 300 pixels always fit
+
+
+def _read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file; none where it is damaged or was removed."""
     import pyarrow.parquet as pq
 
     try:
-        columns = pq.read_table(shard, columns=["image", "text"]).to_pydict()
-        return [(image["bytes"], text) for image, text in zip(columns["image"], columns["text"], strict=True)]
+        columns = pq.read_table(path, columns=["image", "text"]).to_pydict()
+        rows = [(image["bytes"], text) for image, text in zip(columns["image"], columns["text"], strict=True)]
     except Exception:
-        return []
+        return
+    yield from rows

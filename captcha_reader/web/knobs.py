@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captcha_reader.errors import UserError
 from captcha_reader.generator.render import CaptchaSettings, parse_length, render_captcha
@@ -17,9 +17,6 @@ from captcha_reader.generator.schemes import get_style
 from captcha_reader.generator.styles import STYLES, Style
 from captcha_reader.reading.metrics import wilson_interval
 from captcha_reader.text import Alphabet
-
-if TYPE_CHECKING:
-    from predict import CaptchaPredictor
 
 LONGEST = 12  # characters; the page's pictures are not wide enough for more
 MOST_CHARACTERS = 300  # of an alphabet
@@ -125,6 +122,11 @@ def build_settings(
     return CaptchaSettings((build_style(style, values, font),), characters, (low, high), int(seed or 0))
 
 
+def draw_one(settings: CaptchaSettings) -> tuple[bytes, str]:
+    """The first captcha of the settings: PNG file and text."""
+    return render_captcha(0, settings)
+
+
 @dataclass(frozen=True)
 class Trial:
     """One captcha that was drawn and read."""
@@ -135,7 +137,7 @@ class Trial:
     confidence: float
 
 
-def try_many(settings: CaptchaSettings, predictor: CaptchaPredictor, count: int = 100) -> Iterator[list[Trial]]:
+def try_many(settings: CaptchaSettings, predictor: Any, count: int = 100) -> Iterator[list[Trial]]:
     """Draw captchas 0, 1, 2, ... of the settings and read them; gives a chunk at a time.
 
     Raises:

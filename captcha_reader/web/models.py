@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, SAVED_MODELS, quicker
-from captcha_reader.web.limits import Refused
-
-if TYPE_CHECKING:
-    from predict import CaptchaPredictor
+from captcha_reader.reading.prediction import Prediction
+from captcha_reader.transforms import View
+from captcha_reader.web.deadline import TimedBackend
+from captcha_reader.web.limits import Limits, Refused
 
 KEPT_MODELS = 3  # in memory at a time
+NEEDS_TORCH = "it needs torch, which is not installed (pip install -r requirements.txt)"
+
+log = logging.getLogger("captcha_reader")
+
+
+class Predictor(Protocol):
+    """What the web layer asks of a predictor; it never builds one."""
+
+    backend: Any
+    metadata: dict[str, Any]
+    alphabet: Any
+    codec: Any
+    config: Any
+
+    def view(self, image: Image.Image, name: str = "") -> View:
+        """One RGB picture, ready for `read`."""
+
+    def read(self, views: Sequence[View]) -> list[Prediction]:
+        """Readings of pictures, in one forward pass as a rule."""
+
+    def attention(self, pixels: np.ndarray) -> np.ndarray | None:
+        """Where the network looked, (N, slots, columns) for (N, C, H, W) uint8, or None."""
+
+
+Load = Callable[[Path, int | None], Predictor]
+
+
+def has_torch() -> bool:
+    """Whether .safetensors models can be used and taught here."""
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except (ImportError, ValueError):
+        return False
 
 
 class Models:
@@ -27,15 +66,26 @@ class Models:
         checkpoint: one more, from anywhere, and the first of the list; by default the folder's `reader`, as .onnx
             where that file is there, since it opens without torch, or else its newest.
         threads: CPU threads of a model; all available cores by default.
+        load: makes a predictor of a checkpoint's path and the number of threads.
+        seconds: that one forward pass of a model may take.
+
+    Attributes:
+        torch: whether .safetensors models can be used; those that cannot are not offered.
 
     Raises:
         UserError: `checkpoint`, or without one the folder, does not exist, or the folder holds none.
     """
 
     def __init__(
-        self, folder: str | Path = SAVED_MODELS, checkpoint: str | Path | None = None, threads: int | None = None
+        self,
+        folder: str | Path = SAVED_MODELS,
+        checkpoint: str | Path | None = None,
+        threads: int | None = None,
+        load: Load | None = None,
+        seconds: float = Limits.reading_seconds,
     ) -> None:
-        self.folder, self.threads = Path(folder), threads
+        self.folder, self.threads, self.seconds, self.torch = Path(folder), threads, seconds, has_torch()
+        self._load = load or _load
         self.first = Path(checkpoint) if checkpoint is not None else quicker(self.folder / DEFAULT_CHECKPOINT.name)
         if checkpoint is None and not self.first.is_file():
             if not self.folder.is_dir():
@@ -48,7 +98,9 @@ class Models:
             self.first = newest
         if not self.first.is_file():
             raise UserError(f"there is no checkpoint {self.first}: check the name")
-        self._loaded: OrderedDict[tuple[Path, int, int], CaptchaPredictor] = OrderedDict()
+        if self.first.suffix == ".safetensors" and not self.torch:
+            raise UserError(f"{self.first.name} cannot be used: {NEEDS_TORCH}, or name an .onnx file by --checkpoint")
+        self._loaded: OrderedDict[tuple[Path, int, int], Predictor] = OrderedDict()
         self._lock = threading.Lock()
 
     def paths(self) -> dict[str, Path]:
@@ -66,7 +118,9 @@ class Models:
     def _inside(self) -> dict[str, Path]:
         """Of the folder alone: name to path."""
         root = self.folder.resolve()
-        patterns = ("*.safetensors", "*.onnx", "*/best.safetensors", "*/best.onnx")
+        patterns = ["*.onnx", "*/best.onnx"]
+        if self.torch:
+            patterns += ["*.safetensors", "*/best.safetensors"]
         found = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
         # A link that leads out of the folder is not offered; a hidden folder is one that is being made.
         inside = [p for p in found if p.is_file() and p.resolve().is_relative_to(root)]
@@ -88,7 +142,7 @@ class Models:
             )
         return name, paths[name]
 
-    def predictor(self, name: str | None = None) -> CaptchaPredictor:
+    def predictor(self, name: str | None = None) -> Predictor:
         """The model of that name, the first by default.
 
         Raises:
@@ -102,15 +156,31 @@ class Models:
         key = (path.resolve(), stamp.st_mtime_ns, stamp.st_size)
         with self._lock:  # two requests at once load a model once
             if key not in self._loaded:
-                from predict import CaptchaPredictor
-
-                self._loaded[key] = CaptchaPredictor(path, threads=self.threads)
+                self._loaded[key] = self._open(name, path)
                 while len(self._loaded) > KEPT_MODELS:
                     self._loaded.popitem(last=False)
             self._loaded.move_to_end(key)
             return self._loaded[key]
 
+    def _open(self, name: str, path: Path) -> Predictor:
+        try:
+            predictor = self._load(path, self.threads)
+        except UserError as error:
+            # What it says of a path is for the terminal: a visitor knows the model by its name.
+            raise Refused(422, str(error).replace(str(path), name)) from None
+        except Exception as error:
+            log.exception("the model %s cannot be loaded", path)
+            raise Refused(422, f"the model {name} is damaged: choose another") from error
+        predictor.backend = TimedBackend(predictor.backend, name, self.seconds)
+        return predictor
+
     @property
     def loaded(self) -> int:
         """How many models are in memory."""
         return len(self._loaded)
+
+
+def _load(path: Path, threads: int | None) -> Predictor:
+    from predict import CaptchaPredictor
+
+    return CaptchaPredictor(path, threads=threads)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captcha_reader.files import ROOT
-from captcha_reader.web import html as views
+from captcha_reader.web.access import Access
 from captcha_reader.web.api import build_api
+from captcha_reader.web.html import note, render
 from captcha_reader.web.limits import Limits
-from captcha_reader.web.tabs.batch import batch_tab
+from captcha_reader.web.page_calls import protect_page
+from captcha_reader.web.storage import UploadFolder
+from captcha_reader.web.tabs.batch import NOTHING_ELSE, batch_tab
 from captcha_reader.web.tabs.make import make_tab
 from captcha_reader.web.tabs.model import model_tab
 from captcha_reader.web.tabs.read import read_tab
-from captcha_reader.web.tabs.teach import teach_tab
-from captcha_reader.web.theme import NAME_EXAMPLES, STYLE_SHEET, theme
-from captcha_reader.web.widgets import load_gradio, own_html
-from captcha_reader.web.workshop import Workshop
+from captcha_reader.web.tabs.teach import FOLLOW_SECONDS, job_card, running_strip, teach_tab
+from captcha_reader.web.theme import ON_LOAD, STYLE_SHEET, theme
+from captcha_reader.web.widgets import QUIET, load_gradio, own_html
+from captcha_reader.web.workshop import TORCH_MISSING, Workshop
 
 if TYPE_CHECKING:
     import gradio
@@ -25,7 +29,6 @@ TITLE = "Captcha reader"
 RESPONSIBLE_USE = "For study, and for measuring captchas that you own or may test."
 EXAMPLES = ROOT / "examples"
 EXAMPLE_COUNT = 12  # on the page; a folder may hold more
-UPLOAD_LIMIT = "50mb"  # of one file
 CACHE_SECONDS = 3600  # then uploads and drawn pictures are deleted
 
 
@@ -37,47 +40,114 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
         examples: folder of PNG files to try; may be empty or missing.
     """
     gr = load_gradio()
-    names = shop.names()
+    names = shop.choices()
+    found = sorted(Path(examples).glob("*.png"))[:EXAMPLE_COUNT]
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as demo:
+        owner = gr.BrowserState("", storage_key="captcha-reader")  # a secret: the jobs of a session are its own
+        follow = gr.Timer(FOLLOW_SECONDS, active=False)
         with gr.Row(elem_id="top"):
             with gr.Column(scale=5, min_width=280):
-                own_html(gr, views.header(TITLE, RESPONSIBLE_USE))
+                own_html(gr, render("header", title=TITLE, responsible=RESPONSIBLE_USE))
             with gr.Column(scale=3, min_width=240):
-                checkpoint = gr.Dropdown(names, value=names[0], label="Model", elem_id="checkpoint")
+                checkpoint = gr.Dropdown(names, value=names[0][1], label="Model", elem_id="checkpoint")
+        if not shop.torch:
+            own_html(gr, note(TORCH_MISSING), elem_id="no-torch")
+        strip = own_html(gr, "", elem_id="running")
+        tabs = []
+        panel = gr.State()
         with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Read", id="read"):
-                read_tab(gr, shop, checkpoint, sorted(Path(examples).glob("*.png"))[:EXAMPLE_COUNT])
-            with gr.Tab("Batch", id="batch"):
-                batch_tab(gr, shop, checkpoint)
-            with gr.Tab("Make", id="make") as make:
-                make_tab(gr, shop, checkpoint, make)
-            with gr.Tab("Teach", id="teach") as teach:
-                teach_tab(gr, shop, checkpoint, teach, demo)
-            with gr.Tab("Model", id="model") as model:
-                model_tab(gr, shop, checkpoint, model)
-        own_html(
-            gr, '<p class="foot">Everything stays on this machine. For programs: <a href="docs">the REST route</a>.</p>'
-        )
-        demo.load(None, js=NAME_EXAMPLES, api_visibility="private")
-        # Models trained since the start appear when the page is loaded anew.
-        demo.load(lambda: gr.Dropdown(choices=shop.names()), None, checkpoint, api_visibility="private")
+            with gr.Tab("Read", id="read") as tab:
+                read_tab(gr, shop, checkpoint, found, demo)
+            tabs.append(tab)
+            with gr.Tab("Batch", id="batch") as tab:
+                other = batch_tab(gr, shop, checkpoint)
+            tabs.append(tab)
+            with gr.Tab("Make", id="make") as tab:
+                make_tab(gr, shop, checkpoint, tab)
+            tabs.append(tab)
+            if not shop.read_only:
+                with gr.Tab("Teach", id="teach") as tab:
+                    panel = teach_tab(gr, shop, checkpoint, owner, follow)
+                tabs.append(tab)
+            with gr.Tab("Model", id="model") as tab:
+                model_tab(gr, shop, checkpoint, other, tab, owner)
+            tabs.append(tab)
+        own_html(gr, render("footer", local=shop.local, read_only=shop.read_only))
+        demo.load(None, js=ON_LOAD, api_visibility="private")
+        _follow_jobs(gr, shop, demo, tabs, follow, owner, [strip, panel, checkpoint, other])
     demo.queue(default_concurrency_limit=4, max_size=64)
     return demo
 
 
-def build_app(shop: Workshop, limits: Limits | None = None, examples: str | Path = EXAMPLES) -> Any:
-    """The route with the page mounted on it, one FastAPI app."""
+def _follow_jobs(
+    gr: Any, shop: Workshop, demo: Any, tabs: list[Any], follow: Any, owner: Any, outputs: list[Any]
+) -> None:
+    """Show a job wherever one is: on every tab while it runs, its model in the choosers when it is done.
+
+    Args:
+        tabs: looked at, too, when one is opened: the job may be another session's.
+        follow: the timer that looks each second, while a job runs.
+        owner: the secret of the session.
+        outputs: the strip above the tabs, the panel of the tab Teach, and the two choosers.
+    """
+    seen = gr.State({"names": [], "job": ""})  # what this session's choosers have, and its job that was done
+
+    def look(secret: str, known: dict[str, Any], opened: bool = False) -> tuple[Any, ...]:
+        job = shop.job_for(secret)
+        running = shop.jobs.running()
+        mine = job is not None and bool(secret) and job.owner == secret
+        before = shop.jobs.before(job) if job else 0
+        names = shop.choices()
+        now = {"names": names, "job": job.id if job and mine and job.state == "done" else known["job"]}
+        chooser = other = gr.skip()
+        if opened or names != known["names"]:
+            chooser, other = gr.Dropdown(choices=names), gr.Dropdown(choices=[(NOTHING_ELSE, ""), *names])
+        if job and now["job"] != known["job"] and not opened and (made := shop.model_of(job)):
+            chooser = gr.Dropdown(choices=names, value=made)  # the model that was just made here
+        strip = running_strip(job if mine and job and job.running else running, before)
+        panel = job_card(job, before, shop.downloads(job), mine)
+        return gr.Timer(active=running is not None), now, strip, panel, chooser, other
+
+    def arrive(secret: str, known: dict[str, Any]) -> tuple[Any, ...]:
+        secret = secret or secrets.token_urlsafe(16)
+        return secret, *look(secret, known, opened=True)
+
+    every = [follow, seen, *outputs]
+    # Models trained since the start appear when the page is loaded anew.
+    demo.load(arrive, [owner, seen], [owner, *every], **QUIET)
+    follow.tick(look, [owner, seen], every, trigger_mode="once", **QUIET)
+    gr.on([tab.select for tab in tabs], look, [owner, seen], every, **QUIET)
+
+
+def build_app(
+    shop: Workshop,
+    limits: Limits | None = None,
+    examples: str | Path = EXAMPLES,
+    access: Access | None = None,
+) -> Any:
+    """The route with the page mounted on it, one FastAPI app.
+
+    Args:
+        shop: what the page offers.
+        limits: of requests.
+        examples: folder of PNG files to try.
+        access: who may talk to it; this machine by default.
+    """
     gr = load_gradio()
+    limits, access = limits or Limits(), access or Access()
     demo = build_demo(shop, examples)
+    app = build_api(shop.models, limits, access)
+    protect_page(app, demo, UploadFolder(gr.utils.get_upload_folder(), limits))
     app = gr.mount_gradio_app(
-        build_api(shop.models, limits),
+        app,
         demo,
         path="/",
+        root_path=access.root_path or None,
         show_error=True,
         ssr_mode=False,
         pwa=False,
         run_history=False,
-        max_file_size=UPLOAD_LIMIT,
+        max_file_size=limits.file_bytes,
         theme=theme(gr),
         css_paths=[STYLE_SHEET],
         footer_links=["api"],

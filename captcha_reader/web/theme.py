@@ -11,8 +11,9 @@ STYLE_SHEET = ROOT / "assets" / "page.css"
 # Fonts that a browser has anyway: the page loads none.
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
-# Gradio gives the pictures of examples no names, which a screen reader needs; they come after the page.
-NAME_EXAMPLES = """() => {
+# When the page is there. Gradio gives the pictures of examples no names, which a screen reader needs; they come late.
+# A file that is no picture, and a TIFF, which browsers do not draw, leave no icon of a broken picture.
+ON_LOAD = """() => {
   const name = () => document.querySelectorAll(".gallery-item img").forEach((img) => {
     const file = decodeURIComponent(img.src.split("/").pop());
     if (file) img.closest("button").setAttribute("aria-label", `Example ${file}`);
@@ -20,6 +21,12 @@ NAME_EXAMPLES = """() => {
   name();
   new MutationObserver(name).observe(
     document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ["src"]});
+  const mark = (broken) => (event) => {
+    if (event.target.tagName === "IMG" && event.target.closest("#picture"))
+      event.target.closest("#picture").classList.toggle("broken", broken);
+  };
+  document.addEventListener("error", mark(true), true);
+  document.addEventListener("load", mark(false), true);
 }"""
 # A correction, and the note on it, go with the picture that they are for. A picture is told of late and twice: what was
 # typed while it was on its way stays, and so must not be written anew.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -21,19 +24,51 @@ from captcha_reader.web.limits import MEGABYTE, Limits, Refused, shown
 # Pictures
 
 
-def check_picture(data: bytes, name: str = "the picture", pixels: int = Limits.pixels) -> Image.Image:
-    """The upload as an RGB picture, of bounded size: its header is looked at before a pixel is decoded.
+MOST_FRAMES = 30  # of an animation are decoded, to find one that is not empty
+COMMENT_BYTES = 65_536  # of a GIF; Pillow's time for a comment grows with the square of its length
+
+
+class Pixels:
+    """What is left of the pixels that the pictures of one request may have together."""
+
+    def __init__(self, most: int) -> None:
+        self.most = self.left = most
+
+    def take(self, count: int, name: str) -> None:
+        """Charge a picture.
+
+        Raises:
+            Refused: 413, nothing is left for it.
+        """
+        if count > self.left:
+            raise Refused(
+                413,
+                f"{name} is left out: the pictures of a request have {self.most // MEGABYTE} million pixels at most",
+            )
+        self.left -= count
+
+
+def check_picture(
+    data: bytes, name: str = "the picture", pixels: int = Limits.pixels, budget: Pixels | None = None
+) -> Image.Image:
+    """The upload as an RGB picture, of bounded size: its frames are counted before a pixel is decoded.
+
+    Args:
+        data: of the file.
+        name: what to call it in a message.
+        pixels: of all its frames that may have to be decoded.
+        budget: of the request that it belongs to.
 
     Raises:
         Refused: 413 too many pixels; 415 no picture; 422 empty, broken or cut short.
     """
     try:
-        width, height = _header_size(data)
-        if width * height > pixels:
-            raise Refused(
-                413,
-                f"{name} measures {width}x{height}: shrink it, at most {pixels // MEGABYTE} million pixels are read",
-            )
+        count, frames, size = count_pixels(data)
+        if count > pixels:
+            many = f"has {frames} frames of {size}" if frames > 1 else f"measures {size}"
+            raise Refused(413, f"{name} {many}: shrink it, at most {pixels // MEGABYTE} million pixels are read")
+        if budget is not None:
+            budget.take(count, name)
         return open_image(data, name)
     except TooManyPixelsError:  # of the command line, which takes more
         most = f"at most {pixels // MEGABYTE} million pixels are read"
@@ -46,13 +81,106 @@ def check_picture(data: bytes, name: str = "the picture", pixels: int = Limits.p
         raise Refused(422, str(error)) from None
 
 
-def _header_size(data: bytes) -> tuple[int, int]:
-    """(width, height) that the header claims; (0, 0) where there is none, which `open_image` then explains."""
+def count_pixels(data: bytes) -> tuple[int, int, str]:
+    """Pixels of the frames that may have to be decoded, how many frames, and the size of the largest, by the headers.
+
+    Returns:
+        (0, 0, "") where there is no picture, which `open_image` then explains.
+
+    Raises:
+        Refused: 422, a GIF whose blocks make no sense.
+    """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.size
+        if data[:6] in (b"GIF87a", b"GIF89a"):
+            sizes = _gif_sizes(data)
+        else:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                sizes = _frame_sizes(image)
+    except Refused:
+        raise
     except Exception:  # a broken header makes Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error...
-        return 0, 0
+        return 0, 0, ""
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    return sum(w * h for w, h in sizes), len(sizes), f"{width}x{height}"
+
+
+def _frame_sizes(image: Image.Image) -> list[tuple[int, int]]:
+    """Of the first frames of a WebP, PNG or TIFF; none is decoded."""
+    frames = min(getattr(image, "n_frames", 1) if image.format in ("WEBP", "PNG") else 1, MOST_FRAMES)
+    return [image.size] * max(frames, 1)
+
+
+def _gif_sizes(data: bytes) -> list[tuple[int, int]]:
+    """The canvas at each of the first frames of a GIF: a frame that reaches beyond it makes it grow.
+
+    Raises:
+        Refused: 422, it has a comment that is a book, or far more blocks than its bytes need.
+        IndexError, struct.error: it ends too soon.
+    """
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    place = 13 + (3 << ((flags & 7) + 1) if flags & 128 else 0)
+    blocks_left = len(data) // 100 + 1000
+    sizes: list[tuple[int, int]] = []
+    label = 0
+    while len(sizes) < MOST_FRAMES and place < len(data) and data[place] != 0x3B:
+        kind = data[place]
+        if kind == 0x2C:
+            left, top, across, down, flags = struct.unpack_from("<HHHHB", data, place + 1)
+            width, height = max(width, left + across), max(height, top + down)
+            sizes.append((width, height))
+            place += 10 + (3 << ((flags & 7) + 1) if flags & 128 else 0) + 1
+        elif kind == 0x21:
+            label = data[place + 1]
+            place += 2
+        else:  # Pillow looks for the next block byte by byte
+            place += 1
+            continue
+        start = place
+        while place < len(data) and data[place]:
+            place += data[place] + 1
+            blocks_left -= 1
+            if blocks_left < 0:
+                raise Refused(422, "the GIF is made of far more blocks than it needs: save it anew")
+        place += 1
+        if kind == 0x21 and label == 0xFE and place - start > COMMENT_BYTES:
+            raise Refused(422, "the GIF holds a comment that is longer than a picture needs: save it anew")
+    return sizes or [(width, height)]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Base64
+
+
+def decode_base64(text: Any, name: str) -> bytes:
+    """The bytes of a picture in base64 or base64url, alone or as a data URL, with or without padding and line breaks.
+
+    Raises:
+        Refused: 422, it is none.
+    """
+    if not isinstance(text, str):
+        raise Refused(422, f"{name} must be a base64 string")
+    text = text.strip()
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head[:200].lower().rstrip().endswith("base64"):
+            raise Refused(422, f"{name} is a data URL without base64: send data:image/png;base64,...")
+        if "%" in text:
+            text = unquote(text)
+    text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused(422, f"{name} is not base64: send the picture's bytes in base64, or as a data URL") from None
+
+
+def only_known_formats() -> None:
+    """Leave Pillow only the formats that are read here, in this process: EPS runs another program, others are rare
+    and little tested."""
+    Image.init()  # all of them, so that none is added later
+    for name in list(Image.OPEN):
+        if name not in FORMATS:
+            del Image.OPEN[name]
+    Image.ID[:] = [name for name in Image.ID if name in Image.OPEN]
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -7,11 +7,16 @@ import os
 from typing import Any
 from unittest import mock
 
+# Of events: no bar over what changes, and no part of what programs may call.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
 
 def load_gradio() -> Any:
     """Gradio, which reads these settings when it is imported, and whose import takes seconds."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Nothing is asked of other machines, so no proxy is; httpx would want a package for a SOCKS proxy.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
     import gradio
 
     return gradio
@@ -36,7 +41,8 @@ def picture_box(gr: Any, **settings: Any) -> Any:
             is_template = True  # the browser shows it as any `gr.Image`
 
             def preprocess(self, payload: Any) -> Any:
-                return payload.path if payload and payload.path else super().preprocess(payload)
+                # Never Gradio's own opening: what came as a data URL is a file by now (page_calls.py).
+                return payload.path if payload else None
 
     return Picture(**settings)
 

@@ -39,8 +39,8 @@ def skeleton(mask: np.ndarray, size: int) -> np.ndarray:
     """The middle line of the strokes, one pixel thick, (h, w) bool; short side branches are taken off."""
     from skimage.morphology import skeletonize  # heavy to import, and few styles need it
 
-    thin = skeletonize(cv2.GaussianBlur(mask, (0, 0), max(0.5, size / 40)) > 110)
-    for _ in range(size // 14):  # what sticks out of a corner is as short as this
+    thin = skeletonize(cv2.GaussianBlur(mask, (0, 0), max(0.5, size / 60)) > 127)
+    for _ in range(size // 40):  # what sticks out of a corner is as short as this
         around = cv2.filter2D(thin.astype(np.uint8), -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
         ends = (thin & (around == 2)).astype(np.uint8)
         beside = cv2.filter2D(ends, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
@@ -88,12 +88,12 @@ class Hollow(Op):
 
     probability: float = 1
     """Of a picture to have them."""
-    thickness: float = amount(0.021, 0.06, 0.015)
+    thickness: float = amount(0.021, 0.035, 0.01)
     """Of the outline, as a part of the font size, beyond its first two pixels."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         if self.probability >= 1 or rng.random() < self.probability:
-            canvas.effects.append((_outline, (steps(self.thickness, 0.005),)))
+            canvas.effects.append((_outline, (steps(self.thickness, 0.007),)))
 
 
 def _double_outline(glyph: Glyph, character: str, size: int, part: float) -> Glyph:

@@ -4,159 +4,252 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from captcha_reader.config import ALPHANUMERIC
 from captcha_reader.errors import UserError
-from captcha_reader.web import html as views
-from captcha_reader.web.knobs import Trial
+from captcha_reader.web.chart import Chart
+from captcha_reader.web.html import bad, note, percent, progress_bar, render
+from captcha_reader.web.knobs import (
+    FONTS,
+    KNOBS,
+    OWN_FONTS,
+    STYLES,
+    Trial,
+    build_settings,
+    draw_one,
+    style_values,
+    success,
+    sweep_values,
+    try_many,
+)
+from captcha_reader.web.tabs.read import reading_card
 from captcha_reader.web.theme import COPY
-from captcha_reader.web.widgets import number, own_html, within
+from captcha_reader.web.widgets import QUIET, number, own_html, within
 from captcha_reader.web.workshop import Workshop
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 TRIALS, SWEEP_TRIALS = 100, 40
+SHOWN_FAILURES = 24
+
+# From which share of captchas read: class of color, a word, and what it means.
+VERDICTS = (
+    (0.9, "low", "No obstacle", "This reader reads nearly all of them."),
+    (0.5, "medium", "Weak", "This reader reads more than half of them, so that nobody needs more than a few tries."),
+    (0.1, "medium", "A hurdle", "It still reads some; fine-tuned on a few hundred of them, it would read far more."),
+    (
+        0.0,
+        "high",
+        "Hard for this reader",
+        "It hardly reads any. Fine-tuned on a few hundred of them it may well do; and people must read them, too.",
+    ),
+)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# HTML
+
+
+def strength_card(outcome: Mapping[str, Any], failures: Sequence[Trial], tried: str = "", unknown: str = "") -> Markup:
+    """The success rate with its interval, what it means, and the captchas that were misread.
+
+    Args:
+        outcome: of `knobs.success`.
+        failures: what was misread.
+        tried: what was tried, in words.
+        unknown: characters that the captchas may have and the model cannot write.
+    """
+    _, kind, word, meaning = next(v for v in VERDICTS if outcome["rate"] >= v[0])
+    return render(
+        "strength",
+        outcome=outcome,
+        failures=failures,
+        tried=tried,
+        unknown=unknown,
+        kind=kind,
+        word=word,
+        meaning=meaning,
+        shown=SHOWN_FAILURES,
+    )
+
+
+def sweep_chart(label: str, points: Sequence[tuple[float, Mapping[str, Any]]], now: float) -> Markup:
+    """Success rate along a knob, with intervals; a mark where the knob stands."""
+    values = [value for value, _ in points]
+    chart = Chart(200, (min(values), max(values)), 1.0)
+    said = "; ".join(f"{v:g}: {o['rate']:.0%}" for v, o in points)
+    drawn = chart.draw(
+        f"Success rate by {label}: {said}",
+        [(v, o["rate"]) for v, o in points],
+        [(rate, f"{rate:.0%}") for rate in (0, 0.25, 0.5, 0.75, 1)],
+        [(value, f"{value:g}") for value in values],
+        dots=[(v, o["rate"], f"{v:g}: {percent(o['rate'])}") for v, o in points],
+        whiskers=[(v, *o["interval"]) for v, o in points],
+        mark=min(max(now, min(values)), max(values)),
+    )
+    return render("sweep", label=label, chart=drawn, n=points[0][1]["n"])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The tab
 
 
 def make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
     """The generator's knobs, and how readable a captcha stays."""
-    from captcha_reader.generator.styles import STYLES
-    from captcha_reader.web.knobs import FONTS as FONT_NAMES
-    from captcha_reader.web.knobs import KNOBS, OWN_FONTS, build_settings, style_values, success, sweep_values, try_many
-
-    names = list(STYLES)
-    own = style_values(names[0])
     own_html(
         gr,
         '<p class="tab-intro">Turn the knobs of a captcha and see whether the model still reads it: a strength meter '
         "for captchas.</p>",
     )
-    with gr.Row():
+    with gr.Row(elem_id="make-row"):
         with gr.Column(scale=4, min_width=280):
-            with gr.Row():
-                style = gr.Dropdown(names, value=names[0], label="Style", elem_id="style", min_width=130)
-                font = gr.Dropdown(list(FONT_NAMES), value=OWN_FONTS, label="Font", elem_id="font", min_width=130)
-            with gr.Row():
-                alphabet = gr.Textbox(
-                    ALPHANUMERIC, label="Alphabet", max_lines=1, max_length=300, elem_id="alphabet", min_width=130
-                )
-                length = gr.Textbox("5", label="Length (5 or 4-6)", max_lines=1, elem_id="length", min_width=100)
-            sliders = {
-                key: within(
-                    gr.Slider(
-                        knob.low,
-                        knob.high,
-                        own[key],
-                        step=knob.step,
-                        label=knob.label,
-                        info=knob.info,
-                        elem_id=key,
-                        buttons=[],  # its reset knows one style alone
-                    )
-                )
-                for key, knob in KNOBS.items()
-            }
-            seed = within(gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31, elem_id="seed"))
+            inputs, knobs = _settings(gr)
         with gr.Column(scale=5, min_width=280, elem_id="made-column"):
             made = gr.Image(
-                label="A captcha of this kind",
+                label="A captcha of this style",
                 type="pil",
                 format="png",
                 image_mode=None,
                 interactive=False,
                 buttons=["download"],
-                height=190,
+                height=150,
                 elem_id="made",
                 alt_text="the captcha that was drawn",
             )
-            with gr.Row():
-                another = gr.Button("Another", elem_id="another", min_width=100)
-                attempt = gr.Button(f"Try {TRIALS}", variant="primary", elem_id="try", min_width=120)
-            truth = own_html(gr, "", elem_id="made-reading", js_on_load=COPY)
-            strength_status = own_html(gr, "", elem_id="strength-status")
-            strength = own_html(gr, "", elem_id="strength")
-            with gr.Row(equal_height=True):
+            with gr.Row(elem_id="make-buttons"):
+                another = gr.Button("Another", elem_id="another", min_width=90)
+                attempt = gr.Button(f"Try {TRIALS}", variant="primary", elem_id="try", min_width=90)
+                labels = [(k.label, key) for key, k in KNOBS.items()]
                 knob = gr.Dropdown(
-                    [(k.label, key) for key, k in KNOBS.items()],
-                    value="rotation",
-                    label="Knob",
-                    elem_id="knob",
-                    min_width=130,
+                    labels, value="rotation", label="Knob", container=False, elem_id="knob", min_width=110
                 )
-                along = gr.Button("Try along this knob", elem_id="sweep", min_width=140)
-            sweep_status = own_html(gr, "", elem_id="sweep-status")
+                along = gr.Button("Try along it", elem_id="sweep", min_width=110)
+            # What is tried appears right below its button, above the reading of the one captcha.
+            status = own_html(gr, "", elem_id="strength-status")
             chart = own_html(gr, "", elem_id="sweep-chart")
-    knobs = list(sliders.values())
-    inputs = [style, font, alphabet, length, seed, checkpoint, *knobs]
+            strength = own_html(gr, "", elem_id="strength")
+            truth = own_html(gr, "", elem_id="made-reading", js_on_load=COPY)
+    style, font, alphabet, length, seed = inputs
+    inputs = [*inputs, checkpoint, *knobs]
+    trying = _Trying(gr, shop)
+    style.change(
+        lambda chosen: list(style_values(chosen).values()) if chosen in STYLES else [gr.skip()] * len(KNOBS),
+        style,
+        knobs,
+        **QUIET,
+    )
+    changes = [c.change for c in (style, font, alphabet, length, seed, checkpoint, *knobs)]
+    gr.on([*changes, tab.select], trying.draw, inputs, [made, truth], trigger_mode="always_last", **QUIET)
+    others = [c.change for c in (style, font, alphabet, length, checkpoint, *knobs)]
+    gr.on(others, None, None, [strength, chart], js="() => ['', '']", **QUIET)  # figures of other settings
+    another.click(lambda s: int(number(s)) + 1, seed, seed, **QUIET)
+    attempt.click(trying.many, inputs, [status, chart, strength], concurrency_limit=2, **QUIET)
+    along.click(trying.along, [knob, *inputs], [status, chart, strength], concurrency_limit=2, **QUIET)
 
-    def settings_of(values: Sequence[Any]) -> Any:
-        chosen, letters, characters, span, first, _, *turned = values
-        numbers = {key: number(v) for key, v in zip(KNOBS, turned, strict=True)}
-        return build_settings(str(chosen), numbers, str(letters), str(characters or ""), str(span or ""), number(first))
 
-    def draw(*values: Any) -> tuple[Any, str]:
+def _settings(gr: Any) -> tuple[list[Any], list[Any]]:
+    """The components that say what is drawn: style, font, alphabet, length and seed; and the knobs."""
+    names = list(STYLES)
+    own = style_values(names[0])
+    with gr.Row():
+        style = gr.Dropdown(names, value=names[0], label="Style", elem_id="style", min_width=130)
+        font = gr.Dropdown(list(FONTS), value=OWN_FONTS, label="Font", elem_id="font", min_width=130)
+    with gr.Row():
+        alphabet = gr.Textbox(
+            ALPHANUMERIC, label="Alphabet", max_lines=1, max_length=300, elem_id="alphabet", min_width=130
+        )
+        length = gr.Textbox("5", label="Length (5 or 4-6)", max_lines=1, elem_id="length", min_width=100)
+    knobs = [
+        within(
+            gr.Slider(
+                knob.low,
+                knob.high,
+                own[key],
+                step=knob.step,
+                label=knob.label,
+                info=knob.info,
+                elem_id=key,
+                buttons=[],  # its reset knows one style alone
+            )
+        )
+        for key, knob in KNOBS.items()
+    ]
+    seed = within(gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31, elem_id="seed"))
+    return [style, font, alphabet, length, seed], knobs
+
+
+class _Trying:
+    """What the buttons of the tab do; `values` are style, font, alphabet, length, seed, model and the knobs."""
+
+    def __init__(self, gr: Any, shop: Workshop) -> None:
+        self.gr, self.shop = gr, shop
+
+    @staticmethod
+    def settings(values: Sequence[Any]) -> Any:
+        """What is to be drawn.
+
+        Raises:
+            UserError: some of it cannot be used.
+        """
+        style, font, characters, length, seed, _, *turned = values
+        knobs = {key: number(v) for key, v in zip(KNOBS, turned, strict=True)}
+        return build_settings(str(style), knobs, str(font), str(characters or ""), str(length or ""), number(seed))
+
+    def draw(self, *values: Any) -> tuple[Any, Any]:
+        """One captcha and its reading."""
         try:
-            settings = settings_of(values)
-            predictor = shop.models.predictor(values[5])
-            from captcha_reader.generator.render import render_captcha
-
-            png, said = render_captcha(0, settings)
+            settings = self.settings(values)
+            predictor = self.shop.models.predictor(values[5])
+            png, said = draw_one(settings)
             started = time.perf_counter()
             prediction = predictor.predict([png])[0]
             milliseconds = (time.perf_counter() - started) * 1000
         except UserError as error:
-            return gr.skip(), views.note(views.sentence(error), "bad")
+            return self.gr.skip(), bad(error)
         right = prediction.text == said
-        verdict = (
-            "The model reads it." if right else f"The model misreads it: the captcha says <b>{views.text(said)}</b>."
-        )
-        card = views.reading_card(prediction, milliseconds, shop.models.path(values[5])[0])
-        return Image.open(io.BytesIO(png)), card + views.note(verdict)
+        verdict = "The model reads it." if right else f"The model misreads it: the captcha says {said}"
+        card = reading_card(prediction, milliseconds, self.shop.label(values[5]))
+        return Image.open(io.BytesIO(png)), note(verdict) + card
 
-    def attempt_many(*values: Any) -> Iterator[tuple[Any, ...]]:
+    def many(self, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """A hundred captchas, and how many are read."""
+        skip = self.gr.skip()
         try:
-            settings, predictor = settings_of(values), shop.models.predictor(values[5])
+            settings, predictor = self.settings(values), self.shop.models.predictor(values[5])
             trials: list[Trial] = []
-            yield views.progress_bar(0, f"0 of {TRIALS}", "Trying"), gr.skip()
+            yield progress_bar(0, f"0 of {TRIALS}", "Trying"), "", ""
             for chunk in try_many(settings, predictor, TRIALS):
                 trials += chunk
-                yield views.progress_bar(len(trials) / TRIALS, f"{len(trials)} of {TRIALS}", "Trying"), gr.skip()
+                yield progress_bar(len(trials) / TRIALS, f"{len(trials)} of {TRIALS}", "Trying"), skip, skip
             failures = [t for t in trials if t.reading != t.text]
             unknown = "".join(sorted({c for t in trials for c in t.text if c not in predictor.alphabet}))
             tried = f"{TRIALS} captchas of the style {values[0]}, seeds from {number(values[4]):g}"
-            tried += f", on {shop.models.path(values[5])[0]}"
-            yield "", views.strength_card(success(trials), failures, tried, unknown)
+            tried += f", on {self.shop.label(values[5])}"
+            yield "", skip, strength_card(success(trials), failures, tried, unknown)
         except UserError as error:
-            yield views.note(views.sentence(error), "bad"), ""
+            yield bad(error), "", ""
 
-    def try_along(key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def along(self, key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Captchas at several values of one knob, and how many of them are read."""
+        skip = self.gr.skip()
         try:
             if key not in KNOBS:
                 raise UserError("there is no such knob: choose one from the list")
-            predictor = shop.models.predictor(values[5])
+            predictor = self.shop.models.predictor(values[5])
             position = 6 + list(KNOBS).index(key)
-            points = []
+            points: list[tuple[float, Any]] = []
             steps = sweep_values(key)
+            yield progress_bar(0, f"{KNOBS[key].label} {steps[0]:g}", "Trying"), "", ""
             for i, value in enumerate(steps):
-                yield views.progress_bar(i / len(steps), f"{KNOBS[key].label} {value:g}", "Trying"), gr.skip()
+                yield progress_bar(i / len(steps), f"{KNOBS[key].label} {value:g}", "Trying"), skip, skip
                 turned = [*values[:position], value, *values[position + 1 :]]
-                trials = [t for c in try_many(settings_of(turned), predictor, SWEEP_TRIALS) for t in c]
+                trials = [t for c in try_many(self.settings(turned), predictor, SWEEP_TRIALS) for t in c]
                 points.append((value, success(trials)))
-            yield "", views.sweep_chart(KNOBS[key].label, points, number(values[position]))
+            yield "", sweep_chart(KNOBS[key].label, points, number(values[position])), skip
         except UserError as error:
-            yield views.note(views.sentence(error), "bad"), ""
-
-    def reset(chosen: str) -> list[Any]:
-        return list(style_values(chosen).values()) if chosen in STYLES else [gr.skip()] * len(KNOBS)
-
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    style.change(reset, style, knobs, **quiet)
-    changes = [c.change for c in (style, font, alphabet, length, seed, checkpoint, *knobs)]
-    gr.on([*changes, tab.select], draw, inputs, [made, truth], trigger_mode="always_last", **quiet)
-    others = [c.change for c in (style, font, alphabet, length, checkpoint, *knobs)]
-    gr.on(others, None, None, [strength, chart], js="() => ['', '']", **quiet)  # figures of other settings
-    another.click(lambda s: int(number(s)) + 1, seed, seed, **quiet)
-    attempt.click(attempt_many, inputs, [strength_status, strength], concurrency_limit=2, **quiet)
-    along.click(try_along, [knob, *inputs], [sweep_status, chart], concurrency_limit=2, **quiet)
+            yield bad(error), "", ""

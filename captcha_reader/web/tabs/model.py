@@ -1,34 +1,199 @@
-"""The tab Model: what the chosen checkpoint says of itself."""
+"""The tab Model: what the chosen checkpoint says of itself; models made here are renamed and deleted here."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
+from captcha_reader.config import CTC_HEADS
 from captcha_reader.errors import UserError
-from captcha_reader.web import html as views
-from captcha_reader.web.widgets import own_html
-from captcha_reader.web.workshop import Workshop
+from captcha_reader.reading.metrics import wilson_interval
+from captcha_reader.web.html import bad, note, render
+from captcha_reader.web.own_models import LONGEST_NAME, delete, folder_of, rename
+from captcha_reader.web.widgets import QUIET, own_html
+from captcha_reader.web.workshop import Workshop, first_or, model_url
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+HEADS = {
+    "ctc": "BiLSTM and CTC: any length that fits the width",
+    "mixer": "convolution, attention and CTC: any length that fits the width",
+    "slots": "one attention slot per character",
+    "positions": "one classifier per character position",
+    "combination": "label-combination classifier",
+}
+RESIZES = {
+    "natural": "at least; cut to its contents, wide ones are wider",
+    "content": "cut to its contents and stretched",
+    "pad": "shape kept, padded",
+    "stretch": "stretched",
+    "square": "padded to a square",
+}
+SETS = {
+    "validation": "its own scheme, pictures that chose the best epoch",
+    "test": "its own scheme, pictures held back from training",
+    "cross_validation": "its own scheme, by models that had not seen the pictures",
+}
+
+Fact = tuple[str, str, str]  # name, value, and more that is folded away
 
 
-def model_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
-    """What the chosen checkpoint says of itself."""
+# --------------------------------------------------------------------------------------------------------------------
+# HTML
+
+
+def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str) -> Markup:
+    """What a checkpoint says of itself; `url` downloads it, where it may be downloaded."""
+    return render(
+        "model",
+        name=name,
+        url=url,
+        facts=[*_architecture(metadata["model"], path), *_origin(metadata.get("provenance") or {})],
+        alphabet=metadata["model"]["alphabet"],
+        measured=_measured(metadata.get("metrics") or {}),
+    )
+
+
+def _architecture(model: Mapping[str, Any], path: Path) -> list[Fact]:
+    height, width = model["image_size"]
+    length = model["max_length"]
+    longest = f"trained on up to {length}" if model["head"] in CTC_HEADS else f"at most {length}"
+    color = "gray" if model.get("channels", 1) == 1 else "color"
+    resize = RESIZES.get(model.get("resize", "pad"), model.get("resize"))
+    normalized = ", brought to dark letters on a light ground" if model.get("normalise") else ""
+    return [
+        ("Architecture", f"{model['name']} ({model.get('backbone', '')})", ""),
+        ("Reads", HEADS.get(model["head"], model["head"]), ""),
+        ("Length", f"{longest} characters", ""),
+        ("Input", f"{width} × {height} pixels, {color}, {resize}{normalized}", ""),
+        ("File", f"{path.suffix[1:]}, {path.stat().st_size / 1e6:.1f} MB", ""),
+    ]
+
+
+def _origin(provenance: Mapping[str, Any]) -> list[Fact]:
+    """Where a checkpoint comes from; sources are called by their last name, not by a path of the machine."""
+    config, data = provenance.get("config") or {}, provenance.get("data") or {}
+    facts: list[Fact] = []
+    if seen := provenance.get("seen"):
+        short, _, more = str(seen).partition(": ")
+        facts.append(("Trained on", short, more))
+    elif data.get("n"):
+        sources = ", ".join(PurePath(str(source)).name for source in data.get("sources", []))
+        facts.append(("Trained on", f"{data['n']:,} pictures from {sources}", ""))
+    elif data:
+        facts.append(("Trained on", "?", ""))
+    if config.get("init") not in (None, "scratch", "auto"):
+        facts.append(("Started from", PurePath(str(config["init"])).name, ""))
+    if provenance.get("time"):
+        facts.append(("Made", str(provenance["time"]).replace("T", " ")[:16] + " UTC", ""))
+    if versions := provenance.get("versions"):
+        facts.append(("With", ", ".join(f"{k} {v}" for k, v in versions.items()), ""))
+    return facts
+
+
+def _measured(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The measured figures of each set."""
+    rows = []
+    for name, values in metrics.items():
+        if not isinstance(values, Mapping) or "sequence_accuracy" not in values:
+            continue
+        n = values.get("n") or _n_of(name)
+        right = values["sequence_accuracy"]
+        bounds = values.get("wilson_95") or (wilson_interval(round(right * n), n) if n else None)
+        row = {"on": SETS.get(name, name), "note": values.get("note", ""), "n": f"{n:,}" if n else ""}
+        rows.append(row | {"accuracy": right, "bounds": bounds, "cer": values.get("cer")})
+    return rows
+
+
+def _n_of(name: str) -> int:
+    """The n that a set's name gives in brackets: `captcha version 2 (n=1,040)`."""
+    match = re.search(r"n\s*=\s*([\d,]+)", name)
+    return int(match[1].replace(",", "")) if match else 0
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The tab
+
+
+def model_tab(gr: Any, shop: Workshop, checkpoint: Any, other: Any, tab: Any, owner: Any) -> None:
+    """What the chosen checkpoint says of itself, and how a model made here gets another name or goes.
+
+    Args:
+        gr: Gradio.
+        shop: what the tabs share.
+        checkpoint: the chooser of the model.
+        other: the chooser of the model to compare with.
+        tab: this tab.
+        owner: the secret of the session.
+    """
+    with gr.Row(visible=False, equal_height=True, elem_id="manage") as manage:
+        name = gr.Textbox(label="Name", max_lines=1, max_length=LONGEST_NAME, scale=4, min_width=160, elem_id="name")
+        change = gr.Button("Rename", scale=1, min_width=90, elem_id="rename")
+        remove = gr.Button("Delete …", scale=1, min_width=90, elem_id="delete")
+    with gr.Row(visible=False, elem_id="sure-row") as sure:
+        question = own_html(gr, "", elem_id="question")
+        yes = gr.Button("Delete it for good", variant="stop", elem_id="delete-yes", min_width=140)
+        no = gr.Button("Keep it", elem_id="delete-no", min_width=90)
+    said = own_html(gr, "", elem_id="model-said")
     card = own_html(gr, "", elem_id="card")
 
-    def describe(name: str | None) -> str:
+    def describe(chosen: str | None) -> Any:
         try:
-            chosen, path = shop.models.path(name)
-            metadata = shop.models.predictor(name).metadata
-            return views.model_card(chosen, path, metadata, f"models/{chosen}")
+            found, path = shop.models.path(chosen)
+            metadata = shop.models.predictor(chosen).metadata
+            return model_card(shop.label(chosen), path, metadata, "" if shop.read_only else model_url(found))
         except UserError as error:
-            return views.note(views.sentence(error), "bad")
+            return bad(error)
         except OSError:
-            return views.note("The model is gone: choose another, or reload the page.", "bad")
+            return note("The model is gone: choose another, or reload the page.", "bad")
 
-    gr.on([tab.select, checkpoint.change], describe, checkpoint, card, show_progress="hidden", api_visibility="private")
+    def show(chosen: str | None, secret: str) -> tuple[Any, ...]:
+        mine = shop.may_change(chosen, secret)
+        return describe(chosen), gr.Row(visible=mine), folder_of(chosen or "") or "", gr.Row(visible=False)
+
+    def choosers(value: str | None) -> tuple[Any, Any]:
+        names = shop.choices()
+        return gr.Dropdown(names, value=first_or(names, value)), gr.Dropdown([("no other model", ""), *names], value="")
+
+    def give_name(chosen: str, new: str, secret: str) -> tuple[Any, ...]:
+        try:
+            _check(shop, chosen, secret)
+            renamed = rename(shop.models.folder, chosen, new)
+            shop.renamed(str(folder_of(chosen)), str(folder_of(renamed)))
+        except UserError as error:
+            return bad(error), gr.skip(), gr.skip()
+        return note(f"It is called {folder_of(renamed)} now.", "good"), *choosers(renamed)
+
+    def ask(chosen: str) -> tuple[Any, ...]:
+        asked = f"Delete {folder_of(chosen)}, its weights and its figures? Nobody can bring it back."
+        return note(asked, "bad"), gr.Row(visible=True)
+
+    def forget(chosen: str, secret: str) -> tuple[Any, ...]:
+        try:
+            _check(shop, chosen, secret)
+            delete(shop.models.folder, chosen)
+        except UserError as error:
+            return bad(error), gr.Row(visible=False), gr.skip(), gr.skip()
+        return note(f"{folder_of(chosen)} is deleted.", "good"), gr.Row(visible=False), *choosers(None)
+
+    shown = [card, manage, name, sure]
+    gr.on([tab.select, checkpoint.change], show, [checkpoint, owner], shown, **QUIET)
+    tab.select(lambda: "", None, said, **QUIET)
+    gr.on([change.click, name.submit], give_name, [checkpoint, name, owner], [said, checkpoint, other], **QUIET)
+    remove.click(ask, checkpoint, [question, sure], **QUIET)
+    no.click(lambda: gr.Row(visible=False), None, sure, **QUIET)
+    yes.click(forget, [checkpoint, owner], [said, sure, checkpoint, other], **QUIET)
     # For programs: the chooser only takes names that it had at the start.
-    name, answer, endpoint = (
-        gr.Textbox("", visible=False, label="Model"),
-        gr.HTML(visible=False),
-        gr.Button(visible=False),
-    )
-    endpoint.click(lambda name: describe(name or None), name, answer, api_name="describe_model")
+    asked = gr.Textbox("", visible=False, label="Model")
+    answer, endpoint = gr.HTML(visible=False), gr.Button(visible=False)
+    endpoint.click(lambda name: describe(name or None), asked, answer, api_name="describe_model")
+
+
+def _check(shop: Workshop, chosen: str, secret: str) -> None:
+    """Raise a UserError where a session may not change a model."""
+    shop.models.path(chosen)
+    if not shop.may_change(chosen, secret):
+        raise UserError("only who made a model on this page may rename or delete it")

@@ -11,37 +11,34 @@ from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.plots.colors import confidence_class
-from captcha_reader.web import html as views
+from captcha_reader.web.html import bad, note, render, sentence
 from captcha_reader.web.models import Models
 from captcha_reader.web.theme import COPY, TIDY, TYPED
 from captcha_reader.web.uploads import check_picture
-from captcha_reader.web.widgets import own_html, picture_box
+from captcha_reader.web.widgets import QUIET, own_html, picture_box
 from captcha_reader.web.workshop import Workshop, upload_bytes
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from captcha_reader.reading.prediction import Prediction
-    from predict import CaptchaPredictor
+
+WHERE = "Where each character was seen"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Readings
 
 
 def describe_reading(image: str | Path | bytes | None, checkpoint: str | None, models: Models) -> dict[str, Any]:
-    """Read one captcha.
-
-    Args:
-        image: a picture file's path or bytes.
-        checkpoint: name of a model, one of `models.paths()`; the first by default.
-        models: where to look.
-
-    Returns:
-        `text`; `confidence` of the whole text, 0 to 1; `characters`, each with `char`, `confidence`, `class` (high,
-        medium, low) and, from a CTC model, `box` (left, top, right, bottom in pixels); `alternatives`, the three
-        likeliest readings with `text` and `confidence`; `model`; `ms` from picture to text.
+    """Read one captcha, as data; `interface.detect_captcha` says what the answer holds.
 
     Raises:
         UserError: there is no picture, it cannot be read, or the model cannot be used.
     """
-    predictor, prediction, picture, milliseconds = read_picture(image, checkpoint, models)
     from captcha_reader.plots.boxes import character_boxes
 
+    predictor, prediction, picture, milliseconds = read_picture(image, checkpoint, models)
     answer = prediction.as_dict()
     boxes = character_boxes(picture, prediction, predictor)
     for i, character in enumerate(answer["characters"]):
@@ -54,7 +51,12 @@ def describe_reading(image: str | Path | bytes | None, checkpoint: str | None, m
 
 def read_picture(
     image: str | Path | bytes | None, checkpoint: str | None, models: Models
-) -> tuple[CaptchaPredictor, Prediction, Image.Image, float]:
+) -> tuple[Any, Prediction, Image.Image, float]:
+    """The predictor, what it reads, the picture that it was shown, and the milliseconds that it took.
+
+    Raises:
+        UserError: there is no picture, it cannot be read, or the model cannot be used.
+    """
     if image is None:
         raise UserError("there is no picture yet: upload one, paste one, or choose an example")
     picture = check_picture(upload_bytes(image), "the file")
@@ -64,46 +66,92 @@ def read_picture(
     return predictor, prediction, picture, (time.perf_counter() - started) * 1000
 
 
-def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path]) -> None:
+# --------------------------------------------------------------------------------------------------------------------
+# HTML
+
+
+def no_reading(why: Exception | str, kind: str = "bad") -> Markup:
+    """In place of a reading, why there is none."""
+    return render("no_reading", why=why, kind=kind)
+
+
+def blank() -> Markup:
+    """Before the first reading."""
+    return no_reading("Choose a picture: what it says appears here", "")
+
+
+def reading_card(prediction: Prediction, milliseconds: float, model: str, example: bytes = b"") -> Markup:
+    """The reading in large type, each character in the color of its class of confidence, and the figures.
+
+    Args:
+        prediction: what was read.
+        milliseconds: that it took.
+        model: what the page calls it.
+        example: PNG file of the picture, where it is one of ours.
+    """
+    return render("reading", prediction=prediction, milliseconds=milliseconds, model=model, example=example)
+
+
+def likely_card(alternatives: Sequence[tuple[str, float]], reading: str | None = None) -> Markup:
+    """The most likely whole readings, with bars, and why `reading`, shown in large type, may not come first."""
+    differs = reading is not None and bool(alternatives) and alternatives[0][0] != reading
+    return render("likely", alternatives=alternatives, differs=differs)
+
+
+def where_card(boxes: Image.Image | None, prediction: Prediction) -> Markup | str:
+    """Where each character was seen, or why that is not known."""
+    if not prediction.text:
+        return ""
+    if boxes is None:
+        return render("nowhere", title=WHERE)
+    hint = (
+        "A box spans the columns around the point where the network was surest of a character."
+        if prediction.codec.head == "ctc"
+        else "A box spans the columns that this position's attention went to."
+    )
+    alt = f"the captcha with a box around each of {prediction.text}"
+    return render("picture", title=WHERE, picture=boxes, alt=alt, hint=hint, wide=False)
+
+
+def grid_card(heat: Image.Image) -> Markup:
+    """The confidence grid."""
+    alt = "probability of every character of the alphabet at each position of the reading"
+    return render("picture", title="Confidence grid", picture=heat, alt=alt, hint="", wide=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The tab
+
+
+def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path], demo: Any) -> None:
     """A picture in, its reading out, and a correction kept."""
-    with gr.Row():
-        with gr.Column(scale=4, min_width=280):
+    with gr.Row(elem_id="read-row"):
+        with gr.Column(scale=4, min_width=280, elem_id="read-left"):
             picture = picture_box(
                 gr,
                 label="Captcha: upload, paste or choose one",
                 type="filepath",
                 image_mode=None,  # keeps transparency
                 sources=["upload", "clipboard"],
-                height=230,
+                height=190,
                 elem_id="picture",
                 alt_text="the captcha to read",
             )
             button = gr.Button("Read", variant="primary", elem_id="read")
             if examples:
                 gr.Examples([[str(path)] for path in examples], [picture], cache_examples=False, elem_id="examples")
-        with gr.Column(scale=5, min_width=280):
-            reading = own_html(gr, views.NO_READING, elem_id="reading", js_on_load=COPY)
+        with gr.Column(scale=5, min_width=280, elem_id="read-right"):
+            reading = own_html(gr, blank(), elem_id="reading", js_on_load=COPY)
+            example = own_html(gr, "", elem_id="example", js_on_load=COPY)
+            if not shop.read_only:
+                _corrections(gr, shop, picture)
     with gr.Row():
         with gr.Column(scale=5, min_width=280):
             where = own_html(gr, "", elem_id="where")
         with gr.Column(scale=4, min_width=280):
             likely = own_html(gr, "", elem_id="likely")
-            with gr.Row(equal_height=True):
-                correction = gr.Textbox(
-                    label="Wrong? Type the right text",
-                    placeholder="what the picture says",
-                    max_lines=1,
-                    max_length=32,
-                    scale=4,
-                    min_width=160,
-                    elem_id="correction",
-                )
-                keep = gr.Button("Keep", scale=1, min_width=90, elem_id="keep")
-            kept = own_html(gr, "", elem_id="kept")
-            forget = gr.Button("Take it back", visible=False, size="sm", elem_id="forget")
     grid = own_html(gr, "", elem_id="grid")
     outputs = [reading, likely, where, grid]
-    blank = (views.NO_READING, "", "", "")
 
     def show(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
         """The reading at once, the pictures as soon as they are drawn."""
@@ -112,17 +160,17 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path])
         from captcha_reader.plots.canvas import figure_image
         from captcha_reader.plots.confidence import confidence_grid
 
-        card = views.reading_card(prediction, milliseconds, shop.models.path(name)[0])
-        yield card, views.likely_card(prediction.alternatives, prediction.text), gr.skip(), gr.skip()
+        card = reading_card(prediction, milliseconds, shop.label(name))
+        yield card, likely_card(prediction.alternatives, prediction.text), gr.skip(), gr.skip()
         boxes = draw_boxes(opened, prediction, predictor)
         heat = figure_image(confidence_grid(prediction))
-        yield gr.skip(), gr.skip(), views.where_card(boxes, prediction), views.grid_card(heat)
+        yield gr.skip(), gr.skip(), where_card(boxes, prediction), grid_card(heat)
 
     def read(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
         try:
             yield from show(image, name)
         except UserError as error:
-            raise gr.Error(views.sentence(error), print_exception=False) from None
+            raise gr.Error(sentence(error), print_exception=False) from None
 
     shown = gr.State(("", ""))  # picture and model of the reading that stands there
 
@@ -131,25 +179,51 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path])
         if asked == seen:  # replacing a picture tells of it twice
             yield (gr.skip(),) * 5
         elif image is None:
-            yield *blank, asked
+            yield blank(), "", "", "", asked
         else:
             try:
                 for step in show(image, name):
                     yield *step, asked
             except UserError as error:  # the last picture's reading must not stand beside this one
-                gr.Warning(views.sentence(error))
-                yield views.no_reading(error), "", "", "", asked
+                gr.Warning(sentence(error))
+                yield no_reading(error), "", "", "", asked
+
+    def read_example() -> Any:
+        """The reading of the first example, for whoever opens the page."""
+        if not examples:
+            return ""
+        try:
+            data = examples[0].read_bytes()
+            _, prediction, _, milliseconds = read_picture(data, None, shop.models)
+            return reading_card(prediction, milliseconds, shop.label(None), data)
+        except (OSError, UserError):  # the model says so itself when a picture is read
+            return ""
 
     inputs = [picture, checkpoint]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    button.click(read, inputs, outputs, **quiet)
+    button.click(read, inputs, outputs, **QUIET)
     at_once: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
-    correction.input(None, picture, None, js=TYPED, **quiet)
-    # Before the reading, which it would wait for.
-    picture.change(None, [picture, kept], [kept, forget], js=TIDY, **quiet)
     # A model that is chosen for the first time takes seconds to load: show that.
     for changed, progress in ((picture.change, "hidden"), (checkpoint.change, "minimal")):
         changed(read_at_once, [*inputs, shown], [*outputs, shown], show_progress=progress, **at_once)
+    demo.load(read_example, None, example, **QUIET)
+    _endpoint(gr, shop, picture)
+
+
+def _corrections(gr: Any, shop: Workshop, picture: Any) -> None:
+    """A box for the right text, and what was kept of it."""
+    with gr.Row(equal_height=True):
+        correction = gr.Textbox(
+            label="Wrong? Type the right text",
+            placeholder="what the picture says",
+            max_lines=1,
+            max_length=32,
+            scale=4,
+            min_width=160,
+            elem_id="correction",
+        )
+        keep = gr.Button("Keep", scale=1, min_width=90, elem_id="keep")
+    kept = own_html(gr, "", elem_id="kept")
+    forget = gr.Button("Take it back", visible=False, size="sm", elem_id="forget")
 
     def keep_correction(image: str | None, said: str) -> tuple[Any, ...]:
         try:
@@ -157,9 +231,9 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path])
                 raise UserError("there is no picture to correct: choose one first")
             count = shop.feedback.add(upload_bytes(image), said or "")
         except UserError as error:
-            return views.note(views.sentence(error), "bad"), said, gr.skip()
-        kept_now = f"Kept: {_corrected(count)} so far. The Teach tab can learn from them."
-        return views.note(kept_now, "good"), "", gr.update(visible=True)
+            return bad(error), said, gr.skip()
+        kept_now = f"Kept: {corrected(count)} so far. The Teach tab can learn from them."
+        return note(kept_now, "good"), "", gr.update(visible=True)
 
     def forget_correction(image: str | None) -> tuple[Any, ...]:
         try:
@@ -167,14 +241,24 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path])
                 raise UserError("there is no picture any more: choose it once more")
             count = shop.feedback.remove(upload_bytes(image))
         except UserError as error:
-            return views.note(views.sentence(error), "bad"), gr.skip()
-        return views.note(f"Taken back: {_corrected(count)} left.", "good"), gr.update(visible=False)
+            return bad(error), gr.skip()
+        return note(f"Taken back: {corrected(count)} left.", "good"), gr.update(visible=False)
 
-    corrected = [kept, correction, forget]
-    gr.on([keep.click, correction.submit], keep_correction, [picture, correction], corrected, **quiet)
-    forget.click(forget_correction, picture, [kept, forget], **quiet)
+    correction.input(None, picture, None, js=TYPED, **QUIET)
+    # Before the reading, which it would wait for.
+    picture.change(None, [picture, kept], [kept, forget], js=TIDY, **QUIET)
+    outputs = [kept, correction, forget]
+    gr.on([keep.click, correction.submit], keep_correction, [picture, correction], outputs, **QUIET)
+    forget.click(forget_correction, picture, [kept, forget], **QUIET)
 
-    # For programs: the same reading as data. The list of models above only takes names that it had at the start.
+
+def corrected(count: int) -> str:
+    """So many corrected readings, in words."""
+    return f"{count} corrected reading{'' if count == 1 else 's'}"
+
+
+def _endpoint(gr: Any, shop: Workshop, picture: Any) -> None:
+    """For programs: the same reading as data. The page's list of models only takes names that it had at the start."""
     model = gr.Textbox("", visible=False, label="Model")
     answer = gr.JSON(visible=False)
     endpoint = gr.Button(visible=False)
@@ -184,10 +268,6 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path])
         try:
             return describe_reading(image, checkpoint or None, shop.models)
         except UserError as error:
-            raise gr.Error(views.sentence(error), print_exception=False) from None
+            raise gr.Error(sentence(error), print_exception=False) from None
 
     endpoint.click(detect, [picture, model], answer, api_name="detect_captcha")
-
-
-def _corrected(count: int) -> str:
-    return f"{count} corrected reading{'' if count == 1 else 's'}"

@@ -1,0 +1,135 @@
+"""Many pictures in one go: order, labels, refusals, two models, downloads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import zipped
+
+from captcha_reader.reading.collection import read_together
+from captcha_reader.web.batch_reading import Batch, BatchReader, batch_files, compare, sign_test
+from captcha_reader.web.limits import Refused
+from captcha_reader.web.tabs.batch import batch_summary
+from captcha_reader.web.uploads import PictureZip
+from predict import CaptchaPredictor
+
+
+def read_batch(files: list[Path], *arguments: Any, **settings: Any) -> tuple[list[int], Batch]:
+    reader = BatchReader(*arguments, **settings)
+    return list(reader.read(files)), reader.batch()
+
+
+def test_a_batch_is_sorted_labelled_and_its_refusals_named(
+    exported: Path, captchas: list[tuple[bytes, str]], tmp_path: Path
+):
+    predictor = CaptchaPredictor(exported, threads=1)
+    readings = predictor.predict([png for png, _ in captchas])
+    named = {f"{r.text}_{i}.png": png for i, ((png, _), r) in enumerate(zip(captchas, readings, strict=True)) if r.text}
+    (tmp_path / "a.zip").write_bytes(zipped(named | {"broken.png": b"no picture"}))
+    (tmp_path / "bad.zip").write_bytes(zipped({"../x.png": b""}))
+    files = [tmp_path / "a.zip", tmp_path / "bad.zip", tmp_path / "gone.png"]
+    steps, batch = read_batch(files, predictor)
+    assert isinstance(batch, Batch) and batch.labeled and all(row["right"] for row in batch.rows)
+    assert len(batch.rows) == len(named) and steps and steps == sorted(steps)
+    confidences = [row["confidence"] for row in batch.rows]
+    assert confidences == sorted(confidences)
+    assert [name for name, _ in batch.refused] == ["broken.png", "bad.zip", "gone.png"]
+    _, unlabeled = read_batch(files, predictor, labels="no")
+    assert not unlabeled.labeled
+    _, together = read_batch(files, predictor, labels="no", together=True)
+    alone = {row["file"]: row["prediction"] for row in batch.rows}
+    expected, kind = read_together([alone[row["file"]] for row in together.rows])
+    assert {row["file"]: row["reading"] for row in together.rows} == {
+        row["file"]: p.text for row, p in zip(together.rows, expected, strict=True)
+    }
+    assert str(kind) in batch_summary(together, "m", 1.0).replace("&#37;", "%") and not batch.scheme
+    (tmp_path / "b.zip").write_bytes(zipped({f"IMG{i}9.png": png for i, (png, _) in enumerate(captchas)}))
+    _, camera = read_batch([tmp_path / "b.zip"], predictor)
+    assert not camera.labeled
+    assert "The file names do not look like" in batch_summary(camera, "m", 1.0, "auto")
+    assert "100.0 %" in batch_summary(batch, "m", 1.0)
+    longer = {f"x{Path(name).stem.split('_')[0]}.png": png for name, png in named.items()}  # one character more
+    nested = {f"{i % 2}/{name}": png for i, (name, png) in enumerate(longer.items())}
+    (tmp_path / "c.zip").write_bytes(zipped(nested))
+    (tmp_path / "d.zip").write_bytes(zipped({"a.txt": b"no picture"}))
+    _, shifted = read_batch([tmp_path / "c.zip", tmp_path / "d.zip"], predictor)
+    assert shifted.labeled and {row["file"] for row in shifted.rows} == nested.keys()
+    assert [name for name, _ in shifted.refused] == ["d.zip"] and "no picture" in str(shifted.refused)
+    assert "No picture could be read" in batch_summary(Batch([], [("<b>", "why")]), "m", 1.0)
+
+
+def test_a_damaged_entry_of_a_zip_leaves_the_others(exported: Path, captchas: list, tmp_path: Path):
+    archive = zipped({f"{i}.png": png for i, (png, _) in enumerate(captchas[:5])}, zipfile.ZIP_STORED)
+    damaged = archive.replace(captchas[1][0], captchas[1][0][:-1] + b"?")
+    (tmp_path / "a.zip").write_bytes(damaged)
+    _, batch = read_batch([tmp_path / "a.zip"], CaptchaPredictor(exported, threads=1))
+    assert sorted(row["file"] for row in batch.rows) == ["0.png", "2.png", "3.png", "4.png"]
+    assert [name for name, _ in batch.refused] == ["1.png"] and "damaged" in batch.refused[0][1]
+    with pytest.raises(Refused, match=r"1\.png.*damaged"):  # the route reads a request whole or not at all
+        list(PictureZip(damaged))
+
+
+def test_the_readings_until_a_stop_are_kept(exported: Path, captchas: list, tmp_path: Path):
+    (tmp_path / "a.zip").write_bytes(zipped({f"{text}_{i}.png": png for i, (png, text) in enumerate(captchas)}))
+    reader = BatchReader(CaptchaPredictor(exported, threads=1), labels="yes")
+    assert next(reader.read([tmp_path / "a.zip"])) == 32
+    batch = reader.batch()
+    assert len(batch.rows) == 32
+    said = batch_summary(batch, "m", 1.0, "yes", stopped_of=40)
+    assert "Stopped after 32 of 40" in said
+
+
+def row(label: str, reading: str, other: str) -> dict[str, Any]:
+    prediction = SimpleNamespace(text=reading, char_confidences=[0.9] * len(reading), confidence=0.9)
+    known = {"label": label, "reading": reading, "other": other, "right": label == reading}
+    return known | {"file": f"{label}.png", "confidence": 0.9, "prediction": prediction}
+
+
+def test_two_models_are_compared_on_the_same_pictures(exported: Path, natural: Path, captchas: list, tmp_path: Path):
+    (tmp_path / "a.zip").write_bytes(zipped({f"{text}_{i}.png": png for i, (png, text) in enumerate(captchas)}))
+    one, two = CaptchaPredictor(exported, threads=1), CaptchaPredictor(natural, device="cpu", threads=1)
+    _, batch = read_batch([tmp_path / "a.zip"], one, two, labels="yes")
+    pictures = [png for png, _ in captchas]
+    both = zip(one.predict(pictures), two.predict(pictures), strict=True)
+    expected = {
+        f"{text}_{i}.png": (a.text, b.text) for i, ((_, text), (a, b)) in enumerate(zip(captchas, both, strict=True))
+    }
+    assert {r["file"]: (r["reading"], r["other"]) for r in batch.rows} == expected
+    differs = [r["reading"] != r["other"] for r in batch.rows]
+    assert differs == sorted(differs, reverse=True) and any(differs)
+    assert compare(batch, "one", "two")["same"] == differs.count(False)
+    said = batch_summary(batch, "one", 1.0, "yes", "two")
+    assert "one and two" in said and f"read {differs.count(False)} of {len(captchas)} pictures alike" in said
+
+
+def test_a_comparison_counts_what_each_model_alone_reads_right():
+    rows = [
+        row("ab", "ab", "xx"),
+        row("cd", "cd", "cd"),
+        row("ef", "x", "ef"),
+        *[row(f"g{i}", f"g{i}", "") for i in range(8)],
+    ]
+    found = compare(Batch(rows, [], labeled=True), "one", "two")
+    (_, first, alone), (_, second, rival) = found["models"]
+    assert (first["sequence_accuracy"], alone) == (10 / 11, 9) and (second["sequence_accuracy"], rival) == (2 / 11, 1)
+    assert found["same"] == 1 and "one is better" in found["verdict"]
+    assert compare(Batch(rows[:3], [], labeled=True), "one", "two")["verdict"].startswith("So few")
+    assert not compare(Batch(rows, []), "one", "two")["models"]
+    assert sign_test(9, 1) == pytest.approx(2 * 11 / 1024) and sign_test(3, 3) == 1 == sign_test(0, 0)
+
+
+def test_no_cell_is_taken_for_a_formula():
+    names = ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "\uff1d1"]
+    rows = [row("a", name, name) for name in names]
+    for one, name in zip(rows, names, strict=True):
+        one["file"] = f"{name}.png"
+    table, _ = batch_files(Batch(rows, [("=bad.png", "+why")]))
+    cells = [cell for line in csv.reader(io.StringIO(table.decode(), newline="")) for cell in line]
+    assert "'=1+1.png" in cells and "'+why" in cells and "'=bad.png" in cells
+    assert not [cell for cell in cells if cell.lstrip()[:1] in tuple("=+-@\uff1d") and cell]
