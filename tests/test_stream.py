@@ -49,11 +49,14 @@ def train(**changes: Any) -> Path:
     return train_model(dataclasses.replace(SMALL, **changes))["out"]
 
 
-def test_a_run_stopped_after_each_step_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_run_stopped_after_each_step_ends_with_the_weights_of_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = train(out=str(tmp_path / "whole"), workers=2)
     stopped = tmp_path / "stopped"
     stops = 0
-    while not (stopped / "best.onnx").exists():
+    monkeypatch.setattr("main.export_onnx", lambda checkpoint, out: None)  # it takes as long as all else together
+    while not (stopped / "README.md").exists():
         try:
             train(out=str(stopped), resume=stops > 0, stop_after=0.01)
         except TimeUp:
