@@ -220,6 +220,14 @@ def test_a_picture_named_by_itself_gets_the_label_of_its_table(tmp_path):
     assert [s.text for name in PNGS for s in iter_source(str(folder / name))] == TEXTS
 
 
+def test_a_table_beside_the_source_is_told_of(tmp_path):
+    folder = fill(tmp_path / "all", IMAGES, {"gt.txt": lines(PNGS, " ")})
+    with pytest.raises(UserError, match=r"gt\.txt names the pictures of .*images: give the folder of both"):
+        labels(folder / "images")
+    (folder / "gt.txt").write_text("other.png ab\n")
+    assert len(labels(folder / "images")) == 5
+
+
 def test_text_files_that_are_none(tmp_path):
     files = {"0001.txt": "ab", "0002.txt": "two\nlines", "0003.txt": b"\xff\xfe", "0004.txt": ""}
     names = [*PNGS]

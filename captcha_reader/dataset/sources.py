@@ -13,8 +13,10 @@ from captcha_reader.dataset.lookup import PictureLabels
 from captcha_reader.dataset.samples import Note, Reject, Sample
 from captcha_reader.dataset.shards import Shard
 from captcha_reader.dataset.split import split_of
+from captcha_reader.dataset.strangers import LOOKED_AT, names_pictures
+from captcha_reader.dataset.tables import is_table
 from captcha_reader.errors import UserError
-from captcha_reader.files import ROOT
+from captcha_reader.files import ROOT, relative_paths
 from captcha_reader.images import IMAGE_SUFFIXES
 
 Item = Sample | Shard | Reject | Note
@@ -28,8 +30,8 @@ def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
         limit: stop after this many.
 
     Yields:
-        Samples with raw labels and unchecked pictures. Pictures that a labels.csv or labels.txt does not name, and
-        names in there without a picture, are passed over.
+        Samples with raw labels and unchecked pictures. Pictures that a table of labels does not name, and names in
+        there without a picture, are passed over.
 
     Raises:
         UserError: no such source, an unreadable parquet or label file, missing columns, or the Hub out of reach.
@@ -138,6 +140,7 @@ def _iter_folder(source: Path, skip: Path | None) -> Iterator[Item]:
     folders = list(walk_folder(source, skip))
     pictures = [path for folder in folders if not folder.shards for path in folder.pictures]
     labels = _find_labels(source, pictures, [path for folder in folders for path in folder.others])
+    _refuse_table_above(source, labels.named)
     if labels.note:
         yield Note(labels.note)
     for folder in folders:
@@ -147,6 +150,24 @@ def _iter_folder(source: Path, skip: Path | None) -> Iterator[Item]:
         else:
             yield from _iter_pictures(source, folder.pictures, labels)
     yield from labels.missing()
+
+
+def _refuse_table_above(source: Path, pictures: Sequence[str]) -> None:
+    """Refuse pictures that are to be labeled by their names although a table beside the source names them.
+
+    Raises:
+        UserError: there is one.
+    """
+    above = source.resolve().parent
+    for path in sorted(above.iterdir()) if pictures and os.access(above, os.R_OK) else []:
+        if is_table(path.name) and path.is_file():
+            with path.open("rb") as file:
+                data = file.read(LOOKED_AT)
+            if names_pictures(path.name, data, pictures):
+                raise UserError(
+                    f"{relative_paths(str(path))} names the pictures of {source}: give the folder of both as the "
+                    "source, or take the table away if the file names are the labels"
+                )
 
 
 def _iter_picture(path: Path) -> Iterator[Item]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, SAVED_MODELS, quicker
+from captcha_reader.images import ImageLike
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.transforms import View
 from captcha_reader.web.deadline import TimedBackend
@@ -41,6 +42,9 @@ class Predictor(Protocol):
     def read(self, views: Sequence[View]) -> list[Prediction]:
         """Readings of pictures, in one forward pass as a rule."""
 
+    def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
+        """Readings of pictures, however many."""
+
     def attention(self, pixels: np.ndarray) -> np.ndarray | None:
         """Where the network looked, (N, slots, columns) for (N, C, H, W) uint8, or None."""
 
@@ -62,11 +66,11 @@ class Models:
     A name from outside is looked up in the list of what is there; it is never made into a path.
 
     Args:
+        load: makes a predictor of a checkpoint's path and the number of threads.
         folder: its .safetensors and .onnx files, and the best.safetensors and best.onnx of the runs in it, are offered.
         checkpoint: one more, from anywhere, and the first of the list; by default the folder's `reader`, as .onnx
             where that file is there, since it opens without torch, or else its newest.
         threads: CPU threads of a model; all available cores by default.
-        load: makes a predictor of a checkpoint's path and the number of threads.
         seconds: that one forward pass of a model may take.
 
     Attributes:
@@ -78,14 +82,14 @@ class Models:
 
     def __init__(
         self,
+        load: Load,
         folder: str | Path = SAVED_MODELS,
         checkpoint: str | Path | None = None,
         threads: int | None = None,
-        load: Load | None = None,
         seconds: float = Limits.reading_seconds,
     ) -> None:
         self.folder, self.threads, self.seconds, self.torch = Path(folder), threads, seconds, has_torch()
-        self._load = load or _load
+        self._load = load
         self.first = Path(checkpoint) if checkpoint is not None else quicker(self.folder / DEFAULT_CHECKPOINT.name)
         if checkpoint is None and not self.first.is_file():
             if not self.folder.is_dir():
@@ -178,9 +182,3 @@ class Models:
     def loaded(self) -> int:
         """How many models are in memory."""
         return len(self._loaded)
-
-
-def _load(path: Path, threads: int | None) -> Predictor:
-    from predict import CaptchaPredictor
-
-    return CaptchaPredictor(path, threads=threads)
