@@ -50,9 +50,12 @@ from captcha_reader.checkpoint import read_metadata, save_checkpoint
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import ALPHANUMERIC, CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
 from captcha_reader.dataset.folders import FEEDBACK, GENERATED, found_in, is_dataset, load_info
+from captcha_reader.dataset.stream import Stream, open_stream
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, SAVED_MODELS, available_cores, locked_output, write_json, write_text
+from captcha_reader.generator.render import render_image
 from captcha_reader.images import open_image
+from captcha_reader.model_card import hardware, model_card
 from captcha_reader.progress import Event, JsonLines, PlannedPart, PlannedPhase, Progress, Terminal
 from captcha_reader.text import Alphabet, infeasible_labels
 from captcha_reader.training_settings import (
@@ -65,7 +68,8 @@ from captcha_reader.training_settings import (
 from captcha_reader.training_state import STATE_FILE, read_state
 from captcha_reader.transfer import blend as blend_weights
 from captcha_reader.transforms import size_at
-from data_loader import SPLITS, CaptchaDataset, load_data, load_split
+from data_loader import SPLITS, CaptchaDataset, StreamDataset, load_data, load_split
+from export_model import export_onnx
 from finetune import (
     Trained,
     complete_alphabet,
@@ -89,6 +93,7 @@ LEAST_LABELS = 10  # to train on at all
 SIZES_SAMPLED = 500  # pictures whose shape decides the input's width
 FITTED_PICTURES = 200  # of training, looked at now and then where there is no validation split
 FITTED_TIMES = 5
+STREAM = Path("(a stream)")  # stands for the dataset folder that it has none of
 TIME_UP = 75  # exit code after --stop_after: the run is not at its end
 
 
@@ -371,6 +376,7 @@ def train_model(
         given, config = config, load_run_config(config)
         unused = unused_settings(given, config)
     check_settings(config)
+    config = divide_cores(config)
     out = Path(str(config.out))
     torch.set_num_threads(config.threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     accelerator = Accelerator(
@@ -417,11 +423,12 @@ def _train(
     torch.manual_seed(config.seed)
     # Machines may have disks of their own: one process of each prepares the data.
     with accelerator.main_process_first(), accelerator.local_main_process_first():
-        folder = prepare_data(config, progress.message)
-    info = load_info(folder)
+        stream = open_stream(config) if config.pictures else None
+        folder = STREAM if stream else prepare_data(config, progress.message)
+    info = stream.info if stream else load_info(folder)
     saved = read_state(out) if config.resume else {}
     check_same_data(out, info, saved)
-    splits: Splits = {split: load_split(folder, split) for split in SPLITS}
+    splits: Splits = stream.draw_splits() if stream else {split: load_split(folder, split) for split in SPLITS}
     if not len(splits["train"][1]):
         raise UserError(f"{folder} has no training pictures: change --split or add data")
 
@@ -445,6 +452,10 @@ def _train(
         loaded=splits,
     )
     check_labels(config, model, datasets, ", ".join(info["sources"]))
+    if stream:
+        config = dataclasses.replace(config, epochs=stream.epochs)
+        render = partial(render_image, settings=stream.settings)
+        datasets["train"] = StreamDataset(render, datasets["train"].transform, stream.count, config.seed)
     progress.message(describe_run(config, folder, datasets, model, accelerator.device))
     if extra := "".join(c for c in model.alphabet.characters if c not in info["alphabet"] and not config.alphabet):
         progress.message(
@@ -467,7 +478,7 @@ def _train(
         phases,
         sources,
         accelerator,
-        describe_origin(config, info, len(real), trained),
+        describe_origin(config, info, len(real), trained) | ({"stream": stream.origin} if stream else {}),
         progress=progress,
         on_epoch=on_epoch,
         measure_every=1 if len(datasets["validation"]) else math.ceil(epochs / FITTED_TIMES),
@@ -489,11 +500,32 @@ def _train(
         report = finish_run(
             config, trainer, datasets, (start, trained), partial(initialise, config, model_config) if by_folds else None
         )
+        if stream and accelerator.is_main_process:
+            finish_stream(out, stream)
     finally:
         if config.tracker != "none":
             accelerator.end_training()
     result = {"out": out, "checkpoint": out / "best.safetensors", "history": trainer.history}
     return result | ({"report": report} if config.evaluate else {})
+
+
+def finish_stream(out: Path, stream: Stream) -> None:
+    """Write what a reader that was trained on a stream is published with: the ONNX file, the fonts, the model card."""
+    checkpoint = out / "best.safetensors"
+    export_onnx(checkpoint, checkpoint.with_suffix(".onnx"))
+    write_json(out / "fonts.json", stream.fonts)
+    write_text(out / "README.md", model_card(checkpoint.stem, read_metadata(checkpoint)))
+
+
+def divide_cores(config: TrainConfig) -> TrainConfig:
+    """Processes to draw a stream and threads to train with, where the user does not say: on a GPU all cores draw, on a
+    CPU half of them do."""
+    if not config.pictures or config.workers:
+        return config
+    cores = available_cores()
+    on_gpu = torch.cuda.is_available() and not config.cpu
+    drawing = cores if on_gpu else max(1, cores // 2)
+    return dataclasses.replace(config, workers=drawing, threads=config.threads or max(1, cores - drawing))
 
 
 def check_same_data(out: Path, info: dict[str, Any], saved: dict[str, Any]) -> None:
@@ -613,7 +645,9 @@ def finish_run(
         progress.message(f"The weights kept lie {blend:g} of the way from the first to the last (--blend).")
     if report:
         metrics["cross_validation" if build else "test"] = {key: report[key] for key in (*numbers(report), "wilson_95")}
-    save_checkpoint(model, checkpoint, metrics=metrics, provenance={**found["provenance"], "blend": blend})
+    hours = round(sum(row["seconds"] for row in trainer.history) / 3600, 3)
+    origin = {**found["provenance"], "blend": blend, "hours": hours, "hardware": hardware(accelerator.device)}
+    save_checkpoint(model, checkpoint, metrics=metrics, provenance=origin)
     for path in out.glob("fold-*.json"):
         path.unlink()
     _say_end(progress, config, out, report)

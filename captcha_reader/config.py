@@ -169,6 +169,16 @@ class TrainConfig:
     """Synthetic captchas to generate where there is no data."""
     synthetic_style: str = "classic,line"
     """Styles of the synthetic captchas, comma-separated."""
+    pictures: int | None = None
+    """Train on a stream of so many fresh synthetic captchas, none of which comes twice, instead of on `data`. It is
+    validated and tested on captchas of `held_out_style`, and ends with an .onnx file and a model card, too."""
+    synthetic_length: str = "3-10"
+    """Characters of the captchas of the stream, one number or a range."""
+    held_out_style: str = "heldout"
+    """Styles that a training on a stream is validated and tested on, comma-separated."""
+    fonts: str | None = None
+    """Folder of fonts for the captchas of the stream, beside matplotlib's; `recipe` are those of the shipped reader,
+    which `captcha_generator.py --check_fonts` helps to install."""
     mix_synthetic: float = 0.0
     """Synthetic pictures added to each epoch, as a share of the training set (0.5: one for every two real ones)."""
     synthetic_weight: float = 1.0

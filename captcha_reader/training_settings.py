@@ -14,7 +14,9 @@ from captcha_reader.config import TrainConfig
 from captcha_reader.errors import UserError
 
 LEAST = {
-    **dict.fromkeys(("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads"), 1),
+    **dict.fromkeys(
+        ("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads", "pictures"), 1
+    ),
     **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds"), 0),
     **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "shear", "teacher_weight"), 0),
     **dict.fromkeys(("average", "ema", "weight_decay", "clip_norm", "warmup", "stop_after"), 0),
