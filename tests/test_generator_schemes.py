@@ -93,7 +93,8 @@ def test_a_new_op_changes_no_picture_that_lacks_it(request: pytest.FixtureReques
 
 def test_another_op_changes_nothing_of_what_the_others_draw() -> None:
     """Two clutters of one kind keep their own numbers; the third one only comes on top."""
-    from captcha_reader.generator.ops.clutter import Frame, Spots
+    from captcha_reader.generator.ops.clutter import Spots
+    from captcha_reader.generator.ops.marks import Frame
 
     spots = Spots(count=(9, 9), level=(0, 0), tint=0)
     with_frame, without = (

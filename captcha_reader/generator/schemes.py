@@ -33,6 +33,7 @@ SCHEMES, HELD_OUT_SCHEMES = "schemes", "heldout"  # draw a scheme of the one or 
 RARE_SCHEMES = "rare"  # draws one for training in which ops that few schemes have are likely
 NUMBER_OF_SCHEMES = 1_000_000  # that these draw from
 RARER = 12.0  # times the weight of ops for training alone in rare schemes
+FAVOUR = 8.0  # times the weight of ops that another one of the scheme favours
 
 DIGITS, UPPER, LOWER = "0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 UNLIKE = (
@@ -149,11 +150,13 @@ def _choose(race: _Race, draw: _Draw, height: int, held_out: bool, rare: bool) -
     for places, runners in zip(draw.places, race.runners, strict=True):
         if not places:
             continue
-        order = [
-            (arrival[i] / favour if "train_only" in race.ops[i].tags else arrival[i], race.ops[i])
-            for i in runners
-            if wrong not in race.ops[i].tags
-        ]
+        favoured = {name for op in chosen for name in op.favours}
+        order = []
+        for i in runners:
+            op = race.ops[i]
+            if wrong not in op.tags:
+                sooner = (favour if "train_only" in op.tags else 1.0) * (FAVOUR if op.name in favoured else 1.0)
+                order.append((arrival[i] / sooner, op))
         for _, op in sorted(order, key=lambda pair: pair[0]):
             if _fits(op, chosen, height):
                 chosen.append(op)

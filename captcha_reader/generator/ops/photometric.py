@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from captcha_reader.generator.canvas import Canvas
-from captcha_reader.generator.ops.clutter import draw_shape
+from captcha_reader.generator.ops.marks import draw_shape
 from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
 
 
@@ -235,3 +235,19 @@ class Stipple(OpaqueOnly):
         for (across, down, size), colour in zip(places, np.clip(colours, 0, 255).tolist(), strict=True):
             cv2.circle(dots, (across, down), size, colour, -1, cv2.LINE_AA, 4)
         canvas.pixels = dots
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=5, tags=["heldout"])
+@dataclass(frozen=True)
+class Blinds(OpaqueOnly):
+    """Every few rows are lighter or darker, as on an old screen."""
+
+    pitch: Range = ranged((3, 5), 0.05, 0.1, per_height=True)
+    """From row to row."""
+    levels: Range = ranged((20, 50), 15, 60)
+    """Of brightness."""
+
+    def change(self, canvas: Canvas, rng: random.Random) -> None:
+        pitch, levels = max(2, round(rng.uniform(*self.pitch))), rng.choice((-1, 1)) * rng.uniform(*self.levels)
+        rows = np.arange(canvas.pixels.shape[0]) % pitch < max(1, pitch // 2)
+        canvas.pixels[rows] = np.clip(canvas.pixels[rows] + levels, 0, 255).astype(np.uint8)
