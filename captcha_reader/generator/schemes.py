@@ -15,7 +15,7 @@ import hashlib
 import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from captcha_reader.errors import UserError
-from captcha_reader.generator.ops.degradation import Enlarge
+from captcha_reader.generator.ops.degradation import Enlarge, Noise
 from captcha_reader.generator.randomness import Stream
 from captcha_reader.generator.registry import OPS, Op, Stage
 from captcha_reader.generator.styles import STYLES, Style, load_style
@@ -203,6 +203,8 @@ def _draw_scheme(key: str, race: _Race, draw: _Draw, held_out: bool, rare: bool)
     }
     enlarged = [Enlarge.sample(rng, height)] if "bitmap" in names and rng.random() < 0.4 else []
     ops = [op.sample(rng.restart("scheme", key, op.name), height) for op in chosen]
+    if "faint_ink" in names:  # letters would be lost in strong noise
+        ops = [replace(op, deviation=(5, 12)) if isinstance(op, Noise) else op for op in ops]
     return Style(ops=(*ops, *([] if "enlarge" in names else enlarged)), **look, **text)
 
 

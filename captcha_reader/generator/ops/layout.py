@@ -126,7 +126,10 @@ class Spread(Op):
         place(canvas, self.margin + gap / 2, gap, fit * stretch, fit, line)
 
 
-@register(stage=Stage.LAYOUT, weight=17, tags=["train_only"], least_height=64, excludes=["overflow", "even_height"])
+_COARSE = ["blur", "resample", "frayed", "stipple", "dither", "checks", "facets", "overflow", "even_height", "blots"]
+
+
+@register(stage=Stage.LAYOUT, weight=17, tags=["train_only"], least_height=64, excludes=_COARSE)
 @dataclass(frozen=True)
 class Scattered(Op):
     """Small letters all over a large picture, from left to right, at heights of their own."""
@@ -359,12 +362,15 @@ class Staircase(Op):
             letter.y += rise * ((letter.middle[0] - left) / max(right - left, 1) - 0.5)
 
 
-@register(stage=Stage.LETTERS, weight=8, tags=["train_only"])
+_MOVING = ["bounce", "staircase", "size_jitter", "arch", "fan", "swirl", "perspective", "wave", "lenses", "even_height"]
+
+
+@register(stage=Stage.LETTERS, weight=9, tags=["train_only"], excludes=_MOVING)
 @dataclass(frozen=True)
 class Overflow(Op):
     """Letters touch the picture's edges or leave it a little."""
 
-    beyond: float = amount(0.1, 0, 0.18, least=None)
+    beyond: float = amount(0.08, -0.03, 0.13, least=None)
     """Part of a capital's height, or of the first or last letter's width, that lies outside."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:

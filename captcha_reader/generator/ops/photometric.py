@@ -69,7 +69,7 @@ class Negatives(Op):
 class Checks(Op):
     """Within every other field of a chequerboard the picture is inverted."""
 
-    side: Range = ranged((10, 30), 0.8, 0.2, per_height=True)
+    side: Range = ranged((10, 30), 0.9, 0.35, per_height=True)
     """Of a field."""
     own_levels: bool = chosen(False, True, True, False)
     """Ground and letters exchange their own colours, not black and white."""
@@ -205,7 +205,7 @@ _BAYER = (np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]
 class Stipple(OpaqueOnly):
     """The whole picture consists of dots of about one size."""
 
-    radius: Range = ranged((1, 2), 0.018, 0.033, per_height=True)
+    radius: Range = ranged((1, 2), 0.018, 0.028, per_height=True)
     """Of a dot, 1 at least."""
     stray: float = chosen(0, 0, 0, 0.05, 0.2)
     """Of the dots that lie on the ground, draw this part alone, in the letters' colours; 0: all, in the ground's."""
@@ -228,7 +228,7 @@ class Stipple(OpaqueOnly):
             x, y, colours = (part[ink | stray] for part in (x, y, colours))
             dots = np.ascontiguousarray(np.broadcast_to(ground, canvas.pixels.shape).astype(np.uint8))
         else:
-            colours += drawn.normal(0, rng.uniform(0, 25), (x.size, 1))
+            colours += drawn.normal(0, rng.uniform(0, 15), (x.size, 1))
             dots = np.full_like(canvas.pixels, rng.choice((255, 240, 255, 20)))
         sizes = radius * drawn.uniform(0.6, 1.1, x.size)
         places = np.round(np.stack([x, y, sizes]) * 16).astype(int).T.tolist()  # four fractional bits
