@@ -344,9 +344,12 @@ def noise_table() -> np.ndarray:
 
 
 def noise(rng: random.Random, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal noise of deviation 100, int16 of that shape. Rows come from random places of one table."""
+    """Normal noise of deviation 100, int16 of that shape: a piece of a table; of large pictures, each row a piece."""
     table = noise_table()
     height, row = shape[0], math.prod(shape[1:])
+    if height * row <= len(table) // 2:
+        start = rng.randrange(len(table) - height * row)
+        return table[start : start + height * row].reshape(shape)
     if row >= len(table):
         return np.random.default_rng(rng.getrandbits(64)).normal(0, 100, shape).astype(np.int16)
     starts = np.frombuffer(rng.randbytes(4 * height), np.uint32) % np.uint32(len(table) - row)

@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import random
 import zlib
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import count
+from itertools import accumulate, count
 from typing import Any
 
 import numpy as np
@@ -96,23 +97,30 @@ class _Race:
 
     def __init__(self, ops: Sequence[type[Op]]) -> None:
         self.ops = [op for op in ops if op.weight > 0]
-        self.stages = list(HOW_MANY)
-        self.runners = [[i for i, op in enumerate(self.ops) if op.stage is stage] for stage in self.stages]
+        self.index = {op.name: i for i, op in enumerate(self.ops)}
+        self.runners = [np.array([i for i, op in enumerate(self.ops) if op.stage is stage], int) for stage in HOW_MANY]
         split = [[i for i in runners if "split" in self.ops[i].tags] for runners in self.runners]
         self.split = [(at, np.array(runners)) for at, runners in enumerate(split) if runners]
-        names = [f"stage {stage.name}" for stage in self.stages] + [op.name for op in self.ops]
+        names = [f"stage {stage.name}" for stage in HOW_MANY] + [op.name for op in self.ops]
         self.names = np.array([_hash(name) for name in names], np.uint64)
         self.weights = np.array([op.weight for op in self.ops])
+        self.tagged = {tag: np.array([tag in op.tags for op in self.ops]) for tag in ("train_only", "heldout")}
+        self.limits = [list(accumulate(weights)) for _, weights in HOW_MANY.values()]
+        self.numbers = [numbers for numbers, _ in HOW_MANY.values()]
 
     def run(self, key: str) -> _Draw:
         """The race of a scheme."""
         mixed = self.names ^ np.uint64(_hash(f"scheme/{key}"))
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        for shift, factor in _MIXING:
+            mixed = (mixed ^ (mixed >> shift)) * factor
         drawn = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-        stages = len(self.stages)
-        places = [_pick(*HOW_MANY[stage], at) for stage, at in zip(self.stages, drawn[:stages].tolist(), strict=True)]
+        stages = len(self.numbers)
+        rows = zip(self.numbers, self.limits, drawn[:stages].tolist(), strict=True)
+        places = [numbers[bisect(limits, at * limits[-1])] for numbers, limits, at in rows]
         return _Draw(places, -np.log(1 - drawn[stages:]) / self.weights)
+
+
+_MIXING = [(np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))]
 
 
 @lru_cache(maxsize=4)
@@ -122,16 +130,6 @@ def _race(ops: tuple[type[Op], ...]) -> _Race:
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _pick(numbers: tuple[int, ...], weights: tuple[float, ...], at: float) -> int:
-    """The number whose part of all the weights holds the place `at`, 0 to 1."""
-    at *= sum(weights)
-    for number, weight in zip(numbers, weights, strict=True):
-        at -= weight
-        if at < 0:
-            return number
-    return numbers[-1]
 
 
 def split_kinds(race: _Race, draw: _Draw) -> list[str]:
@@ -144,26 +142,28 @@ def split_kinds(race: _Race, draw: _Draw) -> list[str]:
 
 def _choose(race: _Race, draw: _Draw, height: int, held_out: bool, rare: bool) -> list[type[Op]]:
     """The ops of a scheme, of each stage those that arrive first and get on with those before them."""
-    wrong, favour = "train_only" if held_out else "heldout", RARER if rare else 1.0
-    arrival = draw.arrival.tolist()
+    arrival = draw.arrival.copy()
+    arrival[race.tagged["train_only" if held_out else "heldout"]] = np.inf
+    if rare:
+        arrival[race.tagged["train_only"]] /= RARER
     chosen: list[type[Op]] = []
     for places, runners in zip(draw.places, race.runners, strict=True):
         if not places:
             continue
-        favoured = {name for op in chosen for name in op.favours}
-        order = []
-        for i in runners:
-            op = race.ops[i]
-            if wrong not in op.tags:
-                sooner = (favour if "train_only" in op.tags else 1.0) * (FAVOUR if op.name in favoured else 1.0)
-                order.append((arrival[i] / sooner, op))
-        for _, op in sorted(order, key=lambda pair: pair[0]):
-            if _fits(op, chosen, height):
-                chosen.append(op)
-                places -= 1
-                height = min(height, op.most_height or height)
-                if not places:
-                    break
+        for at in runners[arrival[runners].argsort(kind="stable")].tolist():
+            op = race.ops[at]
+            if arrival[at] == np.inf:
+                break
+            if not _fits(op, chosen, height):
+                continue
+            chosen.append(op)
+            height = min(height, op.most_height or height)
+            for name in op.favours:
+                if name in race.index:
+                    arrival[race.index[name]] /= FAVOUR
+            places -= 1
+            if not places:
+                break
     return chosen
 
 

@@ -68,7 +68,8 @@ class Weight(Op):
     """Pixels added, as a part of the font size; below zero they are taken away."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        if part := steps(rng.uniform(*self.amount), 0.01):
+        narrow = self.amount[1] - self.amount[0] < 0.035
+        if part := steps(rng.uniform(*self.amount), 0.01 if narrow else 0.02):
             canvas.effects.append((thicken, (part,)))
 
 

@@ -200,7 +200,10 @@ class Dither(OpaqueOnly):
 _BAYER = (np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) + 0.5) / 16
 
 
-@register(stage=Stage.PHOTOMETRIC, weight=3, tags=["train_only"], least_height=45, excludes=["bitmap", "pen", "hollow"])
+_BROAD = ["bitmap", "pen", "hollow"]
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=3, tags=["train_only"], least_height=45, most_height=90, excludes=_BROAD)
 @dataclass(frozen=True)
 class Stipple(OpaqueOnly):
     """The whole picture consists of dots of about one size."""
