@@ -332,7 +332,7 @@ def _pixel_grid_of(height: int, width: int) -> np.ndarray:
 
 def displace(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """A copy of (height, width, channels) uint8 whose pixels come from so far right and down."""
-    maps = cv2.add(shift, pixel_grid(*image.shape[:2]))
+    maps = shift + pixel_grid(*image.shape[:2])
     return cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(image.shape)
 
 
