@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -372,27 +373,18 @@ def test_a_style_of_few_lines_draws() -> None:
 
 # --- five minutes ----------------------------------------------------------------------------------------------------
 
-NEW_FILE = '''
-from __future__ import annotations
 
-import random
-from dataclasses import dataclass
-
-from captcha_reader.generator.canvas import Canvas
-from captcha_reader.generator.registry import Op, Range, Stage, ranged, register
+def code_block(path: Path, language: str) -> str:
+    """The first block of that language in a Markdown file."""
+    found = re.search(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    assert found, f"{path.name} has no block of {language}"
+    return found[1]
 
 
-@register(stage=Stage.PHOTOMETRIC, weight=400)
-@dataclass(frozen=True)
-class Darken(Op):
-    """All is darker."""
-
-    levels: Range = ranged((20, 40), 10, 80)
-    """Of brightness."""
-
-    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        canvas.pixels = (canvas.pixels * (1 - rng.uniform(*self.levels) / 255)).astype("uint8")
-'''
+def test_the_style_in_the_documents_draws(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(code_block(ROOT / "docs" / "generator.md", "yaml"))
+    picture, text = generate_captcha(style=str(tmp_path / "mine.yaml"))
+    assert picture.height == 50 and 5 <= len(text) <= 6 and not set(text) & set("01IO")
 
 
 def test_an_op_in_a_new_file_is_listed_drawn_shown_and_tested_without_any_other_edit(tmp_path: Path) -> None:
@@ -404,7 +396,8 @@ def test_an_op_in_a_new_file_is_listed_drawn_shown_and_tested_without_any_other_
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.png", "*.md"))
     for name in ("captcha_generator.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "captcha_reader/generator/ops/darken.py").write_text(NEW_FILE)
+    code = code_block(ROOT / "CONTRIBUTING.md", "python").replace("weight=3", "weight=400")
+    (tmp_path / "captcha_reader/generator/ops/darken.py").write_text(code)
 
     def run(*arguments: str) -> str:
         done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
