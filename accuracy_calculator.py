@@ -150,8 +150,8 @@ def load_labelled(
     Raises:
         UserError: there is no such split, or nothing in it, or `limit` is below 1.
     """
+    from captcha_reader.dataset.folders import is_dataset
     from data_loader import SPLITS, load_split
-    from make_dataset import is_dataset
 
     if limit is not None:
         check_positive(limit, "limit")
@@ -183,7 +183,7 @@ def _own_data() -> list[str]:
     Raises:
         UserError: there is neither.
     """
-    from make_dataset import GENERATED, found_in, is_dataset, load_info
+    from captcha_reader.dataset.folders import GENERATED, found_in, is_dataset, load_info
 
     folder = ROOT / "data"
     found = [str(path) for path in found_in(folder)]
@@ -204,7 +204,8 @@ def _own_data() -> list[str]:
 
 def _cleaned(sources: Sequence[str]) -> tuple[list[bytes], list[str]]:
     """Pictures and labels of the sources that make_dataset.py would keep."""
-    from make_dataset import iter_source, make_dataset
+    from captcha_reader.dataset.sources import iter_source
+    from make_dataset import make_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         info = make_dataset(DatasetConfig(sources=list(sources), out=f"{folder}/dataset", split="0/0/100"))
@@ -222,7 +223,7 @@ def _cleaned(sources: Sequence[str]) -> tuple[list[bytes], list[str]]:
 
 def learned_from(predictor: CaptchaPredictor, data: str | Sequence[str], split: str) -> list[str]:
     """Which of the sources measured the weights have learned from, as far as their metadata tells."""
-    from make_dataset import is_dataset, load_info
+    from captcha_reader.dataset.folders import is_dataset, load_info
 
     learned = predictor.metadata.get("provenance", {}).get("data", {})
     places = {Path(source).resolve() for source in learned.get("sources", [])}

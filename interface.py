@@ -18,7 +18,6 @@ if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that 
 
     quiet_interrupt()
 
-import importlib.util
 import sys
 import threading
 from contextlib import ExitStack, suppress
@@ -41,6 +40,7 @@ from captcha_reader.web.storage import private_folder
 from captcha_reader.web.tabs.read import describe_reading
 from captcha_reader.web.uploads import only_known_formats
 from captcha_reader.web.workshop import Workshop
+from predict import CaptchaPredictor
 
 
 def detect_captcha(
@@ -61,7 +61,7 @@ def detect_captcha(
     Raises:
         UserError: there is no picture, it cannot be read, or the model cannot be used.
     """
-    return describe_reading(image, checkpoint, models or Models())
+    return describe_reading(image, checkpoint, models or open_models())
 
 
 def finetune_commands() -> Commands:
@@ -74,9 +74,14 @@ def finetune_commands() -> Commands:
     )
 
 
-def has_torch() -> bool:
-    """Whether .safetensors models can be used and fine-tuned here."""
-    return importlib.util.find_spec("torch") is not None
+def load_predictor(path: Path, threads: int | None) -> CaptchaPredictor:
+    """What the server reads with."""
+    return CaptchaPredictor(path, threads=threads)
+
+
+def open_models(folder: str | Path = SAVED_MODELS, *arguments: Any, **settings: Any) -> Models:
+    """The models on offer, as `captcha_reader.web.models.Models`, which makes no predictor by itself."""
+    return Models(load_predictor, folder, *arguments, **settings)
 
 
 def main() -> int:
@@ -88,7 +93,7 @@ def main() -> int:
         with ExitStack() as closing:
             closing.callback(end_soon)  # the last thing done
             closing.enter_context(ending_by_signals())
-            models = Models(
+            models = open_models(
                 config.models or SAVED_MODELS, config.checkpoint, config.threads, seconds=limits.reading_seconds
             )
             closing.enter_context(private_folder())
@@ -98,8 +103,8 @@ def main() -> int:
                 config.data or ROOT / "data",
                 finetune_commands(),
                 read_only=config.read_only,
-                local=access.is_local,
-                torch=has_torch(),
+                local=access.is_local and not access.root_path,
+                privacy=access.said,
             )
             closing.callback(shop.jobs.close)
             only_known_formats()

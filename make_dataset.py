@@ -1,30 +1,17 @@
 """Bring captchas from anywhere into one clean, split dataset.
 
-    python make_dataset.py my_captchas/ --out data/dataset                # pictures named by their labels
-    python make_dataset.py shards/ more.parquet --split 70/0/30 --seed 1  # parquet shards
-    python make_dataset.py hub:hammer888/captcha-data:train --limit 50000 # streamed from the Hugging Face Hub
-    python make_dataset.py shards/ --merge true --out all.parquet              # only put shards together
+    python make_dataset.py my_captchas/ --out data/dataset                 # pictures and their labels
+    python make_dataset.py shards/ more.parquet --split 70/0/30 --seed 1   # parquet shards
+    python make_dataset.py hub:hammer888/captcha-data:train --limit 50000  # streamed from the Hugging Face Hub
+    python make_dataset.py shards/ --merge --out all.parquet               # only put shards together
 
-Sources, each documented with an example in docs/data.md:
-
-- a parquet file, or a folder of shards: a column `image` (struct of `bytes` and `path`, or plain binary) and a column
-  `text`, `label` or `caption` of strings. Pictures that lie beside shards in the same folder are not read.
-- a folder of PNG, JPEG, GIF, BMP, WebP or TIFF pictures and its sub-folders. The label comes from `labels.csv` or
-  `labels.txt` where one stands in the folder or above, else from the file name: up to the first `_`, and without a
-  trailing `-12` or ` (1)`. Kaggle's sets work by these rules:
-  `large-captcha-dataset` (`Large_Captcha_Dataset/4q2wA.png`), `captcha-dataset` (`00Tkc.jpg` in one folder),
-  `captcha-images` (`captcha_images/aZ81k.png`), `captcha-version-2-images` (`samples/2b827.png`, some `.jpg`, and
-  `samples/samples/` with all of them once more, dropped as duplicates) and `comprasnet-captchas`
-  (`comprasnet_imagensacerto/a1b2c3.png`, also with `_<time or hash>` behind the label).
-- `hub:OWNER/NAME` or `hub:OWNER/NAME:SPLIT`: streamed from the Hugging Face Hub, nothing is stored but the result.
-- a folder that this script made: all its splits, to split them anew.
-
-Captions such as `a low resolution captcha image with the text HhJ4` (hammer888/captcha-data) give `HhJ4`.
+docs/data.md shows every layout of sources, and where labels come from.
 
 What comes out is a folder of parquet shards that `datasets.load_dataset(DIR)` reads, `dataset.json`, which says what
 was kept and what was left out and why, and `rejects.jsonl` with every reject, one a line (dataset.json holds the first
 1,000). Two pictures with the same pixels are one picture, whatever the format of their files: the first is kept, and
-the split is decided by the pixels and the seed alone. Pictures are never re-encoded.
+the split is decided by the pixels and the seed alone, unless the sources have a split of their own. Pictures are never
+re-encoded.
 
 With `--check bytes` the pictures are trusted: only the header is looked at, and two pictures are one if their files are
 the same, byte for byte. That is for what a program has just written.
@@ -32,9 +19,9 @@ the same, byte for byte. That is for what a program has just written.
 How: the first pass reads, checks and hashes the samples in several processes, each of which opens the shards itself;
 33 bytes per sample stay in memory, about 100 while they are sorted. Sorting finds the duplicates and decides the split;
 the second pass reads the shards again and sorts the rows into those of the splits. Only what cannot be read twice or in
-pieces, such as a stream, goes through a temporary file. Everything is built in a hidden folder beside `out`, which then
-takes its place. A dataset that stands there is replaced if it was made of the same sources, or some of them, else only
-with `--overwrite`.
+pieces, such as a stream, goes through a temporary file. Everything is built in a hidden folder beside `out`, and the
+two change places at the end. A dataset that stands there is replaced if it was made of the same sources, or some of
+them, else only with `--overwrite`.
 """
 
 from __future__ import annotations
@@ -58,23 +45,18 @@ from tqdm import tqdm
 
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import DatasetConfig
-from captcha_reader.dataset.checks import RejectLog, check_parts, content_hash
+from captcha_reader.dataset.checks import RejectLog, check_parts
 from captcha_reader.dataset.folders import (
-    FEEDBACK,
     FORMAT,
-    GENERATED,
     INFO_NAME,
     REJECTS_NAME,
-    found_in,
     is_dataset,
-    load_info,
     refuse_other_sources,
     replacing,
 )
-from captcha_reader.dataset.labels import label_fault, label_from_name, nfc, parse_label
 from captcha_reader.dataset.parts import count_rows, iter_parts
 from captcha_reader.dataset.route import Plan, route
-from captcha_reader.dataset.samples import CONTRADICTION, COPY, Sample
+from captcha_reader.dataset.samples import CONTRADICTION, COPY
 from captcha_reader.dataset.shards import (
     Shard,
     Spilled,
@@ -82,7 +64,7 @@ from captcha_reader.dataset.shards import (
     open_parquet,
     read_batches,
 )
-from captcha_reader.dataset.sources import iter_source, walk_folder
+from captcha_reader.dataset.sources import walk_folder
 from captcha_reader.dataset.split import (
     DUPLICATE,
     KEY,
@@ -93,28 +75,10 @@ from captcha_reader.dataset.split import (
     kept_rows,
     parse_split,
 )
-from captcha_reader.dataset.writer import SCHEMA, parquet_writer, row_groups
+from captcha_reader.dataset.writer import parquet_writer, row_groups
 from captcha_reader.errors import UserError
 from captcha_reader.files import relative_paths, write_atomically
 from captcha_reader.text import Alphabet
-
-__all__ = [  # what other scripts take from here
-    "FEEDBACK",
-    "GENERATED",
-    "SCHEMA",
-    "SPLITS",
-    "Sample",
-    "content_hash",
-    "found_in",
-    "is_dataset",
-    "iter_source",
-    "label_fault",
-    "label_from_name",
-    "load_info",
-    "make_dataset",
-    "parquet_to_parquet",
-    "parse_label",
-]
 
 DEFAULT_SPLIT = "80/10/10"
 AS_IN_SOURCES = "as in the sources"  # dataset.json says so where the sources' own split is kept
@@ -166,7 +130,7 @@ def _check_settings(config: DatasetConfig) -> None:
     if config.split is not None:
         parse_split(config.split)
     if config.alphabet is not None:
-        Alphabet.parse(nfc(config.alphabet))
+        Alphabet.parse(config.alphabet)
     if not config.sources:
         raise UserError("there are no sources: name a parquet file, a folder of shards or pictures, or hub:OWNER/NAME")
 
@@ -310,16 +274,7 @@ def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path, over
     out_file = Path(out_file)
     if out_file.suffix.lower() != ".parquet" or out_file.is_dir():
         raise UserError(f"{out_file} is no name for a parquet file: give --out a name that ends in .parquet")
-    files: list[Path] = []
-    for source in map(Path, [sources] if isinstance(sources, (str, Path)) else sources):
-        if not source.exists():
-            raise UserError(f"there is no {source}: name parquet files or folders of them")
-        found = [p for f in walk_folder(source) for p in f.shards] if source.is_dir() else [source]
-        if not found:
-            raise UserError(f"the folder {source} holds no .parquet file: name one that does")
-        files += found
-    if not files:
-        raise UserError("there is nothing to merge: name parquet files or folders of them")
+    files = _parquet_files([sources] if isinstance(sources, (str, Path)) else sources)
     if out_file.resolve() in [file.resolve() for file in files]:
         raise UserError(f"{out_file} is one of the sources: choose another --out or move it away")
     if out_file.exists() and not overwrite:
@@ -351,6 +306,21 @@ def parquet_to_parquet(sources: Sequence[str | Path], out_file: str | Path, over
     except OSError as error:
         raise UserError(f"{out_file} cannot be written ({error.strerror or first_line(error)})") from error
     return rows
+
+
+def _parquet_files(sources: Sequence[str | Path]) -> list[Path]:
+    """The files that are named, and those in the folders that are named, in order."""
+    files: list[Path] = []
+    for source in map(Path, sources):
+        if not source.exists():
+            raise UserError(f"there is no {source}: name parquet files or folders of them")
+        found = [path for folder in walk_folder(source) for path in folder.shards] if source.is_dir() else [source]
+        if not found:
+            raise UserError(f"the folder {source} holds no .parquet file: name one that does")
+        files += found
+    if not files:
+        raise UserError("there is nothing to merge: name parquet files or folders of them")
+    return files
 
 
 def _describe(schema: pa.Schema) -> str:

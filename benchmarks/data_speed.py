@@ -125,7 +125,7 @@ def write_copies(source: Path, out: Path, copies: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from make_dataset import SCHEMA
+    from captcha_reader.dataset.writer import SCHEMA
 
     out.mkdir(parents=True)
     for copy in range(copies):

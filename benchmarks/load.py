@@ -2,6 +2,7 @@
 
     python benchmarks/load.py                                      # 64 clients, 60 seconds each, then 5 minutes' memory
     python benchmarks/load.py --clients 8 --seconds 5 --soak 0     # a quick look
+    python benchmarks/load.py --hostile --soak 300                 # attacks beside good requests (hostile.py)
     python benchmarks/run.py serving                               # as the first, and write benchmarks/serving.md
 
 Both servers run on the same machine in the same run, one after the other, each as a process of its own with the same
@@ -15,18 +16,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hostile import attacks, carry_out
 from results import cell
 from tables import ROOT, machine, resident, table  # also finds the modules one folder up
 
@@ -80,8 +84,9 @@ class Outcome:
 
 
 @contextmanager
-def server(*command: str) -> Iterator[tuple[int, int]]:
+def server(*command: str, **environment: str) -> Iterator[tuple[int, int]]:
     """Run Python with these arguments, among them `PORT` for a free port; gives (port, process id) once it answers.
+    Keywords are environment variables.
 
     Raises:
         UserError: it does not start.
@@ -89,7 +94,9 @@ def server(*command: str) -> Iterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, *(part.replace("PORT", str(port)) for part in command)], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, *(part.replace("PORT", str(port)) for part in command)], cwd=ROOT, env=os.environ | environment
+    )
     try:
         end = time.monotonic() + 120
         while True:
@@ -140,7 +147,7 @@ async def _client(port: int, bodies: Sequence[bytes], first: int, end: float, ou
 def _request(picture: Path) -> bytes:
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
     body += picture.read_bytes() + b"\r\n--b--\r\n"
-    head = f"POST /predict HTTP/1.1\r\nHost: load\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body
 
 
@@ -235,6 +242,81 @@ def report(
     return about.strip(), columns, rows, set(ours.statuses) <= {"200", "503"}
 
 
+def hostile(clients: int = 64, soak: float = 300, threads: int | None = None) -> tuple[str, bool]:
+    """Good requests alone, then the same beside attacks, all from this machine.
+
+    Args:
+        clients: in all; half of them mean harm.
+        soak: seconds of attacks.
+        threads: CPU threads of the model; all available cores by default.
+
+    Returns:
+        What was measured, and whether all is well: good requests take at most twice their time in the median, memory
+        at the end is within 10 % of the first minute's, the temporary folder does not grow, no answer is a 5xx but 503
+        and 507.
+    """
+    good, bad = clients - clients // 2, clients // 2
+    alone, beside = Outcome("alone"), Outcome("beside attacks")
+    harm: Counter[str] = Counter()
+    disk: list[int] = []
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["interface.py", "--port", "PORT", "--data", f"{folder}/data", "--max_disk_mb", "100"]
+        command += ["--threads", str(threads or available_cores())]
+        with server(*command, TMPDIR=folder) as (port, pid):
+            asyncio.run(_load(port, pid, 4, 3, Outcome("warm-up")))
+            asyncio.run(_load(port, pid, good, max(5.0, min(30.0, soak / 4)), alone))
+
+            async def both() -> None:
+                kinds = attacks((ROOT / "examples" / "7kPx2.png").read_bytes())
+                end = time.perf_counter() + soak
+
+                async def attack(first: int) -> None:
+                    rng = random.Random(first)
+                    while time.perf_counter() < end:
+                        kind = rng.choice(kinds)
+                        harm[await carry_out(port, kind)] += 1
+
+                async def watch() -> None:
+                    while time.perf_counter() < end:
+                        disk.append(await asyncio.to_thread(_size, Path(folder)))
+                        await asyncio.sleep(min(5.0, soak / 10))
+
+                await asyncio.gather(watch(), _load(port, pid, good, soak, beside), *(attack(i) for i in range(bad)))
+
+            asyncio.run(both())
+            disk.append(_size(Path(folder)))
+        left = [path.name for path in Path(folder).glob("captcha-reader-*")]
+    part = min(60.0, soak / 3)
+    first, last = _mean(beside.memory, 0, part), _mean(beside.memory, soak - part, soak + 1)
+    slower = beside.quantile(0.5) / alone.quantile(0.5)
+    wrong = [status for status in (*beside.statuses, *harm) if status.startswith("5") and status not in ("503", "507")]
+    checks = {
+        f"good requests take {slower:.2f} times as long in the median (at most 2)": slower <= 2,
+        f"memory {first / 1e6:.0f} MB, at the end {last / 1e6:.0f} MB (within 10 %)": last <= 1.1 * first,
+        f"temporary folder {max(disk) / 1e6:.0f} MB at most (100 allowed)": max(disk) <= 100e6,
+        f"answers to attacks: {_count(harm)}": not wrong,
+        f"left behind at the end: {left or 'nothing'}": not left,
+    }
+    said = [f"{'ok ' if well else 'BAD'} {what}" for what, well in checks.items()]
+    said += [
+        f"    {o.name}: {len(o.seconds):,} readings, p50 {o.quantile(0.5) * 1000:.0f} ms, {_statuses(o)}"
+        for o in (alone, beside)
+    ]
+    return "\n".join(said), all(checks.values())
+
+
+def _count(found: Counter[str]) -> str:
+    return ", ".join(f"{n:,} x {status}" for status, n in sorted(found.items()))
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
 def main() -> int:
     """Command line. Exit code 1 where the route answered anything but 200 and 503."""
     parser = argparse.ArgumentParser(description="Load the REST route, and a plain-torch baseline.")
@@ -242,7 +324,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="of load on each server")
     parser.add_argument("--soak", type=float, default=300, help="seconds more on the route, to watch its memory")
     parser.add_argument("--threads", type=int, help="CPU threads of a model; all available cores by default")
-    about, columns, rows, good = report(**vars(parser.parse_args()))
+    parser.add_argument("--hostile", action="store_true", help="good requests beside attacks, for --soak seconds")
+    settings = vars(parser.parse_args())
+    if settings.pop("hostile"):
+        said, good = hostile(settings["clients"], settings["soak"], settings["threads"])
+        print(f"{said}\n{machine()}.")
+        return 0 if good else 1
+    about, columns, rows, good = report(**settings)
     print(f"{about} {machine()}.\n")
     print(table(list(columns), [[cell(*pair) for pair in zip(row, columns.values(), strict=True)] for row in rows]))
     return 0 if good else 1

@@ -54,9 +54,9 @@ class TooManyPixelsError(UserError):
 def open_image(source: ImageLike, name: str = "", max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Turn any picture into an RGB image that looks as a browser would show it.
 
-    Transparency is laid on the ground, white, black or grey, on which most of the picture can be seen; an alpha channel
+    Transparency is laid on the ground, white, black or gray, on which most of the picture can be seen; an alpha channel
     that hides the picture is left out. The EXIF orientation is applied, an animation gives its first frame that is not
-    empty. Of 16-bit grey the high byte is kept, as Pillow does for 16-bit color. Float and 32-bit grey is taken as 0..1
+    empty. Of 16-bit gray the high byte is kept, as Pillow does for 16-bit color. Float and 32-bit gray is taken as 0..1
     (float only), 0..255 or 0..65535, whichever is the smallest range that holds it, and stretched to 0..255 where none
     does.
 
@@ -244,18 +244,18 @@ def _flatten(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         # Pillow's I;16 modes are uint16, so the range is known; modes I and F hold whatever their maker put there.
-        grey = _high_byte(values) if values.dtype.itemsize == 2 else _to_8_bit(values)
+        gray = _high_byte(values) if values.dtype.itemsize == 2 else _to_8_bit(values)
         if isinstance(key := image.info.get("transparency"), int):
             alpha = np.where(values == key, np.uint8(0), np.uint8(255))
-            return _on_ground(Image.fromarray(np.dstack([grey, alpha])).convert("RGBA"))
-        return Image.fromarray(grey).convert("RGB")
+            return _on_ground(Image.fromarray(np.dstack([gray, alpha])).convert("RGBA"))
+        return Image.fromarray(gray).convert("RGB")
     if image.has_transparency_data:  # an alpha channel, a transparent color, or a palette with alpha
         return _on_ground((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
     return image.convert("RGB")
 
 
 def _on_ground(rgba: Image.Image) -> Image.Image:
-    """RGB of a picture with alpha: on white, unless more of it can be seen on black, on grey, or without the alpha."""
+    """RGB of a picture with alpha: on white, unless more of it can be seen on black, on gray, or without the alpha."""
     least, most = _extrema(rgba)[3]
     if least == most > 0:  # it says nothing
         return rgba.convert("RGB")
@@ -264,7 +264,7 @@ def _on_ground(rgba: Image.Image) -> Image.Image:
     differ = {
         "white": 255 - colors.min(axis=1),
         "black": colors.max(axis=1),
-        "grey": np.abs(colors - 128).max(axis=1),
+        "gray": np.abs(colors - 128).max(axis=1),
     }
     seen = {ground: int((alpha * by >= 255 * VISIBLE).sum()) for ground, by in differ.items()}
     visible = max(seen["white"], seen["black"])
@@ -277,9 +277,9 @@ def _on_ground(rgba: Image.Image) -> Image.Image:
             rgba.putalpha(rgba.getchannel("A").point([min(255, value * 255 // most) for value in range(256)]))
             return _on_ground(rgba)
     ground = "black" if seen["black"] > 1.02 * seen["white"] else "white"
-    if seen["grey"] > 1.25 * visible:
-        ground = "grey"
-    canvas = Image.new("RGB", rgba.size, (128, 128, 128) if ground == "grey" else ground)
+    if seen["gray"] > 1.25 * visible:
+        ground = "gray"
+    canvas = Image.new("RGB", rgba.size, (128, 128, 128) if ground == "gray" else ground)
     canvas.paste(rgba, (0, 0), rgba)
     return canvas
 

@@ -19,6 +19,7 @@ import accuracy_calculator
 import main
 from accuracy_calculator import load_labelled
 from captcha_reader.config import TrainConfig
+from captcha_reader.dataset.folders import load_info
 from captcha_reader.errors import UserError
 from captcha_reader.reading.metrics import (
     alike_metrics,
@@ -29,7 +30,6 @@ from captcha_reader.reading.metrics import (
     wilson_interval,
 )
 from data_loader import load_split
-from make_dataset import load_info
 from model import load_model, save_checkpoint
 from predict import CaptchaPredictor
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 import captcha_generator as generator
 from captcha_generator import CaptchaSettings, generate_captcha, render_captcha
+from captcha_reader.dataset.sources import iter_source
 from captcha_reader.errors import UserError
 from captcha_reader.generator import font_packages
 from captcha_reader.generator import fonts as captcha_fonts
@@ -35,7 +36,6 @@ from captcha_reader.generator.registry import OPS
 from captcha_reader.generator.schemes import MIXED
 from captcha_reader.generator.styles import STYLES, Style
 from captcha_reader.text import Alphabet
-from make_dataset import iter_source
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "captcha_generator.py"

@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 
 from captcha_generator import CaptchaSettings, render_captcha
 from captcha_reader.config import DatasetConfig, ModelConfig
+from captcha_reader.dataset.sources import iter_source
 from captcha_reader.errors import UserError
 from captcha_reader.files import COPIES
 from captcha_reader.text import Alphabet, CTCCodec
@@ -48,7 +49,7 @@ from data_loader import (
     load_data,
     load_split,
 )
-from make_dataset import iter_source, make_dataset
+from make_dataset import make_dataset
 from predict import CaptchaPredictor, preprocess_image
 
 

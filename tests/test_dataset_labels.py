@@ -220,6 +220,14 @@ def test_a_picture_named_by_itself_gets_the_label_of_its_table(tmp_path):
     assert [s.text for name in PNGS for s in iter_source(str(folder / name))] == TEXTS
 
 
+def test_a_table_beside_the_source_is_told_of(tmp_path):
+    folder = fill(tmp_path / "all", IMAGES, {"gt.txt": lines(PNGS, " ")})
+    with pytest.raises(UserError, match=r"gt\.txt names the pictures of .*images: give the folder of both"):
+        labels(folder / "images")
+    (folder / "gt.txt").write_text("other.png ab\n")
+    assert len(labels(folder / "images")) == 5
+
+
 def test_text_files_that_are_none(tmp_path):
     files = {"0001.txt": "ab", "0002.txt": "two\nlines", "0003.txt": b"\xff\xfe", "0004.txt": ""}
     names = [*PNGS]
@@ -347,11 +355,11 @@ def test_the_work_for_a_table_grows_with_its_size_alone(case):
             PictureLabels(["a.png", "b.png"], [name], lambda path, most: data)
         return time.process_time() - start
 
-    once, twice = (min(seconds(size) for _ in range(3)) for size in (100_000, 200_000))
+    once, twice = (min(seconds(size) for _ in range(3)) for size in (60_000, 120_000))
     for _ in range(5):  # one quiet moment is enough: what is quadratic has none
         if twice <= max(2.5 * once, 0.05):
             break
-        once, twice = max(once, seconds(100_000)), min(twice, seconds(200_000))
+        once, twice = max(once, seconds(60_000)), min(twice, seconds(120_000))
     assert twice <= max(2.5 * once, 0.05)
     assert once < 2
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captcha_reader.dataset.sources import iter_source
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.web import feedback as module
 from captcha_reader.web.feedback import Feedback
-from make_dataset import iter_source
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 from captcha_reader.text import Alphabet, build_codec
 from captcha_reader.web.batch_reading import Batch
 from captcha_reader.web.html import as_sentence, gallery, note, percent, progress_bar, render, sentence
-from captcha_reader.web.jobs import Job
+from captcha_reader.web.job import Job
 from captcha_reader.web.knobs import Trial, success
 from captcha_reader.web.tabs.batch import batch_grid, batch_summary
 from captcha_reader.web.tabs.make import strength_card, sweep_chart
@@ -96,7 +96,7 @@ def pieces() -> dict[str, str]:
     batch = Batch([row], [(NASTY, NASTY)], labeled=True, scheme=NASTY)
     return {
         "header": render("header", title=NASTY, responsible=NASTY),
-        "footer": render("footer", local=False, read_only=False),
+        "footer": render("footer", privacy=NASTY, kept=True),
         "reading": reading_card(prediction("<&{"), 3.2, NASTY),
         "example": reading_card(prediction("<&{"), 3.2, NASTY, b"png"),
         "nothing": reading_card(prediction(""), 3.2, NASTY),

@@ -53,13 +53,13 @@ def test_jpeg_is_what_pillow_decodes(rgb):
 
 
 def test_grey_and_one_bit(rgb):
-    grey = rgb[:, :, 0]
-    for source in (encode(Image.fromarray(grey), "PNG"), Image.fromarray(grey), grey, grey[:, :, None]):
-        np.testing.assert_array_equal(pixels(source), np.repeat(grey[:, :, None], 3, axis=2))
-    bits = Image.fromarray(grey > 127)
+    gray = rgb[:, :, 0]
+    for source in (encode(Image.fromarray(gray), "PNG"), Image.fromarray(gray), gray, gray[:, :, None]):
+        np.testing.assert_array_equal(pixels(source), np.repeat(gray[:, :, None], 3, axis=2))
+    bits = Image.fromarray(gray > 127)
     assert bits.mode == "1"
-    for source in (encode(bits, "PNG"), grey > 127):
-        np.testing.assert_array_equal(pixels(source)[:, :, 0], np.where(grey > 127, 255, 0))
+    for source in (encode(bits, "PNG"), gray > 127):
+        np.testing.assert_array_equal(pixels(source)[:, :, 0], np.where(gray > 127, 255, 0))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -85,7 +85,7 @@ def test_what_white_would_hide_lies_on_black():
     assert (on_black[2:4, 2:6] == 250).all() and on_black.sum() == 250 * 8 * 3
     rgba[2:4, 4:6, :3] = 20  # half of it can be seen on white alone, half on black alone
     on_white = pixels(encode(Image.fromarray(rgba), "PNG"))
-    assert (on_white[0] == 128).all(), "all of it on grey"
+    assert (on_white[0] == 128).all(), "all of it on gray"
     rgba[2:4, 2:6, :3] = 200
     on_white = pixels(encode(Image.fromarray(rgba), "PNG"))
     assert (on_white[0] == 255).all() and (on_white[3, 5] == 200).all()

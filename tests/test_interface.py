@@ -29,7 +29,7 @@ from captcha_reader.files import ROOT
 from captcha_reader.web.models import Models
 from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
 from captcha_reader.web.workshop import Workshop
-from interface import detect_captcha
+from interface import detect_captcha, open_models
 from predict import CaptchaPredictor
 
 PROCESSOR_TIME = Path("/proc/self/stat").exists()  # of a process, whatever else the machine does
@@ -94,7 +94,7 @@ def models(reader: Path, exported: Path, tmp_path: Path) -> Models:
     folder.mkdir()
     (folder / "reader.safetensors").write_bytes(reader.read_bytes())
     (folder / "reader.onnx").write_bytes(exported.read_bytes())
-    return Models(folder, threads=1)
+    return open_models(folder, threads=1)
 
 
 def test_detect_captcha_gives_what_the_predictor_reads(models: Models, exported: Path, pictures: list[Path]):
@@ -298,7 +298,7 @@ def test_an_uploaded_picture_is_read_and_torch_is_not_needed(
 def test_a_correction_is_kept_where_make_dataset_finds_it(open_tab, pictures: list[Path], demo: SimpleNamespace):
     from playwright.sync_api import expect
 
-    from make_dataset import iter_source
+    from captcha_reader.dataset.sources import iter_source
 
     tab = open_tab(viewport=PHONE)
     page = tab.page
@@ -672,7 +672,7 @@ def test_the_route_and_its_description_stand_beside_the_page(
     answer = httpx.post(f"{address}predict", files={"file": pictures[0].read_bytes()}, timeout=30, trust_env=False)
     assert answer.status_code == 200 and answer.json()["text"] == read(pictures[0])
     assert httpx.get(f"{address}health", trust_env=False).json()["status"] == "ok"
-    tab = open_tab("docs", wait_for="h2:has-text('/predict')", viewport=PHONE, color_scheme="dark")
+    tab = open_tab("docs", wait_for="[data-path='/predict']", viewport=PHONE, color_scheme="dark")
     tab.fits(PHONE["width"])
     tab.settled()
 

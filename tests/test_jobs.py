@@ -16,7 +16,8 @@ import pytest
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.web import jobs as module
-from captcha_reader.web.jobs import Commands, Job, JobQueue
+from captcha_reader.web.job import Job
+from captcha_reader.web.jobs import Commands, JobQueue
 from captcha_reader.web.own_models import MARKER
 
 
@@ -48,13 +49,7 @@ def models(reader: Path, tmp_path: Path) -> Path:
     return folder
 
 
-DATASET = """
-import json, pathlib
-pathlib.Path("dataset").mkdir()
-pathlib.Path("dataset/train-00000-of-00001.parquet").touch()
-info = {"format": "captcha-dataset-1", "counts": {"train": 40}, "rejects": {"counts": {}}}
-pathlib.Path("dataset/dataset.json").write_text(json.dumps(info))
-"""
+DATASET = "import shutil, sys; shutil.copytree(sys.argv[1], 'dataset')"
 TRAIN = """
 import json, sys, time, pathlib
 def say(event, **values):
@@ -84,10 +79,10 @@ EXPORT = "import sys, pathlib; pathlib.Path(sys.argv[sys.argv.index('--out') + 1
 
 
 @pytest.fixture
-def fake(models: Path, tmp_path: Path) -> JobQueue:
+def fake(models: Path, dataset: Path, tmp_path: Path) -> JobQueue:
     """A queue whose programs only pretend: a training with epochs 1 sleeps, 2 says an error, 3 breaks."""
-    dataset, train, export = ([sys.executable, "-c", code] for code in (DATASET, TRAIN, EXPORT))
-    return JobQueue(models, tmp_path / "work", Commands(dataset, train, export))
+    make, train, export = ([sys.executable, "-c", code] for code in (DATASET, TRAIN, EXPORT))
+    return JobQueue(models, tmp_path / "work", Commands([*make, str(dataset)], train, export))
 
 
 def test_cancelling_leaves_everything_as_it_was(fake: JobQueue, models: Path, rows: list):
@@ -139,12 +134,13 @@ def test_what_the_upload_left_out_is_told_with_the_rest(models: Path, tmp_path: 
 def test_a_job_tells_its_steps_and_its_result(fake: JobQueue, models: Path, rows: list):
     job = fake.submit(rows, models / "reader.safetensors", "reader.safetensors", name="shop", owner="me")
     wait(job, 30)
-    assert job.state == "done" and job.model == "shop" and job.progress == 1
+    assert job.state == "done" and job.model == "shop" and job.progress == 1, job.note
     assert [phase["epochs"] for phase in job.plan[0]["phases"]] == [1, 2]
     assert [row["train_loss"] for row in job.history] == [2.0], "the folds have curves of their own"
     assert job.result["after"]["sequence_accuracy"] == 0.75 and job.result["before"]["sequence_accuracy"] == 0.5
     low, high = job.result["before"]["wilson_95"]
     assert 0.34 < low < 0.36 and 0.64 < high < 0.66, "20 of 40"
+    assert job.pictures == 90
     assert contents(models / "shop") == {"best.safetensors", "best.onnx", MARKER}
     assert "me" not in (models / "shop" / MARKER).read_text()
     again = wait(fake.submit(rows, models / "reader.safetensors", "reader.safetensors", name="Shop"), 30)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import zipped
 
+from captcha_reader.dataset.sources import iter_source
 from captcha_reader.errors import UserError
 from captcha_reader.web.labeled_zip import labeled_pictures
-from make_dataset import iter_source
 
 
 @pytest.fixture(scope="module")

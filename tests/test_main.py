@@ -34,6 +34,7 @@ import trainer
 from captcha_reader.checkpoint import read_metadata, save_checkpoint
 from captcha_reader.cli import parse_config
 from captcha_reader.config import DatasetConfig, ModelConfig, TrainConfig
+from captcha_reader.dataset.folders import is_dataset, load_info
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT
 from captcha_reader.progress import describe_epoch
@@ -41,7 +42,7 @@ from captcha_reader.text import Alphabet, CTCCodec
 from captcha_reader.transforms import build_transform
 from data_loader import CaptchaDataset, MixedDataset, load_data, load_split
 from finetune import blend_weights
-from make_dataset import is_dataset, load_info, make_dataset
+from make_dataset import make_dataset
 from model import build_model, load_model
 from predict import CaptchaPredictor
 

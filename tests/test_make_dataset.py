@@ -309,6 +309,39 @@ def test_hub_imagefolder_and_wrong_columns(tmp_path):
         list(iter_source(f"hub:{tmp_path / 'wrong'}"))
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([12, 0], "int64"), ([1e10, 0.5], "float64"), ([True, False], "bool"), ([["a"], ["b"]], "List")],
+)
+def test_hub_labels_that_are_no_strings_are_refused(tmp_path, values, kind):
+    (tmp_path / "hub").mkdir()
+    image = pa.array([{"bytes": data, "path": None} for data, _ in rows(2)], SCHEMA.field("image").type)
+    pq.write_table(pa.table({"image": image, "label": values}), tmp_path / "hub/train.parquet")
+    words = rf"the column label of hub:.* \(train\) holds {kind}.*: store labels as strings \(numbers lose zeros\)"
+    with pytest.raises(UserError, match=words):
+        list(iter_source(f"hub:{tmp_path / 'hub'}"))
+
+
+def test_hub_classes_give_their_names(tmp_path):
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["0012", "1e10", "true"])}
+    )
+    records = {"image": [{"bytes": data, "path": None} for data, _ in rows(4)], "label": [2, 0, 1, None]}
+    (tmp_path / "hub").mkdir()
+    datasets.Dataset.from_dict(records, features=features).to_parquet(tmp_path / "hub/train.parquet")
+    assert [s.text for s in iter_source(f"hub:{tmp_path / 'hub'}")] == ["true", "0012", "1e10", ""]
+
+
+def test_hub_strings_that_look_like_numbers_stay(tmp_path):
+    labels = ["0012", "0000", "1e10", "true"]
+    shard(tmp_path / "hub/train.parquet", [(data, text) for (data, _), text in zip(rows(4), labels, strict=True)])
+    assert [s.text for s in iter_source(f"hub:{tmp_path / 'hub'}")] == labels
+    write(tmp_path / "json/train/x.png", picture(1))
+    (tmp_path / "json/train/metadata.jsonl").write_text('{"file_name": "x.png", "text": 12}\n')
+    with pytest.raises(UserError, match="holds int64: store labels as strings"):
+        list(iter_source(f"hub:{tmp_path / 'json'}"))
+
+
 def test_hub_out_of_reach_is_one_quick_sentence(tmp_path):
     start = time.monotonic()
     result = run_cli(

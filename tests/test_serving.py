@@ -37,6 +37,7 @@ from captcha_reader.web.batcher import Batcher
 from captcha_reader.web.limits import Limits, Refused
 from captcha_reader.web.models import Models
 from captcha_reader.web.uploads import PictureZip, check_picture
+from interface import open_models
 from predict import CaptchaPredictor
 
 LIMITS = Limits(request_bytes=1_000_000, pixels=1_000_000, pictures=20, queue=40, batch=8, seconds=2)
@@ -67,20 +68,20 @@ OFFERED = ["reader.safetensors", "broken.onnx", "run/best.onnx", "run/best.safet
 
 
 def test_only_models_inside_the_folder_are_offered(folder: Path, reader: Path):
-    assert list(Models(folder).paths()) == OFFERED
-    assert next(iter(Models(folder, folder / "run" / "best.safetensors").paths())) == "run/best.safetensors"
-    assert len(Models(folder, folder / "run" / "best.safetensors").paths()) == 4
-    elsewhere = Models(folder, folder.parent / "secret.safetensors")
+    assert list(open_models(folder).paths()) == OFFERED
+    assert next(iter(open_models(folder, folder / "run" / "best.safetensors").paths())) == "run/best.safetensors"
+    assert len(open_models(folder, folder / "run" / "best.safetensors").paths()) == 4
+    elsewhere = open_models(folder, folder.parent / "secret.safetensors")
     assert next(iter(elsewhere.paths())) == "secret.safetensors" and len(elsewhere.paths()) == 5
-    namesake = Models(folder, reader).paths()  # another reader.safetensors
+    namesake = open_models(folder, reader).paths()  # another reader.safetensors
     assert len(namesake) == 5 and next(iter(namesake.values())) == reader
 
 
 def test_the_export_of_the_shipped_weights_comes_first_unless_it_is_old(folder: Path, exported: Path):
     (folder / "reader.onnx").write_bytes(exported.read_bytes())
-    assert next(iter(Models(folder).paths())) == "reader.onnx"
+    assert next(iter(open_models(folder).paths())) == "reader.onnx"
     os.utime(folder / "reader.onnx", (1, 1))
-    assert next(iter(Models(folder).paths())) == "reader.safetensors"
+    assert next(iter(open_models(folder).paths())) == "reader.safetensors"
 
 
 def test_without_a_reader_the_newest_of_the_folder_comes_first(folder: Path):
@@ -88,9 +89,9 @@ def test_without_a_reader_the_newest_of_the_folder_comes_first(folder: Path):
     (folder / "broken.onnx").unlink()
     for path in folder.glob("run/best.*"):
         os.utime(path, (1, 1 + (path.suffix == ".onnx")))
-    assert list(Models(folder).paths()) == ["run/best.onnx", "run/best.safetensors"]
+    assert list(open_models(folder).paths()) == ["run/best.onnx", "run/best.safetensors"]
     os.utime(folder / "run" / "best.onnx", (1, 0))
-    assert next(iter(Models(folder).paths())) == "run/best.safetensors"
+    assert next(iter(open_models(folder).paths())) == "run/best.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -106,15 +107,15 @@ def test_without_a_reader_the_newest_of_the_folder_comes_first(folder: Path):
 )
 def test_a_name_that_is_not_offered_opens_nothing(folder: Path, name: str):
     with pytest.raises(UserError, match="no model"):
-        Models(folder).predictor(name)
+        open_models(folder).predictor(name)
     with pytest.raises(UserError, match="no model"):
-        Models(folder).predictor(str(folder / "reader.safetensors"))
+        open_models(folder).predictor(str(folder / "reader.safetensors"))
 
 
 def test_a_model_is_loaded_once_and_again_when_its_file_changes(folder: Path, tiny: Callable):
     from model import build_model, save_checkpoint
 
-    models = Models(folder, threads=1)
+    models = open_models(folder, threads=1)
     first = models.predictor()
     assert models.predictor("reader.safetensors") is first and models.predictor("run/best.safetensors") is not first
     save_checkpoint(build_model(tiny(alphabet="xyz")), folder / "reader.safetensors")
@@ -125,11 +126,11 @@ def test_a_model_is_loaded_once_and_again_when_its_file_changes(folder: Path, ti
 
 def test_a_missing_checkpoint_is_one_sentence(tmp_path: Path):
     with pytest.raises(UserError, match=rf"{tmp_path} holds no checkpoint.*main\.py"):
-        Models(tmp_path)
+        open_models(tmp_path)
     with pytest.raises(UserError, match=r"no folder .*nowhere: check --models"):
-        Models(tmp_path / "nowhere")
+        open_models(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"x\.onnx"):
-        Models(tmp_path, tmp_path / "x.onnx")
+        open_models(tmp_path, tmp_path / "x.onnx")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -318,7 +319,7 @@ class Slow:
 
 @pytest.fixture
 def slow(reader: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Models, Slow]:
-    models = Models(reader.parent, reader, threads=1)
+    models = open_models(reader.parent, reader, threads=1)
     predictor = Slow(models.predictor())
     monkeypatch.setattr(models, "predictor", lambda name=None: predictor)
     return models, predictor
@@ -389,7 +390,7 @@ def server(reader: Path, exported: Path, tmp_path_factory: pytest.TempPathFactor
     (folder / "reader.onnx").write_bytes(exported.read_bytes())
     (folder / "torch.safetensors").write_bytes(reader.read_bytes())
     (folder / "broken.onnx").write_bytes(b"no model")
-    server = Server(Models(folder, threads=1), LIMITS)
+    server = Server(open_models(folder, threads=1), LIMITS)
     yield server
     server.close()
 
@@ -538,7 +539,7 @@ def test_all_zips_of_a_request_share_one_budget(server: Server, captchas: list, 
 
 
 def test_what_zips_unpack_to_counts_as_memory(reader: Path, captchas: list):
-    server = Server(Models(reader.parent, reader, threads=1), replace(LIMITS, memory_bytes=1_000_000))
+    server = Server(open_models(reader.parent, reader, threads=1), replace(LIMITS, memory_bytes=1_000_000))
     try:
         large, small = (zipped({"a.png": captchas[0][0] + b"\0" * size}) for size in (990_000, 0))
         for _ in range(3):  # what was charged is given back
@@ -694,7 +695,7 @@ def test_no_broken_file_is_more_than_a_refusal(server: Server, captchas: list):
 
 @pytest.mark.parametrize("limits", [Limits(), LIMITS])
 def test_limits_are_what_the_documentation_says(reader: Path, limits: Limits):
-    schema = build_api(Models(reader.parent, reader), limits).openapi()
+    schema = build_api(open_models(reader.parent, reader), limits).openapi()
     said = schema["paths"]["/predict"]["post"]["description"]
     numbers = re.search(r"most (\d+) pictures and (\d+) MB a request, (\d+) MB in unpacked zips, (\d+) million", said)
     assert numbers, said

@@ -113,7 +113,7 @@ def label_fault(raw: str, label: str, alphabet: Alphabet | None, max_length: int
 
 def clean_labels(texts: list[str], config: DatasetConfig) -> tuple[list[str], dict[int, tuple[str, str]]]:
     """The labels in raw texts, and what is wrong with some of them: their positions, reasons and details."""
-    alphabet = None if config.alphabet is None else Alphabet.parse(nfc(config.alphabet))
+    alphabet = None if config.alphabet is None else Alphabet.parse(config.alphabet)
     # Most batches are good as they are. A caption holds spaces, so every label is as `parse_label` would give it.
     joined = "".join(texts)
     characters = set(joined)

@@ -42,6 +42,7 @@ class PictureLabels:
         source: how messages call the source, to be put before a path: `my_captchas/`, nothing for a zip.
 
     Attributes:
+        named: the pictures that are labeled by their own names.
         note: a sentence for the user about labels that look odd; empty where they do not.
 
     Raises:
@@ -60,6 +61,7 @@ class PictureLabels:
         if left:
             strangers = [path for path in others if not is_table(_name(path))]
             left, strangers = self._use_text_files(left, strangers)
+        self.named = left
         if left:
             refuse_other_tables(left, strangers, read, source)
             check_labels([label_from_name(_name(picture)) for picture in left])

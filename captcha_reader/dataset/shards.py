@@ -94,36 +94,48 @@ class Shard:
         Raises:
             UserError: the file is broken, or has changed since `open`.
         """
-        groups = range(self.first_group, self.first_group + len(self.group_rows))
         row, end = self.start, self.start + self.rows
         with open_parquet(self.path) as file:
-            chunk_rows = _chunk_rows(file.metadata, groups)
-            columns = [self.image, self.text]
-            for batch in read_batches(
-                file, self.path, row, batch_size=chunk_rows, row_groups=groups, columns=columns, use_threads=False
-            ):
-                batch = batch.slice(0, end - row)
-                images, texts = batch.column("image"), batch.column(self.text)
-                images = images.field("bytes") if self.image == "image.bytes" else images
-                images, texts = _plain(images, pa.binary()), _plain(texts, pa.string())
+            for images, texts in self._arrays(file):
+                images, texts = images.slice(0, end - row), texts.slice(0, end - row)
                 try:
                     texts.validate(full=True)
                 except pa.ArrowException:
-                    where = f"rows {row} to {row + batch.num_rows - 1} of {self.path}"
+                    where = f"rows {row} to {row + len(texts) - 1} of {self.path}"
                     raise UserError(f"{where} hold a label that is not UTF-8: save the labels as UTF-8") from None
-                numbers = pa.array(range(row, row + batch.num_rows)).cast(pa.string())
+                numbers = pa.array(range(row, row + len(texts))).cast(pa.string())
                 yield record_batch(  # fill_null copies even where there is nothing to fill
                     images.fill_null(b"") if images.null_count else images,
                     pc.binary_join_element_wise(f"{self.path} row", numbers, " "),
                     texts.fill_null("") if texts.null_count else texts,
                 )
-                row += batch.num_rows
+                row += len(texts)
                 if row == end:
                     break
         if row < end:
             raise UserError(f"{self.path} is broken after row {row} (rows are missing): replace or remove it")
         if _stamp(self.path) != self.stamp:
             raise UserError(f"{self.path} has changed while it was read: start again when nothing writes to it")
+
+    def _arrays(self, file: pq.ParquetFile) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Pictures as binary and labels as strings, up to CHUNK_ROWS or about CHUNK_BYTES at a time."""
+        groups = range(self.first_group, self.first_group + len(self.group_rows))
+        settings = {"row_groups": groups, "columns": [self.image, self.text], "use_threads": False}
+        gathered: list[tuple[pa.Array, pa.Array]] = []
+        rows = size = 0
+        for batch in read_batches(
+            file, self.path, self.start, batch_size=_chunk_rows(file.metadata, groups), **settings
+        ):
+            images = batch.column("image")
+            images = images.field("bytes") if self.image == "image.bytes" else images
+            images, texts = _plain(images, pa.binary()), _plain(batch.column(self.text), pa.string())
+            gathered.append((images, texts))
+            rows, size = rows + len(texts), size + images.nbytes
+            if rows >= CHUNK_ROWS or size >= CHUNK_BYTES:
+                yield _together(gathered)
+                gathered, rows, size = [], 0, 0
+        if gathered:
+            yield _together(gathered)
 
 
 @dataclass(frozen=True)
@@ -202,6 +214,14 @@ def _plain(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     return array.cast(kind)
+
+
+def _together(parts: Sequence[tuple[pa.Array, pa.Array]]) -> tuple[pa.Array, pa.Array]:
+    """The same arrays one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    images, texts = zip(*parts, strict=True)
+    return pa.concat_arrays(images), pa.concat_arrays(texts)
 
 
 def _chunk_rows(metadata: pq.FileMetaData, groups: Sequence[int]) -> int:

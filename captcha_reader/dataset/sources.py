@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from captcha_reader.dataset.folders import GENERATED
+from captcha_reader.dataset.hub import iter_hub
 from captcha_reader.dataset.lookup import PictureLabels
 from captcha_reader.dataset.samples import Note, Reject, Sample
-from captcha_reader.dataset.shards import Shard, find_columns, first_line
+from captcha_reader.dataset.shards import Shard
 from captcha_reader.dataset.split import split_of
+from captcha_reader.dataset.strangers import LOOKED_AT, names_pictures
+from captcha_reader.dataset.tables import is_table
 from captcha_reader.errors import UserError
-from captcha_reader.files import ROOT
+from captcha_reader.files import ROOT, relative_paths
 from captcha_reader.images import IMAGE_SUFFIXES
 
 Item = Sample | Shard | Reject | Note
@@ -27,8 +30,8 @@ def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
         limit: stop after this many.
 
     Yields:
-        Samples with raw labels and unchecked pictures. Pictures that a labels.csv or labels.txt does not name, and
-        names in there without a picture, are passed over.
+        Samples with raw labels and unchecked pictures. Pictures that a table of labels does not name, and names in
+        there without a picture, are passed over.
 
     Raises:
         UserError: no such source, an unreadable parquet or label file, missing columns, or the Hub out of reach.
@@ -48,7 +51,7 @@ def iter_items(source: str, limit: int | None = None, skip: Path | None = None) 
     notes."""
     items: Iterator[Item]
     if source.startswith("hub:"):
-        items = _iter_hub(source)
+        items = iter_hub(source)
     elif (path := Path(source)).is_dir():
         items = _iter_folder(path, skip)
     elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
@@ -137,6 +140,7 @@ def _iter_folder(source: Path, skip: Path | None) -> Iterator[Item]:
     folders = list(walk_folder(source, skip))
     pictures = [path for folder in folders if not folder.shards for path in folder.pictures]
     labels = _find_labels(source, pictures, [path for folder in folders for path in folder.others])
+    _refuse_table_above(source, labels.named)
     if labels.note:
         yield Note(labels.note)
     for folder in folders:
@@ -146,6 +150,24 @@ def _iter_folder(source: Path, skip: Path | None) -> Iterator[Item]:
         else:
             yield from _iter_pictures(source, folder.pictures, labels)
     yield from labels.missing()
+
+
+def _refuse_table_above(source: Path, pictures: Sequence[str]) -> None:
+    """Refuse pictures that are to be labeled by their names although a table beside the source names them.
+
+    Raises:
+        UserError: there is one.
+    """
+    above = source.resolve().parent
+    for path in sorted(above.iterdir()) if pictures and os.access(above, os.R_OK) else []:
+        if is_table(path.name) and path.is_file():
+            with path.open("rb") as file:
+                data = file.read(LOOKED_AT)
+            if names_pictures(path.name, data, pictures):
+                raise UserError(
+                    f"{relative_paths(str(path))} names the pictures of {source}: give the folder of both as the "
+                    "source, or take the table away if the file names are the labels"
+                )
 
 
 def _iter_picture(path: Path) -> Iterator[Item]:
@@ -187,39 +209,3 @@ def _iter_pictures(source: Path, paths: Sequence[Path], labels: PictureLabels) -
             yield Reject(str(path), "unreadable image", error.strerror or str(error))
             continue
         yield Sample(image, text, str(path), split_of(name, source))
-
-
-def _iter_hub(source: str) -> Iterator[Sample]:
-    """Stream `hub:OWNER/NAME[:SPLIT]`, or `hub:FOLDER` through the same library; all splits where none is named."""
-    name, _, split = source.removeprefix("hub:").partition(":")
-    import datasets
-
-    try:
-        if not Path(name).is_dir():
-            from huggingface_hub import HfApi
-
-            HfApi().dataset_info(name, timeout=10)  # load_dataset would try for minutes
-        streams = datasets.load_dataset(name, streaming=True)
-        if split and split not in streams:
-            raise UserError(f"{source}: there is no split {split}, only {', '.join(streams)}: name one of these")
-        for split_name in [split] if split else list(streams):
-            stream = streams[split_name]
-            names = list(stream.features or next(iter(stream), {}))
-            image, text = find_columns(names, f"{source} ({split_name})")
-            stream = stream.select_columns([image, text]).cast_column(image, datasets.Image(decode=False))
-            for row, record in enumerate(stream):
-                picture = record[image]
-                data = picture["bytes"]
-                if data is None and picture["path"]:
-                    import fsspec
-
-                    with fsspec.open(picture["path"]) as file:
-                        data = file.read()
-                yield Sample(data or b"", str(record[text] or ""), f"{source} {split_name} row {row}")
-    except (UserError, GeneratorExit):
-        raise
-    except Exception as error:  # the libraries below raise from httpx, fsspec, huggingface_hub and datasets
-        raise UserError(
-            f"{source} cannot be streamed from the Hugging Face Hub ({type(error).__name__}: {first_line(error)}): "
-            "check the name and the network"
-        ) from None

@@ -41,10 +41,6 @@ def refuse_other_tables(
     Raises:
         UserError: one names the pictures.
     """
-    step = max(1, len(pictures) // SAMPLED)
-    sampled = {*pictures[:SAMPLED], *pictures[::step][:SAMPLED]}
-    names = {path.rpartition("/")[2] for path in sampled}
-    stems = {posixpath.splitext(name)[0] for name in names}
     _refuse_one_each(pictures, others, source)
     for path in others[:MOST_FILES]:
         name = path.rpartition("/")[2]
@@ -54,7 +50,7 @@ def refuse_other_tables(
             data = read(path, LOOKED_AT)
         except (OSError, UserError):
             continue
-        if _names_them(name, data, names, stems):
+        if names_pictures(name, data, pictures):
             raise _refusal(source + path, "names the pictures beside it")
 
 
@@ -81,8 +77,17 @@ def _refusal(path: str, what: str) -> UserError:
     )
 
 
-def _names_them(name: str, data: bytes, names: set[str], stems: set[str]) -> bool:
-    """Whether a file has the name of a picture, or, with more on the same lines, those of half of them unsuffixed."""
+def names_pictures(name: str, data: bytes, pictures: Sequence[str]) -> bool:
+    """Whether a file has the name of a picture, or, with more on the same lines, those of half of them unsuffixed.
+
+    Args:
+        name: of the file.
+        data: its bytes, or the start of them.
+        pictures: paths; some of them are looked for.
+    """
+    step = max(1, len(pictures) // SAMPLED)
+    names = {path.rpartition("/")[2] for path in (*pictures[:SAMPLED], *pictures[::step][:SAMPLED])}
+    stems = {posixpath.splitext(name)[0] for name in names}
     suffix = posixpath.splitext(name)[1].lower()
     if suffix in OFFICE:
         data = _office_text(data)

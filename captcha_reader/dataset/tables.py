@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from captcha_reader.dataset.shards import TEXT_COLUMNS
 from captcha_reader.errors import UserError
+from captcha_reader.files import csv_safe
 
 TABLE_NAME = re.compile(r"(labels|gt)\.(csv|tsv|txt|jsonl)|metadata\.(csv|jsonl)|rec_gt\w*\.txt", re.IGNORECASE)
 """What the file name of a table that is read looks like."""
@@ -32,7 +33,6 @@ QUOTES = (('"', '"'), ("'", "'"), ("`", "`"), ("“", "”"), ("‘", "’"))
 # A name may hold spaces, so its suffix ends it where there is one.
 SUFFIX_END = re.compile(r"\.(?:png|jpe?g|gif|bmp|webp|tiff?)(?=[\s,;]|$)", re.IGNORECASE)
 SEPARATOR = re.compile(r"[\s,]+")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _cell(text: str) -> str:
     text = text.strip()
     if len(text) >= 3 and text.startswith('="') and text.endswith('"'):
         return text[2:-1].replace('""', '"')
-    return text[1:] if text[:1] == "'" and text[1:2] in FORMULA and len(text) > 1 else text
+    return text[1:] if len(text) > 1 and text == csv_safe(text[1:]) else text
 
 
 def _header(row: Sequence[str], path: str) -> tuple[int, int] | None:

@@ -214,24 +214,14 @@ def shard_path(config: GeneratorConfig, shard: int) -> Path:
 def _write_shard(
     indices: range, captchas: Iterator[tuple[bytes, str]], stamp: str, advance: Callable[[int], Any], path: Path
 ) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from captcha_reader.dataset.writer import write_shard
 
-    features = {"image": {"_type": "Image"}, "text": {"dtype": "string", "_type": "Value"}}
-    schema = pa.schema(
-        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("text", pa.string())],
-        metadata={b"huggingface": json.dumps({"info": {"features": features}}).encode(), METADATA_KEY: stamp.encode()},
-    )
-    # One row group at a time: memory holds neither the set nor the shard.
-    with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, len(indices), ROW_GROUP):
-            group = indices[start : start + ROW_GROUP]
-            rows = [
-                {"image": {"bytes": png, "path": f"{index:08d}.png"}, "text": text}
-                for index, (png, text) in zip(group, captchas, strict=False)
-            ]
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-            advance(len(rows))
+    def rows() -> Iterator[tuple[bytes, str | None, str]]:
+        for index, (png, text) in zip(indices, captchas, strict=False):
+            yield png, f"{index:08d}.png", text
+            advance(1)
+
+    write_shard(path, rows(), {METADATA_KEY: stamp.encode()}, compression="snappy", group_rows=ROW_GROUP)
 
 
 def draw_shard(shard: str, values: dict[str, Any], settings: CaptchaSettings, stamp: str) -> dict[str, Any]:

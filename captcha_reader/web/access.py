@@ -132,7 +132,7 @@ class Access:
     @property
     def said(self) -> str:
         """What the page's footer says of privacy: one sentence that is true."""
-        if self.is_local and not self._public:
+        if self.is_local and not self.root_path:
             return "Everything stays on this machine."
         who = "those who know the token" if self.token else "everybody who reaches it"
         return f"What you upload goes to the machine that serves this page, which answers {who}, and no further."

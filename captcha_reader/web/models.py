@@ -62,11 +62,11 @@ class Models:
     A name from outside is looked up in the list of what is there; it is never made into a path.
 
     Args:
+        load: makes a predictor of a checkpoint's path and the number of threads.
         folder: its .safetensors and .onnx files, and the best.safetensors and best.onnx of the runs in it, are offered.
         checkpoint: one more, from anywhere, and the first of the list; by default the folder's `reader`, as .onnx
             where that file is there, since it opens without torch, or else its newest.
         threads: CPU threads of a model; all available cores by default.
-        load: makes a predictor of a checkpoint's path and the number of threads.
         seconds: that one forward pass of a model may take.
 
     Attributes:
@@ -78,14 +78,14 @@ class Models:
 
     def __init__(
         self,
+        load: Load,
         folder: str | Path = SAVED_MODELS,
         checkpoint: str | Path | None = None,
         threads: int | None = None,
-        load: Load | None = None,
         seconds: float = Limits.reading_seconds,
     ) -> None:
         self.folder, self.threads, self.seconds, self.torch = Path(folder), threads, seconds, has_torch()
-        self._load = load or _load
+        self._load = load
         self.first = Path(checkpoint) if checkpoint is not None else quicker(self.folder / DEFAULT_CHECKPOINT.name)
         if checkpoint is None and not self.first.is_file():
             if not self.folder.is_dir():
@@ -178,9 +178,3 @@ class Models:
     def loaded(self) -> int:
         """How many models are in memory."""
         return len(self._loaded)
-
-
-def _load(path: Path, threads: int | None) -> Predictor:
-    from predict import CaptchaPredictor
-
-    return CaptchaPredictor(path, threads=threads)

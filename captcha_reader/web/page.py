@@ -50,7 +50,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
                 own_html(gr, render("header", title=TITLE, responsible=RESPONSIBLE_USE))
             with gr.Column(scale=3, min_width=240):
                 checkpoint = gr.Dropdown(names, value=names[0][1], label="Model", elem_id="checkpoint")
-        if not shop.torch:
+        if not shop.models.torch:
             own_html(gr, note(TORCH_MISSING), elem_id="no-torch")
         strip = own_html(gr, "", elem_id="running")
         tabs = []
@@ -72,7 +72,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
             with gr.Tab("Model", id="model") as tab:
                 model_tab(gr, shop, checkpoint, other, tab, owner)
             tabs.append(tab)
-        own_html(gr, render("footer", local=shop.local, read_only=shop.read_only))
+        own_html(gr, render("footer", privacy=shop.privacy, kept=not (shop.local or shop.read_only)))
         demo.load(None, js=ON_LOAD, api_visibility="private")
         _follow_jobs(gr, shop, demo, tabs, follow, owner, [strip, panel, checkpoint, other])
     demo.queue(default_concurrency_limit=4, max_size=64)

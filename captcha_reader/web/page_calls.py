@@ -34,6 +34,7 @@ def protect_page(app: fastapi.FastAPI, demo: gradio.Blocks, folder: UploadFolder
         holds=folder.holds,
         keep=lambda url, client: keep_data_url(folder, url, client),
         waiting=lambda client: events_of(demo, client),
+        gone=str(folder.folder / "gone"),
         prefix=access.prefix,
     )
     app.user_middleware.append(calls)  # further in than what `build_api` has put around the app
@@ -62,6 +63,7 @@ class PageCalls:
         holds: whether a path lies in the folder of uploads.
         keep: stores the bytes of a picture that came as a data URL as an upload would be; gives the path.
         waiting: how many events of a client's address wait or run.
+        gone: path of a file that does not exist.
         prefix: path that the app stands under.
     """
 
@@ -72,10 +74,11 @@ class PageCalls:
         holds: Callable[[str], bool],
         keep: Callable[[str, str], str],
         waiting: Callable[[str], int],
+        gone: str,
         prefix: str = "",
     ) -> None:
         self.app, self.limits, self.prefix = app, limits, prefix
-        self.holds, self.keep, self.waiting = holds, keep, waiting
+        self.holds, self.keep, self.waiting, self.gone = holds, keep, waiting, gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a call on with what it may say, or answer why not."""
@@ -132,7 +135,7 @@ class PageCalls:
             if not url.lstrip().lower().startswith("data:"):
                 raise Refused(422, "a picture is not fetched from an address: upload it")
             return tidied | {"path": self.keep(url, client), "url": None}
-        # Gradio looks at this only where the call says that it should.
+        # Gradio looks at this only where the call says that it should. What is no upload is as good as gone.
         if path is not None and not (isinstance(path, str) and self.holds(path)):
-            raise Refused(422, "a file of a call is no upload of this server: upload it first")
+            return {"path": self.gone}
         return tidied | {"url": None}

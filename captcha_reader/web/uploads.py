@@ -64,6 +64,8 @@ def check_picture(
     """
     try:
         count, frames, size = count_pixels(data)
+        if size and not count:
+            raise Refused(415, f"{name} has no pixels (it measures {size}): replace or remove it")
         if count > pixels:
             many = f"has {frames} frames of {size}" if frames > 1 else f"measures {size}"
             raise Refused(413, f"{name} {many}: shrink it, at most {pixels // MEGABYTE} million pixels are read")

@@ -11,7 +11,8 @@ from urllib.parse import quote
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.web.feedback import Feedback
-from captcha_reader.web.jobs import Commands, Job, JobQueue
+from captcha_reader.web.job import Job
+from captcha_reader.web.jobs import Commands, JobQueue
 from captcha_reader.web.models import Models
 from captcha_reader.web.own_models import label_of, may_change
 
@@ -30,7 +31,7 @@ class Workshop:
         jobs: the fine-tuning jobs.
         read_only: nothing is kept: no fine-tuning, no corrections, no download, no change of models.
         local: the page serves this machine alone.
-        torch: whether .safetensors models can be used and fine-tuned.
+        privacy: where uploads go, in a sentence.
     """
 
     models: Models
@@ -38,7 +39,7 @@ class Workshop:
     jobs: JobQueue
     read_only: bool = False
     local: bool = True
-    torch: bool = True
+    privacy: str = "Everything stays on this machine."
 
     @classmethod
     def build(
@@ -54,7 +55,7 @@ class Workshop:
             models: on offer.
             data: folder for corrections and for jobs that run.
             commands: what a job runs; without them nothing can be fine-tuned.
-            settings: the attributes `read_only`, `local` and `torch`.
+            settings: the attributes `read_only`, `local` and `privacy`.
         """
         folder = Path(data)
         queue = JobQueue(models.folder, folder / ".jobs", commands or Commands((), (), ()), models.threads)
@@ -62,8 +63,7 @@ class Workshop:
 
     def choices(self) -> list[tuple[str, str]]:
         """The models to choose from: what is shown, and the name."""
-        names = [name for name in self.models.paths() if self.torch or name.endswith(".onnx")]
-        return [(label_of(name), name) for name in names]
+        return [(label_of(name), name) for name in self.models.paths()]
 
     def label(self, name: str | None) -> str:
         """What the page calls a model, by default the first.

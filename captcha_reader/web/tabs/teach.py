@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from captcha_reader.errors import UserError
 from captcha_reader.web.chart import Chart
 from captcha_reader.web.html import bad, duration, note, progress_bar, render
-from captcha_reader.web.jobs import Job
+from captcha_reader.web.job import Job
 from captcha_reader.web.labeled_zip import LEAST_PICTURES, labeled_pictures
 from captcha_reader.web.own_models import LONGEST_NAME, check_name
 from captcha_reader.web.tabs.read import corrected
@@ -162,7 +162,7 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
         '<p class="tab-intro">Fine-tune the chosen model on your captchas: a zip of pictures that are named by their '
         "text (aB3x_1.png), or with a labels.csv. The model you start from stays as it is.</p>",
     )
-    can = shop.torch and bool(shop.jobs.commands.train)
+    can = shop.models.torch and bool(shop.jobs.commands.train)
     with gr.Row():
         with gr.Column(scale=4, min_width=280):
             upload = gr.File(label="Zip of labeled captchas", file_types=[".zip"], height=130, elem_id="upload")
