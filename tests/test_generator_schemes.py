@@ -107,17 +107,17 @@ def test_another_op_changes_nothing_of_what_the_others_draw() -> None:
 
 
 def test_a_picture_is_the_same_on_any_number_of_workers_in_any_order_and_in_a_fresh_process() -> None:
-    alone = [render_captcha(i, SAMPLE) for i in range(24)]
-    assert list(iter_captchas(SAMPLE, range(24), workers=1)) == alone
-    assert list(iter_captchas(SAMPLE, range(24), workers=4)) == alone
-    backwards = [render_captcha(i, SAMPLE) for i in reversed(range(24))]
+    alone = [render_captcha(i, SAMPLE) for i in range(14)]
+    assert list(iter_captchas(SAMPLE, range(14), workers=1)) == alone
+    assert list(iter_captchas(SAMPLE, range(14), workers=4)) == alone
+    backwards = [render_captcha(i, SAMPLE) for i in reversed(range(14))]
     assert backwards[::-1] == alone
     code = (
         "import sys, hashlib; from captcha_generator import *; from tests.test_generator_schemes import SAMPLE\n"
-        "print(*[hashlib.sha256(b''.join([render_captcha(i, SAMPLE)[0]])).hexdigest() for i in (23, 5, 11)])"
+        "print(*[hashlib.sha256(b''.join([render_captcha(i, SAMPLE)[0]])).hexdigest() for i in (13, 5, 11)])"
     )
     fresh = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert fresh.stdout.split() == [hashlib.sha256(alone[i][0]).hexdigest() for i in (23, 5, 11)]
+    assert fresh.stdout.split() == [hashlib.sha256(alone[i][0]).hexdigest() for i in (13, 5, 11)]
 
 
 def test_an_image_is_what_its_png_holds() -> None:
