@@ -112,7 +112,8 @@ class Canvas:
 
     def __init__(self, text: str, style: Style, height: int, width: int | None, fonts: Fonts) -> None:
         self.text, self.style, self.fonts = text, style, fonts
-        self.height, self.width, self.mode = height, width, style.mode
+        self.height, self.mode = height, style.mode
+        self.width: int = width  # type: ignore[assignment]  # None until the layout
         self.channels = CHANNELS[style.mode]
         self.pixels: np.ndarray = None  # type: ignore[assignment]
         self.without_letters: np.ndarray = None  # type: ignore[assignment]

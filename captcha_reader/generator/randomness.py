@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
+from collections.abc import Iterator
 
 _WORDS = struct.Struct("<8Q").unpack
 _SALTS = [bytes([block]) for block in range(3)]
@@ -26,7 +27,7 @@ class Stream(random.Random):
         """Begin the numbers of a key (texts and integers without a slash); returns the stream itself."""
         self._key = "/".join(map(str, key)).encode()
         self._block = 0
-        self._words = iter(())
+        self._words: Iterator[int] = iter(())
         self.gauss_next = None
         if "random" in self.__dict__:
             del self.random, self.getrandbits
@@ -62,7 +63,7 @@ class Stream(random.Random):
         self._block += 1
         if self._block > 2:
             self._seed(b"numbers")
-            self.random, self.getrandbits = super().random, super().getrandbits  # type: ignore[method-assign]
+            self.random, self.getrandbits = super().random, super().getrandbits  # type: ignore[method-assign, assignment]
             return super().getrandbits(64)
         digest = hashlib.blake2b(self._key, salt=_SALTS[self._block], digest_size=64).digest()
         words = self._words = iter(_WORDS(digest))

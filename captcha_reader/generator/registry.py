@@ -149,7 +149,7 @@ class Op:
     def sample(cls, rng: random.Random, height: float) -> Op:
         """An op of this kind for a random scheme whose pictures are so many pixels high."""
         values: dict[str, Any] = {}
-        for name, default, data in _drawn_fields(cls):
+        for name, default, data in _drawn_fields(cls):  # type: ignore[arg-type]  # a class can be hashed
             if "choices" in data:
                 values[name] = rng.choice(data["choices"])
                 continue
@@ -164,7 +164,7 @@ class Op:
     def at(cls, strength: float, height: float) -> Op:
         """The op with its fields at one place between weak (0) and strong (1), for the gallery and the tests."""
         values: dict[str, Any] = {}
-        for name, default, data in _drawn_fields(cls):
+        for name, default, data in _drawn_fields(cls):  # type: ignore[arg-type]  # a class can be hashed
             if "limits" in data:
                 weak, strong = _scaled(data, height)
                 value = weak + strength * (strong - weak)

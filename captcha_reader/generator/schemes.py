@@ -194,7 +194,7 @@ def _draw_scheme(key: str, race: _Race, draw: _Draw, held_out: bool, rare: bool)
     if "bitmap" in names:
         aspect = max(aspect, 0.62 * most)
     width = round(height * aspect)
-    look = {
+    look: dict[str, Any] = {
         "height": (height, height),
         "width": (width, width),
         "mode": "RGBA" if "clear" in names else "L" if rng.random() < 0.15 else "RGB",

@@ -263,6 +263,7 @@ def _open_zips(pictures: Sequence[Picture], limits: Limits) -> list[Picture | Pi
 
 
 def _open_zip(picture: Picture, limits: Limits) -> PictureZip:
+    assert not isinstance(picture.data, Refused)
     found = PictureZip(bytes(picture.data), limits.pictures, limits.unpacked_bytes, limits.request_bytes)
     if not len(found):
         raise Refused(422, f"{picture.said} is a zip without a picture: PNG, JPEG, GIF, BMP, WebP and TIFF are read")

@@ -135,8 +135,9 @@ def _answers() -> dict[int | str, dict[str, Any]]:
         "for each, in order; in place of one that cannot be read, its `error` and `status`.",
         "content": {"application/json": {"schema": {"anyOf": [READING, many]}, "example": EXAMPLE}},
     }
-    refusal = {"application/json": {"schema": ERROR}}
-    return {200: readings} | {status: {"description": text, "content": refusal} for status, text in ERRORS.items()}
+    refusal: dict[str, Any] = {"application/json": {"schema": ERROR}}
+    answers: dict[int | str, dict[str, Any]] = {200: readings}
+    return answers | {status: {"description": text, "content": refusal} for status, text in ERRORS.items()}
 
 
 def describe(app: fastapi.FastAPI, routes: Any, limits: Limits) -> None:

@@ -111,7 +111,8 @@ async def _while_connected(request: Request, ticket: Ticket) -> list[Reading | R
     """
     reading = asyncio.wrap_future(ticket)
     gone = asyncio.ensure_future(_hung_up(request))
-    await asyncio.wait({reading, gone}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {reading, gone}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     gone.cancel()
     if reading.done():
         return reading.result()

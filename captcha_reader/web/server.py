@@ -63,7 +63,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OverflowError:
         raise UserError(f"there is no port {port}: --port is 0 to 65535") from None
     except OSError as error:
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise UserError(
             f"cannot listen on {host}:{port} ({reason}): stop what uses it, or name another --port or --host"
         ) from None

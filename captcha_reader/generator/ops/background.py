@@ -40,7 +40,7 @@ class Background(Op):
         if rng.random() < 0.25:
             level = (255 - level[1], 255 - level[0])
         tint = rng.choice([0.0, 0.2, 0.6])
-        return replace(super().sample(rng, height), level=level, tint=tint)  # type: ignore[return-value]
+        return replace(super().sample(rng, height), level=level, tint=tint)  # type: ignore
 
 
 @register(stage=Stage.BACKGROUND, weight=56, tags=["split"])
@@ -102,7 +102,7 @@ class Clouds(Background):
         rows, columns = rng.randint(3, max(3, canvas.height // 3)), rng.randint(4, max(4, canvas.width // 3))
         low, high = self.level
         spread = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns, 1)
-        corners = np.float32(first) + (spread.astype(np.float32) / 255 - 0.5) * (high - low)
+        corners = np.array(first, np.float32) + (spread.astype(np.float32) / 255 - 0.5) * (high - low)
         _enlarged(canvas, corners, cv2.INTER_CUBIC)  # hides the cells
 
 

@@ -123,7 +123,8 @@ class Spots(Clutter):
 
     @classmethod
     def sample(cls, rng: random.Random, height: float) -> Spots:
-        kinds, radius = ("disc",), (0.0, rng.choice([0, 0, 1, 1, 2]) * max(1, height / 60))
+        kinds: tuple[str, ...] = ("disc",)
+        radius = (0.0, rng.choice([0, 0, 1, 1, 2]) * max(1, height / 60))
         most = rng.choices([15, 60, 150, 300], [30, 40, 20, 10])[0]
         if rng.random() < 0.2:
             most, radius = 50, (1.0, max(1.5, 0.06 * height))
@@ -333,7 +334,8 @@ class Grid(Clutter):
         for size, end in ((width, lambda at: ((at, 0), (at, height))), (height, lambda at: ((0, at), (width, at)))):
             pitch = max(3.0, rng.uniform(*self.pitch))
             for k in range(math.ceil(size / pitch)):
-                cv2.line(canvas.pixels, *end(round((k + 0.5) * pitch)), colour, thickness)
+                first, last = end(round((k + 0.5) * pitch))
+                cv2.line(canvas.pixels, first, last, colour, thickness)
 
     @classmethod
     def colouring(cls, rng: random.Random) -> dict[str, Any]:

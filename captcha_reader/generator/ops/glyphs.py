@@ -378,7 +378,8 @@ def segment_glyph(digit: str, size: int, thickness: float) -> Glyph:
         a, b = np.array(_PIECES[piece], float)
         ends = np.array((a, b)) * (wide, high / 2) + np.array((1, -1))[:, None] * gap * np.sign(b - a)
         ends[:, 0] += lean * (high - ends[:, 1])
-        cv2.line(mask, *(16 * (ends + border)).astype(int).tolist(), 255, max(1, round(thick)), cv2.LINE_AA, shift=4)
+        start, end = (16 * (ends + border)).astype(int).tolist()
+        cv2.line(mask, start, end, 255, max(1, round(thick)), cv2.LINE_AA, shift=4)
     return Glyph(mask, -border, -high - border, wide)
 
 

@@ -186,6 +186,7 @@ class Dither(OpaqueOnly):
         height, width, channels = canvas.pixels.shape
         cell = max(1, self.cell)
         rows, columns = -(-height // cell), -(-width // cell)
+        limit: np.ndarray
         if self.kind == "random":
             limit = (np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns) + 0.5) / 256
         else:

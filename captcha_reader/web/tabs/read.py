@@ -106,7 +106,7 @@ def where_card(boxes: Image.Image | None, prediction: Prediction) -> Markup | st
         return render("nowhere", title=WHERE)
     hint = (
         "A box spans the columns around the point where the network was surest of a character."
-        if prediction.codec.head == "ctc"
+        if prediction.codec.along_width
         else "A box spans the columns that this position's attention went to."
     )
     alt = f"the captcha with a box around each of {prediction.text}"

@@ -222,7 +222,7 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
                 check_name(new)
             start_name, path = shop.trainable(model)
             rows, left_out = _rows(shop, file, kind)
-            settings = {"left_out": left_out, "name": new, "owner": secret}
+            settings: dict[str, Any] = {"left_out": left_out, "name": new, "owner": secret}
             job = shop.jobs.submit(rows, path, start_name, int(number(rounds)) or None, **settings)
         except UserError as error:
             return bad(error), gr.skip(), gr.skip(), secret
