@@ -56,7 +56,7 @@ def detect_captcha(
     Returns:
         `text`; `confidence` of the whole text, 0 to 1; `characters`, each with `char`, `confidence`, `class` (high,
         medium, low) and, from a CTC model, `box` (left, top, right, bottom in pixels); `alternatives`, the three
-        likeliest readings with `text` and `confidence`; `model`; `ms` from picture to text.
+        most likely readings with `text` and `confidence`; `model`; `ms` from picture to text.
 
     Raises:
         UserError: there is no picture, it cannot be read, or the model cannot be used.
@@ -106,7 +106,7 @@ def main() -> int:
                 local=access.is_local and not access.root_path,
                 privacy=access.said,
             )
-            closing.callback(shop.jobs.close)
+            closing.callback(shop.close)
             only_known_formats()
             give_memory_back()
             app = build_app(shop, limits, access=access)
