@@ -72,7 +72,8 @@ def _wanted(fonts: Fonts, parts: tuple[str, ...], font_part: str, faces: str) ->
         part = held_out if font_part == "heldout" else [i for i in wanted if i not in held_out]
         wanted = part or wanted
     if faces != "all":
-        wanted = [i for i in wanted if bool(DISPLAY_FACES.search(names[i])) == (faces == "display")] or wanted
+        shown = ["/".join(Path(path).parts[-2:]) for path in fonts.paths]  # a package's folder says more than a name
+        wanted = [i for i in wanted if bool(DISPLAY_FACES.search(shown[i])) == (faces == "display")] or wanted
     return tuple(wanted)
 
 
