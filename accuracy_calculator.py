@@ -100,7 +100,12 @@ def print_report(report: dict[str, Any]) -> None:
         *_alike_rows(report.get("alike")),
         ("character accuracy", f"{report['character_accuracy']:.2%}"),
         ("CER", f"{report['cer']:.2%}"),
-        ("calibration error", f"{report['expected_calibration_error']:.3f}"),
+        (
+            "calibration error",
+            f"{report['expected_calibration_error']:.3f}, ignoring case "
+            f"{report['expected_calibration_error_ignore_case']:.3f}",
+        ),
+        *_sure_rows(report["right_at_confidence"]),
         ("images per second", f"{report['images_per_second']:.0f}"),
     ]
     for name, value in rows:
@@ -115,6 +120,14 @@ def print_report(report: dict[str, Any]) -> None:
         print("constraints           " + report["constraints"])
     if report.get("same_source"):
         print("of one source         " + report["same_source"])
+
+
+def _sure_rows(levels: dict[str, dict[str, float | None]]) -> list[tuple[str, str]]:
+    return [
+        (f"confidence >= {level}", f"{found['share']:.1%} of the readings, {found['accuracy']:.1%} right ignoring case")
+        for level, found in levels.items()
+        if found["accuracy"] is not None
+    ]
 
 
 def _alike_rows(alike: dict[str, Any] | None) -> list[tuple[str, str]]:

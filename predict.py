@@ -40,6 +40,7 @@ from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, available_cores, printable, quicker
 from captcha_reader.images import IMAGE_SUFFIXES, ImageLike, open_image
 from captcha_reader.reading.bulk import read_shards
+from captcha_reader.reading.calibration import Calibration
 from captcha_reader.reading.collection import read_together
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.output import write_csv, write_labels
@@ -85,6 +86,7 @@ class CaptchaPredictor:
         self.backend = backend(self.path, device, self.threads)
         self.metadata: dict[str, Any] = self.backend.metadata
         self.config: ModelConfig = self.backend.config
+        self.calibration = Calibration.from_metadata(self.metadata, self.path)
         self.alphabet = Alphabet(self.config.alphabet)
         self.codec = build_codec(self.config.head, self.alphabet)
         self.transform: CaptchaTransform = build_transform(self.config)
@@ -231,13 +233,15 @@ class CaptchaPredictor:
                     others[i] = other
             for i, reading in zip(others, self._read(list(others.values()), [codecs[i] for i in others]), strict=True):
                 readings[i].append(reading)
-        chosen = [elect(seen) for seen in readings]
-        if keep_views:
-            for i, seen in enumerate(readings):
-                rest = tuple(reading for reading in seen if reading is not chosen[i])
-                chosen[i] = dataclasses.replace(chosen[i], other_views=rest)
-                _ = chosen[i].candidates  # they take longer than reading: sought here, where progress is seen
-        return chosen
+        found = []
+        for seen in readings:
+            chosen = elect(seen)
+            others = tuple(reading for reading in seen if reading is not chosen) if keep_views else ()
+            confidence = self.calibration.apply(chosen.confidence, len(seen), chosen.codec.limits is not None)
+            found.append(dataclasses.replace(chosen, confidence=confidence, other_views=others))
+            if keep_views:
+                _ = found[-1].candidates  # they take longer than reading: sought here, where progress is seen
+        return found
 
     def _codecs(self, constraints: Constraints | Sequence[Constraints | None] | None, count: int) -> list[Codec]:
         """The codec of each picture."""
@@ -379,6 +383,7 @@ class OnnxBackend:
         options.log_severity_level = 3
         try:
             self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            self.running = onnxruntime.RunOptions()
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise UserError(f"{self.path} is damaged or no ONNX model: export it again") from error
         self._process = os.getpid()
@@ -387,7 +392,14 @@ class OnnxBackend:
         """As `CaptchaPredictor.log_probs`."""
         if os.getpid() != self._process:
             self._open()  # after a fork: the threads of the old session live in the parent alone
-        return self.session.run(None, {"images": pixels})[0]
+        return self.session.run(None, {"images": pixels}, self.running)[0]
+
+    def stop(self) -> None:
+        """End a pass that another thread waits for too long; it fails there."""
+        import onnxruntime
+
+        running, self.running = self.running, onnxruntime.RunOptions()
+        running.terminate = True
 
     def attention(self, pixels: np.ndarray) -> None:
         """As `CaptchaPredictor.attention`."""

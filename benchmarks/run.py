@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 
 import accuracy
+import constraints
 import data_speed
 import reading_speed
 import robustness
@@ -39,6 +40,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
         accuracy.few_labels,
         accuracy.many_labels,
         accuracy.label_errors,
+        constraints.constraints,
         reading_speed.reading,
         reading_speed.precision,
         reading_speed.hardware,

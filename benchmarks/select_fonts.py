@@ -4,9 +4,9 @@
     python benchmarks/select_fonts.py /usr/share/fonts data/generated/fonts data/generated/text-fonts
 
 A font is taken if it draws all digits and both cases, and if the shipped reader makes out a third of the characters of
-some plain words in it: ornaments and unreadable scripts fail that, novelties that it has yet to learn do not. Symbol
-fonts that draw Greek letters for Latin ones pass, for half of these look alike: they are left out by name.
-Novelties, that is fonts made to look odd rather than to be read, are two fifths of what is left: a third argument is a
+some plain words in it: ornaments and unreadable scripts fail that, display fonts that it has yet to learn do not.
+Symbol fonts that draw Greek letters for Latin ones pass, for half of these look alike: they are left out by name.
+Display fonts, made to look odd rather than to be read, are two fifths of what is left: a third argument is a
 folder that gets the other fonts, the text faces, alone.
 A family, that is fonts whose file names begin with the same seven letters, gives three at most, so that no foundry
 outweighs the others.
@@ -35,7 +35,7 @@ WORDS = ("A8bK3", "dRe5G", "h7MNQ", "2TfU4", "a6EYH", "BJt9L")
 LEAST_READ = 0.33
 PER_FAMILY = 3
 GREEK = ("symbol", "ellen", "ellebo", "alfa-beta")  # what the file names of fonts with Greek letters begin with or hold
-NOVELTIES = "aenigma"  # the folder that Debian's package of them has
+DISPLAY_FONTS = "aenigma"  # the folder that Debian's package of them has
 
 
 def share_read(font: Path, predictor: CaptchaPredictor) -> float:
@@ -65,7 +65,7 @@ def has_all(font: Path) -> bool:
 
 
 def main(source: str, out: str, text_faces: str | None = None) -> None:
-    """Copy what is good from the folder `source` into the folder `out`, and what is no novelty into `text_faces`."""
+    """Copy the good fonts of the folder `source` into `out`, and the text faces among them into `text_faces`."""
     predictor = CaptchaPredictor(threads=1)
     for folder in filter(None, (out, text_faces)):
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def main(source: str, out: str, text_faces: str | None = None) -> None:
         if good:
             families[family] += 1
             shutil.copy(font, Path(out) / font.name)
-            if text_faces and NOVELTIES not in font.parts:
+            if text_faces and DISPLAY_FONTS not in font.parts:
                 shutil.copy(font, Path(text_faces) / font.name)
     print(f"{sum(families.values())} of {seen} fonts copied to {out}")
 

@@ -1,7 +1,8 @@
 """The checkpoint file: weights in `.safetensors` form, and what is needed to use them as JSON beside them.
 
-The metadata has four texts: `format`, and as JSON `model` (a `ModelConfig`), `metrics` (measured figures with their n)
-and `provenance` (configuration, data fingerprint, versions, time; at most 8 KB). export_model.py writes the same four
+The metadata has these texts: `format`, and as JSON `model` (a `ModelConfig`), `metrics` (measured figures with their n)
+and `provenance` (configuration, data fingerprint, versions, time; at most 8 KB), and if it was fitted `calibration`
+(what a confidence means). export_model.py writes the same
 into an .onnx file. A checkpoint may come from a stranger: whatever is read here is checked by type, range and size
 before anything is built from it, weights must be finite numbers, and no pickle is ever loaded.
 """
@@ -28,7 +29,7 @@ MAX_PROVENANCE_BYTES = 8192  # written
 MAX_METADATA_BYTES = 2**20  # read; older files hold more than is written today
 MAX_JSON_DEPTH = 8
 MAX_JSON_ITEMS = 2000
-JSON_KEYS = ("model", "metrics", "provenance")
+JSON_KEYS = ("model", "metrics", "provenance", "calibration")
 
 
 class Savable(Protocol):
@@ -110,6 +111,17 @@ def _sort_metadata(data: bytes) -> bytes:
     sorted_header = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     sorted_header += b" " * (-len(sorted_header) % 8)  # the weights begin at a multiple of 8
     return len(sorted_header).to_bytes(8, "little") + sorted_header + data[8 + length :]
+
+
+def set_metadata(path: Path, key: str, value: Mapping[str, Any]) -> None:
+    """Give a .safetensors checkpoint one more entry of `JSON_KEYS`, or another one; its weights stay as they are."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"][key] = to_json(value)
+    packed = json.dumps(header).encode()
+    changed = _sort_metadata(len(packed).to_bytes(8, "little") + packed + data[8 + length :])
+    write_atomically(path, lambda temporary: temporary.write_bytes(changed))
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -182,6 +182,17 @@ def test_calibration_at_its_best_and_worst() -> None:
     assert calibration(np.array([]), np.array([])) == ([], 0.0)
 
 
+def test_right_at_a_confidence_by_hand() -> None:
+    report = detailed_metrics(["ab", "cd", "ef", "g"], ["AB", "cd", "xx", "g"], [0.95, 0.99, 0.9, 0.2])
+    levels = report["right_at_confidence"]
+    assert levels["0.9"] == {"share": 3 / 4, "accuracy": pytest.approx(2 / 3)}  # ignoring case
+    assert levels["0.99"] == {"share": 1 / 4, "accuracy": 1.0}
+    assert report["expected_calibration_error"] == pytest.approx((0.8 + abs(2.84 - 1)) / 4)
+    assert report["expected_calibration_error_ignore_case"] == pytest.approx((0.8 + abs(2.84 - 2)) / 4)
+    nothing = detailed_metrics(["a"], ["a"], [0.5])["right_at_confidence"]["0.9"]
+    assert nothing == {"share": 0.0, "accuracy": None}
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The command line
 
@@ -238,7 +249,13 @@ def test_the_exported_model_gives_the_same_report(
 ) -> None:
     ours = report_of(call, tmp_path, "--data", images[0], "--checkpoint", reader)
     theirs = report_of(call, tmp_path, "--data", images[0], "--checkpoint", exported, "--batch_size", 7)
-    for key in ours.keys() - {"images_per_second", "checkpoint", "calibration", "expected_calibration_error"}:
+    for key in ours.keys() - {
+        "images_per_second",
+        "checkpoint",
+        "calibration",
+        "expected_calibration_error",
+        "expected_calibration_error_ignore_case",
+    }:
         assert ours[key] == theirs[key], key
     assert ours["expected_calibration_error"] == pytest.approx(theirs["expected_calibration_error"], abs=1e-2)
 

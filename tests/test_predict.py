@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -23,6 +24,7 @@ import predict
 from captcha_reader.config import EvaluateConfig, PredictConfig
 from captcha_reader.ctc import log_likelihood
 from captcha_reader.errors import UserError
+from captcha_reader.files import DEFAULT_CHECKPOINT
 from captcha_reader.transforms import build_transform
 from model import load_model
 from predict import CaptchaPredictor, find_checkpoint, find_images, predict_captcha
@@ -320,6 +322,75 @@ def test_an_unreadable_picture_is_named_by_its_place_or_path(
         predictor.predict([encoded[0], broken])
 
 
+def test_one_bad_picture_does_not_lose_a_list(
+    predictor: CaptchaPredictor, encoded: list[bytes], tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone.png"
+    found = predictor.predict([encoded[0], b"nonsense", gone, encoded[1]], batch_size=2, errors="return")
+    alone = predictor.predict(encoded[:2])
+    assert [found[0].text, found[3].text] == [p.text for p in alone]
+    assert isinstance(found[1], UserError) and "image 1" in str(found[1])
+    assert isinstance(found[2], UserError) and str(gone) in str(found[2])
+    assert predictor.predict([b"nonsense"], errors="return")[0].args
+    with pytest.raises(UserError, match="choose 'raise' or 'return'"):
+        predictor.predict(encoded, errors="ignore")
+
+
+def test_a_single_picture_is_a_list_of_one(predictor: CaptchaPredictor, encoded: list[bytes], tmp_path: Path) -> None:
+    (path := tmp_path / "a.png").write_bytes(encoded[0])
+    image = Image.open(io.BytesIO(encoded[0]))
+    expected = predictor.predict([encoded[0]])
+    pixels = np.asarray(image.convert("RGB"))
+    for single in (str(path), path, encoded[0], image, pixels, pixels[None], (path,), iter([path])):
+        assert predictor.predict(single) == expected
+    with pytest.raises(UserError, match="cannot be read from int"):
+        predictor.predict(7)
+
+
+def test_a_model_that_gives_no_numbers_is_an_error(
+    predictor: CaptchaPredictor, encoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = predictor.backend.log_probs
+    bad = {
+        "no numbers": lambda pixels: np.full_like(good(pixels), np.nan),
+        "for 2 pictures": lambda pixels: good(pixels)[:1],
+        "gives": lambda pixels: good(pixels)[..., :2],
+    }
+    for said, answer in bad.items():
+        monkeypatch.setattr(predictor.backend, "log_probs", answer)
+        with pytest.raises(UserError, match=said):
+            predictor.predict(encoded[:2])
+
+
+def test_a_predictor_leaves_the_threads_of_torch_alone(reader: Path, encoded: list[bytes]) -> None:
+    before = torch.get_num_threads()
+    predictor = CaptchaPredictor(reader, threads=before + 1)
+    seen = []
+    predictor.backend.model.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    predictor.predict(encoded[:2])
+    assert seen == [before + 1] and torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_a_forked_process_reads(kind: str, reader: Path, folder: Path) -> None:
+    """The threads of torch and of ONNX Runtime stay behind in the parent."""
+    program = """
+import os, sys
+from predict import CaptchaPredictor
+predictor = CaptchaPredictor(sys.argv[1], threads=2)
+texts = [p.text for p in predictor.predict(sys.argv[2:])]
+child = os.fork()
+if child == 0:
+    os._exit(0 if [p.text for p in predictor.predict(sys.argv[2:])] == texts else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    files = [str(path) for path in find_images([folder])]
+    weights = reader if kind == "torch" else DEFAULT_CHECKPOINT.with_suffix(".onnx")
+    command = [sys.executable, "-c", program, str(weights), *files]
+    assert subprocess.run(command, cwd=ROOT, timeout=100).returncode == 0
+
+
 @pytest.mark.parametrize("name", ["none.safetensors", "none.onnx", "broken.safetensors", "broken.onnx", "model.pt"])
 def test_a_checkpoint_that_cannot_be_used_is_one_sentence(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -413,6 +484,17 @@ def test_what_is_no_picture_stands_in_the_csv_too(call: Callable, reader: Path, 
     _, out, _ = call(predict, broken, folder / "1.png", "--checkpoint", reader, "--threads", 1, "--json")
     good, bad = map(json.loads, out.splitlines())
     assert good["text"] == read["text"] and bad == {"file": str(broken), "error": skipped["error"]}
+
+
+def test_no_cell_of_the_csv_is_a_formula(call: Callable, reader: Path, folder: Path, tmp_path: Path) -> None:
+    for name, data in (("=1+1.png", (folder / "1.png").read_bytes()), ("\t@a.png", b"no picture")):
+        (folder / name).write_bytes(data)
+    with contextlib.chdir(folder):
+        call(predict, "=1+1.png", "\t@a.png", "--checkpoint", reader, "--threads", 1, "--csv", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row if cell]
+    assert "'=1+1.png" in cells and "'\t@a.png" in cells
+    assert not [cell for cell in cells if cell.lstrip()[0] in "=+-@"]
 
 
 def test_what_else_stands_in_the_folder_is_counted(call: Callable, reader: Path, folder: Path) -> None:

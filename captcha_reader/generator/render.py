@@ -238,6 +238,6 @@ def encode_png(pixels: np.ndarray) -> bytes:
     order = {1: None, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}[pixels.shape[2]]
     picture = pixels if order is None else cv2.cvtColor(pixels, order)
     # Measured at 160x60: 0.18 ms and 11 kB; Pillow's compress_level=1 takes 0.5 ms for 10 kB.
-    options = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+    options: tuple[int, ...] = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
     options += (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
     return cv2.imencode(".png", picture, options)[1].tobytes()

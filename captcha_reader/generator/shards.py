@@ -14,7 +14,7 @@ import math
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -39,7 +39,9 @@ CHUNK = 64  # pictures per task of a worker
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
 
 
-def iter_captchas(settings: CaptchaSettings, indices: Iterable[int], workers: int = 1) -> Iterator[tuple[bytes, str]]:
+def iter_captchas(
+    settings: CaptchaSettings, indices: Iterable[int], workers: int = 1
+) -> Generator[tuple[bytes, str], None, None]:
     """Captchas of the given indices, in their order, drawn by `workers` processes (1: by this one).
 
     Only a few chunks are under way at a time, so that memory does not grow with their number.

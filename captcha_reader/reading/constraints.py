@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from captcha_reader.checkpoint import label_hints
 from captcha_reader.errors import UserError
 from captcha_reader.text import Alphabet, Limits, expand_ranges
 
@@ -79,22 +80,12 @@ class Constraints:
         Returns:
             None where the metadata say nothing of it, or nothing that can be used.
         """
-        provenance = metadata.get("provenance")
-        for place in (metadata, provenance if isinstance(provenance, Mapping) else {}):
-            values: dict[str, Any] = {name: place.get(f"label_{name}") for name in ("characters", "length")}
-            if any(values.values()):
-                try:
-                    return cls(**values)
-                except UserError:
-                    return None
-        return None
-
-    @classmethod
-    def of_texts(cls, texts: Iterable[str]) -> Constraints:
-        """The characters and lengths that some texts, at least one, have."""
-        texts = list(texts)
-        lengths = [len(text) for text in texts]
-        return cls(compact("".join(sorted(set("".join(texts))))), f"{min(lengths)}-{max(lengths)}")
+        characters, lengths = label_hints(metadata)
+        try:
+            offered = cls(compact(characters) if characters else None, "{}-{}".format(*lengths) if lengths else None)
+        except UserError:
+            return None
+        return offered or None
 
     @cached_property
     def allowed(self) -> str | None:
@@ -129,7 +120,9 @@ class Constraints:
 
     def __str__(self) -> str:
         parts = [f"characters {compact(self.allowed)}"] if self.allowed is not None else []
-        parts += [f"length {self.length}"] if self.lengths else []
+        if self.lengths:
+            shortest, longest = self.lengths
+            parts.append(f"length {shortest}" + (f"-{longest}" if longest > shortest else ""))
         parts += ["upper case"] if self.upper_case else ["case ignored"] if self.ignore_case else []
         return ", ".join(parts) or "nothing"
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jiwer import CharacterOutput
 
 CALIBRATION_BINS = 10
+SURE_LEVELS = (0.9, 0.99)  # confidences from which on it is reported how many readings are right
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -113,7 +114,9 @@ def detailed_metrics(truths: Sequence[str], readings: Sequence[str], confidences
     Returns:
         In addition: `by_length` and `by_position` (accuracy and n for each), `confusions` (truth, reading, count; an
         empty string stands for a missing or a surplus character), `calibration` (bins of confidence with their mean
-        confidence, accuracy and n) and `expected_calibration_error` (Guo et al., 2017).
+        confidence, accuracy and n), `expected_calibration_error` (Guo et al., 2017) and the same ignoring case, and
+        `right_at_confidence` (0.9 and 0.99: the share of readings of that confidence or more, and the accuracy of
+        these, ignoring case).
     """
     by_length: dict[int, list[bool]] = defaultdict(list)
     by_position: dict[int, list[bool]] = defaultdict(list)
@@ -132,7 +135,9 @@ def detailed_metrics(truths: Sequence[str], readings: Sequence[str], confidences
                 if a:
                     by_position[chunk.ref_start_idx + i].append(a == b)
     right = np.array([a == b for a, b in zip(truths, readings, strict=True)], dtype=float)
-    bins, error = calibration(np.asarray(confidences, dtype=float), right)
+    folded = np.array([a.casefold() == b.casefold() for a, b in zip(truths, readings, strict=True)], dtype=float)
+    sure = np.asarray(confidences, dtype=float)
+    bins, error = calibration(sure, right)
     return {
         **text_metrics(truths, readings),
         "by_length": {str(k): _share(v) for k, v in sorted(by_length.items())},
@@ -141,6 +146,8 @@ def detailed_metrics(truths: Sequence[str], readings: Sequence[str], confidences
         "character_counts": [{"truth": a, "reading": b, "count": n} for (a, b), n in sorted(counts.items())],
         "calibration": bins,
         "expected_calibration_error": error,
+        "expected_calibration_error_ignore_case": calibration(sure, folded)[1],
+        "right_at_confidence": {str(level): right_above(sure, folded, level) for level in SURE_LEVELS},
     }
 
 
@@ -171,3 +178,21 @@ def calibration(confidences: np.ndarray, right: np.ndarray) -> tuple[list[dict[s
             )
     error = sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / max(len(confidences), 1)
     return bins, float(error)
+
+
+def right_above(confidences: np.ndarray, right: np.ndarray, level: float) -> dict[str, float | None]:
+    """How many readings have a confidence of `level` or more, and how many of these are right.
+
+    Args:
+        confidences: (n,), 0 to 1.
+        right: (n,), 0 or 1.
+        level: 0 to 1.
+
+    Returns:
+        `share` of all n, and `accuracy` among them, None where there are none.
+    """
+    sure = confidences >= level
+    return {
+        "share": float(sure.mean()) if len(sure) else 0.0,
+        "accuracy": float(right[sure].mean()) if sure.any() else None,
+    }

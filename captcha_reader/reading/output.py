@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from captcha_reader.errors import UserError
-from captcha_reader.files import printable, write_atomically, write_text
+from captcha_reader.files import csv_safe, printable, write_atomically, write_text
 from captcha_reader.reading.prediction import Prediction
 
 
@@ -21,9 +21,10 @@ def write_csv(
     writer.writerow(["file", "text", "confidence", "character_confidences", "error"])
     for file, prediction in readings:
         characters = " ".join(f"{p:.4f}" for p in prediction.char_confidences)
-        writer.writerow([printable(file), prediction.text, f"{prediction.confidence:.6f}", characters, ""])
+        name, text = csv_safe(printable(file)), csv_safe(prediction.text)
+        writer.writerow([name, text, f"{prediction.confidence:.6f}", characters, ""])
     for file, failure in failures:
-        writer.writerow([printable(file), "", "", "", printable(failure)])
+        writer.writerow([csv_safe(printable(file)), "", "", "", csv_safe(printable(failure))])
     write_text(path, buffer.getvalue())
 
 

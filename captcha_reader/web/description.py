@@ -83,6 +83,12 @@ DETAILS = {
     "default": True,
     "description": "Whether to add the characters' boxes and the alternatives, which take some milliseconds more.",
 }
+CONSTRAINTS = {
+    "characters": _TEXT | {"description": "Those that occur, ranges allowed: `0-9`, `0-9A-F`."},
+    "length": _TEXT | {"description": "Number of characters: `6` or `4-6`."},
+    "ignore_case": {"type": "boolean", "description": "Both cases of a letter count as one; lower case is given."},
+    "upper_case": {"type": "boolean", "description": "With `ignore_case`: upper case is given instead."},
+}
 REQUEST_BODY = {
     "required": True,
     "content": {
@@ -98,6 +104,7 @@ REQUEST_BODY = {
                     },
                     "model": MODEL,
                     "details": DETAILS,
+                    **CONSTRAINTS,
                 },
             }
         },
@@ -117,6 +124,7 @@ REQUEST_BODY = {
                     },
                     "model": MODEL,
                     "details": DETAILS,
+                    **CONSTRAINTS,
                 },
             }
         },
@@ -135,8 +143,9 @@ def _answers() -> dict[int | str, dict[str, Any]]:
         "for each, in order; in place of one that cannot be read, its `error` and `status`.",
         "content": {"application/json": {"schema": {"anyOf": [READING, many]}, "example": EXAMPLE}},
     }
-    refusal = {"application/json": {"schema": ERROR}}
-    return {200: readings} | {status: {"description": text, "content": refusal} for status, text in ERRORS.items()}
+    refusal: dict[str, Any] = {"application/json": {"schema": ERROR}}
+    answers: dict[int | str, dict[str, Any]] = {200: readings}
+    return answers | {status: {"description": text, "content": refusal} for status, text in ERRORS.items()}
 
 
 def describe(app: fastapi.FastAPI, routes: Any, limits: Limits) -> None:

@@ -40,7 +40,7 @@ class Background(Op):
         if rng.random() < 0.25:
             level = (255 - level[1], 255 - level[0])
         tint = rng.choice([0.0, 0.2, 0.6])
-        return replace(super().sample(rng, height), level=level, tint=tint)  # type: ignore[return-value]
+        return replace(super().sample(rng, height), level=level, tint=tint)  # type: ignore
 
 
 @register(stage=Stage.BACKGROUND, weight=56, tags=["split"])
@@ -102,7 +102,7 @@ class Clouds(Background):
         rows, columns = rng.randint(3, max(3, canvas.height // 3)), rng.randint(4, max(4, canvas.width // 3))
         low, high = self.level
         spread = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns, 1)
-        corners = np.float32(first) + (spread.astype(np.float32) / 255 - 0.5) * (high - low)
+        corners = np.array(first, np.float32) + (spread.astype(np.float32) / 255 - 0.5) * (high - low)
         _enlarged(canvas, corners, cv2.INTER_CUBIC)  # hides the cells
 
 
@@ -194,7 +194,12 @@ def _kaptcha(height: int, width: int, channels: int) -> np.ndarray:
     return np.repeat((192 + 63 * part).astype(np.uint8)[..., None], channels, axis=2)
 
 
-@register(stage=Stage.BACKGROUND, weight=7, tags=["train_only"], excludes=["tiles", "negatives", "checks", "invert"])
+@register(
+    stage=Stage.BACKGROUND,
+    weight=7,
+    tags=["train_only"],
+    excludes=["tiles", "negatives", "checks", "invert", "faint_ink"],
+)
 @dataclass(frozen=True)
 class Panels(Background):
     """Upright panels of strong colours, light beside dark, with bands along the picture's edges."""
@@ -231,6 +236,9 @@ class Panels(Background):
 # Textures as of photographs
 
 
+_SHINY = ["bevel", "gloss", "extrusion", "shadow", "edge"]
+
+
 def _fractal(rng: random.Random, height: int, width: int, cell: tuple[float, float], octaves: int = 3) -> np.ndarray:
     """Noise of several sizes, (height, width) float32 within 0 and 1; `cell`: pixels of the coarsest."""
     total = np.zeros((height, width), np.float32)
@@ -247,7 +255,7 @@ def _fractal(rng: random.Random, height: int, width: int, cell: tuple[float, flo
     return total * np.float32(1 / (255 * weights))
 
 
-@register(stage=Stage.BACKGROUND, weight=2.5, tags=["train_only"])
+@register(stage=Stage.BACKGROUND, weight=2.5, tags=["train_only"], favours=_SHINY)
 @dataclass(frozen=True)
 class Wood(_Patterned):
     """Long fibres, as of a board."""
@@ -263,7 +271,7 @@ class Wood(_Patterned):
         return np.clip(255 * (0.6 * rings + 0.4 * fibres), 0, 255).astype(np.uint8)
 
 
-@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"])
+@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"], favours=_SHINY)
 @dataclass(frozen=True)
 class Brick(_Patterned):
     """A wall of bricks with mortar between."""
@@ -286,7 +294,7 @@ class Brick(_Patterned):
         return np.clip(wall + (rough - 0.5) * 90, 0, 255).astype(np.uint8)
 
 
-@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"])
+@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"], favours=_SHINY)
 @dataclass(frozen=True)
 class Metal(_Patterned):
     """Brushed metal: fine scratches and a broad shine."""
@@ -303,7 +311,7 @@ class Metal(_Patterned):
         return np.clip(255 * part, 0, 255).astype(np.uint8)
 
 
-@register(stage=Stage.BACKGROUND, weight=3, tags=["train_only"])
+@register(stage=Stage.BACKGROUND, weight=3, tags=["train_only"], favours=_SHINY)
 @dataclass(frozen=True)
 class Marble(_Patterned):
     """Clouds of many sizes, or veins between them."""

@@ -156,4 +156,4 @@ class Jpeg(OpaqueOnly):
     def change(self, canvas: Canvas, rng: random.Random) -> None:
         quality = rng.randint(round(self.quality[0]), round(self.quality[1]))
         _, packed = cv2.imencode(".jpg", canvas.pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        canvas.pixels = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED).reshape(canvas.pixels.shape)
+        canvas.pixels = np.asarray(cv2.imdecode(packed, cv2.IMREAD_UNCHANGED)).reshape(canvas.pixels.shape)

@@ -32,7 +32,7 @@ def elastic_transform(image: np.ndarray, rng: random.Random, amplitude: float = 
     Returns:
         A new array of the same shape.
     """
-    return displace(image, elastic_field(*image.shape[:2], rng, amplitude, cell))
+    return displace(image, elastic_field(image.shape[0], image.shape[1], rng, amplitude, cell))
 
 
 @register(stage=Stage.WARP, weight=24, tags=["split"])
@@ -68,9 +68,9 @@ class Frayed(Op):
 class Wave(Op):
     """Sine waves along both axes."""
 
-    amplitude: Range = ranged((2, 5), 0.02, 0.09, per_height=True)
+    amplitude: Range = ranged((2, 5), 0.02, 0.075, per_height=True)
     """Of the waves."""
-    length: Range = ranged((40, 120), 2.5, 0.6, per_height=True)
+    length: Range = ranged((40, 120), 2.5, 0.75, per_height=True)
     """Of the waves."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -88,9 +88,9 @@ class Wave(Op):
 class Ripple(Op):
     """Rings around a point of the picture, as on water."""
 
-    amplitude: Range = ranged((1, 3), 0.01, 0.045, per_height=True)
+    amplitude: Range = ranged((1, 3), 0.01, 0.035, per_height=True)
     """Of the rings: no pixel moves further."""
-    length: Range = ranged((10, 40), 0.9, 0.15, per_height=True)
+    length: Range = ranged((10, 40), 0.9, 0.22, per_height=True)
     """From ring to ring."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -174,11 +174,13 @@ class Perspective(Op):
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         height, width = canvas.height, canvas.width
         angle = math.radians(rng.uniform(-self.degrees, self.degrees))
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float32) * np.float32((width / 2, height / 2))
+        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float32) * np.asarray(
+            (width / 2, height / 2), dtype=np.float32
+        )
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]], np.float32)
         moves = np.array([(rng.uniform(-1, 1), rng.uniform(-1, 1)) for _ in range(4)], np.float32)
-        moved = corners @ turn + moves * np.float32((self.corners * width / 2, self.corners * height))
-        middle = np.float32((width / 2, height / 2))
+        moved = corners @ turn + moves * np.asarray((self.corners * width / 2, self.corners * height), dtype=np.float32)
+        middle = np.asarray((width / 2, height / 2), dtype=np.float32)
         matrix = cv2.getPerspectiveTransform(corners + middle, moved + middle)
         bent = cv2.warpPerspective(canvas.pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
         canvas.pixels = bent.reshape(canvas.pixels.shape)
