@@ -12,8 +12,8 @@ A run has two phases, each with its own optimizer and schedule: the head alone o
 the whole network. The run folder gets best.safetensors, last.safetensors, config.yaml, history.json, the training
 state, and at the end the metrics and the pictures. docs/training.md says which of the presets to take.
 
-The file reads from top to bottom: settings, data, model, phases, the run itself, evaluation. The loop is in trainer.py,
-what few labels ask for in finetune.py.
+The file reads from top to bottom: data, model, phases, the run itself, evaluation. The settings are in
+captcha_reader/config.py (`TrainConfig`), the loop is in trainer.py, what few labels ask for in finetune.py.
 """
 
 from __future__ import annotations
@@ -42,26 +42,36 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from PIL import Image
 
 from accuracy_calculator import evaluate, print_report
 from captcha_generator import generate_captcha_data
 from captcha_reader.checkpoint import read_metadata, save_checkpoint
-from captcha_reader.cli import load_settings, parse_config, run
+from captcha_reader.cli import parse_config, run
 from captcha_reader.config import ALPHANUMERIC, CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
 from captcha_reader.dataset.folders import FEEDBACK, GENERATED, found_in, is_dataset, load_info
+from captcha_reader.dataset.stream import Stream, open_stream
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, SAVED_MODELS, available_cores, locked_output, write_json, write_text
+from captcha_reader.generator.render import render_image
 from captcha_reader.images import open_image
+from captcha_reader.model_card import hardware, model_card
 from captcha_reader.progress import Event, JsonLines, PlannedPart, PlannedPhase, Progress, Terminal
 from captcha_reader.text import Alphabet, infeasible_labels
+from captcha_reader.training_settings import (
+    OF_THE_PROCESS,
+    check_settings,
+    load_run_config,
+    plain_settings,
+    unused_settings,
+)
 from captcha_reader.training_state import STATE_FILE, read_state
+from captcha_reader.transfer import blend as blend_weights
 from captcha_reader.transforms import size_at
-from data_loader import SPLITS, CaptchaDataset, load_data, load_split
+from data_loader import SPLITS, CaptchaDataset, StreamDataset, load_data, load_split
+from export_model import export_onnx
 from finetune import (
     Trained,
-    blend_weights,
     complete_alphabet,
     default_epochs,
     describe_expectation,
@@ -83,78 +93,8 @@ LEAST_LABELS = 10  # to train on at all
 SIZES_SAMPLED = 500  # pictures whose shape decides the input's width
 FITTED_PICTURES = 200  # of training, looked at now and then where there is no validation split
 FITTED_TIMES = 5
+STREAM = Path("(a stream)")  # stands for the dataset folder that it has none of
 TIME_UP = 75  # exit code after --stop_after: the run is not at its end
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Settings
-
-LEAST = {
-    **dict.fromkeys(("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads"), 1),
-    **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds"), 0),
-    **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "shear", "teacher_weight"), 0),
-    **dict.fromkeys(("average", "ema", "weight_decay", "clip_norm", "warmup", "stop_after"), 0),
-    **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
-    **dict.fromkeys(("height", "other_height"), 16),
-}
-BELOW = dict.fromkeys(("splice", "average", "ema", "warmup", "teacher_weight", "dropout"), 1)
-# What concerns one process and not the run: a run that goes on takes these as they are given then.
-OF_THE_PROCESS = ("threads", "workers", "stop_after", "progress")
-
-
-def check_settings(config: TrainConfig) -> None:
-    """Refuse numbers that make no sense, before any work is done.
-
-    Raises:
-        UserError: names the setting and the values it may take.
-    """
-    for name, least in LEAST.items():
-        value = getattr(config, name)
-        if value is not None and not least <= value < BELOW.get(name, math.inf):
-            below = f" and below {BELOW[name]}" if name in BELOW else ""
-            raise UserError(f"--{name} is {value}: it must be {least} or more{below}")
-    if config.blend is not None and not 0 <= config.blend <= 1:
-        raise UserError(f"--blend is {config.blend}: it must be 0 to 1")
-    if config.ema and config.average:
-        raise UserError("--ema and --average are two ways to average the weights: leave one out")
-    if config.tracker not in ("none", *map(str, get_available_trackers())):
-        raise UserError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
-    if config.other_height and (config.splice or config.mix_synthetic):
-        raise UserError("--other_height goes neither with --splice nor with --mix_synthetic: leave one out")
-    if config.image_size is not None and min(config.image_size) < 16:
-        raise UserError(f"--image_size is {list(config.image_size)}: each side must be 16 or more")
-
-
-def plain_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings that config.yaml holds, as YAML can."""
-    values = {**dataclasses.asdict(config), "resume": False}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def load_run_config(config: TrainConfig) -> TrainConfig:
-    """The settings saved in the run folder `config.out`, with those of `config` that concern this process alone.
-
-    Raises:
-        UserError: no folder is named, or it holds no run.
-    """
-    if config.out is None:
-        raise UserError("--resume needs the run folder: add --out saved_models/RUN")
-    path = Path(config.out) / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{config.out} holds no run to resume (there is no {path.name} in it)")
-    saved = load_settings(TrainConfig, path)
-    given = {name: getattr(config, name) for name in OF_THE_PROCESS}
-    asked = {name: value for name, value in given.items() if value != getattr(TrainConfig, name)}
-    return dataclasses.replace(saved, out=config.out, resume=True, **asked)
-
-
-def unused_settings(given: TrainConfig, saved: TrainConfig) -> list[str]:
-    """What was asked for beside `--resume` and is not what the run was started with, as flags with their values.
-
-    A setting that was given its default cannot be told from one that was not given, and is not named.
-    """
-    asked, used, default = plain_settings(given), plain_settings(saved), plain_settings(TrainConfig())
-    return [f"--{key} {value}" for key, value in asked.items() if value not in (default[key], used[key])]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -436,6 +376,7 @@ def train_model(
         given, config = config, load_run_config(config)
         unused = unused_settings(given, config)
     check_settings(config)
+    config = divide_cores(config)
     out = Path(str(config.out))
     torch.set_num_threads(config.threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     accelerator = Accelerator(
@@ -482,11 +423,12 @@ def _train(
     torch.manual_seed(config.seed)
     # Machines may have disks of their own: one process of each prepares the data.
     with accelerator.main_process_first(), accelerator.local_main_process_first():
-        folder = prepare_data(config, progress.message)
-    info = load_info(folder)
+        stream = open_stream(config) if config.pictures else None
+        folder = STREAM if stream else prepare_data(config, progress.message)
+    info = stream.info if stream else load_info(folder)
     saved = read_state(out) if config.resume else {}
     check_same_data(out, info, saved)
-    splits: Splits = {split: load_split(folder, split) for split in SPLITS}
+    splits: Splits = stream.draw_splits() if stream else {split: load_split(folder, split) for split in SPLITS}
     if not len(splits["train"][1]):
         raise UserError(f"{folder} has no training pictures: change --split or add data")
 
@@ -510,6 +452,10 @@ def _train(
         loaded=splits,
     )
     check_labels(config, model, datasets, ", ".join(info["sources"]))
+    if stream:
+        config = dataclasses.replace(config, epochs=stream.epochs)
+        render = partial(render_image, settings=stream.settings)
+        datasets["train"] = StreamDataset(render, datasets["train"].transform, stream.count, config.seed)
     progress.message(describe_run(config, folder, datasets, model, accelerator.device))
     if extra := "".join(c for c in model.alphabet.characters if c not in info["alphabet"] and not config.alphabet):
         progress.message(
@@ -532,7 +478,7 @@ def _train(
         phases,
         sources,
         accelerator,
-        describe_origin(config, info, len(real), trained),
+        describe_origin(config, info, len(real), trained) | ({"stream": stream.origin} if stream else {}),
         progress=progress,
         on_epoch=on_epoch,
         measure_every=1 if len(datasets["validation"]) else math.ceil(epochs / FITTED_TIMES),
@@ -554,11 +500,32 @@ def _train(
         report = finish_run(
             config, trainer, datasets, (start, trained), partial(initialise, config, model_config) if by_folds else None
         )
+        if stream and accelerator.is_main_process:
+            finish_stream(out, stream)
     finally:
         if config.tracker != "none":
             accelerator.end_training()
     result = {"out": out, "checkpoint": out / "best.safetensors", "history": trainer.history}
     return result | ({"report": report} if config.evaluate else {})
+
+
+def finish_stream(out: Path, stream: Stream) -> None:
+    """Write what a reader that was trained on a stream is published with: the ONNX file, the fonts, the model card."""
+    checkpoint = out / "best.safetensors"
+    export_onnx(checkpoint, checkpoint.with_suffix(".onnx"))
+    write_json(out / "fonts.json", stream.fonts)
+    write_text(out / "README.md", model_card(checkpoint.stem, read_metadata(checkpoint)))
+
+
+def divide_cores(config: TrainConfig) -> TrainConfig:
+    """Processes to draw a stream and threads to train with, where the user does not say: on a GPU all cores draw, on a
+    CPU half of them do."""
+    if not config.pictures or config.workers:
+        return config
+    cores = available_cores()
+    on_gpu = torch.cuda.is_available() and not config.cpu
+    drawing = cores if on_gpu else max(1, cores // 2)
+    return dataclasses.replace(config, workers=drawing, threads=config.threads or max(1, cores - drawing))
 
 
 def check_same_data(out: Path, info: dict[str, Any], saved: dict[str, Any]) -> None:
@@ -678,7 +645,9 @@ def finish_run(
         progress.message(f"The weights kept lie {blend:g} of the way from the first to the last (--blend).")
     if report:
         metrics["cross_validation" if build else "test"] = {key: report[key] for key in (*numbers(report), "wilson_95")}
-    save_checkpoint(model, checkpoint, metrics=metrics, provenance={**found["provenance"], "blend": blend})
+    hours = round(sum(row["seconds"] for row in trainer.history) / 3600, 3)
+    origin = {**found["provenance"], "blend": blend, "hours": hours, "hardware": hardware(accelerator.device)}
+    save_checkpoint(model, checkpoint, metrics=metrics, provenance=origin)
     for path in out.glob("fold-*.json"):
         path.unlink()
     _say_end(progress, config, out, report)
