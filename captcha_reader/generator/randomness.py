@@ -62,7 +62,7 @@ class Stream(random.Random):
         self._block += 1
         if self._block > 2:
             self._seed(b"numbers")
-            self.random, self.getrandbits = super().random, super().getrandbits  # type: ignore[method-assign]
+            self.random, self.getrandbits = super().random, super().getrandbits  # type: ignore[method-assign, assignment]
             return super().getrandbits(64)
         digest = hashlib.blake2b(self._key, salt=_SALTS[self._block], digest_size=64).digest()
         words = self._words = iter(_WORDS(digest))
