@@ -56,7 +56,7 @@ def test_a_stream_depends_on_its_key_alone() -> None:
 def new_op() -> Iterator[type[Op]]:
     """An op in the registry for as long as a test runs."""
 
-    @register(stage=Stage.WARP, weight=6)
+    @register(stage=Stage.WARP, weight=16)
     @dataclass(frozen=True)
     class MirrorEdge(Op):
         """The lower rows show the upper ones upside down."""

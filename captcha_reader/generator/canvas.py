@@ -331,6 +331,11 @@ def _pixel_grid_of(height: int, width: int) -> np.ndarray:
     return np.stack([x, y], axis=2)
 
 
+def fetch(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A copy of (height, width, channels) uint8 whose pixels come from places, (height, width) float32 each."""
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(image.shape)
+
+
 def displace(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """A copy of (height, width, channels) uint8 whose pixels come from so far right and down."""
     maps = shift + pixel_grid(*image.shape[:2])

@@ -19,7 +19,6 @@ The limits `weak` and `strong` of its fields are all that random schemes, the ga
 from __future__ import annotations
 
 import enum
-import math
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -148,17 +147,14 @@ class Op:
     @classmethod
     def sample(cls, rng: random.Random, height: float) -> Op:
         """An op of this kind for a random scheme whose pictures are so many pixels high."""
-        values: dict[str, Any] = {}
-        for name, default, data in _drawn_fields(cls):  # type: ignore[arg-type]  # a class can be hashed
-            if "choices" in data:
-                values[name] = rng.choice(data["choices"])
-                continue
-            low, high = _scaled(data, height)
-            if isinstance(default, tuple):
-                values[name] = around(rng, low, high, data["width"])
-            else:
-                values[name] = _whole(default, rng.uniform(low, high))
-        return cls(**values)
+        op = object.__new__(cls)  # the constructor of a frozen class sets its fields one by one, at ten times the cost
+        op.__dict__.update(_defaults(cls), **cls.sample_fields(rng, height))  # type: ignore[arg-type]  # hashable
+        return op
+
+    @classmethod
+    def sample_fields(cls, rng: random.Random, height: float) -> dict[str, Any]:
+        """Values for `sample`; a family of ops draws here what its ops share."""
+        return {name: draw(rng, height) for name, draw in _draws(cls)}  # type: ignore[arg-type]  # a class can be hashed
 
     @classmethod
     def at(cls, strength: float, height: float) -> Op:
@@ -179,16 +175,37 @@ class Op:
 
 
 @lru_cache(maxsize=1024)
+def _defaults(cls: type[Op]) -> dict[str, Any]:
+    return {f.name: f.default for f in fields(cls)}
+
+
+@lru_cache(maxsize=1024)
 def _drawn_fields(cls: type[Op]) -> list[tuple[str, Any, Mapping[str, Any]]]:
     """Name, default and metadata of the fields that schemes draw."""
     return [(f.name, f.default, f.metadata) for f in fields(cls) if {"choices", "limits"} & set(f.metadata)]
 
 
+@lru_cache(maxsize=1024)
+def _draws(cls: type[Op]) -> list[tuple[str, Callable[[random.Random, float], Any]]]:
+    """Names of the fields that schemes draw, and for each what draws it, from random numbers and a height."""
+    return [(name, _field_draw(default, data)) for name, default, data in _drawn_fields(cls)]
+
+
+def _field_draw(default: Any, data: Mapping[str, Any]) -> Callable[[random.Random, float], Any]:
+    if "choices" in data:
+        choices = data["choices"]
+        return lambda rng, height: rng.choice(choices)
+    if isinstance(default, tuple):
+        return lambda rng, height: around(rng, *_scaled(data, height), data["width"])
+    return lambda rng, height: _whole(default, rng.uniform(*_scaled(data, height)))
+
+
 def _scaled(data: Any, height: float) -> Range:
     weak, strong = data["limits"]
-    scale = height if data["per_height"] else 1
-    least = -math.inf if data["least"] is None else data["least"]
-    return max(weak * scale, least), max(strong * scale, least)
+    if data["per_height"]:
+        weak, strong = weak * height, strong * height
+    least = data["least"]
+    return (weak, strong) if least is None else (max(weak, least), max(strong, least))
 
 
 def _whole(default: Any, value: float) -> float:
@@ -197,9 +214,9 @@ def _whole(default: Any, value: float) -> float:
 
 def around(rng: random.Random, first: float, second: float, width: float = 0.5) -> Range:
     """A range between two numbers that spans at most the part `width` of the way."""
-    low, high = min(first, second), max(first, second)
+    low, high = (first, second) if first < second else (second, first)
     span = (high - low) * width * rng.random()
-    start = rng.uniform(low, high - span)
+    start = low + (high - span - low) * rng.random()
     return start, start + span
 
 

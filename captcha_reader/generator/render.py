@@ -11,6 +11,7 @@ import random
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 
 import cv2
 import numpy as np
@@ -19,10 +20,10 @@ from captcha_reader.config import ALPHANUMERIC, GeneratorConfig
 from captcha_reader.errors import UserError
 from captcha_reader.generator.canvas import Canvas, Layer, draw_text
 from captcha_reader.generator.fonts import Fonts, find_fonts
-from captcha_reader.generator.randomness import Stream
+from captcha_reader.generator.randomness import Numbers, Stream
 from captcha_reader.generator.registry import Op, Stage
-from captcha_reader.generator.schemes import get_style, style_names
-from captcha_reader.generator.styles import Style
+from captcha_reader.generator.schemes import DRAWN, get_style, style_names
+from captcha_reader.generator.styles import ONE_OF, Style
 from captcha_reader.generator.words import draw_word
 from captcha_reader.text import Alphabet
 
@@ -118,30 +119,31 @@ def draw_string(style: Style, settings: CaptchaSettings, rng: random.Random) -> 
 # Drawing
 
 
-def draw_captcha(text: str, style: Style, key: str, fonts: Fonts, stream: Stream | None = None) -> np.ndarray:
+def draw_captcha(text: str, style: Style, key: str, fonts: Fonts, numbers: Numbers | None = None) -> np.ndarray:
     """Draw all ops of a style, stage by stage.
 
     Args:
         text: at least one character.
         key: of the picture's random numbers, "seed/index".
         fonts: to draw with.
-        stream: any, to be used again: making one takes longer than to give it another key.
+        numbers: those of the key and the style's names, where they are at hand.
 
     Returns:
         (height, width, channels) uint8 with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
     """
     _single_threaded()
-    stream = (stream or Stream()).restart(key, "picture")
+    numbers = numbers or Numbers(key, style.names)
+    stream = numbers.of("picture")
     height = round(stream.uniform(*style.height))
     width = None if style.width is None else round(stream.uniform(*style.width))
     canvas = Canvas(text, style, height, width, fonts)
-    canvas.paths = choose_fonts(text, style, fonts, stream.restart(key, "fonts"))
+    canvas.paths = choose_fonts(text, style, fonts, numbers.of("fonts"))
     lettered = False
-    for stage, op, name in _in_order(style, key, stream):
+    for stage, op, name in _in_order(style, numbers):
         if stage > Stage.TEXT and not lettered:
             _draw_letters(canvas)
             lettered = True
-        op(canvas, stream.restart(key, name))
+        op(canvas, numbers.of(name))
     if not lettered:
         _draw_letters(canvas)
     return _plain_colours(canvas.pixels) if canvas.channels == 4 else canvas.pixels
@@ -155,20 +157,21 @@ def choose_fonts(text: str, style: Style, fonts: Fonts, rng: random.Random) -> l
     return [rng.choice(common or fonts.choices(style, character)) for character in text]
 
 
-def _in_order(style: Style, key: str, stream: Stream) -> list[tuple[Stage, Op, str]]:
+def _in_order(style: Style, numbers: Numbers) -> list[tuple[Stage, Op, str]]:
     """The ops of this picture: of several layouts or grounds one, and clutter below or above the letters."""
     steps: list[tuple[Stage, Op, str]] = []
-    for stage in (Stage.LAYOUT, Stage.BACKGROUND):
-        able = [(stage, op, name) for op, name in style.plan if op.stage is stage]
-        steps.append(able[0] if len(able) == 1 else stream.restart(key, stage.name).choice(able))
+    able: dict[Stage, list[tuple[Stage, Op, str]]] = {}
     for op, name in style.plan:
-        if op.stage in (Stage.LAYOUT, Stage.BACKGROUND):
-            continue
         stage = op.stage
+        if stage in ONE_OF:
+            able.setdefault(stage, []).append((stage, op, name))
+            continue
         if getattr(op, "above", 0):
-            stage = op.stage_of(stream.restart(key, name, "stage"))
+            stage = op.stage_of(numbers.of(f"{name}/stage"))
         steps.append((stage, op, name))
-    steps.sort(key=lambda step: step[0])
+    for stage, ops in able.items():
+        steps.append(ops[0] if len(ops) == 1 else numbers.of(stage.name).choice(ops))
+    steps.sort(key=itemgetter(0))
     return steps
 
 
@@ -217,14 +220,15 @@ def render_image(index: int, settings: CaptchaSettings, text: str | None = None)
         UserError: unknown style, or a character that no font can draw.
     """
     key = f"{settings.seed}/{index}"
-    stream = Stream(key, "style")
-    style = get_style(settings.styles[index % len(settings.styles)], stream)
+    named, stream = settings.styles[index % len(settings.styles)], Stream()
+    style = get_style(named, stream.restart(key, "style") if named in DRAWN else None)
+    numbers = Numbers(key, style.names, stream)
     if text is None:
         fonts = find_fonts(settings.alphabet, settings.fonts)
-        text = draw_string(style, settings, stream.restart(key, "text"))
+        text = draw_string(style, settings, numbers.of("text"))
     else:
         fonts = find_fonts("".join(sorted(set(text))), settings.fonts)
-    return draw_captcha(text, style, key, fonts, stream), text
+    return draw_captcha(text, style, key, fonts, numbers), text
 
 
 def render_captcha(index: int, settings: CaptchaSettings) -> tuple[bytes, str]:

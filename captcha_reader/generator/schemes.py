@@ -11,11 +11,10 @@ ten, are for measuring alone; a model trained on the other schemes meets none of
 
 from __future__ import annotations
 
-import hashlib
 import random
 import zlib
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, count
@@ -25,13 +24,14 @@ import numpy as np
 
 from captcha_reader.errors import UserError
 from captcha_reader.generator.ops.degradation import Enlarge, Noise
-from captcha_reader.generator.randomness import Stream
+from captcha_reader.generator.randomness import Numbers, hash64, mix64, to_floats
 from captcha_reader.generator.registry import OPS, Op, Stage
 from captcha_reader.generator.styles import STYLES, Style, load_style
 
 MIXED = "mixed"  # draws one of the named styles for every picture
 SCHEMES, HELD_OUT_SCHEMES = "schemes", "heldout"  # draw a scheme of the one or the other part for every picture
 RARE_SCHEMES = "rare"  # draws one for training in which ops that few schemes have are likely
+DRAWN = (MIXED, SCHEMES, HELD_OUT_SCHEMES, RARE_SCHEMES)
 NUMBER_OF_SCHEMES = 1_000_000  # that these draw from
 RARER = 12.0  # times the weight of ops for training alone in rare schemes
 FAVOUR = 8.0  # times the weight of ops that another one of the scheme favours
@@ -44,6 +44,11 @@ CHARACTERS = (  # sets of them, and how often each is drawn
     (DIGITS, UPPER, LOWER, DIGITS + UPPER, DIGITS + LOWER, UPPER + LOWER, UNLIKE, ""),
     (14, 13, 13, 17, 17, 4, 12, 10),
 )
+
+ASPECTS = (((1.7, 2.4), (2.4, 3.6), (3.6, 5), (5, 8)), (22, 48, 20, 10))  # width by height, and how often
+
+# Pixels (lowest, highest), and how often. A height that most captchas have, now and then a tiny or a huge one.
+HEIGHTS = ((20, 30, 8), (30, 50, 40), (50, 80, 40), (80, 140, 10), (140, 220, 2))
 
 # Stage: numbers of ops and how often each is drawn. Most libraries leave it at letters, some clutter and a warp.
 HOW_MANY: dict[Stage, tuple[tuple[int, ...], tuple[float, ...]]] = {
@@ -62,7 +67,7 @@ HOW_MANY: dict[Stage, tuple[tuple[int, ...], tuple[float, ...]]] = {
 }
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def random_scheme(number: int, held_out: bool = False, rare: bool = False) -> Style:
     """Scheme `number`.
 
@@ -82,10 +87,11 @@ def random_scheme(number: int, held_out: bool = False, rare: bool = False) -> St
 
 @dataclass(frozen=True)
 class _Draw:
-    """A race that was run: how many places each stage has, and the time at which each op arrives."""
+    """A race that was run: the picture's height, how many places each stage has, and when each op arrives."""
 
+    height: int
     places: list[int]
-    arrival: np.ndarray
+    arrival: list[float]
 
 
 class _Race:
@@ -98,29 +104,35 @@ class _Race:
     def __init__(self, ops: Sequence[type[Op]]) -> None:
         self.ops = [op for op in ops if op.weight > 0]
         self.index = {op.name: i for i, op in enumerate(self.ops)}
-        self.runners = [np.array([i for i, op in enumerate(self.ops) if op.stage is stage], int) for stage in HOW_MANY]
+        self.runners = [[i for i, op in enumerate(self.ops) if op.stage is stage] for stage in HOW_MANY]
         split = [[i for i in runners if "split" in self.ops[i].tags] for runners in self.runners]
-        self.split = [(at, np.array(runners)) for at, runners in enumerate(split) if runners]
-        names = [f"stage {stage.name}" for stage in HOW_MANY] + [op.name for op in self.ops]
-        self.names = np.array([_hash(name) for name in names], np.uint64)
+        self.split = [(at, runners) for at, runners in enumerate(split) if runners]
+        names = ["height", *(f"stage {stage.name}" for stage in HOW_MANY), *(op.name for op in self.ops)]
+        self.names = np.array([hash64(name) for name in names], np.uint64)
         self.weights = np.array([op.weight for op in self.ops])
-        self.tagged = {tag: np.array([tag in op.tags for op in self.ops]) for tag in ("train_only", "heldout")}
+        self.tagged = {t: [i for i, op in enumerate(self.ops) if t in op.tags] for t in ("train_only", "heldout")}
+        self.foes = [{i for i, other in enumerate(self.ops) if _exclude(op, other)} for op in self.ops]
+        self.friends = [[self.index[name] for name in op.favours if name in self.index] for op in self.ops]
         self.limits = [list(accumulate(weights)) for _, weights in HOW_MANY.values()]
         self.numbers = [numbers for numbers, _ in HOW_MANY.values()]
 
     def run(self, key: str) -> _Draw:
         """The race of a scheme."""
-        mixed = self.names ^ np.uint64(_hash(f"scheme/{key}"))
-        for shift, factor in _MIXING:
-            mixed = (mixed ^ (mixed >> shift)) * factor
-        drawn = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-        stages = len(self.numbers)
-        rows = zip(self.numbers, self.limits, drawn[:stages].tolist(), strict=True)
+        drawn = to_floats(mix64(self.names ^ np.uint64(hash64(f"scheme/{key}"))))
+        first = 1 + len(self.numbers)
+        height, *picks = drawn[:first].tolist()
+        rows = zip(self.numbers, self.limits, picks, strict=True)
         places = [numbers[bisect(limits, at * limits[-1])] for numbers, limits, at in rows]
-        return _Draw(places, -np.log(1 - drawn[stages:]) / self.weights)
+        return _Draw(_height_at(height), places, (-np.log(1 - drawn[first:]) / self.weights).tolist())
 
 
-_MIXING = [(np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))]
+def _height_at(part: float) -> int:
+    """The height of a picture than which this part of all schemes are lower."""
+    limits = list(accumulate(weight for _, _, weight in HEIGHTS))
+    at = part * limits[-1]
+    band = bisect(limits, at)
+    low, high, weight = HEIGHTS[band]
+    return round(high - (high - low) * (limits[band] - at) / weight)
 
 
 @lru_cache(maxsize=4)
@@ -128,68 +140,57 @@ def _race(ops: tuple[type[Op], ...]) -> _Race:
     return _Race(ops)
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+def _exclude(op: type[Op], other: type[Op]) -> bool:
+    """No scheme has both of them."""
+    both_odd = "display" in op.tags and "display" in other.tags
+    return both_odd or op.name in other.excludes or other.name in op.excludes
 
 
 def split_kinds(race: _Race, draw: _Draw) -> list[str]:
     """Of each stage, which op tagged `split` arrives first, if the scheme has any ops of the stage."""
-    return [
-        race.ops[runners[draw.arrival[runners].argmin()]].name if draw.places[at] else "none"
-        for at, runners in race.split
-    ]
+    time = draw.arrival.__getitem__
+    return [race.ops[min(runners, key=time)].name if draw.places[at] else "none" for at, runners in race.split]
 
 
-def _choose(race: _Race, draw: _Draw, height: int, held_out: bool, rare: bool) -> list[type[Op]]:
+def _choose(race: _Race, draw: _Draw, held_out: bool, rare: bool) -> list[type[Op]]:
     """The ops of a scheme, of each stage those that arrive first and get on with those before them."""
-    arrival = draw.arrival.copy()
-    arrival[race.tagged["train_only" if held_out else "heldout"]] = np.inf
+    height, arrival = draw.height, draw.arrival.copy()
     if rare:
-        arrival[race.tagged["train_only"]] /= RARER
+        for at in race.tagged["train_only"]:
+            arrival[at] /= RARER
+    barred = set(race.tagged["train_only" if held_out else "heldout"])
     chosen: list[type[Op]] = []
     for places, runners in zip(draw.places, race.runners, strict=True):
         if not places:
             continue
-        for at in runners[arrival[runners].argsort(kind="stable")].tolist():
+        for at in sorted(runners, key=arrival.__getitem__):
             op = race.ops[at]
-            if arrival[at] == np.inf:
-                break
-            if not _fits(op, chosen, height):
+            if at in barred or height < op.least_height:
                 continue
             chosen.append(op)
+            barred |= race.foes[at]
             height = min(height, op.most_height or height)
-            for name in op.favours:
-                if name in race.index:
-                    arrival[race.index[name]] /= FAVOUR
+            for friend in race.friends[at]:
+                arrival[friend] /= FAVOUR
             places -= 1
             if not places:
                 break
     return chosen
 
 
-def _fits(op: type[Op], chosen: list[type[Op]], height: int) -> bool:
-    if height < op.least_height:
-        return False
-    for other in chosen:
-        if op.name in other.excludes or other.name in op.excludes:
-            return False
-        if "display" in op.tags and "display" in other.tags:
-            return False
-    return True
-
-
 def _draw_scheme(key: str, race: _Race, draw: _Draw, held_out: bool, rare: bool) -> Style:
-    rng = Stream("scheme", key, "picture")
-    # A height that most captchas have, now and then a tiny or a huge one.
-    height = round(_weighted(rng, [(20, 30, 8), (30, 50, 40), (50, 80, 39), (80, 140, 10), (140, 280, 3)]))
-    chosen = _choose(race, draw, height, held_out, rare)
-    names = {op.name for op in chosen}
+    height = draw.height
+    chosen = _choose(race, draw, held_out, rare)
+    names = {op.name: None for op in chosen}
+    numbers = Numbers(f"scheme/{key}", ("picture", *names))
+    rng = numbers.of("picture")
     for op in chosen:
         if op.most_height and height > op.most_height:
             height = round(rng.uniform(14, op.most_height))
     text = _text(rng, names, held_out)
     most = text["length"][1]
-    aspect = _weighted(rng, [(1.7, 2.4, 22), (2.4, 3.6, 48), (3.6, 5, 20), (5, 8, 10)])
+    low, high = rng.choices(*ASPECTS)[0]
+    aspect = rng.uniform(low, high)
     aspect = max(aspect, 0.42 * most)  # else letters would be too thin to read
     if "bitmap" in names:
         aspect = max(aspect, 0.62 * most)
@@ -202,13 +203,13 @@ def _draw_scheme(key: str, race: _Race, draw: _Draw, held_out: bool, rare: bool)
         "font_part": "heldout" if held_out else "train",
     }
     enlarged = [Enlarge.sample(rng, height)] if "bitmap" in names and rng.random() < 0.4 else []
-    ops = [op.sample(rng.restart("scheme", key, op.name), height) for op in chosen]
+    ops = [op.sample(numbers.of(op.name), height) for op in chosen]
     if "faint_ink" in names:  # letters would be lost in strong noise
         ops = [replace(op, deviation=(5, 12)) if isinstance(op, Noise) else op for op in ops]
     return Style(ops=(*ops, *([] if "enlarge" in names else enlarged)), **look, **text)
 
 
-def _text(rng: random.Random, names: set[str], held_out: bool) -> dict[str, Any]:
+def _text(rng: random.Random, names: Mapping[str, None], held_out: bool) -> dict[str, Any]:
     """Text settings."""
     fewest = rng.choices(range(3, 9), [6, 30, 22, 26, 8, 8])[0]
     length = (fewest, fewest if rng.random() < 0.6 else min(10, fewest + rng.randint(1, 4)))
@@ -233,12 +234,6 @@ def _text(rng: random.Random, names: set[str], held_out: bool) -> dict[str, Any]
         "faces": faces,
         "font_per_letter": rng.random() < 0.5 and not words,
     }
-
-
-def _weighted(rng: random.Random, bands: list[tuple[float, float, float]]) -> float:
-    """A number from one of the bands (low, high, weight)."""
-    low, high, _ = rng.choices(bands, [weight for _, _, weight in bands])[0]
-    return rng.uniform(low, high)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from captcha_reader.generator.ops.warp import Elastic, KaptchaRipple, Wave
 from captcha_reader.generator.registry import OPS, Op, Range, Stage, find_op
 
 LARGEST_SIDE = 2000  # pixels
+ONE_OF = (Stage.LAYOUT, Stage.BACKGROUND)  # stages of which a picture has one op, whatever a style has
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,17 @@ class Style:
         for op in given:
             place = seen[op.name] = seen.get(op.name, -1) + 1
             keyed.append((op, f"{op.name}/{place}"))
-        return tuple(sorted(keyed, key=lambda pair: pair[0].stage))
+        return tuple(sorted(keyed, key=_stage_of_pair))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of all that may draw random numbers for a picture: text, fonts, sizes, choices and ops."""
+        names = ["text", "picture", "fonts", *(stage.name for stage in ONE_OF)]
+        for op, name in self.plan:
+            names.append(name)
+            if getattr(op, "above", 0):
+                names.append(f"{name}/stage")
+        return tuple(names)
 
     def find(self, name: str) -> Op | None:
         """Its first op of that name."""
@@ -90,6 +101,10 @@ class Style:
     def without(self, *names: str) -> Style:
         """The style without its ops of these names."""
         return replace(self, ops=tuple(op for op in self.ops if op.name not in names))
+
+
+def _stage_of_pair(pair: tuple[Op, str]) -> Stage:
+    return pair[0].stage
 
 
 STYLES: dict[str, Style] = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ class Background(Op):
         raise NotImplementedError
 
     @classmethod
-    def sample(cls, rng: random.Random, height: float) -> Background:
+    def sample_fields(cls, rng: random.Random, height: float) -> dict[str, Any]:
         contrast = rng.choices([60, 110, 170], [15, 30, 55])[0]  # levels that are left for letters, at least
         spread = rng.uniform(0, 0.6) * (255 - contrast)
         light = rng.uniform(contrast + spread, 255)
@@ -40,7 +41,7 @@ class Background(Op):
         if rng.random() < 0.25:
             level = (255 - level[1], 255 - level[0])
         tint = rng.choice([0.0, 0.2, 0.6])
-        return replace(super().sample(rng, height), level=level, tint=tint)  # type: ignore
+        return super().sample_fields(rng, height) | {"level": level, "tint": tint}
 
 
 @register(stage=Stage.BACKGROUND, weight=56, tags=["split"])
@@ -73,9 +74,9 @@ class Clear(Background):
 
 def _enlarged(canvas: Canvas, corners: np.ndarray, interpolation: int) -> None:
     """A small picture, float32, as the ground."""
-    size = (canvas.width, canvas.height)
-    large = cv2.resize(corners, size, interpolation=interpolation)
-    canvas.pixels = np.clip(large, 0, 255).astype(np.uint8).reshape(canvas.height, canvas.width, canvas.channels)
+    small = np.clip(corners, 0, 255).astype(np.uint8)
+    large = cv2.resize(small, (canvas.width, canvas.height), interpolation=interpolation)
+    canvas.pixels = large.reshape(canvas.height, canvas.width, canvas.channels)
 
 
 @register(stage=Stage.BACKGROUND, weight=12, tags=["split"])
@@ -109,7 +110,7 @@ class Clouds(Background):
 def _blended(pair: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Between two colours (2, channels) as far as (h, w) uint8 says."""
     table = pair[0] + (pair[1] - pair[0]) * np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-    return np.ascontiguousarray(np.clip(table, 0, 255).astype(np.uint8)[part])
+    return np.take(np.clip(table, 0, 255).astype(np.uint8), part, axis=0)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ class StripedGround(_Patterned):
     def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
         angle, pitch = rng.random() * math.pi, rng.uniform(*self.pitch)
         grid = pixel_grid(canvas.height, canvas.width)
-        wave = np.sin((grid[..., 0] * math.cos(angle) + grid[..., 1] * math.sin(angle)) * (2 * math.pi / pitch))
+        step = 2 * math.pi / pitch
+        x, y = grid[0, :, 0] * (math.cos(angle) * step), grid[:, 0, 1, None] * (math.sin(angle) * step)
+        wave = np.sin(x + y)
         return np.clip(127.5 + 127.5 * (np.sign(wave) if rng.random() < 0.4 else wave), 0, 255).astype(np.uint8)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -45,8 +45,8 @@ class Clutter(Op):
         return lambda: canvas.colour(rng, level, self.tint)
 
     @classmethod
-    def sample(cls, rng: random.Random, height: float) -> Clutter:
-        return replace(super().sample(rng, height), **cls.colouring(rng))  # type: ignore[return-value]
+    def sample_fields(cls, rng: random.Random, height: float) -> dict[str, Any]:
+        return super().sample_fields(rng, height) | cls.colouring(rng)
 
     @classmethod
     def colouring(cls, rng: random.Random) -> dict[str, Any]:

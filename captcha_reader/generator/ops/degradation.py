@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas, noise
+from captcha_reader.generator.canvas import Canvas, mix, noise
 from captcha_reader.generator.ops.photometric import OpaqueOnly
 from captcha_reader.generator.registry import Op, Range, Stage, chosen, one_of, ranged, register
 
@@ -113,13 +113,16 @@ class Enlarge(Op):
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         times = rng.randint(*self.times)
-        canvas.pixels = canvas.pixels.repeat(times, axis=0).repeat(times, axis=1)
+        height, width, channels = canvas.pixels.shape
+        size = (width * times, height * times)
+        large = cv2.resize(canvas.pixels, size, interpolation=cv2.INTER_NEAREST)
+        canvas.pixels = large.reshape(size[1], size[0], channels)
         if self.cells and times > 2 and canvas.channels != 4:
             canvas.pixels = _in_cells(canvas.pixels, rng, times, self.cells)
 
     @classmethod
     def sample(cls, rng: random.Random, height: float) -> Enlarge:
-        most = max(1, int(160 / height))
+        most = max(1, int(120 / height))  # what is larger tells a reader no more
         if rng.random() < 0.4 and most >= 3:
             times = rng.randint(3, min(8, most))
             return cls((times, times), rng.choice(["disc", "gap"]))
@@ -141,8 +144,11 @@ def _in_cells(pixels: np.ndarray, rng: random.Random, side: int, kind: str) -> n
         cell[:] = np.clip(side / 2 - np.hypot(x - middle, y - middle) + 0.3, 0, 1)
     else:
         cell[:-1, :-1] = 1
-    cover = np.tile(cell, (pixels.shape[0] // side, pixels.shape[1] // side))[..., None]
-    return np.clip(behind + (pixels - behind) * cover, 0, 255).astype(np.uint8)
+    cover = np.tile(np.round(255 * cell).astype(np.uint8), (pixels.shape[0] // side, pixels.shape[1] // side))
+    ground = np.empty_like(pixels)
+    ground[:] = np.clip(behind, 0, 255)
+    mix(ground, pixels, cover)
+    return ground
 
 
 @register(stage=Stage.DEGRADATION, weight=30)

@@ -13,7 +13,7 @@ from captcha_reader.generator.fonts import load_glyph, shaped_glyph
 from captcha_reader.generator.registry import Op, Range, Stage, amount, ranged, register
 
 GLYPH_SIZES = (16, 24, 36, 54, 80, 120, 180, 270)  # pixels, of the glyphs that letters are scaled from
-FINE = 40  # pixels, least size at which effects on strokes can be drawn
+FINE = 36  # pixels, least size at which effects on strokes can be drawn
 
 
 def load_letters(canvas: Canvas, size: float) -> list[Letter]:

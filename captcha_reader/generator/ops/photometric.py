@@ -188,14 +188,19 @@ class Dither(OpaqueOnly):
         rows, columns = -(-height // cell), -(-width // cell)
         limit: np.ndarray
         if self.kind == "random":
-            limit = (np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns) + 0.5) / 256
+            drawn = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns)
+            limit = (drawn.astype(np.float32) + np.float32(0.5)) / 256
         else:
             limit = np.tile(_BAYER, (rows // 4 + 1, columns // 4 + 1))[:rows, :columns]
-        limit = limit.astype(np.float32).repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width, None]
-        low, high = canvas.pixels.min(axis=(0, 1)), canvas.pixels.max(axis=(0, 1))
-        # From the sixth to five sixths, or letters that are the darkest of all would stay solid.
-        part = (canvas.pixels - low.astype(np.float32)) / np.maximum(high.astype(np.float32) - low, 1)
-        canvas.pixels = np.where(part * (2 / 3) + 1 / 6 > limit, high, low).reshape(height, width, channels)
+        if cell > 1:
+            limit = limit.repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width]
+        planes = []
+        for plane in cv2.split(canvas.pixels):
+            low, high, _, _ = cv2.minMaxLoc(plane)
+            # From the sixth to five sixths, or letters that are the darkest of all would stay solid.
+            bound = np.float32(low) + (limit - np.float32(1 / 6)) * np.float32(max(high - low, 1) * 1.5)
+            planes.append(np.where(plane > bound, np.uint8(high), np.uint8(low)))
+        canvas.pixels = cv2.merge(planes).reshape(height, width, channels)
 
 
 _BAYER = (np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) + 0.5) / 16

@@ -10,7 +10,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas, displace, pixel_grid
+from captcha_reader.generator.canvas import Canvas, displace, fetch, pixel_grid
 from captcha_reader.generator.registry import Op, Range, Stage, amount, ranged, register
 
 
@@ -75,12 +75,13 @@ class Wave(Op):
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         height, width = canvas.height, canvas.width
-        amplitude = rng.uniform(*self.amplitude)
-        shift = np.empty((height, width, 2), np.float32)
-        for axis, along in ((0, np.arange(height, dtype=np.float32)[:, None]), (1, np.arange(width, dtype=np.float32))):
+        amplitude, moves = rng.uniform(*self.amplitude), []
+        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+        for along in (y, x):
             step = 2 * math.pi / max(rng.uniform(*self.length), 2.0)
-            shift[..., axis] = amplitude * np.sin(along * step + rng.random() * 2 * math.pi)
-        canvas.displace(shift)
+            moves.append(np.sin(along * np.float32(step) + np.float32(rng.random() * 2 * math.pi)))
+        right, down = (np.float32(amplitude) * move for move in moves)
+        canvas.pixels = fetch(canvas.pixels, right[:, None] + x, y[:, None] + down)
 
 
 @register(stage=Stage.WARP, weight=6, tags=["split"])
@@ -248,12 +249,14 @@ class Lenses(Op):
             radius, whirls = rng.uniform(0.3, 0.8) * height, rng.random() < 0.5
             turn = rng.choice((-1, 1)) * rng.uniform(0.4, 1.3)
             part = self.strength * (turn if whirls else rng.uniform(-0.5, 0.6))
-            from_centre = pixel_grid(height, width) - np.array([x, y], np.float32)
-            near = np.clip(1 - cv2.magnitude(from_centre[..., 0], from_centre[..., 1]) / radius, 0, 1)
+            rows, columns = (slice(max(int(at - radius), 0), int(at + radius) + 2) for at in (y, x))  # all that moves
+            from_centre = pixel_grid(height, width)[rows, columns] - np.array([x, y], np.float32)
+            near = np.clip(1 - cv2.magnitude(from_centre[..., 0], from_centre[..., 1]) / np.float32(radius), 0, 1)
             if whirls:
-                shift += _turned(from_centre[..., 0], from_centre[..., 1], part * near)
+                moves = _turned(from_centre[..., 0], from_centre[..., 1], np.float32(part) * near)
             else:
-                shift += from_centre * (part * near)[..., None]
+                moves = from_centre * (np.float32(part) * near)[..., None]
+            shift[rows, columns] += moves
         canvas.displace(shift)
 
 
