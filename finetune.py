@@ -33,6 +33,7 @@ from captcha_reader.generator.fonts import drawable
 from captcha_reader.progress import Progress
 from captcha_reader.reading.metrics import count_edits, detailed_metrics, text_metrics
 from captcha_reader.text import Codec, CTCCodec, infeasible_labels
+from captcha_reader.transfer import blend as blend_weights
 from captcha_reader.transforms import CUT
 from data_loader import CaptchaDataset, MixedDataset, SplicedDataset, TwoHeights
 from model import CaptchaModel
@@ -76,19 +77,6 @@ def default_epochs(n: int, pretrained: bool) -> int:
 def usual_blend(config: TrainConfig, n: int) -> float:
     """The blend for `n` labels: they mislead less, the more there are."""
     return config.blend if config.blend is not None else max(0.5, round(1 - BLEND_MARGIN / math.sqrt(n), 2))
-
-
-def blend_weights(start: CaptchaModel, tuned: CaptchaModel, blend: float) -> dict[str, torch.Tensor]:
-    """Weights between `start` (blend 0) and what it became by training (blend 1), as a state of `tuned`.
-
-    Between the two, what a model knew and what it learned from few labels often read better together than either
-    (WiSE-FT: Wortsman et al., 2022, arXiv:2109.01903).
-    """
-    old = start.state_dict()
-    return {
-        name: torch.lerp(old[name].to(new), new, blend) if new.is_floating_point() else new
-        for name, new in tuned.state_dict().items()
-    }
 
 
 def complete_alphabet(characters: str, labels: Sequence[str], known: str) -> str:
@@ -365,7 +353,7 @@ def measure_by_folds(
 
     Returns:
         The report over all pictures measured, as `accuracy_calculator.evaluate` gives it, with `folds` (measured),
-        `blend` (see `blend_weights`), and where training starts from a checkpoint, `before`: what that one reads right
+        `blend` (see `transfer.blend`), and where training starts from a checkpoint, `before`: what that one reads right
         of the same pictures, and `before_ignore_case`.
     """
     n, usual = len(dataset), usual_blend(config, len(dataset))

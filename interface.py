@@ -35,7 +35,7 @@ from captcha_reader.web.jobs import Commands
 from captcha_reader.web.limits import MEGABYTE, Limits
 from captcha_reader.web.models import Models
 from captcha_reader.web.page import TITLE, build_app
-from captcha_reader.web.server import Stopped, end_soon, ending_by_signals, listen, serve
+from captcha_reader.web.server import Stopped, end_soon, ending_by_signals, give_memory_back, listen, serve
 from captcha_reader.web.storage import private_folder
 from captcha_reader.web.tabs.read import describe_reading
 from captcha_reader.web.uploads import only_known_formats
@@ -56,7 +56,7 @@ def detect_captcha(
     Returns:
         `text`; `confidence` of the whole text, 0 to 1; `characters`, each with `char`, `confidence`, `class` (high,
         medium, low) and, from a CTC model, `box` (left, top, right, bottom in pixels); `alternatives`, the three
-        likeliest readings with `text` and `confidence`; `model`; `ms` from picture to text.
+        most likely readings with `text` and `confidence`; `model`; `ms` from picture to text.
 
     Raises:
         UserError: there is no picture, it cannot be read, or the model cannot be used.
@@ -106,8 +106,9 @@ def main() -> int:
                 local=access.is_local and not access.root_path,
                 privacy=access.said,
             )
-            closing.callback(shop.jobs.close)
+            closing.callback(shop.close)
             only_known_formats()
+            give_memory_back()
             app = build_app(shop, limits, access=access)
             host = f"[{config.host}]" if ":" in config.host else config.host
             print(f"{TITLE}: http://{host}:{config.port}{access.prefix} (Ctrl-C ends it)", flush=True)

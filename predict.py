@@ -383,6 +383,7 @@ class OnnxBackend:
         options.log_severity_level = 3
         try:
             self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            self.running = onnxruntime.RunOptions()
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise UserError(f"{self.path} is damaged or no ONNX model: export it again") from error
         self._process = os.getpid()
@@ -391,7 +392,14 @@ class OnnxBackend:
         """As `CaptchaPredictor.log_probs`."""
         if os.getpid() != self._process:
             self._open()  # after a fork: the threads of the old session live in the parent alone
-        return self.session.run(None, {"images": pixels})[0]
+        return self.session.run(None, {"images": pixels}, self.running)[0]
+
+    def stop(self) -> None:
+        """End a pass that another thread waits for too long; it fails there."""
+        import onnxruntime
+
+        running, self.running = self.running, onnxruntime.RunOptions()
+        running.terminate = True
 
     def attention(self, pixels: np.ndarray) -> None:
         """As `CaptchaPredictor.attention`."""

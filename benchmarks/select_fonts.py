@@ -4,8 +4,8 @@
     python benchmarks/select_fonts.py /usr/share/fonts data/generated/fonts data/generated/text-fonts
 
 A font is taken if it draws all digits and both cases, and if the shipped reader makes out a third of the characters of
-some plain words in it: ornaments and unreadable scripts fail that, display fonts that it has yet to learn do not. Symbol
-fonts that draw Greek letters for Latin ones pass, for half of these look alike: they are left out by name.
+some plain words in it: ornaments and unreadable scripts fail that, display fonts that it has yet to learn do not.
+Symbol fonts that draw Greek letters for Latin ones pass, for half of these look alike: they are left out by name.
 Display fonts, made to look odd rather than to be read, are two fifths of what is left: a third argument is a
 folder that gets the other fonts, the text faces, alone.
 A family, that is fonts whose file names begin with the same seven letters, gives three at most, so that no foundry
@@ -65,7 +65,7 @@ def has_all(font: Path) -> bool:
 
 
 def main(source: str, out: str, text_faces: str | None = None) -> None:
-    """Copy what is good from the folder `source` into the folder `out`, and what is no display font into `text_faces`."""
+    """Copy the good fonts of the folder `source` into `out`, and the text faces among them into `text_faces`."""
     predictor = CaptchaPredictor(threads=1)
     for folder in filter(None, (out, text_faces)):
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ class ModelConfig:
     image_size: tuple[int, int]
     """(height, width) in pixels of the network's input; with `resize: natural` the least width."""
     other_height: int | None = None
-    """A second height of the input that its weights have learned: what is hard to read is looked at again with it."""
+    """A second height of the input that its weights have learned, for a second view of what is hard to read."""
     channels: int = 1
     """1: grey, 3: colour."""
     resize: ResizeName = "pad"
@@ -127,8 +127,8 @@ class TrainConfig:
     """Starting weights: `auto` (the shipped weights where they fit the model, else scratch), `scratch`, `imagenet`
     (backbone only), or the path of a checkpoint."""
     teacher: str | None = None
-    """Checkpoint of a larger model with the same alphabet and input: what it gives each column is learned beside the
-    labels (distillation; CTC heads alone)."""
+    """Checkpoint of a larger model with the same alphabet and input, whose class probabilities for each column are
+    learned beside the labels (distillation; CTC heads alone)."""
     teacher_weight: float = 0.5
     """Share of the loss that the teacher has; the labels have the rest. Below 1."""
     resume: bool = False
@@ -144,8 +144,8 @@ class TrainConfig:
     """Rows of the input, for `natural` inputs and CTC heads, whose trained weights go on at any height: more rows show
     more and take longer. Other models keep theirs, and `image_size` decides where it is given."""
     other_height: int | None = None
-    """Height that every second picture of a batch has instead, for `natural` inputs and CTC heads: what the model is
-    unsure of it then looks at again with this height, and its weights serve to start models of either."""
+    """Height that every second picture of a batch has instead, for `natural` inputs and CTC heads: a second view of
+    what the model is unsure of has this height, and its weights serve to start models of either."""
     channels: Literal[1, 3] | None = None
     """1: grey, 3: colour. Default: the model's own."""
     resize: ResizeName | None = None
@@ -182,10 +182,10 @@ class TrainConfig:
     mix_synthetic: float = 0.0
     """Synthetic pictures added to each epoch, as a share of the training set (0.5: one for every two real ones)."""
     synthetic_weight: float = 1.0
-    """Weight of such a picture in the loss; that of a labelled one is 1."""
+    """Weight of such a picture in the loss; that of a labeled one is 1."""
     splice: float = 0.0
-    """Probability that a labelled picture is joined anew, cut between characters: the left part of one, the right part
-    of another. The starting weights find the cuts, so it takes trained ones, and a CTC head."""
+    """Probability that a labeled picture is spliced: cut between characters, the left part of one joined to the right
+    part of another. The starting weights find the cuts, so it takes trained ones, and a CTC head."""
     split: str | None = None
     """Train/validation/test percentages or numbers of pictures, where `data` is not split yet; by default 80/10/10, or
     the folders train/, val/ and test/ of the data as they are."""
@@ -194,7 +194,7 @@ class TrainConfig:
     teach what other pictures of their scheme do not have. `null` goes by the number of labels: 0.75 for 50, 0.9 for
     300. With `folds`, another one is taken where it clearly reads better."""
     limit: int | None = None
-    """Train on at most this many labelled pictures (a seeded choice)."""
+    """Train on at most this many labeled pictures (a seeded choice)."""
     augment: float = 1.0
     """Strength of the training augmentation: 0 is none, 1 the default."""
     shear: float = 0.1
@@ -486,3 +486,43 @@ class InterfaceConfig:
     """Pictures of one address that may wait on the route, of `queue` in all."""
     max_seconds: float = 30.0
     """Seconds that one reading may take; a model that takes longer is not asked again."""
+
+
+@dataclass
+class StrengthConfig:
+    """Settings of `strength.py`."""
+
+    data: list[str] | str | None = None
+    """Labeled captchas in any layout that make_dataset.py takes."""
+    style: str | None = None
+    """Instead of data: a style of the generator, by name or as a YAML file. Its ops are then varied one at a time."""
+    unlabeled: bool = False
+    """The data has no labels: say what can be said without."""
+    characters: str | None = None
+    """The characters that occur, if they are known: `0-9`, `0-9A-Z`."""
+    length: str | None = None
+    """The number of characters, if it is known: `5` or `4-6`."""
+    ignore_case: bool = False
+    """Upper and lower case are the same answer."""
+    labels: str = "0,10,30,100,300"
+    """Numbers of labels that an attacker may have, separated by commas."""
+    budget: str = "10m"
+    """The time that it may take: `90s`, `10m`, `1h`. What does not fit is left out, and the report says so."""
+    seconds_per_label: float = 10.0
+    """What typing a label takes a person, in seconds."""
+    out: str = "report"
+    """Folder of the report; what was measured there before is not measured again."""
+    count: int = 400
+    """With `style`: how many captchas are drawn."""
+    tries: int = 100
+    """With `style`: captchas for each variation of an op."""
+    limit: int | None = None
+    """Take at most this many captchas (a seeded choice)."""
+    checkpoint: str | None = None
+    """A .safetensors file to start from; the shipped weights by default."""
+    epochs: int | None = None
+    """Epochs of each training; by default as many as fine-tuning takes."""
+    seed: int = 0
+    """Of the choice of pictures and of the training."""
+    threads: int | None = None
+    """CPU threads; all available cores by default."""

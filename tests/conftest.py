@@ -11,11 +11,13 @@ import multiprocessing
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 # Before anything imports torch: these pictures are too small to share out among threads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -176,6 +178,51 @@ def _pixels(model, image) -> np.ndarray:
     from captcha_reader.transforms import build_transform
 
     return build_transform(model.config)(image)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Trainings
+
+
+@pytest.fixture
+def train(call: Callable, dataset: Path, tmp_path: Path) -> Callable[..., SimpleNamespace]:
+    """A run in this process into a folder of its own: `train(*flags)`."""
+    from training_runs import fresh_accelerator
+
+    import main
+
+    count = iter(range(100))
+
+    def run(*flags: object, out: Path | None = None, data: Path = dataset, evaluate: bool = False) -> SimpleNamespace:
+        fresh_accelerator()
+        out = out or tmp_path / f"run-{next(count)}"
+        code, stdout, stderr = call(main, "--data", data, "--out", out, "--evaluate", evaluate, *flags)
+        return SimpleNamespace(out=out, code=code, stdout=stdout, stderr=stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """`python main.py` as a user starts it."""
+    from training_runs import SCRATCH
+
+    out = tmp_path_factory.mktemp("finished") / "run"
+    flags = ["--data", str(dataset), "--out", str(out), "--epochs", "2", *SCRATCH, "--learning_rate", "0.001"]
+    result = subprocess.run([sys.executable, str(ROOT / "main.py"), *flags], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return SimpleNamespace(out=out, flags=flags, stdout=result.stdout, stderr=result.stderr)
+
+
+@pytest.fixture(scope="session")
+def all_labels(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 90 captchas of `shards` as a dataset, all of them for training."""
+    from captcha_reader.config import DatasetConfig
+    from make_dataset import make_dataset
+
+    folder = tmp_path_factory.mktemp("all") / "dataset"
+    make_dataset(DatasetConfig(sources=[str(shards)], out=str(folder), split="100/0/0", workers=1))
+    return folder
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -739,6 +739,19 @@ def test_the_mapped_copy_lies_within_the_dataset_and_is_no_part_of_it(shards: Pa
     assert (out / ".cache" / "mine").exists()
 
 
+def test_copies_go_to_a_temporary_folder_where_the_dataset_s_own_cannot_be_written(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the dataset's folder nor HOME takes a copy: as on a read-only disk, in a container."""
+    folder = Path(shutil.copytree(dataset, tmp_path / "dataset", ignore=shutil.ignore_patterns(".cache")))
+    (folder / COPIES.parts[0]).write_text("a file, where there should be a folder")
+    monkeypatch.setenv("HOME", "/dev/null")
+    images, texts = load_split(folder, "test")
+    assert len(images) == len(texts) == 15
+    assert [image.startswith(b"\x89PNG") for image in (images[0], images[14])] == [True, True]
+    assert (folder / COPIES.parts[0]).is_file()
+
+
 def test_a_dataset_that_cannot_be_written_is_read_all_the_same(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

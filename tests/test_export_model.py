@@ -18,7 +18,7 @@ from PIL import Image
 import export_model
 from captcha_reader.config import DatasetConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import ROOT
+from captcha_reader.files import ROOT, locked_output
 from captcha_reader.images import open_image
 from captcha_reader.transforms import build_transform
 from export_model import check_parity, export_onnx
@@ -109,6 +109,18 @@ def test_the_description_is_inside(reader: Path, exported: Path) -> None:
     assert {k: v if k == "format" else json.loads(v) for k, v in raw.items()} == metadata
     assert not list(exported.parent.glob("*.data")), "one file holds it all"
     assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_two_exports_are_the_same_bytes(reader: Path, exported: Path, tmp_path: Path) -> None:
+    assert export_onnx(reader, tmp_path / "again.onnx").read_bytes() == exported.read_bytes()
+
+
+def test_one_process_writes_an_export(call: Callable, reader: Path, shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.onnx"
+    with locked_output(out):
+        code, _, err = call(export_model, "--checkpoint", reader, "--data", shards, "--out", out)
+    assert code == 1 and "o.onnx is being written by another process" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_difference_is_an_error(

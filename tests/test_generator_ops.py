@@ -15,7 +15,7 @@ from captcha_reader.config import ALPHANUMERIC
 from captcha_reader.generator import fonts as font_module
 from captcha_reader.generator.canvas import CHANNELS, displace
 from captcha_reader.generator.fonts import find_fonts
-from captcha_reader.generator.ops import background, clutter, degradation, glyphs, ink, layout, photometric, warp
+from captcha_reader.generator.ops import background, clutter, degradation, glyphs, ink, layout, marks, photometric, warp
 from captcha_reader.generator.randomness import Stream
 from captcha_reader.generator.registry import OPS, Op, Stage
 from captcha_reader.generator.styles import Style
@@ -102,7 +102,10 @@ def test_an_op_explains_itself_and_its_fields(name: str) -> None:
         assert any(line.startswith('"""') for line in following[1:12]), f"{name}.{field} has no docstring"
 
 
-@pytest.mark.parametrize("name", [name for name, cls in OPS.items() if cls.stage in (Stage.GLYPHS, Stage.LETTERS)])
+ON_LETTERS = [name for name, cls in OPS.items() if cls.stage in (Stage.GLYPHS, Stage.LETTERS)]
+
+
+@pytest.mark.parametrize("name", [name for name in ON_LETTERS if name != "overflow"])  # which moves the whole word
 def test_ops_on_letters_leave_the_rest_of_the_picture_alone(name: str) -> None:
     style = add(UPRIGHT, row(left=(150, 150), spacing=(0.2, 0.2)))
     plain, changed = draw(style, "H8A"), draw(add(style, OPS[name].at(0.5, 100)), "H8A")
@@ -345,7 +348,7 @@ OWN = {"level": (0, 0), "tint": 0}
 
 
 def test_strokes_are_as_short_as_letters() -> None:
-    style = add(UPRIGHT, ink.Ink(level=(255, 255), tint=0), clutter.Strokes(count=(1, 1), **OWN), width=(900, 900))
+    style = add(UPRIGHT, ink.Ink(level=(255, 255), tint=0), marks.Strokes(count=(1, 1), **OWN), width=(900, 900))
     inked = [np.nonzero((draw(style, "I", seed) < 200).any(2)) for seed in range(20)]
     inked = [places for places in inked if len(places[0])]  # a stroke may lie outside
     assert len(inked) >= 10
@@ -359,7 +362,7 @@ def test_hooks_lie_at_the_ends_of_the_word(left: float) -> None:
     style = add(UPRIGHT, row(left=(left, left), baseline=0.7), height=(50, 50))
     ends = set()
     for seed in range(20):
-        plain, hooked = draw(style, "HHHHH", seed), draw(add(style, clutter.Hooks(count=(1, 1))), "HHHHH", seed)
+        plain, hooked = draw(style, "HHHHH", seed), draw(add(style, marks.Hooks(count=(1, 1))), "HHHHH", seed)
         word, hook = (np.flatnonzero(changed.any((0, 2))) for changed in (plain < 200, plain != hooked))
         if len(hook):  # else behind the letters
             last = hook.mean() > word.mean()
@@ -369,7 +372,7 @@ def test_hooks_lie_at_the_ends_of_the_word(left: float) -> None:
 
 
 def test_a_frame_is_as_thick_as_told_and_lies_along_the_sides() -> None:
-    plain, framed = draw(UPRIGHT, "H"), draw(add(UPRIGHT, clutter.Frame(width=(3, 3), **OWN)), "H")
+    plain, framed = draw(UPRIGHT, "H"), draw(add(UPRIGHT, marks.Frame(width=(3, 3), **OWN)), "H")
     inside = np.s_[3:-3, 3:-3]
     assert np.array_equal(plain[inside], framed[inside])
     framed[inside] = 0
@@ -410,7 +413,7 @@ def test_a_kinked_line_crosses_the_picture_and_may_get_thinner() -> None:
 def test_cuts_take_letters_away_and_leave_what_is_below() -> None:
     style = add(UPRIGHT, background.StripedGround((150, 255), 0.2), antialias=False)
     ground = draw(add(style, ink.Ink(level=(255, 255), tint=0), row(size=(0.001, 0.001))), "HHHH")
-    plain, cut = draw(style, "HHHH"), draw(add(style, clutter.Cuts((4, 4), (6, 6))), "HHHH")
+    plain, cut = draw(style, "HHHH"), draw(add(style, marks.Cuts((4, 4), (6, 6))), "HHHH")
     changed = (plain != cut).any(2)
     assert changed.any() and (plain[changed] == 0).all(), "nothing but letters is touched"
     assert (cut[changed] == ground[changed]).mean() > 0.98
@@ -419,14 +422,14 @@ def test_cuts_take_letters_away_and_leave_what_is_below() -> None:
 def test_decoys_are_as_large_as_the_style_says() -> None:
     style = add(UPRIGHT, ink.Ink(level=(255, 255), tint=0), width=(300, 300))
     small, large = (
-        (draw(add(style, clutter.Decoys(count=(40, 40), size=(size, size), **OWN)), "HHHH") < 128).sum()
+        (draw(add(style, marks.Decoys(count=(40, 40), size=(size, size), **OWN)), "HHHH") < 128).sum()
         for size in (0.2, 0.6)
     )
     assert 4 < large / small < 12
 
 
 def test_decoys_are_paler_than_the_letters() -> None:
-    style = add(UPRIGHT, clutter.Decoys(count=(40, 40), tone=(0.2, 0.4), tint=0), antialias=False)
+    style = add(UPRIGHT, marks.Decoys(count=(40, 40), tone=(0.2, 0.4), tint=0), antialias=False)
     levels = np.unique(draw(style, "HHHH"))
     assert levels[0] == 0 and levels[-1] == 255 and all(150 <= level <= 205 for level in levels[1:-1])
 
@@ -546,7 +549,7 @@ def test_where_an_even_number_of_negatives_overlap_all_is_as_it_was(own: bool) -
     odd, rng = np.zeros(plain.shape[:2], bool), Stream("1/0", "negatives/0")
     for _ in range(round(rng.uniform(9, 9))):
         shape = np.zeros((*plain.shape[:2], 1), np.uint8)
-        clutter.draw_shape(shape, rng, (255,), -1)
+        marks.draw_shape(shape, rng, (255,), -1)
         odd ^= shape[..., 0] > 0
     assert odd.any() and not odd.all()
     assert (changed == np.where(odd[..., None], (280 if own else 255) - plain, plain)).all()

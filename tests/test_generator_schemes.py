@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,7 +94,8 @@ def test_a_new_op_changes_no_picture_that_lacks_it(request: pytest.FixtureReques
 
 def test_another_op_changes_nothing_of_what_the_others_draw() -> None:
     """Two clutters of one kind keep their own numbers; the third one only comes on top."""
-    from captcha_reader.generator.ops.clutter import Frame, Spots
+    from captcha_reader.generator.ops.clutter import Spots
+    from captcha_reader.generator.ops.marks import Frame
 
     spots = Spots(count=(9, 9), level=(0, 0), tint=0)
     with_frame, without = (
@@ -105,17 +107,17 @@ def test_another_op_changes_nothing_of_what_the_others_draw() -> None:
 
 
 def test_a_picture_is_the_same_on_any_number_of_workers_in_any_order_and_in_a_fresh_process() -> None:
-    alone = [render_captcha(i, SAMPLE) for i in range(24)]
-    assert list(iter_captchas(SAMPLE, range(24), workers=1)) == alone
-    assert list(iter_captchas(SAMPLE, range(24), workers=4)) == alone
-    backwards = [render_captcha(i, SAMPLE) for i in reversed(range(24))]
+    alone = [render_captcha(i, SAMPLE) for i in range(14)]
+    assert list(iter_captchas(SAMPLE, range(14), workers=1)) == alone
+    assert list(iter_captchas(SAMPLE, range(14), workers=4)) == alone
+    backwards = [render_captcha(i, SAMPLE) for i in reversed(range(14))]
     assert backwards[::-1] == alone
     code = (
         "import sys, hashlib; from captcha_generator import *; from tests.test_generator_schemes import SAMPLE\n"
-        "print(*[hashlib.sha256(b''.join([render_captcha(i, SAMPLE)[0]])).hexdigest() for i in (23, 5, 11)])"
+        "print(*[hashlib.sha256(b''.join([render_captcha(i, SAMPLE)[0]])).hexdigest() for i in (13, 5, 11)])"
     )
     fresh = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert fresh.stdout.split() == [hashlib.sha256(alone[i][0]).hexdigest() for i in (23, 5, 11)]
+    assert fresh.stdout.split() == [hashlib.sha256(alone[i][0]).hexdigest() for i in (13, 5, 11)]
 
 
 def test_an_image_is_what_its_png_holds() -> None:
@@ -371,27 +373,18 @@ def test_a_style_of_few_lines_draws() -> None:
 
 # --- five minutes ----------------------------------------------------------------------------------------------------
 
-NEW_FILE = '''
-from __future__ import annotations
 
-import random
-from dataclasses import dataclass
-
-from captcha_reader.generator.canvas import Canvas
-from captcha_reader.generator.registry import Op, Range, Stage, ranged, register
+def code_block(path: Path, language: str) -> str:
+    """The first block of that language in a Markdown file."""
+    found = re.search(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    assert found, f"{path.name} has no block of {language}"
+    return found[1]
 
 
-@register(stage=Stage.PHOTOMETRIC, weight=400)
-@dataclass(frozen=True)
-class Darken(Op):
-    """All is darker."""
-
-    levels: Range = ranged((20, 40), 10, 80)
-    """Of brightness."""
-
-    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        canvas.pixels = (canvas.pixels * (1 - rng.uniform(*self.levels) / 255)).astype("uint8")
-'''
+def test_the_style_in_the_documents_draws(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(code_block(ROOT / "docs" / "generator.md", "yaml"))
+    picture, text = generate_captcha(style=str(tmp_path / "mine.yaml"))
+    assert picture.height == 50 and 5 <= len(text) <= 6 and not set(text) & set("01IO")
 
 
 def test_an_op_in_a_new_file_is_listed_drawn_shown_and_tested_without_any_other_edit(tmp_path: Path) -> None:
@@ -403,7 +396,8 @@ def test_an_op_in_a_new_file_is_listed_drawn_shown_and_tested_without_any_other_
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.png", "*.md"))
     for name in ("captcha_generator.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "captcha_reader/generator/ops/darken.py").write_text(NEW_FILE)
+    code = code_block(ROOT / "CONTRIBUTING.md", "python").replace("weight=3", "weight=400")
+    (tmp_path / "captcha_reader/generator/ops/darken.py").write_text(code)
 
     def run(*arguments: str) -> str:
         done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,7 +27,9 @@ from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
+from captcha_reader.web.jobs import Commands
 from captcha_reader.web.models import Models
+from captcha_reader.web.own_models import Maker, write_marker
 from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
 from captcha_reader.web.workshop import Workshop
 from interface import detect_captcha, open_models
@@ -133,6 +136,33 @@ def test_the_page_is_built_without_examples_and_without_loading_a_model(models: 
     names = [f.api_name for f in demo.fns.values() if f.api_visibility == "public"]
     assert sorted(names) == ["describe_model", "detect_captcha"] and not models.loaded
     assert list(tmp_path.iterdir()) == [models.folder]
+
+
+def parts(demo: Any) -> dict[str, Any]:
+    """The components of a page by their ids."""
+    return {block.elem_id: block for block in demo.blocks.values() if getattr(block, "elem_id", None)}
+
+
+def test_a_read_only_page_keeps_nothing(models: Models, tmp_path: Path):
+    usual = parts(build_demo(Workshop.build(models, tmp_path), tmp_path / "nowhere"))
+    shop = Workshop.build(models, tmp_path, read_only=True, local=False, privacy="It goes to a server.")
+    shown = parts(build_demo(shop, tmp_path / "nowhere"))
+    assert {"correction", "keep", "start", "upload"} <= usual.keys() - shown.keys()
+    assert {"picture", "read-all", "try", "card"} <= shown.keys()
+    write_marker(models.folder, Maker("me", "reader", 40))
+    assert not shop.may_change("reader.onnx", "me") and shop.downloads(None) == {}
+
+
+def test_without_torch_fine_tuning_says_what_is_missing(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    commands = Commands(["a"], ["b"], ["c"])
+    assert parts(build_demo(Workshop.build(models, tmp_path, commands), tmp_path))["start"].interactive
+    monkeypatch.setattr(models, "torch", False)
+    shop = Workshop.build(models, tmp_path, commands)
+    shown = parts(build_demo(shop, tmp_path))
+    assert not shown["start"].interactive and "pip install -r requirements.txt" in shown["no-torch"].value
+    assert shop.choices() == [("reader.onnx", "reader.onnx")]
 
 
 def test_importing_runs_nothing():

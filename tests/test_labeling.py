@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -278,14 +279,15 @@ def test_a_sheet_holds_certain_pictures_and_the_wrong_ones_are_asked_next(sessio
     assert len(session.rows(accepted=False)) == 0 and len(session.rows(measured=True)) == 0
 
 
-def test_a_training_is_due_after_20_50_and_100(session: LabelSession) -> None:
+def test_a_training_is_due_after_20_labels_to_learn_from(session: LabelSession) -> None:
     due = []
-    for n, item in enumerate(session.next(55), 1):
-        session.answer(item.id, "ab")
+    for n in range(1, 61):
+        session.answer(session.next()[0].id, "ab")
         if labels := session.training_due():
             due.append((n, labels))
+            assert len(session.rows()) == labels
             session.training_begun(labels)
-    assert due == [(20, 20), (50, 50)]
+    assert due == [(24, 20)], "one in five is kept aside"
 
 
 def test_the_curve_measures_every_model_on_what_was_kept_aside(session: LabelSession) -> None:
@@ -319,8 +321,6 @@ def test_case_may_be_ignored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["parquet", "folder", "zip"])
 def test_what_is_exported_is_a_source_for_make_dataset(session: LabelSession, form: str, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     session.add_readings("better", predictions(["ab", "cd"] * 30, [0.99] * 60))
     expected = {}
     for i, item in enumerate(session.next(20)):
@@ -350,6 +350,16 @@ def test_what_is_exported_is_a_source_for_make_dataset(session: LabelSession, fo
     read = [row for shard in made.glob("*.parquet") for row in pq.read_table(shard).to_pylist()]
     assert {row["image"]["bytes"]: row["text"] for row in read} == {data: text for data, (text, _) in expected.items()}
     assert session.export(tmp_path / "typed.parquet", accepted=False) == 20
+
+
+def test_the_folder_of_a_set_is_a_source_too(session: LabelSession, tmp_path: Path) -> None:
+    assert session.write_table() is None
+    for i, item in enumerate(session.next(12)):
+        session.answer(item.id, "abcd"[i % 4] + "abc"[i % 3])
+    session.write_table()
+    made = tmp_path / "made"
+    make_dataset(DatasetConfig(sources=[str(session.folder)], out=str(made), workers=1))
+    assert sum(pq.read_metadata(shard).num_rows for shard in made.glob("*.parquet")) == 12
 
 
 def test_nothing_to_export_is_one_sentence(session: LabelSession, tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
     "errors config cli files image_files images ctc text cluster progress",
-    "transforms checkpoint training_state transfer model_card",
+    "transforms checkpoint training_settings training_state transfer model_card",
     "generator dataset",
     "reading labeling",
     "plots",
+    "strength",
     "web",
     "/model /data_loader",
     "/predict",
@@ -49,6 +50,7 @@ SCRIPTS = {
     "predict": config.PredictConfig,
     "export_model": config.ExportConfig,
     "interface": config.InterfaceConfig,
+    "strength": config.StrengthConfig,
 }
 
 

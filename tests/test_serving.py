@@ -358,6 +358,87 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
+class Backend:
+    """A network that never ends, or gives what is no reading."""
+
+    def __init__(self, answer: Callable[[np.ndarray], Any]) -> None:
+        self.answer, self.stopped = answer, False
+
+    def log_probs(self, pixels: np.ndarray) -> Any:
+        return self.answer(pixels)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_a_model_that_never_ends_keeps_no_other_waiting(reader: Path, exported: Path, captchas: list, tmp_path: Path):
+    (tmp_path / "reader.onnx").write_bytes(exported.read_bytes())
+    (tmp_path / "endless.onnx").write_bytes(exported.read_bytes())
+    models = open_models(tmp_path, threads=1, seconds=1.0)
+    go = threading.Event()
+    endless = models.predictor("endless.onnx")
+    backend = endless.backend.backend = Backend(lambda pixels: go.wait(60))
+    batcher = Batcher(models, LIMITS)
+    stuck = [batcher.submit([("a picture", captchas[0][0])], "endless.onnx") for _ in range(3)]
+    started = time.monotonic()
+    assert batcher.submit([("a picture", captchas[0][0])], "reader.onnx").result(30)
+    for ticket in stuck:
+        with pytest.raises(Refused, match=r"endless\.onnx takes longer than 1 seconds") as refused:
+            ticket.result(30)
+        assert refused.value.status == 504
+    assert time.monotonic() - started < 20 and backend.stopped
+    go.set()  # it ends after all, and is asked again
+    wait_for(lambda: not endless.backend.overdue)
+    wait_for(lambda: batcher.waiting == 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda pixels: np.full((len(pixels), 5, 5), np.nan, np.float32),
+        lambda pixels: np.zeros((len(pixels) + 1, 5, 5), np.float32),
+        lambda pixels: np.zeros(3, np.float32),
+        lambda pixels: None,
+        lambda pixels: 1 / 0,
+    ],
+    ids=["nan", "too many", "flat", "nothing", "error"],
+)
+def test_a_model_that_gives_no_reading_is_refused(exported: Path, captchas: list, answer: Callable):
+    models = open_models(exported.parent, exported, threads=1)
+    models.predictor().backend.backend = Backend(answer)
+    with pytest.raises(Refused, match=r"reader\.onnx") as refused:
+        Batcher(models, LIMITS).submit([("a picture", captchas[0][0])]).result(30)
+    assert refused.value.status == 422
+
+
+def test_one_client_has_a_part_of_the_queue(slow: tuple[Models, Slow], captchas: list):
+    models, predictor = slow
+    batcher = Batcher(models, replace(LIMITS, client_queue=15))
+    pictures = [("a picture", captchas[0][0])] * 10
+    first = batcher.submit(pictures, client="10.0.0.1")
+    with pytest.raises(Refused, match="of yours"):
+        batcher.submit(pictures, client="10.0.0.1")
+    other = batcher.submit(pictures, client="10.0.0.2")
+    assert batcher.oldest > 0
+    predictor.go.set()
+    assert len(first.result(20)) == len(other.result(20)) == 10
+    wait_for(lambda: batcher.oldest == 0.0)
+
+
+def test_pictures_of_a_client_that_is_gone_are_not_read(slow: tuple[Models, Slow], captchas: list):
+    models, predictor = slow
+    batcher = Batcher(models, LIMITS)
+    first = batcher.submit([("a picture", captchas[0][0])])
+    wait_for(lambda: predictor.sizes)
+    gone = batcher.submit([("a picture", captchas[0][0])] * 5)
+    gone.drop()
+    predictor.go.set()
+    assert len(first.result(20)) == 1
+    with pytest.raises(Refused, match="gone"):
+        gone.result(20)
+    assert sum(predictor.sizes) == 1
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The routes
 
@@ -431,6 +512,76 @@ def test_several_files_a_zip_and_base64_give_lists(server: Server, captchas: lis
     one = server.client.post("/predict", json={"image": f"data:image/png;base64,{texts[0]}"}).json()
     assert same(one, truth[0])
     assert len(server.client.post("/predict", files={"files": ("a.png", pictures[0])}).json()["predictions"]) == 1
+
+
+def test_one_bad_picture_does_not_lose_the_others(server: Server, captchas: list, truth: list):
+    good, bad = captchas[0][0], captchas[1][0][:60]
+    texts = [base64.b64encode(good).decode(), "###", base64.b64encode(bad).decode(), "data:image/png,x"]
+    listed = server.client.post("/predict", json={"images": texts})
+    files = [("file", (name, data)) for name, data in (("a.png", good), ("b.png", bad), ("c.zip", b"PK\x03\x04no"))]
+    sent = server.client.post("/predict", files=files)
+    archive = zipped({"a.png": good, "b.png": b"no picture", "c.png": good})
+    packed = server.client.post("/predict", files={"file": ("a.zip", archive)})
+    for answer, statuses in ((listed, [200, 422, 422, 422]), (sent, [200, 422, 422]), (packed, [200, 415, 200])):
+        assert answer.status_code == 200, answer.text
+        rows = answer.json()["predictions"]
+        assert [row.get("status", 200) for row in rows] == statuses
+        assert all(same(row, truth[0]) if "text" in row else row["error"] for row in rows)
+    assert [row["file"] for row in packed.json()["predictions"]] == ["a.png", "b.png", "c.png"]
+    schema = server.client.get("/openapi.json").json()["paths"]["/predict"]["post"]["responses"]["200"]
+    many = schema["content"]["application/json"]["schema"]["anyOf"][1]["properties"]["predictions"]["items"]
+    assert {"error", "status"} <= set(many["anyOf"][1]["required"])
+
+
+def test_boxes_and_alternatives_come_unless_they_are_not_wanted(server: Server, captchas: list, truth: list):
+    with Image.open(io.BytesIO(captchas[0][0])) as picture:
+        width, height = picture.size
+    said = server.client.post("/predict", files={"file": captchas[0][0]}).json()
+    assert said["alternatives"][0]["text"] == said["text"] and len(said["alternatives"]) == 3
+    boxes = [c["box"] for c in said["characters"]]
+    assert len(boxes) == len(said["text"]) and boxes == sorted(boxes)
+    assert all(0 <= left < right <= width and 0 <= top < bottom <= height for left, top, right, bottom in boxes)
+    image = base64.b64encode(captchas[0][0]).decode()
+    for request in (
+        {"json": {"image": image, "details": False}},
+        {"files": {"file": captchas[0][0]}, "data": {"details": "false"}},
+        {"files": {"file": captchas[0][0]}, "params": {"details": "0"}},
+    ):
+        short = server.client.post("/predict", **request).json()
+        assert same(short, truth[0]) and "alternatives" not in short and "box" not in short["characters"][0]
+
+
+def test_what_is_known_of_the_texts_is_used(server: Server, captchas: list, exported: Path):
+    from captcha_reader.reading.constraints import Constraints
+
+    predictor = CaptchaPredictor(exported, threads=1)
+    image = base64.b64encode(captchas[0][0]).decode()
+    for known in ({"characters": "ab"}, {"length": 2, "characters": "bcd"}, {"length": "3"}):
+        truth = predictor.predict([captchas[0][0]], constraints=Constraints.parse(known))[0].text
+        form = {name: str(value) for name, value in known.items()}
+        for request in (
+            {"json": {"image": image} | known},
+            {"json": {"image": image, "constraints": known}},
+            {"files": {"file": captchas[0][0]}, "data": form},
+        ):
+            assert server.client.post("/predict", **request).json()["text"] == truth
+    for known in ({"characters": "ü"}, {"length": "0"}, {"length": "x"}, {"ignore_case": "perhaps"}):
+        answer = server.client.post("/predict", json={"image": image} | known)
+        assert answer.status_code == 422 and len(answer.json()["error"]) > 10
+    assert server.client.post("/predict", json={"image": image, "constraints": [1]}).status_code == 422
+
+
+@pytest.mark.parametrize("start", ["data:image/png;base64,", " DATA:IMAGE/PNG;BASE64,", "\n data:;base64,", ""])
+def test_base64_is_read_in_all_its_forms(start: str):
+    from captcha_reader.web.uploads import decode_base64
+
+    for data in (b"\xfb\xff\xfe?", b"a", b"ab", b""):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            text = encode(data).decode()
+            assert decode_base64(start + text, "x") == decode_base64(start + text.rstrip("="), "x") == data
+    for bad in ("data:image/png,abc", "data:abc", "a", "ab!d", 5, None):
+        with pytest.raises(Refused, match="base64"):
+            decode_base64(bad, "x")
 
 
 def test_a_model_is_chosen_by_name(server: Server, captchas: list, truth: list):

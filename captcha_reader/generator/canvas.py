@@ -333,7 +333,7 @@ def _pixel_grid_of(height: int, width: int) -> np.ndarray:
 
 def displace(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """A copy of (height, width, channels) uint8 whose pixels come from so far right and down."""
-    maps = cv2.add(shift, pixel_grid(*image.shape[:2]))
+    maps = shift + pixel_grid(*image.shape[:2])
     return cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(image.shape)
 
 
@@ -345,9 +345,12 @@ def noise_table() -> np.ndarray:
 
 
 def noise(rng: random.Random, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal noise of deviation 100, int16 of that shape. Rows come from random places of one table."""
+    """Normal noise of deviation 100, int16 of that shape: a piece of a table; of large pictures, each row a piece."""
     table = noise_table()
     height, row = shape[0], math.prod(shape[1:])
+    if height * row <= len(table) // 2:
+        start = rng.randrange(len(table) - height * row)
+        return table[start : start + height * row].reshape(shape)
     if row >= len(table):
         return np.random.default_rng(rng.getrandbits(64)).normal(0, 100, shape).astype(np.int16)
     starts = np.frombuffer(rng.randbytes(4 * height), np.uint32) % np.uint32(len(table) - row)

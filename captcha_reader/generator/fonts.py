@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
 from captcha_reader.errors import UserError
 
@@ -203,14 +203,13 @@ def load_glyph(path: str, character: str, size: int, hard: bool = False) -> Glyp
         size: font size in pixels.
         hard: pixels are covered or not, nothing between; fitted to pixels as fonts for screens were.
     """
-    font = _load_font(path, size)
-    left, top, right, bottom = (round(x) for x in font.getbbox(character, anchor="ls"))
+    drawn, (left, top) = _load_font(path, size).getmask2(character, "1" if hard else "L", anchor="ls")
+    wide, high = drawn.size
     border = 2 + size // 16  # room for thicker strokes
-    picture = Image.new("L", (max(right - left, 1) + 2 * border, max(bottom - top, 1) + 2 * border))
-    draw = ImageDraw.Draw(picture)
-    draw.fontmode = "1" if hard else "L"
-    draw.text((border - left, border - top), character, fill=255, font=font, anchor="ls")
-    return Glyph(np.asarray(picture), left - border, top - border, max(right - left, 1))
+    mask = np.zeros((max(high, 1) + 2 * border, max(wide, 1) + 2 * border), np.uint8)
+    if wide and high:
+        mask[border : border + high, border : border + wide] = np.frombuffer(bytes(drawn), np.uint8).reshape(high, wide)
+    return Glyph(mask, left - border, top - border, max(wide, 1))
 
 
 @lru_cache(maxsize=16384)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
-from collections.abc import Iterator
 
 _WORDS = struct.Struct("<8Q").unpack
+_SALTS = [bytes([block]) for block in range(3)]
 
 
 class Stream(random.Random):
@@ -26,7 +26,7 @@ class Stream(random.Random):
         """Begin the numbers of a key (texts and integers without a slash); returns the stream itself."""
         self._key = "/".join(map(str, key)).encode()
         self._block = 0
-        self._words: Iterator[int] = iter(())
+        self._words = iter(())
         self.gauss_next = None
         if "random" in self.__dict__:
             del self.random, self.getrandbits
@@ -48,17 +48,22 @@ class Stream(random.Random):
 
     def randbytes(self, n: int) -> bytes:
         """`n` bytes."""
-        self._block += 1
-        return hashlib.shake_128(self._key + b"/bytes/%d" % self._block).digest(n)
+        if "random" not in self.__dict__:  # not yet Python's generator, which is far quicker at many bytes
+            self._block += 1
+            self._seed(b"bytes")
+        return super().getrandbits(8 * n).to_bytes(n, "little") if n else b""
+
+    def _seed(self, use: bytes) -> None:
+        digest = hashlib.blake2b(self._key, salt=self._block.to_bytes(8, "little"), person=use, digest_size=8).digest()
+        super().seed(int.from_bytes(digest, "little"))
 
     def _refill(self) -> int:
         """Make eight words of 64 bits, and take the first; the third time, go over to Python's generator."""
-        digest = hashlib.blake2b(self._key, salt=self._block.to_bytes(8, "little"), digest_size=64).digest()
         self._block += 1
-        first, *others = _WORDS(digest)
         if self._block > 2:
-            super().seed(first)
+            self._seed(b"numbers")
             self.random, self.getrandbits = super().random, super().getrandbits  # type: ignore[method-assign, assignment]
-            return others[0]
-        self._words = iter(others)
-        return first
+            return super().getrandbits(64)
+        digest = hashlib.blake2b(self._key, salt=_SALTS[self._block], digest_size=64).digest()
+        words = self._words = iter(_WORDS(digest))
+        return next(words)

@@ -131,6 +131,7 @@ class Op:
     weight: ClassVar[float] = 0
     tags: ClassVar[frozenset[str]] = frozenset()
     excludes: ClassVar[frozenset[str]] = frozenset()
+    favours: ClassVar[frozenset[str]] = frozenset()
     least_height: ClassVar[int] = 0
     """Pixels; random schemes that are lower do without it."""
     most_height: ClassVar[int] = 0
@@ -211,6 +212,7 @@ def register(
     weight: float = 1,
     tags: Iterable[str] = (),
     excludes: Iterable[str] = (),
+    favours: Iterable[str] = (),
     least_height: int = 0,
     most_height: int = 0,
 ) -> Callable[[OpClass], OpClass]:
@@ -221,6 +223,7 @@ def register(
         weight: how often random schemes take it, against the others of its stage; 0: never.
         tags: of `TAGS`.
         excludes: names of ops that a scheme with this one does without.
+        favours: names of ops of later stages that a scheme with this one takes more often, as real captchas do.
         least_height: pixels; schemes that are lower do without it.
         most_height: pixels; schemes with it are no higher; 0: as high as any.
     """
@@ -230,7 +233,8 @@ def register(
     def add(cls: OpClass) -> OpClass:
         cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         cls.stage, cls.weight, cls.tags = stage, weight, frozenset(tags)
-        cls.excludes, cls.least_height, cls.most_height = frozenset(excludes), least_height, most_height
+        cls.excludes, cls.favours = frozenset(excludes), frozenset(favours)
+        cls.least_height, cls.most_height = least_height, most_height
         if cls.name in OPS and OPS[cls.name].__module__ != cls.__module__:
             raise ValueError(f"there are two ops of the name {cls.name}: rename one")
         OPS[cls.name] = cls

@@ -14,16 +14,17 @@ from __future__ import annotations
 import hashlib
 import random
 import zlib
+from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import count
+from itertools import accumulate, count
 from typing import Any
 
 import numpy as np
 
 from captcha_reader.errors import UserError
-from captcha_reader.generator.ops.degradation import Enlarge
+from captcha_reader.generator.ops.degradation import Enlarge, Noise
 from captcha_reader.generator.randomness import Stream
 from captcha_reader.generator.registry import OPS, Op, Stage
 from captcha_reader.generator.styles import STYLES, Style, load_style
@@ -33,6 +34,7 @@ SCHEMES, HELD_OUT_SCHEMES = "schemes", "heldout"  # draw a scheme of the one or 
 RARE_SCHEMES = "rare"  # draws one for training in which ops that few schemes have are likely
 NUMBER_OF_SCHEMES = 1_000_000  # that these draw from
 RARER = 12.0  # times the weight of ops for training alone in rare schemes
+FAVOUR = 8.0  # times the weight of ops that another one of the scheme favours
 
 DIGITS, UPPER, LOWER = "0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 UNLIKE = (
@@ -95,23 +97,30 @@ class _Race:
 
     def __init__(self, ops: Sequence[type[Op]]) -> None:
         self.ops = [op for op in ops if op.weight > 0]
-        self.stages = list(HOW_MANY)
-        self.runners = [[i for i, op in enumerate(self.ops) if op.stage is stage] for stage in self.stages]
+        self.index = {op.name: i for i, op in enumerate(self.ops)}
+        self.runners = [np.array([i for i, op in enumerate(self.ops) if op.stage is stage], int) for stage in HOW_MANY]
         split = [[i for i in runners if "split" in self.ops[i].tags] for runners in self.runners]
         self.split = [(at, np.array(runners)) for at, runners in enumerate(split) if runners]
-        names = [f"stage {stage.name}" for stage in self.stages] + [op.name for op in self.ops]
+        names = [f"stage {stage.name}" for stage in HOW_MANY] + [op.name for op in self.ops]
         self.names = np.array([_hash(name) for name in names], np.uint64)
         self.weights = np.array([op.weight for op in self.ops])
+        self.tagged = {tag: np.array([tag in op.tags for op in self.ops]) for tag in ("train_only", "heldout")}
+        self.limits = [list(accumulate(weights)) for _, weights in HOW_MANY.values()]
+        self.numbers = [numbers for numbers, _ in HOW_MANY.values()]
 
     def run(self, key: str) -> _Draw:
         """The race of a scheme."""
         mixed = self.names ^ np.uint64(_hash(f"scheme/{key}"))
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        for shift, factor in _MIXING:
+            mixed = (mixed ^ (mixed >> shift)) * factor
         drawn = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-        stages = len(self.stages)
-        places = [_pick(*HOW_MANY[stage], at) for stage, at in zip(self.stages, drawn[:stages].tolist(), strict=True)]
+        stages = len(self.numbers)
+        rows = zip(self.numbers, self.limits, drawn[:stages].tolist(), strict=True)
+        places = [numbers[bisect(limits, at * limits[-1])] for numbers, limits, at in rows]
         return _Draw(places, -np.log(1 - drawn[stages:]) / self.weights)
+
+
+_MIXING = [(np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))]
 
 
 @lru_cache(maxsize=4)
@@ -121,16 +130,6 @@ def _race(ops: tuple[type[Op], ...]) -> _Race:
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _pick(numbers: tuple[int, ...], weights: tuple[float, ...], at: float) -> int:
-    """The number whose part of all the weights holds the place `at`, 0 to 1."""
-    at *= sum(weights)
-    for number, weight in zip(numbers, weights, strict=True):
-        at -= weight
-        if at < 0:
-            return number
-    return numbers[-1]
 
 
 def split_kinds(race: _Race, draw: _Draw) -> list[str]:
@@ -143,24 +142,28 @@ def split_kinds(race: _Race, draw: _Draw) -> list[str]:
 
 def _choose(race: _Race, draw: _Draw, height: int, held_out: bool, rare: bool) -> list[type[Op]]:
     """The ops of a scheme, of each stage those that arrive first and get on with those before them."""
-    wrong, favour = "train_only" if held_out else "heldout", RARER if rare else 1.0
-    arrival = draw.arrival.tolist()
+    arrival = draw.arrival.copy()
+    arrival[race.tagged["train_only" if held_out else "heldout"]] = np.inf
+    if rare:
+        arrival[race.tagged["train_only"]] /= RARER
     chosen: list[type[Op]] = []
     for places, runners in zip(draw.places, race.runners, strict=True):
         if not places:
             continue
-        order = [
-            (arrival[i] / favour if "train_only" in race.ops[i].tags else arrival[i], race.ops[i])
-            for i in runners
-            if wrong not in race.ops[i].tags
-        ]
-        for _, op in sorted(order, key=lambda pair: pair[0]):
-            if _fits(op, chosen, height):
-                chosen.append(op)
-                places -= 1
-                height = min(height, op.most_height or height)
-                if not places:
-                    break
+        for at in runners[arrival[runners].argsort(kind="stable")].tolist():
+            op = race.ops[at]
+            if arrival[at] == np.inf:
+                break
+            if not _fits(op, chosen, height):
+                continue
+            chosen.append(op)
+            height = min(height, op.most_height or height)
+            for name in op.favours:
+                if name in race.index:
+                    arrival[race.index[name]] /= FAVOUR
+            places -= 1
+            if not places:
+                break
     return chosen
 
 
@@ -200,6 +203,8 @@ def _draw_scheme(key: str, race: _Race, draw: _Draw, held_out: bool, rare: bool)
     }
     enlarged = [Enlarge.sample(rng, height)] if "bitmap" in names and rng.random() < 0.4 else []
     ops = [op.sample(rng.restart("scheme", key, op.name), height) for op in chosen]
+    if "faint_ink" in names:  # letters would be lost in strong noise
+        ops = [replace(op, deviation=(5, 12)) if isinstance(op, Noise) else op for op in ops]
     return Style(ops=(*ops, *([] if "enlarge" in names else enlarged)), **look, **text)
 
 

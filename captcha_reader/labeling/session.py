@@ -22,7 +22,7 @@ import threading
 import time
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -45,7 +45,7 @@ MIN_PICTURES = 10
 MAX_TEXT = 32  # characters
 MAX_MEASURED = 200  # pictures reserved for measuring, at most
 BLOCK = 10  # pictures chosen at a time; they are spread out among themselves
-TRAIN_AT = (20, 50, 100, 200, 400, 800)  # typed labels after which a model is trained
+TRAIN_AT = (20, 50, 100, 200, 400, 800)  # labels to learn from after which a model is trained
 SHEET = 24  # pictures of a sheet to accept at once
 MIN_SHEET_CONFIDENCE = 0.97  # of the readings on it
 FOLDER_COLUMNS = ("file_name", "text", "source")  # of the labels.csv of an exported folder
@@ -157,7 +157,7 @@ class _State:
 
     answers: dict[str, Answer] = field(default_factory=dict)
     history: list[tuple[str, list[tuple[str, Answer | None]]]] = field(default_factory=list)
-    trained_at: int = 0  # typed labels when the last training was begun
+    trained_at: int = 0  # labels to learn from when the last training was begun
 
 
 class LabelSession:
@@ -206,6 +206,7 @@ class LabelSession:
         seed: int = 0,
         ignore_case: bool = False,
         known: dict[str, Any] | None = None,
+        on_skip: Callable[[str], None] | None = None,
     ) -> LabelSession:
         """Start a set.
 
@@ -216,6 +217,7 @@ class LabelSession:
             seed: of the order.
             ignore_case: whether `a` and `A` are the same answer.
             known: what is known of the captcha, such as its characters and length; kept for the caller.
+            on_skip: is told why a picture that cannot be read is left out; without it, that is an error.
 
         Raises:
             UserError: too few or too many pictures, one that cannot be read, or the folder exists.
@@ -225,7 +227,13 @@ class LabelSession:
             raise UserError(f"{folder} exists already: open it, or choose another name")
         rows: dict[str, dict[str, str]] = {}
         for file_name, data in pictures:
-            open_image(data, file_name)  # raises UserError
+            try:
+                open_image(data, file_name)
+            except UserError as error:
+                if on_skip is None:
+                    raise
+                on_skip(str(error))
+                continue
             id_ = hashlib.sha256(data).hexdigest()[:16]
             suffix = PurePosixPath(file_name).suffix.lower()
             file = id_ + (suffix if suffix in IMAGE_SUFFIXES else ".png")
@@ -253,6 +261,11 @@ class LabelSession:
     def pictures(self) -> list[Path]:
         """The files of all pictures, in the order in which `add_readings` takes their predictions."""
         return [self._items[id_][0] for id_ in self._ids]
+
+    @property
+    def has_readings(self) -> bool:
+        """Whether a model has read the pictures."""
+        return bool(self._readings)
 
     def add_readings(self, model: str, predictions: Sequence[Prediction], labels: int = 0) -> None:
         """Take what a model reads; from now on its readings are offered, and its accuracy is a point of the curve.
@@ -474,11 +487,11 @@ class LabelSession:
         ]
 
     def training_due(self) -> int | None:
-        """The number of typed labels for which a training is due now, or None."""
+        """The number of labels to learn from for which a training is due now, or None."""
         with self._lock:
-            typed = self._count("typed")
-            due = max((n for n in TRAIN_AT if n <= typed), default=0)
-            return typed if due > self._state.trained_at else None
+            labels = self._count("typed") - sum(answer.measured for answer in self._state.answers.values())
+            due = max((n for n in TRAIN_AT if n <= labels), default=0)
+            return labels if due > self._state.trained_at else None
 
     def training_begun(self, labels: int) -> None:
         """Note that a model learns from that many labels now."""
@@ -516,6 +529,23 @@ class LabelSession:
 
     # Export
 
+    def write_table(self) -> Path | None:
+        """Write `labels.csv` beside the pictures, which makes the set's folder a source for make_dataset.py; None where
+        nothing is labeled."""
+        rows = self._labeled(accepted=True)
+        if not rows:
+            return None
+        named = [(path.relative_to(self.folder).as_posix(), text, source) for path, text, source in rows]
+        return write_text(self.folder / "labels.csv", _table(named))
+
+    def _labeled(self, accepted: bool) -> list[tuple[Path, str, str]]:
+        """Picture, label, and who gave it (`person` or `model`)."""
+        return [
+            (self._items[id_][0], answer.text, "person" if answer.kind == "typed" else "model")
+            for id_, answer in self.answers().items()
+            if answer.text and (accepted or answer.kind == "typed")
+        ]
+
     def export(self, out: Path, form: Form = "parquet", accepted: bool = True) -> int:
         """Write the labeled pictures as a source for make_dataset.py.
 
@@ -530,11 +560,7 @@ class LabelSession:
         Raises:
             UserError: nothing is labeled yet, or `out` cannot be written.
         """
-        rows = [
-            (self._items[id_][0], answer.text, "person" if answer.kind == "typed" else "model")
-            for id_, answer in self.answers().items()
-            if answer.text and (accepted or answer.kind == "typed")
-        ]
+        rows = self._labeled(accepted)
         if not rows:
             raise UserError("nothing is labeled yet: label a picture first")
         if form == "parquet":
@@ -546,7 +572,7 @@ class LabelSession:
                 raise UserError(f"{out} exists already: choose another name")
             for path, _, _ in rows:
                 write_atomically(out / path.name, partial(shutil.copyfile, path))
-            write_text(out / "labels.csv", _table(rows))
+            write_text(out / "labels.csv", _table([(path.name, text, source) for path, text, source in rows]))
         return len(rows)
 
 
@@ -578,16 +604,16 @@ def _write_parquet(out: Path, rows: list[tuple[Path, str, str]]) -> None:
     write_atomically(out, lambda temporary: pq.write_table(table, temporary, compression="none"))
 
 
-def _table(rows: list[tuple[Path, str, str]]) -> str:
+def _table(rows: list[tuple[str, str, str]]) -> str:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     writer.writerow(FOLDER_COLUMNS)
-    writer.writerows((path.name, text, source) for path, text, source in rows)
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
 def _write_zip(path: Path, rows: list[tuple[Path, str, str]]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
-        file.writestr("labels.csv", _table(rows))
+        file.writestr("labels.csv", _table([(path.name, text, source) for path, text, source in rows]))
         for picture, _, _ in rows:
             file.write(picture, picture.name)

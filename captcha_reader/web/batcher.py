@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import available_cores
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.transforms import View
 from captcha_reader.web.limits import Limits, Refused
@@ -60,6 +61,7 @@ class _Job:
     model: str | None
     ticket: Ticket
     pixels: Pixels
+    constraints: Constraints | None = None
     predictor: Predictor | None = None
     seen: list[tuple[View, tuple[int, int]] | Refused] = field(default_factory=list)
 
@@ -99,9 +101,19 @@ class Batcher:
             return time.monotonic() - next(iter(self._admitted.values())) if self._admitted else 0.0
 
     def submit(
-        self, pictures: Sequence[tuple[str, bytes | Refused]], model: str | None = None, client: str = ""
+        self,
+        pictures: Sequence[tuple[str, bytes | Refused]],
+        model: str | None = None,
+        client: str = "",
+        constraints: Constraints | None = None,
     ) -> Ticket:
-        """Queue pictures, each with what to call it in a message; the ticket gives their readings in order.
+        """Queue pictures; the ticket gives their readings in order.
+
+        Args:
+            pictures: each with what to call it in a message.
+            model: name of a model on offer; the first by default.
+            client: address that they came from.
+            constraints: what is known of their texts.
 
         The ticket raises `UserError`, as a rule `Refused`, where the model cannot be used.
 
@@ -120,7 +132,9 @@ class Batcher:
             self._clients[client] += count
             self._admitted[ticket] = time.monotonic()
             self._decoding += 1
-            self._undecoded.append(_Job(deque(pictures), model, ticket, Pixels(self.limits.request_pixels)))
+            self._undecoded.append(
+                _Job(deque(pictures), model, ticket, Pixels(self.limits.request_pixels), constraints)
+            )
             if self._decoders < max(2, available_cores()):
                 self._decoders += 1
                 threading.Thread(target=self._decode_all, name="decode", daemon=True).start()
@@ -200,12 +214,23 @@ class Batcher:
             try:
                 self._read(jobs)
             except BaseException as error:
-                if not isinstance(error, UserError):
-                    log.exception("a reading failed")
-                for job in jobs:
-                    if not job.ticket.done():
-                        job.ticket.set_exception(_bare(error))
+                self._fail(jobs, error)
             del jobs
+
+    def _fail(self, jobs: Sequence[_Job], error: BaseException) -> None:
+        """What cannot be read together is read one request after the other, where it may be one's fault alone."""
+        if not isinstance(error, UserError):
+            log.error("a reading failed", exc_info=error)
+        alone = [job for job in jobs if not job.ticket.done()]
+        if len(alone) == 1 or (isinstance(error, Refused) and error.status == 504):
+            for job in alone:
+                job.ticket.set_exception(_bare(error))
+            return
+        for job in alone:
+            try:
+                self._read([job])
+            except BaseException as own:
+                job.ticket.set_exception(_bare(own))
 
     def _next(self, key: int) -> list[_Job]:
         """The jobs of the next batch; none where the thread may end."""
@@ -236,7 +261,8 @@ class Batcher:
         views = [seen[0] for job in jobs for seen in job.seen if not isinstance(seen, Refused)]
         predictor = jobs[0].predictor if jobs else None
         if views and predictor is not None:
-            found = predictor.read(views)
+            given = [job.constraints for job in jobs for seen in job.seen if not isinstance(seen, Refused)]
+            found = predictor.read(views, constraints=given) if any(given) else predictor.read(views)
             if len(found) != len(views) or not all(math.isfinite(p.confidence) for p in found):
                 raise Refused(422, "the model gives no reading that is a number for each picture: choose another")
             self.batches += 1

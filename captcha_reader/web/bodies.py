@@ -6,16 +6,19 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from captcha_reader.errors import UserError
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.web.limits import MEGABYTE, Limits, Refused, shown
 from captcha_reader.web.uploads import PictureZip, decode_base64, is_zip
 
 if TYPE_CHECKING:
     import fastapi
 
+CONSTRAINTS = ("characters", "length", "ignore_case", "upper_case")
 LONG = 1 << 17  # bytes of a form
 
 
@@ -40,6 +43,7 @@ class Order:
     model: str | None = None
     many: bool = False  # answer with a list, even of one
     details: bool = True  # boxes and alternatives too
+    constraints: Constraints | None = None  # what is known of the texts
 
 
 class Memory:
@@ -150,6 +154,7 @@ async def _parse_form(headers: Any, body: bytes, limits: Limits) -> Order:
     except Exception:  # python_multipart's own, KeyError without a boundary, UnicodeDecodeError, ...
         raise Refused(422, "the form cannot be read: send multipart/form-data with a boundary") from None
     order = Order()
+    known: dict[str, Any] = {}
     try:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
@@ -161,14 +166,26 @@ async def _parse_form(headers: Any, body: bytes, limits: Limits) -> Order:
                 order.model = value or None
             elif name == "details":
                 order.details = is_true(value)
+            elif name in CONSTRAINTS:
+                known[name] = value
             else:
                 hint = (
-                    "send it as a file (curl: -F file=@NAME)" if name == "file" else "send `file`, `model` or `details`"
+                    "send it as a file (curl: -F file=@NAME)"
+                    if name == "file"
+                    else "send `file`, `model`, `details` or a constraint"
                 )
                 raise Refused(422, f"the form has a field {shown(name)} that is no file: {hint}")
     finally:
         await form.close()
+    order.constraints = _constraints(known)
     return order
+
+
+def _constraints(known: Mapping[str, Any]) -> Constraints | None:
+    try:
+        return Constraints.parse(known) or None
+    except UserError as error:
+        raise Refused(422, str(error)) from None
 
 
 def is_true(value: str) -> bool:
@@ -207,9 +224,15 @@ def _parse_json(body: bytes, limits: Limits) -> Order:
         raise Refused(422, "the body is not JSON") from None
     if not isinstance(asked, dict):
         raise Refused(422, 'the JSON must be an object: {"image": "<base64>"}')
-    surplus = sorted(set(asked) - {"image", "images", "model", "details"})
+    surplus = sorted(set(asked) - {"image", "images", "model", "details", "constraints", *CONSTRAINTS})
     if surplus:
-        raise Refused(422, f"the JSON has a field {shown(surplus[0])}: image, images, model and details are known")
+        raise Refused(
+            422, f"the JSON has a field {shown(surplus[0])}: image, images, model, details and constraints are known"
+        )
+    nested = asked.get("constraints") or {}
+    if not isinstance(nested, dict):
+        raise Refused(422, '`constraints` must be an object: {"characters": "0-9", "length": 6}')
+    constraints = _constraints(nested | {name: asked[name] for name in CONSTRAINTS if name in asked})
     model, details = asked.get("model"), asked.get("details", True)
     if model is not None and not isinstance(model, str):
         raise Refused(422, "`model` must be a string")
@@ -219,12 +242,16 @@ def _parse_json(body: bytes, limits: Limits) -> Order:
     if ("image" in asked) == (images is not None):
         raise Refused(422, "give either `image` or `images`")
     if images is None:
-        return Order([Picture("the picture", decode_base64(asked["image"], "`image`"))], model, details=details)
+        return Order(
+            [Picture("the picture", decode_base64(asked["image"], "`image`"))], model, False, details, constraints
+        )
     if not isinstance(images, list):
         raise Refused(422, "`images` must be a list of base64 strings")
     if len(images) > limits.pictures:
         raise Refused(413, f"the request has {len(images)} pictures: send at most {limits.pictures} at a time")
-    return Order([_listed(text, f"picture {i}") for i, text in enumerate(images, start=1)], model, True, details)
+    return Order(
+        [_listed(text, f"picture {i}") for i, text in enumerate(images, start=1)], model, True, details, constraints
+    )
 
 
 def _listed(text: Any, name: str) -> Picture:

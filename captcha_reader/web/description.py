@@ -83,6 +83,12 @@ DETAILS = {
     "default": True,
     "description": "Whether to add the characters' boxes and the alternatives, which take some milliseconds more.",
 }
+CONSTRAINTS = {
+    "characters": _TEXT | {"description": "Those that occur, ranges allowed: `0-9`, `0-9A-F`."},
+    "length": _TEXT | {"description": "Number of characters: `6` or `4-6`."},
+    "ignore_case": {"type": "boolean", "description": "Both cases of a letter count as one; lower case is given."},
+    "upper_case": {"type": "boolean", "description": "With `ignore_case`: upper case is given instead."},
+}
 REQUEST_BODY = {
     "required": True,
     "content": {
@@ -98,6 +104,7 @@ REQUEST_BODY = {
                     },
                     "model": MODEL,
                     "details": DETAILS,
+                    **CONSTRAINTS,
                 },
             }
         },
@@ -117,6 +124,7 @@ REQUEST_BODY = {
                     },
                     "model": MODEL,
                     "details": DETAILS,
+                    **CONSTRAINTS,
                 },
             }
         },

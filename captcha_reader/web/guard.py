@@ -23,10 +23,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+LABEL_BYTES = 64_000  # of one answer of the tab Label
 CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 # What the page and its clients ask of Gradio. Its other routes fetch addresses, run ffmpeg, edit code or log in.
 SERVED = re.compile(
-    r"/(?:|predict|health|access|docs|openapi\.json|models(?:/.*)?"
+    r"/(?:|predict|health|access|docs|openapi\.json|models(?:/.*)?|labels/[^/]+/[\w/]+"
     r"|(?:config|info|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon(?:/\d+)?)/?"
     r"|(?:assets|static|svelte|docs)/.*"
     r"|gradio_api/(?:info|openapi\.json|app_id|startup-events|theme\.css|upload|upload_progress|cancel|reset"
@@ -142,7 +143,9 @@ class Guard:
                 await self._ask_for_token(scope, headers, receive, send)
                 return
             raise
-        await self.app(scope, self._counted(headers, receive), send)
+        labels = scope["path"].startswith(f"{self.access.prefix}/labels/")
+        most = min(LABEL_BYTES, self.limits.page_bytes) if labels else self.limits.page_bytes
+        await self.app(scope, self._counted(headers, receive, most), send)
 
     def _place(self, scope: Scope) -> None:
         """Tell the app its prefix, whether the proxy has cut it from the path or not."""
@@ -166,14 +169,16 @@ class Guard:
             raise Refused(404, "there is no such address: /docs says what there is")
         if path.startswith("/models/") and self.access.read_only:
             raise Refused(403, "models cannot be downloaded here (--read_only)")
+        if path.startswith("/labels/") and self.access.read_only:
+            raise Refused(403, "nothing is kept here (--read_only)")
         if path != "/health" and not self.access.knows_token(headers):
             raise Refused(401, "a token is needed: send it as `Authorization: Bearer TOKEN`")
         claimed = headers.get("content-length", "")
         if claimed.isdecimal() and int(claimed) > self.limits.page_bytes:
             raise _too_long(self.limits)
 
-    def _counted(self, headers: dict[str, str], receive: Receive) -> Receive:
-        """The body, as long as it is not too long and does not pause."""
+    def _counted(self, headers: dict[str, str], receive: Receive, most: int) -> Receive:
+        """The body, as long as it has at most so many bytes and does not pause."""
         size = 0
         # The body is complete, and what is received after it is the client's end, which may take its time.
         complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
@@ -187,7 +192,7 @@ class Guard:
             except TimeoutError:
                 raise Refused(408, f"the request paused for {self.limits.seconds:.0f} seconds") from None
             size += len(message.get("body", b""))
-            if size > self.limits.page_bytes:
+            if size > most:
                 raise _too_long(self.limits)
             complete = not message.get("more_body", False)
             return message
@@ -198,7 +203,7 @@ class Guard:
         """A browser gets a form; what it sends becomes a cookie. A program gets 401."""
         path = scope["path"].removeprefix(self.access.prefix)
         if path == "/access" and scope["method"] == "POST":
-            body = await read_body(self._counted(headers, receive), 2000)
+            body = await read_body(self._counted(headers, receive, self.limits.page_bytes), 2000)
             value = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
             if self.access.is_token(value):
                 secure = "; Secure" if scope["scheme"] == "https" else ""

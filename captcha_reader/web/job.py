@@ -31,6 +31,7 @@ class Job:
         start: the checkpoint to start from, and what the page calls it.
         name: of the new model.
         owner: the secret of the session that started it.
+        measure: whether cross-validation says what to expect of the new model.
         epochs: of the whole network; None for as many as suit the number of pictures.
         pictures: how many it learns from, as far as is known.
         left_out: how many of the upload were left out before the job began, by reason.
@@ -55,6 +56,7 @@ class Job:
     left_out: dict[str, int] = field(default_factory=dict)
     name: str = "model"
     owner: str = ""
+    measure: bool = True
     state: State = "waiting"
     part: float = 0.0
     left: float | None = None

@@ -112,6 +112,7 @@ class JobQueue:
         left_out: dict[str, int] | None = None,
         name: str = "",
         owner: str = "",
+        measure: bool = True,
     ) -> Job:
         """Queue a job.
 
@@ -123,6 +124,7 @@ class JobQueue:
             left_out: how many pictures were left out of `rows`, by reason, for the job's result.
             name: of the new model; made of the date by default.
             owner: the secret of the session.
+            measure: by cross-validation, which trains three more models.
 
         Raises:
             UserError: the name cannot be used, too many jobs wait, or the data cannot be written.
@@ -147,7 +149,7 @@ class JobQueue:
             shutil.rmtree(folder, ignore_errors=True)
             raise UserError("there are no labeled pictures yet: upload a zip, or correct some readings")
         epochs = min(epochs, 200) if epochs else None
-        job = Job(job_id, folder, start, start_name, epochs, pictures.total(), left_out or {}, name, owner)
+        job = Job(job_id, folder, start, start_name, epochs, pictures.total(), left_out or {}, name, owner, measure)
         with self._changed:
             self._jobs.append(job)
             if self._thread is None:
@@ -222,6 +224,7 @@ class JobQueue:
         self._enter(job, "training", "starting the training")
         arguments = ["--data", "dataset", "--out", "run", "--init", start, "--model", architecture]
         arguments += ["--epochs", str(job.epochs)] if job.epochs else []
+        arguments += [] if job.measure else ["--folds", "0", "--evaluate", "false"]
         arguments += ["--threads", str(self.threads)] if self.threads else []
         self._call(job, [*self.commands.train, *arguments], MOST_SECONDS, "take fewer pictures or epochs")
         job.model = self._publish(job, job.folder / "run")

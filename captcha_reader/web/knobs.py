@@ -50,7 +50,7 @@ class Knob:
 
 KNOBS: dict[str, Knob] = {
     "rotation": Knob("Rotation", 0, 60, 1, "letters turn by up to so many degrees either way"),
-    "overlap": Knob("Overlap", -0.3, 0.4, 0.01, "of neighbours, in font sizes; below zero there is a gap"),
+    "overlap": Knob("Overlap", -0.3, 0.4, 0.01, "of neighbors, in font sizes; below zero there is a gap"),
     "lines": Knob("Lines", 0, 12, 1, "drawn across the text"),
     "spots": Knob("Spots", 0, 200, 1, "dots behind the text"),
     "warp": Knob("Warp", 0, 8, 0.1, "largest shift of a smooth distortion, in pixels"),

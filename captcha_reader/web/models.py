@@ -16,6 +16,7 @@ from PIL import Image
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, SAVED_MODELS, quicker
 from captcha_reader.images import ImageLike
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.transforms import View
 from captcha_reader.web.deadline import TimedBackend
@@ -39,7 +40,12 @@ class Predictor(Protocol):
     def view(self, image: Image.Image, name: str = "") -> View:
         """One RGB picture, ready for `read`."""
 
-    def read(self, views: Sequence[View]) -> list[Prediction]:
+    def read(
+        self,
+        views: Sequence[View],
+        keep_views: bool = False,
+        constraints: Constraints | Sequence[Constraints | None] | None = None,
+    ) -> list[Prediction]:
         """Readings of pictures, in one forward pass as a rule."""
 
     def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:

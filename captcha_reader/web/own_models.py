@@ -80,13 +80,13 @@ def free_name(models: Path, name: str) -> str:
 def folder_of(name: str) -> str | None:
     """The folder of a model by its name on offer: `shop/best.onnx` is in `shop`."""
     folder, slash, _ = name.partition("/")
-    return folder if slash else None
+    return folder if slash and folder else None
 
 
 def label_of(name: str) -> str:
     """What the chooser shows for a model's name on offer."""
     folder = folder_of(name)
-    return f"{folder} ({name.rpartition('.')[2]})" if folder else name
+    return f"{folder} ({name.rpartition('.')[2]})" if folder else name.rpartition("/")[2]
 
 
 def may_change(models: Path, name: str, owner: str, local: bool) -> bool:

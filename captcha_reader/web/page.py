@@ -14,6 +14,7 @@ from captcha_reader.web.limits import Limits
 from captcha_reader.web.page_calls import protect_page
 from captcha_reader.web.storage import UploadFolder
 from captcha_reader.web.tabs.batch import NOTHING_ELSE, batch_tab
+from captcha_reader.web.tabs.label import label_tab
 from captcha_reader.web.tabs.make import make_tab
 from captcha_reader.web.tabs.model import model_tab
 from captcha_reader.web.tabs.read import read_tab
@@ -66,6 +67,9 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
                 make_tab(gr, shop, checkpoint, tab)
             tabs.append(tab)
             if not shop.read_only:
+                with gr.Tab("Label", id="label") as tab:
+                    label_tab(gr, shop, checkpoint, tab)
+                tabs.append(tab)
                 with gr.Tab("Teach", id="teach") as tab:
                     panel = teach_tab(gr, shop, checkpoint, owner, follow)
                 tabs.append(tab)
@@ -137,6 +141,10 @@ def build_app(
     limits, access = limits or Limits(), access or Access()
     demo = build_demo(shop, examples)
     app = build_api(shop.models, limits, access)
+    if not shop.read_only:
+        from captcha_reader.web.label_routes import label_router  # with FastAPI
+
+        app.include_router(label_router(shop.labels))
     protect_page(app, demo, UploadFolder(gr.utils.get_upload_folder(), limits))
     app = gr.mount_gradio_app(
         app,

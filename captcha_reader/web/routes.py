@@ -46,7 +46,9 @@ class Routes:
                 order.details = is_true(request.query_params["details"])
             name, _ = self.models.path(order.model)
             client = request.client.host if request.client else ""
-            ticket = self.batcher.submit([(picture.said, picture.data) for picture in order.pictures], name, client)
+            ticket = self.batcher.submit(
+                [(picture.said, picture.data) for picture in order.pictures], name, client, order.constraints
+            )
             readings = await _while_connected(request, ticket)
             milliseconds = round((time.perf_counter() - started) * 1000, 2)
             common = {"model": name, "ms": milliseconds}

@@ -71,7 +71,7 @@ def check_picture(
             raise Refused(413, f"{name} {many}: shrink it, at most {pixels // MEGABYTE} million pixels are read")
         if budget is not None:
             budget.take(count, name)
-        return open_image(data, name)
+        return open_image(data, name, pixels)
     except TooManyPixelsError:  # of the command line, which takes more
         most = f"at most {pixels // MEGABYTE} million pixels are read"
         raise Refused(413, f"{name} is too large: shrink it, {most}") from None

@@ -13,6 +13,7 @@ from captcha_reader.files import ROOT
 from captcha_reader.web.feedback import Feedback
 from captcha_reader.web.job import Job
 from captcha_reader.web.jobs import Commands, JobQueue
+from captcha_reader.web.labels import Labels
 from captcha_reader.web.models import Models
 from captcha_reader.web.own_models import label_of, may_change
 
@@ -29,6 +30,7 @@ class Workshop:
         models: on offer.
         feedback: the corrected readings.
         jobs: the fine-tuning jobs.
+        labels: the sets that are being labeled.
         read_only: nothing is kept: no fine-tuning, no corrections, no download, no change of models.
         local: the page serves this machine alone.
         privacy: where uploads go, in a sentence.
@@ -37,6 +39,7 @@ class Workshop:
     models: Models
     feedback: Feedback
     jobs: JobQueue
+    labels: Labels
     read_only: bool = False
     local: bool = True
     privacy: str = "Everything stays on this machine."
@@ -59,7 +62,13 @@ class Workshop:
         """
         folder = Path(data)
         queue = JobQueue(models.folder, folder / ".jobs", commands or Commands((), (), ()), models.threads)
-        return cls(models, Feedback(folder / "feedback"), queue, **settings)
+        trained = queue if queue.commands.train and models.torch else None
+        return cls(models, Feedback(folder / "feedback"), queue, Labels(folder / "labels", models, trained), **settings)
+
+    def close(self) -> None:
+        """End what runs in the background, at the end of the program."""
+        self.labels.close()
+        self.jobs.close()
 
     def choices(self) -> list[tuple[str, str]]:
         """The models to choose from: what is shown, and the name."""

@@ -194,7 +194,12 @@ def _kaptcha(height: int, width: int, channels: int) -> np.ndarray:
     return np.repeat((192 + 63 * part).astype(np.uint8)[..., None], channels, axis=2)
 
 
-@register(stage=Stage.BACKGROUND, weight=7, tags=["train_only"], excludes=["tiles", "negatives", "checks", "invert"])
+@register(
+    stage=Stage.BACKGROUND,
+    weight=7,
+    tags=["train_only"],
+    excludes=["tiles", "negatives", "checks", "invert", "faint_ink"],
+)
 @dataclass(frozen=True)
 class Panels(Background):
     """Upright panels of strong colours, light beside dark, with bands along the picture's edges."""
@@ -231,6 +236,9 @@ class Panels(Background):
 # Textures as of photographs
 
 
+_SHINY = ["bevel", "gloss", "extrusion", "shadow", "edge"]
+
+
 def _fractal(rng: random.Random, height: int, width: int, cell: tuple[float, float], octaves: int = 3) -> np.ndarray:
     """Noise of several sizes, (height, width) float32 within 0 and 1; `cell`: pixels of the coarsest."""
     total = np.zeros((height, width), np.float32)
@@ -247,7 +255,7 @@ def _fractal(rng: random.Random, height: int, width: int, cell: tuple[float, flo
     return total * np.float32(1 / (255 * weights))
 
 
-@register(stage=Stage.BACKGROUND, weight=2.5, tags=["train_only"])
+@register(stage=Stage.BACKGROUND, weight=2.5, tags=["train_only"], favours=_SHINY)
 @dataclass(frozen=True)
 class Wood(_Patterned):
     """Long fibres, as of a board."""
@@ -263,7 +271,7 @@ class Wood(_Patterned):
         return np.clip(255 * (0.6 * rings + 0.4 * fibres), 0, 255).astype(np.uint8)
 
 
-@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"])
+@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"], favours=_SHINY)
 @dataclass(frozen=True)
 class Brick(_Patterned):
     """A wall of bricks with mortar between."""
@@ -286,7 +294,7 @@ class Brick(_Patterned):
         return np.clip(wall + (rough - 0.5) * 90, 0, 255).astype(np.uint8)
 
 
-@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"])
+@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"], favours=_SHINY)
 @dataclass(frozen=True)
 class Metal(_Patterned):
     """Brushed metal: fine scratches and a broad shine."""
@@ -303,7 +311,7 @@ class Metal(_Patterned):
         return np.clip(255 * part, 0, 255).astype(np.uint8)
 
 
-@register(stage=Stage.BACKGROUND, weight=3, tags=["train_only"])
+@register(stage=Stage.BACKGROUND, weight=3, tags=["train_only"], favours=_SHINY)
 @dataclass(frozen=True)
 class Marble(_Patterned):
     """Clouds of many sizes, or veins between them."""

@@ -1,4 +1,4 @@
-"""Lines, dots, shapes and false letters: below the letters (stage UNDER), across them (ACROSS) or above (OVER)."""
+"""Dots and lines through the picture, below the letters (stage UNDER) or, by lot, above them (OVER)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas, Colour, Letter, Point, bezier, draw_curve, draw_glyph
-from captcha_reader.generator.registry import Op, Range, Stage, around, chosen, one_of, ranged, register
+from captcha_reader.generator.canvas import Canvas, Colour, Point, bezier, draw_curve
+from captcha_reader.generator.registry import Op, Range, Stage, around, one_of, ranged, register
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Clutter(Op):
         }
 
 
-_FAINT = {"level": None, "tint": 0.5, "as_letters": 0, "above": 0}
+FAINT = {"level": None, "tint": 0.5, "as_letters": 0, "above": 0}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -161,9 +161,9 @@ def draw_lines(
     """
     for i in range(count):
         kind = rng.choice(kinds)
-        if kind not in _LINES:
+        if kind not in LINES:
             raise ValueError(f"unknown kind of line {kind!r}")
-        _LINES[kind](pixels, rng, colour(), max(1, round(rng.uniform(*width))), line_type, i)
+        LINES[kind](pixels, rng, colour(), max(1, round(rng.uniform(*width))), line_type, i)
 
 
 def _straight(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, line_type: int, _: int) -> None:
@@ -209,7 +209,7 @@ def _kinked(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, 
     start, end = rng.uniform(0, 0.3), rng.uniform(0.6, 1)
     places = [start + (end - start) * (i + rng.uniform(-0.5, 0.5)) / pieces for i in range(pieces + 1)]
     points = [(round(place * width), round(rng.random() * height)) for place in places]
-    _pieces(pixels, points, colour, thick, rng.choice((0, 1)), line_type)
+    draw_pieces(pixels, points, colour, thick, rng.choice((0, 1)), line_type)
 
 
 def _taper(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, line_type: int, turn: int) -> None:
@@ -232,13 +232,13 @@ def _taper(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, l
         cv2.fillConvexPoly(pixels, fixed, colour, cv2.LINE_AA, shift=4)
 
 
-_LINES = {
+LINES = {
     **{"straight": _straight, "arc": _arc, "wave": _wave, "kinked": _kinked},
     **{"rings": _rings, "loop": _loop, "taper": _taper},
 }
 
 
-def _pieces(
+def draw_pieces(
     pixels: np.ndarray, points: Sequence[Any], colour: Colour, thickness: float, thinner: float, line_type: int
 ) -> None:
     """Straight pieces from point to point, each by `thinner` pixels thinner than the one before, one at least."""
@@ -277,7 +277,7 @@ class Lines(Clutter):
 
     count: Range = ranged((1, 3), 1, 8)
     """Number of lines."""
-    kinds: tuple[str, ...] = one_of(("straight",), *_LINES)
+    kinds: tuple[str, ...] = one_of(("straight",), *LINES)
     """`straight`, `arc`, `wave`, `kinked`, `rings`, `loop`, `taper`; one is drawn for each line."""
     width: Range = ranged((1, 2), 0.01, 0.035, per_height=True)
     """Pixels, rounded."""
@@ -314,7 +314,7 @@ class FaintLines(Clutter):
 
     @classmethod
     def colouring(cls, rng: random.Random) -> dict[str, Any]:
-        return _FAINT | {"tint": rng.choice([0.2, 0.6, 1.0]), "above": rng.choice([0.0, 0.0, 1.0])}
+        return FAINT | {"tint": rng.choice([0.2, 0.6, 1.0]), "above": rng.choice([0.0, 0.0, 1.0])}
 
 
 @register(stage=Stage.UNDER, weight=10, tags=["split"])
@@ -339,175 +339,5 @@ class Grid(Clutter):
 
     @classmethod
     def colouring(cls, rng: random.Random) -> dict[str, Any]:
-        values = super().colouring(rng)
-        return values | {"as_letters": 0} | ({"level": None, "tone": (0.1, 0.6)} if rng.random() < 0.5 else {})
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Strokes as letters have them
-
-
-def _scrawl(rng: random.Random, centre: Point, size: Point) -> list[list[int]]:
-    """A curve of few or many pieces around `centre`, within `size` (across, down)."""
-    (x, y), (across, down) = centre, size
-    control = [(x + rng.uniform(-0.5, 0.5) * across, y + rng.uniform(-0.5, 0.5) * down) for _ in range(4)]
-    return np.round(bezier(control, rng.choice((1, 3, 4, 12)))).astype(int).tolist()
-
-
-@register(stage=Stage.UNDER, weight=8)
-@dataclass(frozen=True)
-class Strokes(Clutter):
-    """Short hooks, loops and ticks, as thick as letters are or thinner."""
-
-    count: Range = ranged((1, 3), 1, 5)
-    """Number of strokes."""
-    width: Range = ranged((1, 5), 0.02, 0.08, per_height=True, width=1)
-    """Pixels; every other one grows thinner from piece to piece."""
-
-    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        height, width = canvas.height, canvas.width
-        colour = self.colours(canvas, rng)
-        for _ in range(round(rng.uniform(*self.count))):
-            thickness = rng.uniform(*self.width)
-            thinner = rng.choice((0.0, 1.0)) * rng.uniform(0.1, 0.5) * thickness
-            place = (rng.random() * width, rng.random() * height)
-            points = _scrawl(rng, place, (rng.uniform(0.2, 1) * height, 0.6 * height))
-            _pieces(canvas.pixels, points, colour(), thickness, thinner, canvas.line_type)
-
-
-@register(stage=Stage.ACROSS, weight=40)
-@dataclass(frozen=True)
-class Hooks(Clutter):
-    """Short strokes through the first letter or the last one, in their colour."""
-
-    as_letters: float = 1
-    """Probability of a picture to have all of it in the very colour of a letter."""
-    count: Range = ranged((1, 2), 1, 3)
-    """Number of strokes."""
-    width: Range = ranged((0.04, 0.16), 0.04, 0.16, width=1)
-    """As a part of a capital's height."""
-
-    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        left, top, right, bottom = canvas.box
-        size = bottom - top
-        colour = self.colours(canvas, rng)
-        for _ in range(round(rng.uniform(*self.count))):
-            thickness = rng.uniform(*self.width) * size
-            thinner = rng.choice((0.0, 1.0)) * rng.uniform(0.1, 0.5) * thickness
-            x = rng.choice((left, left, right)) + rng.uniform(-0.3, 0.3) * size
-            reach = (rng.uniform(0.2, 1) * size, rng.uniform(0.6, 1.6) * size)
-            points = _scrawl(rng, (x, rng.uniform(top, bottom)), reach)
-            _pieces(canvas.pixels, points, colour(), thickness, thinner, canvas.line_type)
-
-    @classmethod
-    def colouring(cls, rng: random.Random) -> dict[str, Any]:
-        return {"tint": 0.9, "as_letters": 1, "above": 0}
-
-
-@register(stage=Stage.ACROSS, weight=16, tags=["train_only"])
-@dataclass(frozen=True)
-class Cuts(Op):
-    """Lines along which the letters are cut away, down to what was below them."""
-
-    count: Range = ranged((1, 4), 1, 6)
-    """Number of lines."""
-    width: Range = ranged((1, 2), 0.015, 0.04, per_height=True)
-    """Pixels, rounded."""
-    kinds: tuple[str, ...] = one_of(("straight", "arc"), *_LINES)
-    """As those of `lines`."""
-
-    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        mask = np.zeros((canvas.height, canvas.width, 1), np.uint8)
-        draw_lines(mask, rng, round(rng.uniform(*self.count)), self.kinds, self.width, lambda: (255.0,))
-        np.copyto(canvas.pixels, canvas.without_letters, where=mask > 100)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Shapes and false letters
-
-
-def draw_shape(pixels: np.ndarray, rng: random.Random, colour: Sequence[float], thickness: int) -> None:
-    """A rectangle, an ellipse or a polygon of random place and size; a thickness of -1 fills it."""
-    height, width, _ = pixels.shape
-    x, y = rng.random() * width, rng.random() * height
-    across, down = rng.uniform(0.05, 0.3) * width, rng.uniform(0.1, 0.5) * height
-    kind = rng.randrange(3)
-    if kind == 0:
-        cv2.rectangle(pixels, (int(x - across), int(y - down)), (int(x + across), int(y + down)), colour, thickness)
-    elif kind == 1:
-        size = (max(1, int(across)), max(1, int(down)))
-        cv2.ellipse(pixels, (int(x), int(y)), size, rng.uniform(0, 180), 0, 360, colour, thickness, cv2.LINE_AA)
-    else:
-        corners = [(x + rng.uniform(-across, across), y + rng.uniform(-down, down)) for _ in range(rng.randint(3, 6))]
-        points = np.array(corners).round().astype(np.int32)
-        if thickness < 0:
-            cv2.fillPoly(pixels, [points], colour)
-        else:
-            cv2.polylines(pixels, [points], True, colour, thickness)
-
-
-@register(stage=Stage.UNDER, weight=7)
-@dataclass(frozen=True)
-class Shapes(Clutter):
-    """Rectangles, ellipses and polygons, filled or in outline."""
-
-    tone: Range = (0, 0.5)
-    """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
-    count: Range = ranged((1, 8), 1, 12)
-    """Number of shapes."""
-    width: Range = (1, 2)
-    """Of outlines."""
-
-    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        colour = self.colours(canvas, rng)
-        for _ in range(round(rng.uniform(*self.count))):
-            thickness = -1 if rng.random() < 0.4 else max(1, round(rng.uniform(*self.width)))
-            draw_shape(canvas.pixels, rng, colour(), thickness)
-
-    @classmethod
-    def colouring(cls, rng: random.Random) -> dict[str, Any]:
-        return _FAINT | {"tone": rng.choice([(0.0, 0.2), (0.0, 0.5)])}
-
-
-@register(stage=Stage.UNDER, weight=6, tags=["train_only"])
-@dataclass(frozen=True)
-class Decoys(Clutter):
-    """Smaller, paler characters between and below the letters, which do not count."""
-
-    tone: Range = ranged((0.15, 0.5), 0.1, 0.5)
-    """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
-    count: Range = ranged((8, 30), 5, 40)
-    """Number of characters."""
-    size: Range = ranged((0.2, 0.6), 0.2, 0.6)
-    """Of these, as a part of the letters'."""
-    degrees: float = chosen(57, 0, 20, 57)
-    """By which they turn, at most, either way."""
-
-    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        colour = self.colours(canvas, rng)
-        turn = math.radians(self.degrees)
-        for _ in range(round(rng.uniform(*self.count))):
-            letter = rng.choice(canvas.letters)
-            scale = canvas.size / max(canvas.drawn, 1) * rng.uniform(*self.size)
-            place = (rng.random() * canvas.width, rng.random() * canvas.height)
-            angle = rng.uniform(-turn, turn)
-            decoy = Letter(letter.character, letter.path, letter.glyph, *place, (scale, scale), angle)
-            draw_glyph(canvas.pixels, decoy.glyph, decoy, colour(), antialias=canvas.antialias)
-
-    @classmethod
-    def colouring(cls, rng: random.Random) -> dict[str, Any]:
-        return {"level": None, "tint": rng.choice([0.1, 0.5]), "as_letters": 0, "above": 0}
-
-
-@register(stage=Stage.OVER, weight=60)
-@dataclass(frozen=True)
-class Frame(Clutter):
-    """A frame around the picture."""
-
-    width: Range = ranged((1, 2), 0.015, 0.05, per_height=True)
-    """Its thickness."""
-
-    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        colour = self.colours(canvas, rng)()
-        for i in range(max(1, round(rng.uniform(*self.width)))):
-            cv2.rectangle(canvas.pixels, (i, i), (canvas.width - 1 - i, canvas.height - 1 - i), colour, 1)
+        values = super().colouring(rng) | {"as_letters": 1 if rng.random() < 0.25 else 0}
+        return values | ({"level": None, "tone": (0.1, 0.6)} if rng.random() < 0.5 else {})

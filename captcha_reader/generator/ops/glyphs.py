@@ -68,7 +68,8 @@ class Weight(Op):
     """Pixels added, as a part of the font size; below zero they are taken away."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        if part := steps(rng.uniform(*self.amount), 0.01):
+        narrow = self.amount[1] - self.amount[0] < 0.035
+        if part := steps(rng.uniform(*self.amount), 0.01 if narrow else 0.02):
             canvas.effects.append((thicken, (part,)))
 
 
@@ -76,12 +77,22 @@ class Weight(Op):
 # Letters of outlines, stripes, dots
 
 
+_ON_LINES = ["stripes", "dots", "edge"]
+
+
 def _outline(glyph: Glyph, character: str, size: int, part: float) -> Glyph:
     width = 2 + int(part * size)
     return reshaped(glyph, cv2.morphologyEx(glyph.mask, cv2.MORPH_GRADIENT, np.ones((width, width), np.uint8)))
 
 
-@register(stage=Stage.GLYPHS, weight=5, tags=["split"], least_height=30, excludes=["stripes", "dots", "edge"])
+@register(
+    stage=Stage.GLYPHS,
+    weight=5,
+    tags=["split"],
+    least_height=30,
+    excludes=_ON_LINES,
+    favours=["thick_curve", "gradient"],
+)
 @dataclass(frozen=True)
 class Hollow(Op):
     """Letters in outlines."""
@@ -315,7 +326,9 @@ _SHARP += ["letter_perspective", "scatter", "elastic", "resample", "overflow", "
 _SHARP += ["hollow", "pen", "pixels", "stripes", "dots", "stencil", "dotted_strokes", "dashed_strokes", "hatching"]
 
 
-@register(stage=Stage.GLYPHS, weight=7, tags=["train_only"], excludes=_SHARP, most_height=44)
+@register(
+    stage=Stage.GLYPHS, weight=7, tags=["train_only"], excludes=_SHARP, favours=["grid", "enlarge"], most_height=44
+)
 @dataclass(frozen=True)
 class Bitmap(Op):
     """Letters are hard-edged bitmaps, as old fixed fonts are; they stay sharp where nothing turns or bends them."""

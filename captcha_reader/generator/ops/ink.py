@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -50,14 +50,13 @@ class Ink(Op):
 
     def _by_place(self, canvas: Canvas, rng: random.Random) -> None:
         """Light letters on dark places and dark ones on light places."""
-        grey = canvas.pixels[..., :3].max(axis=2) if canvas.channels > 1 else canvas.pixels[..., 0]
         shared = rng.random()
         for letter in canvas.letters:
             x, y = letter.middle
             reach = max(2, int(0.3 * canvas.size))
             x0, y0 = max(int(x) - reach, 0), max(int(y) - reach, 0)
-            part = grey[y0 : y0 + 2 * reach, x0 : x0 + 2 * reach]
-            level = float(part.mean()) if part.size else 255.0
+            part = canvas.pixels[y0 : y0 + 2 * reach, x0 : x0 + 2 * reach]
+            level = brightness(cv2.mean(part)) if part.size else 255.0
             low, high = self._away_from((level, level))
             depth = rng.random() if self.per_letter else shared
             wanted = low + depth * (high - low)
@@ -74,6 +73,24 @@ class Ink(Op):
         if rng.random() < 0.1:  # strong colours of any brightness but the ground's
             near, far, tint, per_letter = 40.0, 255.0, 1.0, rng.random() < 0.7
         return cls(contrast=(near, far), tint=tint, per_letter=per_letter)
+
+
+def brightness(colour: Sequence[float]) -> float:
+    """Of a grey or red, green and blue."""
+    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] if any(colour[1:3]) else colour[0]
+
+
+@register(stage=Stage.INK, weight=0.05, tags=["train_only"], favours=["noise", "grain", "blur"])
+@dataclass(frozen=True)
+class FaintInk(Op):
+    """Grey letters that are hardly darker, or lighter, than the ground."""
+
+    contrast: Range = ranged((20, 40), 42, 20, width=1)
+    """Brightness levels between the letters and the nearest level of the ground, on the side with more room."""
+
+    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
+        near = rng.uniform(*self.contrast)
+        Ink(contrast=(near, near), tint=0, per_letter=False)(canvas, rng)
 
 
 def restyled(canvas: Canvas, letter: Letter, effect: Callable[..., Glyph], *arguments: float | str) -> Glyph:

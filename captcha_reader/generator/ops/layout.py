@@ -126,6 +126,39 @@ class Spread(Op):
         place(canvas, self.margin + gap / 2, gap, fit * stretch, fit, line)
 
 
+_COARSE = ["blur", "resample", "frayed", "stipple", "dither", "checks", "facets", "overflow", "even_height", "blots"]
+
+
+@register(stage=Stage.LAYOUT, weight=17, tags=["train_only"], least_height=64, excludes=_COARSE)
+@dataclass(frozen=True)
+class Scattered(Op):
+    """Small letters all over a large picture, from left to right, at heights of their own."""
+
+    size: Range = ranged((0.2, 0.3), 0.34, 0.17, width=0.3)
+    """Font size as a part of the picture's height."""
+    heights: float = amount(0.8, 0.3, 1)
+    """Part of the picture's height over which the letters spread."""
+    degrees: float = amount(20, 0, 40)
+    """By which each letter turns, at most, either way."""
+    margin: float = amount(6, 0.02, 0.2, per_height=True)
+    """Least distance from the left and right edge."""
+
+    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
+        letters = canvas.letters = load_letters(canvas, max(rng.uniform(*self.size) * canvas.height, 11.0))
+        if canvas.width is None:
+            canvas.width = math.ceil(2.5 * sum(letter.width for letter in letters) + 2 * self.margin)
+        slot = (canvas.width - 2 * self.margin) / len(letters)
+        widest = max(letter.width for letter in letters)
+        fit = min(1.0, 0.95 * slot / max(widest, 1))
+        canvas.size, canvas.in_line = canvas.size * fit, False
+        room = (canvas.height - 1.3 * canvas.size) * self.heights
+        for i, letter in enumerate(letters):
+            letter.scale = (letter.scale[0] * fit, letter.scale[1] * fit)
+            letter.x = self.margin + i * slot + rng.random() * (slot - letter.width)
+            letter.y = canvas.height / 2 + CAPITAL / 2 * canvas.size + rng.uniform(-0.5, 0.5) * room
+            letter.angle = math.radians(rng.uniform(-self.degrees, self.degrees))
+
+
 def place(canvas: Canvas, left: float, gap: float, across: float, down: float, line: float) -> None:
     """Give letters scales, and pens on one line from `left` on, with `gap` pixels between them."""
     pen = left
@@ -311,3 +344,41 @@ def _gaps(letters: Sequence[Letter]) -> list[float]:
 def _repack(letters: Sequence[Letter], gaps: Sequence[float]) -> None:
     for i, gap in enumerate(gaps):
         letters[i + 1].x = letters[i].x + letters[i].width + gap
+
+
+@register(stage=Stage.LETTERS, weight=5, tags=["heldout"])
+@dataclass(frozen=True)
+class Staircase(Op):
+    """Each letter stands higher, or lower, than the one before."""
+
+    rise: float = amount(0.3, 0.15, 0.5)
+    """From the first letter to the last one, at most, as a part of the picture's height; up or down by lot."""
+
+    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
+        left, top, right, bottom = canvas.box
+        most = min(self.rise * canvas.height, max(canvas.height - (bottom - top), 0))
+        rise = rng.choice((-1, 1)) * rng.uniform(0.5, 1) * most
+        for letter in canvas.letters:
+            letter.y += rise * ((letter.middle[0] - left) / max(right - left, 1) - 0.5)
+
+
+_MOVING = ["bounce", "staircase", "size_jitter", "arch", "fan", "swirl", "perspective", "wave", "lenses", "even_height"]
+
+
+@register(stage=Stage.LETTERS, weight=9, tags=["train_only"], excludes=_MOVING)
+@dataclass(frozen=True)
+class Overflow(Op):
+    """Letters touch the picture's edges or leave it a little."""
+
+    beyond: float = amount(0.08, -0.03, 0.13, least=None)
+    """Part of a capital's height, or of the first or last letter's width, that lies outside."""
+
+    def __call__(self, canvas: Canvas, rng: random.Random) -> None:
+        left, top, right, bottom = canvas.box
+        beyond = self.beyond * (bottom - top)
+        edges = rng.choice(("t", "b", "l", "r", "tl", "br"))
+        moves = {"t": (0.0, -top - beyond), "b": (0.0, canvas.height - bottom + beyond)}
+        moves |= {"l": (-left - beyond, 0.0), "r": (canvas.width - right + beyond, 0.0)}
+        for edge in edges:
+            for letter in canvas.letters:
+                letter.x, letter.y = letter.x + moves[edge][0], letter.y + moves[edge][1]

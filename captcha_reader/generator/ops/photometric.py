@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from captcha_reader.generator.canvas import Canvas
-from captcha_reader.generator.ops.clutter import draw_shape
+from captcha_reader.generator.ops.marks import draw_shape
 from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
 
 
@@ -69,7 +69,7 @@ class Negatives(Op):
 class Checks(Op):
     """Within every other field of a chequerboard the picture is inverted."""
 
-    side: Range = ranged((10, 30), 0.8, 0.2, per_height=True)
+    side: Range = ranged((10, 30), 0.9, 0.35, per_height=True)
     """Of a field."""
     own_levels: bool = chosen(False, True, True, False)
     """Ground and letters exchange their own colours, not black and white."""
@@ -201,12 +201,15 @@ class Dither(OpaqueOnly):
 _BAYER = (np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) + 0.5) / 16
 
 
-@register(stage=Stage.PHOTOMETRIC, weight=3, tags=["train_only"], least_height=45, excludes=["bitmap", "pen", "hollow"])
+_BROAD = ["bitmap", "pen", "hollow"]
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=3, tags=["train_only"], least_height=45, most_height=90, excludes=_BROAD)
 @dataclass(frozen=True)
 class Stipple(OpaqueOnly):
     """The whole picture consists of dots of about one size."""
 
-    radius: Range = ranged((1, 2), 0.018, 0.033, per_height=True)
+    radius: Range = ranged((1, 2), 0.018, 0.028, per_height=True)
     """Of a dot, 1 at least."""
     stray: float = chosen(0, 0, 0, 0.05, 0.2)
     """Of the dots that lie on the ground, draw this part alone, in the letters' colours; 0: all, in the ground's."""
@@ -229,10 +232,26 @@ class Stipple(OpaqueOnly):
             x, y, colours = (part[ink | stray] for part in (x, y, colours))
             dots = np.ascontiguousarray(np.broadcast_to(ground, canvas.pixels.shape).astype(np.uint8))
         else:
-            colours += drawn.normal(0, rng.uniform(0, 25), (x.size, 1))
+            colours += drawn.normal(0, rng.uniform(0, 15), (x.size, 1))
             dots = np.full_like(canvas.pixels, rng.choice((255, 240, 255, 20)))
         sizes = radius * drawn.uniform(0.6, 1.1, x.size)
         places = np.round(np.stack([x, y, sizes]) * 16).astype(int).T.tolist()  # four fractional bits
         for (across, down, size), colour in zip(places, np.clip(colours, 0, 255).tolist(), strict=True):
             cv2.circle(dots, (across, down), size, colour, -1, cv2.LINE_AA, 4)
         canvas.pixels = dots
+
+
+@register(stage=Stage.PHOTOMETRIC, weight=5, tags=["heldout"])
+@dataclass(frozen=True)
+class Blinds(OpaqueOnly):
+    """Every few rows are lighter or darker, as on an old screen."""
+
+    pitch: Range = ranged((3, 5), 0.05, 0.1, per_height=True)
+    """From row to row."""
+    levels: Range = ranged((20, 50), 15, 60)
+    """Of brightness."""
+
+    def change(self, canvas: Canvas, rng: random.Random) -> None:
+        pitch, levels = max(2, round(rng.uniform(*self.pitch))), rng.choice((-1, 1)) * rng.uniform(*self.levels)
+        rows = np.arange(canvas.pixels.shape[0]) % pitch < max(1, pitch // 2)
+        canvas.pixels[rows] = np.clip(canvas.pixels[rows] + levels, 0, 255).astype(np.uint8)

@@ -68,9 +68,9 @@ class Frayed(Op):
 class Wave(Op):
     """Sine waves along both axes."""
 
-    amplitude: Range = ranged((2, 5), 0.02, 0.09, per_height=True)
+    amplitude: Range = ranged((2, 5), 0.02, 0.075, per_height=True)
     """Of the waves."""
-    length: Range = ranged((40, 120), 2.5, 0.6, per_height=True)
+    length: Range = ranged((40, 120), 2.5, 0.75, per_height=True)
     """Of the waves."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -88,9 +88,9 @@ class Wave(Op):
 class Ripple(Op):
     """Rings around a point of the picture, as on water."""
 
-    amplitude: Range = ranged((1, 3), 0.01, 0.045, per_height=True)
+    amplitude: Range = ranged((1, 3), 0.01, 0.035, per_height=True)
     """Of the rings: no pixel moves further."""
-    length: Range = ranged((10, 40), 0.9, 0.15, per_height=True)
+    length: Range = ranged((10, 40), 0.9, 0.22, per_height=True)
     """From ring to ring."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:

@@ -115,40 +115,7 @@ def batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> Any:
         '<p class="tab-intro">Many pictures, or a zip of them. The readings come least sure first, so that a person '
         "checks what matters.</p>",
     )
-    with gr.Row():
-        with gr.Column(scale=3, min_width=260):
-            files = gr.File(
-                label="Pictures, or a zip of pictures",
-                file_count="multiple",
-                file_types=["image", ".zip"],
-                height=150,
-                elem_id="files",
-            )
-        with gr.Column(scale=2, min_width=260):
-            with gr.Row():
-                labels = gr.Dropdown(
-                    [("find out", "auto"), ("yes", "yes"), ("no", "no")],
-                    value="auto",
-                    label="Labels in names",
-                    min_width=120,
-                    elem_id="labels",
-                )
-                other = gr.Dropdown(
-                    [(NOTHING_ELSE, ""), *shop.choices()],
-                    value="",
-                    label="Compare with",
-                    min_width=120,
-                    elem_id="compare",
-                )
-            same_source = gr.Checkbox(
-                label="All are from one source",
-                info="Its lengths and characters are learned from all of them, and help to read each.",
-                elem_id="same-source",
-            )
-            with gr.Row():
-                start = gr.Button("Read all", variant="primary", elem_id="read-all", min_width=120)
-                stop = gr.Button("Stop", elem_id="stop-batch", min_width=80, interactive=False)
-            status = own_html(gr, "", elem_id="batch-status")
+    files, labels, other, same_source, start, stop, status = _form(gr, shop)
     result = own_html(gr, "", elem_id="batch-result")
     grid = own_html(gr, "", elem_id="batch-grid")
     stopping = gr.State({})  # of this session; `stop` in it ends the reading after the next chunk
@@ -183,3 +150,42 @@ def batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> Any:
     start.click(read_all, inputs, [status, result, grid, stop], concurrency_limit=2, **QUIET)
     stop.click(lambda asked: asked.update(stop=True), stopping, None, concurrency_limit=None, **QUIET)
     return other
+
+
+def _form(gr: Any, shop: Workshop) -> tuple[Any, ...]:
+    """What is read and how; the buttons, and what they say."""
+    with gr.Row():
+        with gr.Column(scale=3, min_width=260):
+            files = gr.File(
+                label="Pictures, or a zip of pictures",
+                file_count="multiple",
+                file_types=["image", ".zip"],
+                height=150,
+                elem_id="files",
+            )
+        with gr.Column(scale=2, min_width=260):
+            with gr.Row():
+                labels = gr.Dropdown(
+                    [("find out", "auto"), ("yes", "yes"), ("no", "no")],
+                    value="auto",
+                    label="Labels in names",
+                    min_width=120,
+                    elem_id="labels",
+                )
+                other = gr.Dropdown(
+                    [(NOTHING_ELSE, ""), *shop.choices()],
+                    value="",
+                    label="Compare with",
+                    min_width=120,
+                    elem_id="compare",
+                )
+            same_source = gr.Checkbox(
+                label="All are from one source",
+                info="Its lengths and characters are learned from all of them, and help to read each.",
+                elem_id="same-source",
+            )
+            with gr.Row():
+                start = gr.Button("Read all", variant="primary", elem_id="read-all", min_width=120)
+                stop = gr.Button("Stop", elem_id="stop-batch", min_width=80, interactive=False)
+            status = own_html(gr, "", elem_id="batch-status")
+    return files, labels, other, same_source, start, stop, status

@@ -129,14 +129,7 @@ def model_tab(gr: Any, shop: Workshop, checkpoint: Any, other: Any, tab: Any, ow
         tab: this tab.
         owner: the secret of the session.
     """
-    with gr.Row(visible=False, equal_height=True, elem_id="manage") as manage:
-        name = gr.Textbox(label="Name", max_lines=1, max_length=LONGEST_NAME, scale=4, min_width=160, elem_id="name")
-        change = gr.Button("Rename", scale=1, min_width=90, elem_id="rename")
-        remove = gr.Button("Delete …", scale=1, min_width=90, elem_id="delete")
-    with gr.Row(visible=False, elem_id="sure-row") as sure:
-        question = own_html(gr, "", elem_id="question")
-        yes = gr.Button("Delete it for good", variant="stop", elem_id="delete-yes", min_width=140)
-        no = gr.Button("Keep it", elem_id="delete-no", min_width=90)
+    manage, name, change, remove, sure, question, yes, no = _form(gr)
     said = own_html(gr, "", elem_id="model-said")
     card = own_html(gr, "", elem_id="card")
 
@@ -190,6 +183,19 @@ def model_tab(gr: Any, shop: Workshop, checkpoint: Any, other: Any, tab: Any, ow
     asked = gr.Textbox("", visible=False, label="Model")
     answer, endpoint = gr.HTML(visible=False), gr.Button(visible=False)
     endpoint.click(lambda name: describe(name or None), asked, answer, api_name="describe_model")
+
+
+def _form(gr: Any) -> tuple[Any, ...]:
+    """The name of a model that was made here, the buttons, and the question before it is deleted."""
+    with gr.Row(visible=False, equal_height=True, elem_id="manage") as manage:
+        name = gr.Textbox(label="Name", max_lines=1, max_length=LONGEST_NAME, scale=4, min_width=160, elem_id="name")
+        change = gr.Button("Rename", scale=1, min_width=90, elem_id="rename")
+        remove = gr.Button("Delete …", scale=1, min_width=90, elem_id="delete")
+    with gr.Row(visible=False, elem_id="sure-row") as sure:
+        question = own_html(gr, "", elem_id="question")
+        yes = gr.Button("Delete it for good", variant="stop", elem_id="delete-yes", min_width=140)
+        no = gr.Button("Keep it", elem_id="delete-no", min_width=90)
+    return manage, name, change, remove, sure, question, yes, no
 
 
 def _check(shop: Workshop, chosen: str, secret: str) -> None:

@@ -153,22 +153,9 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path],
     grid = own_html(gr, "", elem_id="grid")
     outputs = [reading, likely, where, grid]
 
-    def show(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
-        """The reading at once, the pictures as soon as they are drawn."""
-        predictor, prediction, opened, milliseconds = read_picture(image, name, shop.models)
-        from captcha_reader.plots.boxes import draw_boxes
-        from captcha_reader.plots.canvas import figure_image
-        from captcha_reader.plots.confidence import confidence_grid
-
-        card = reading_card(prediction, milliseconds, shop.label(name))
-        yield card, likely_card(prediction.alternatives, prediction.text), gr.skip(), gr.skip()
-        boxes = draw_boxes(opened, prediction, predictor)
-        heat = figure_image(confidence_grid(prediction))
-        yield gr.skip(), gr.skip(), where_card(boxes, prediction), grid_card(heat)
-
     def read(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
         try:
-            yield from show(image, name)
+            yield from _show(gr, shop, image, name)
         except UserError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
 
@@ -182,7 +169,7 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path],
             yield blank(), "", "", "", asked
         else:
             try:
-                for step in show(image, name):
+                for step in _show(gr, shop, image, name):
                     yield *step, asked
             except UserError as error:  # the last picture's reading must not stand beside this one
                 gr.Warning(sentence(error))
@@ -207,6 +194,24 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path],
         changed(read_at_once, [*inputs, shown], [*outputs, shown], show_progress=progress, **at_once)
     demo.load(read_example, None, example, **QUIET)
     _endpoint(gr, shop, picture)
+
+
+def _show(gr: Any, shop: Workshop, image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
+    """The reading, the likely texts, where they stand and the grid: the reading at once, pictures when they are drawn.
+
+    Raises:
+        UserError: there is no picture, it cannot be read, or the model cannot be used.
+    """
+    predictor, prediction, opened, milliseconds = read_picture(image, name, shop.models)
+    from captcha_reader.plots.boxes import draw_boxes
+    from captcha_reader.plots.canvas import figure_image
+    from captcha_reader.plots.confidence import confidence_grid
+
+    card = reading_card(prediction, milliseconds, shop.label(name))
+    yield card, likely_card(prediction.alternatives, prediction.text), gr.skip(), gr.skip()
+    boxes = draw_boxes(opened, prediction, predictor)
+    heat = figure_image(confidence_grid(prediction))
+    yield gr.skip(), gr.skip(), where_card(boxes, prediction), grid_card(heat)
 
 
 def _corrections(gr: Any, shop: Workshop, picture: Any) -> None:

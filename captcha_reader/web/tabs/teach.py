@@ -165,37 +165,7 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
     can = shop.models.torch and bool(shop.jobs.commands.train)
     with gr.Row():
         with gr.Column(scale=4, min_width=280):
-            upload = gr.File(label="Zip of labeled captchas", file_types=[".zip"], height=130, elem_id="upload")
-            with gr.Row():
-                source = gr.Dropdown(
-                    [("the zip", "zip"), ("the corrected readings", "feedback"), ("both", "both")],
-                    value="zip",
-                    label="Learn from",
-                    min_width=130,
-                    elem_id="source",
-                )
-                epochs = within(
-                    gr.Number(
-                        0,
-                        label="Epochs (0: by number)",
-                        precision=0,
-                        minimum=0,
-                        maximum=60,
-                        min_width=110,
-                        elem_id="epochs",
-                    )
-                )
-            name = gr.Textbox(
-                label="Name of the new model",
-                placeholder="my captchas",
-                max_lines=1,
-                max_length=LONGEST_NAME,
-                elem_id="new-name",
-            )
-            with gr.Row():
-                start = gr.Button("Fine-tune", variant="primary", elem_id="start", min_width=120, interactive=can)
-                cancel = gr.Button("Cancel", elem_id="cancel", min_width=90, interactive=can)
-            said = own_html(gr, "" if can else note(TORCH_MISSING, "bad"), elem_id="teach-said")
+            upload, source, epochs, name, start, cancel, said = _form(gr, can)
         with gr.Column(scale=5, min_width=280):
             panel = own_html(gr, job_card(None, 0, {}), elem_id="job")
 
@@ -245,6 +215,47 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
     start.click(begin, [upload, source, epochs, name, checkpoint, owner], [said, panel, follow, owner], **QUIET)
     cancel.click(stop, owner, [said, follow], **QUIET)
     return panel
+
+
+def _form(gr: Any, can: bool) -> tuple[Any, ...]:
+    """What is learned from, how, and under which name; the buttons, and what they say.
+
+    Args:
+        gr: Gradio.
+        can: whether anything can be fine-tuned here.
+    """
+    upload = gr.File(label="Zip of labeled captchas", file_types=[".zip"], height=130, elem_id="upload")
+    with gr.Row():
+        source = gr.Dropdown(
+            [("the zip", "zip"), ("the corrected readings", "feedback"), ("both", "both")],
+            value="zip",
+            label="Learn from",
+            min_width=130,
+            elem_id="source",
+        )
+        epochs = within(
+            gr.Number(
+                0,
+                label="Epochs (0: by number)",
+                precision=0,
+                minimum=0,
+                maximum=60,
+                min_width=110,
+                elem_id="epochs",
+            )
+        )
+    name = gr.Textbox(
+        label="Name of the new model",
+        placeholder="my captchas",
+        max_lines=1,
+        max_length=LONGEST_NAME,
+        elem_id="new-name",
+    )
+    with gr.Row():
+        start = gr.Button("Fine-tune", variant="primary", elem_id="start", min_width=120, interactive=can)
+        cancel = gr.Button("Cancel", elem_id="cancel", min_width=90, interactive=can)
+    said = own_html(gr, "" if can else note(TORCH_MISSING, "bad"), elem_id="teach-said")
+    return upload, source, epochs, name, start, cancel, said
 
 
 def _rows(shop: Workshop, file: str | None, kind: str) -> tuple[Any, dict[str, int]]:

@@ -1,0 +1,1 @@
+"""How weak a captcha is: the figures, the pictures and the page of the strength report."""

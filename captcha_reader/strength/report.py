@@ -1,0 +1,160 @@
+"""From measurements to the report: the verdict in plain words, what gives a captcha away, what to do.
+
+`report.json` is what `build_report` returns; docs/strength.schema.json describes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from captcha_reader.reading.metrics import detailed_metrics
+from captcha_reader.strength.figures import (
+    BROKEN_AT,
+    character_table,
+    guesses_needed,
+    near_duplicates,
+    repeated_texts,
+    secret_bits,
+)
+from captcha_reader.strength.page import MIN_SEEN, duration, percent
+
+FORMAT = "captcha-strength-1"
+WEAK_AT = 0.3  # accuracy from which on a bot needs no patience
+FEW_BITS = 16.0  # a scheme with less is guessed in some ten thousand attempts
+
+
+def build_report(
+    data: dict[str, Any],
+    settings: dict[str, Any],
+    attack: Sequence[dict[str, Any]],
+    last: dict[str, Any] | None,
+    sample: dict[str, Any],
+    changes: Sequence[dict[str, Any]] = (),
+    partial: str = "",
+    **about: Any,
+) -> dict[str, Any]:
+    """All figures and sentences of a report, ready for JSON.
+
+    Args:
+        data: `name`, `pictures`, `labeled`, `left_out`.
+        settings: `seed`, `ignore_case`, `seconds_per_label`, `characters`, `length`, as they were given.
+        attack: one row a number of labels: `accuracy_figures` and `labels`, `training_seconds`, `typing_seconds`.
+        last: `truths`, `readings`, `confidences`, `guesses` of the last model on the pictures kept aside; None where
+            nothing is labeled.
+        sample: `texts` (labels, or readings where there are none) and `pictures` of the whole sample.
+        changes: rows of `plot_changes`, with `n`.
+        partial: why the report is not whole; empty where it is.
+        about: `created`, `machine`, `reader`, `reading_ms` and, without labels, `mean_confidence`.
+    """
+    details = detailed_metrics(last["truths"], last["readings"], last["confidences"]) if last else None
+    report: dict[str, Any] = {"format": FORMAT, "partial": partial, "data": data, "settings": settings}
+    report |= {"attack": list(attack), **about}
+    report["guesses"] = guesses_needed(last["truths"], last["guesses"]) if last else None
+    report["characters"] = character_table(last["truths"], last["readings"], details) if last and details else []
+    report["confusions"] = details["confusions"][:10] if details else []
+    report["by_length"] = details["by_length"] if details else {}
+    report["secret"] = secret_bits(sample["texts"], settings.get("characters"))
+    report["repeats"] = repeated_texts(sample["texts"])
+    pairs = near_duplicates(sample["pictures"])
+    report["near_duplicates"] = len(pairs)
+    report["changes"], report["changes_n"] = list(changes), changes[0]["n"] if changes else 0
+    report["change_advice"] = _change_advice(changes)
+    report["weaknesses"] = _weaknesses(report)
+    report["verdict"] = _verdict(report)
+    return report
+
+
+def _verdict(report: dict[str, Any]) -> dict[str, str]:
+    attack = report["attack"]
+    if not attack:
+        confidence = report["mean_confidence"]
+        return {
+            "level": "fair" if confidence < WEAK_AT else "bad",
+            "text": f"Without labels nothing is certain: a free reader expects to read {percent(confidence)} of it.",
+            "advice": "Label a hundred pictures and run this again: then the figures are measured, not expected.",
+        }
+    first, last = attack[0], attack[-1]
+    says = []
+    if first["labels"] == 0:
+        says.append(f"A free reader that has never seen it reads {_with_interval(first)}.")
+    if last["labels"] > 0:
+        taught = [step for step in attack if step["labels"] > 0]
+        best = max(step["accuracy"] for step in taught)
+        # The first step that is within chance of the best one says what the attack costs.
+        enough = next(step for step in taught if step["interval"][1] > best - 1e-9)
+        cost = f"{duration(enough['typing_seconds'])} of a person's typing and {duration(enough['training_seconds'])}"
+        says.append(f"After {enough['labels']} labels, {cost} of training, {_with_interval(enough)}.")
+    best = max(step["accuracy"] for step in attack)
+    low = max(step["interval"][0] for step in attack)
+    if low >= WEAK_AT:
+        level, advice = "bad", "It keeps no bot out. Replace it: distortions that people can read do not help any more."
+    elif low > BROKEN_AT:
+        level = "fair"
+        advice = (
+            f"By the published yardstick it is broken: a bot needs about {1 / best:.0f} attempts. Limit the attempts, "
+            "and do not rely on it alone."
+        )
+    else:
+        level = "good"
+        advice = "This reader does not break it with so few labels. That does not prove strength."
+    return {"level": level, "text": " ".join(says), "advice": advice}
+
+
+def _with_interval(step: dict[str, Any]) -> str:
+    low, high = step["interval"]
+    return f"{percent(step['accuracy'])} ({percent(low)} to {percent(high)})"
+
+
+def _weaknesses(report: dict[str, Any]) -> list[str]:
+    secret, repeats = report["secret"], report["repeats"]
+    says = []
+    lengths = list(secret["lengths"])
+    length = lengths[0] if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    says.append(
+        f"It uses {len(secret['characters'])} characters ({secret['characters'][:80]}) and texts of {length} of them: "
+        f"{secret['nominal_bits']:.0f} bits if all were equally likely, about {secret['estimated_bits']:.0f} as it is."
+    )
+    if secret["estimated_bits"] < FEW_BITS:
+        says.append("That is little: some ten thousand guesses cover it without reading anything.")
+    if repeats["pairs"]:
+        repeated = ", ".join(f"{text} ({count} times)" for text, count in list(repeats["repeated"].items())[:5])
+        says.append(f"Texts repeat: {repeated}. They may come from a pool of about {repeats['pool']:,}.")
+    if report["near_duplicates"]:
+        says.append(
+            f"{report['near_duplicates']} pairs of pictures are nearly the same: whoever collects them needs no reader."
+        )
+    if report["guesses"]:
+        one, three = report["guesses"]["1"], report["guesses"]["3"]
+        says.append(
+            f"The first guess is right for {percent(one)}, one of the first three for {percent(three)}"
+            + (": a second attempt on the same picture helps a bot." if three - one >= 0.03 else ".")
+        )
+    known = [row for row in report["characters"] if row["n"] >= MIN_SEEN]
+    if known and known[0]["accuracy"] < 0.95:
+        worst = [row for row in known if row["accuracy"] < 0.95][:5]
+        said = ", ".join(f"{row['character']} ({percent(row['accuracy'])})" for row in worst)
+        says.append(f"Characters that hold: {said}. The others are read nearly always.")
+    elif known:
+        says.append("No single character holds: each is read nearly always.")
+    by_length = {k: v for k, v in report["by_length"].items() if v["n"] >= MIN_SEEN}
+    if len(by_length) > 1:
+        said = ", ".join(f"{k}: {percent(v['accuracy'])}" for k, v in by_length.items())
+        says.append(f"By length: {said}.")
+    return says
+
+
+def _change_advice(changes: Sequence[dict[str, Any]]) -> list[str]:
+    """What costs people more than machines, and what costs machines more than people."""
+    gains = []
+    for change in changes:
+        weak, strong = change["levels"][0], change["levels"][-1]
+        machine, people = weak["accuracy"] - strong["accuracy"], weak["legibility"] - strong["legibility"]
+        gains.append((machine - people, machine, people, change["op"]))
+    says = []
+    for gain, machine, people, op in sorted(gains, reverse=True):
+        if machine >= 0.1 and gain > 0.05:
+            says.append(f"{op}: stronger costs this reader {percent(machine)}, and people little by the proxy.")
+        elif people > 0.05 and machine < people:
+            says.append(f"{op}: stronger costs people more than this reader. Make it weaker.")
+    return says[:6]

@@ -1,0 +1,83 @@
+"""The settings of a training: which numbers make sense, what the run folder keeps, what a resumed run takes anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import get_available_trackers
+
+from captcha_reader.cli import load_settings
+from captcha_reader.config import TrainConfig
+from captcha_reader.errors import UserError
+
+LEAST = {
+    **dict.fromkeys(
+        ("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads", "pictures"), 1
+    ),
+    **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds"), 0),
+    **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "shear", "teacher_weight"), 0),
+    **dict.fromkeys(("average", "ema", "weight_decay", "clip_norm", "warmup", "stop_after"), 0),
+    **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
+    **dict.fromkeys(("height", "other_height"), 16),
+}
+BELOW = dict.fromkeys(("splice", "average", "ema", "warmup", "teacher_weight", "dropout"), 1)
+# What concerns one process and not the run: a run that goes on takes these as they are given then.
+OF_THE_PROCESS = ("threads", "workers", "stop_after", "progress")
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Refuse numbers that make no sense, before any work is done.
+
+    Raises:
+        UserError: names the setting and the values it may take.
+    """
+    for name, least in LEAST.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value < BELOW.get(name, math.inf):
+            below = f" and below {BELOW[name]}" if name in BELOW else ""
+            raise UserError(f"--{name} is {value}: it must be {least} or more{below}")
+    if config.blend is not None and not 0 <= config.blend <= 1:
+        raise UserError(f"--blend is {config.blend}: it must be 0 to 1")
+    if config.ema and config.average:
+        raise UserError("--ema and --average are two ways to average the weights: leave one out")
+    if config.tracker not in ("none", *map(str, get_available_trackers())):
+        raise UserError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
+    if config.other_height and (config.splice or config.mix_synthetic):
+        raise UserError("--other_height goes neither with --splice nor with --mix_synthetic: leave one out")
+    if config.image_size is not None and min(config.image_size) < 16:
+        raise UserError(f"--image_size is {list(config.image_size)}: each side must be 16 or more")
+
+
+def plain_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings that config.yaml holds, as YAML can."""
+    values = {**dataclasses.asdict(config), "resume": False}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def load_run_config(config: TrainConfig) -> TrainConfig:
+    """The settings saved in the run folder `config.out`, with those of `config` that concern this process alone.
+
+    Raises:
+        UserError: no folder is named, or it holds no run.
+    """
+    if config.out is None:
+        raise UserError("--resume needs the run folder: add --out saved_models/RUN")
+    path = Path(config.out) / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{config.out} holds no run to resume (there is no {path.name} in it)")
+    saved = load_settings(TrainConfig, path)
+    given = {name: getattr(config, name) for name in OF_THE_PROCESS}
+    asked = {name: value for name, value in given.items() if value != getattr(TrainConfig, name)}
+    return dataclasses.replace(saved, out=config.out, resume=True, **asked)
+
+
+def unused_settings(given: TrainConfig, saved: TrainConfig) -> list[str]:
+    """What was asked for beside `--resume` and is not what the run was started with, as flags with their values.
+
+    A setting that was given its default cannot be told from one that was not given, and is not named.
+    """
+    asked, used, default = plain_settings(given), plain_settings(saved), plain_settings(TrainConfig())
+    return [f"--{key} {value}" for key, value in asked.items() if value not in (default[key], used[key])]

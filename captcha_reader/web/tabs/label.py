@@ -1,0 +1,124 @@
+"""The tab Label: type what captchas say with the reader's help, while it learns from what was typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from captcha_reader.errors import UserError
+from captcha_reader.files import ROOT
+from captcha_reader.images import IMAGE_SUFFIXES
+from captcha_reader.reading.constraints import Constraints
+from captcha_reader.web.html import bad, note, render
+from captcha_reader.web.uploads import PictureZip, is_zip
+from captcha_reader.web.widgets import QUIET, own_html
+from captcha_reader.web.workshop import Workshop
+
+SCRIPT = ROOT / "assets" / "label.js"
+
+
+def label_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
+    """Start a set or go on with one, and label it.
+
+    Args:
+        gr: Gradio.
+        shop: what the tabs share.
+        checkpoint: the chooser of the model whose readings are offered at first.
+        tab: that it stands in.
+    """
+    labels = shop.labels
+    own_html(
+        gr,
+        '<p class="tab-intro">Captchas without labels: the reader fills in its reading, you accept or correct it. '
+        "After 20, 50, 100 and 200 labels it learns from them while you go on. No mouse needed.</p>",
+    )
+    sets = labels.names()
+    with gr.Row():
+        with gr.Column(scale=2, min_width=260):
+            chosen = gr.Dropdown([("a new set", ""), *sets], value="", label="Set", elem_id="label-set")
+            with gr.Column() as new:
+                files = gr.File(
+                    label="Captchas, or a zip of them", file_count="multiple", height=110, elem_id="label-files"
+                )
+                # A folder of this machine is for those who sit at it.
+                folder = gr.Textbox(
+                    label="or a folder on this machine",
+                    max_lines=1,
+                    visible=shop.local and not shop.read_only,
+                    elem_id="label-folder",
+                )
+                name = gr.Textbox(
+                    label="Name", placeholder="my captchas", max_lines=1, max_length=40, elem_id="label-name"
+                )
+                with gr.Row():
+                    characters = gr.Textbox(
+                        label="Characters, if known", placeholder="0-9A-Z", max_lines=1, min_width=110
+                    )
+                    length = gr.Textbox(label="Length", placeholder="6 or 4-6", max_lines=1, min_width=80)
+                ignore_case = gr.Checkbox(label="Case does not matter")
+                start = gr.Button("Start labeling", variant="primary", elem_id="label-start")
+            said = own_html(gr, "", elem_id="label-said")
+        with gr.Column(scale=3, min_width=280):
+            script = SCRIPT.read_text(encoding="utf-8")
+            panel = own_html(gr, render("label", set=""), js_on_load=script, elem_id="label-panel")
+
+    def begin(
+        paths: Sequence[str] | None, place: str, title: str, known: str, many: str, fold: bool, model: str | None
+    ) -> tuple[Any, Any, Any]:
+        try:
+            constraints = Constraints.parse({"characters": known, "length": many, "ignore_case": bool(fold)})
+            skipped: list[str] = []
+            pictures = _pictures(paths or [], place if shop.local and not shop.read_only else "", skipped)
+            desk = labels.create(pictures, title or "", model, constraints, skipped.append)
+        except UserError as error:
+            return bad(error), gr.skip(), gr.skip()
+        choices = [("a new set", ""), *labels.names()]
+        left_out = f"{len(skipped)} left out: {'; '.join(skipped[:5])}" if skipped else ""
+        told[desk.id] = left_out
+        return "", gr.Dropdown(choices=choices, value=desk.id), gr.skip()
+
+    def go_on(id_: str, model: str | None) -> tuple[Any, Any, Any]:
+        if not id_:
+            return "", gr.Column(visible=True), render("label", set="")
+        try:
+            labels.open(id_, model)
+        except UserError as error:
+            return bad(error), gr.Column(visible=True), render("label", set="")
+        kept = "Everything typed is kept in data/labels, a source for make_dataset.py and main.py."
+        kept = f"{left_out}. {kept}" if (left_out := told.pop(id_, "")) else kept
+        return note(kept), gr.Column(visible=False), render("label", set=id_)
+
+    told: dict[str, str] = {}  # what was left out of a set that was just made
+    given = [files, folder, name, characters, length, ignore_case, checkpoint]
+    tab.select(lambda: gr.Dropdown(choices=[("a new set", ""), *labels.names()]), None, chosen, **QUIET)
+    start.click(begin, given, [said, chosen, panel], **QUIET)
+    chosen.change(go_on, [chosen, checkpoint], [said, new, panel], **QUIET)
+
+
+def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The pictures of the uploads, or of a folder of this machine; why one is left out is added to `skipped`.
+
+    Raises:
+        UserError: there are none.
+    """
+    if folder.strip():
+        place = Path(folder.strip()).expanduser()
+        if not place.is_dir():
+            raise UserError(f"there is no folder {place.name}: check its name")
+        files = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
+        if not files:
+            raise UserError(f"there is no picture in {place.name}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
+        yield from ((path.name, path.read_bytes()) for path in files)
+        return
+    if not paths:
+        raise UserError("there are no captchas yet: drop some, or a zip of them")
+    for path in map(Path, paths):
+        if is_zip(path):
+            for name, data in PictureZip(path).with_damaged():
+                if isinstance(data, bytes):
+                    yield name, data
+                else:
+                    skipped.append(str(data))
+        else:
+            yield path.name, path.read_bytes()
