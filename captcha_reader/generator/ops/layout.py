@@ -378,7 +378,7 @@ class Overflow(Op):
         beyond = self.beyond * (bottom - top)
         edges = rng.choice(("t", "b", "l", "r", "tl", "br"))
         moves = {"t": (0.0, -top - beyond), "b": (0.0, canvas.height - bottom + beyond)}
-        moves |= {"l": (-left - beyond, 0.0), "r": (canvas.width - right + beyond, 0.0)}  # type: ignore[operator]
+        moves |= {"l": (-left - beyond, 0.0), "r": (canvas.width - right + beyond, 0.0)}
         for edge in edges:
             for letter in canvas.letters:
                 letter.x, letter.y = letter.x + moves[edge][0], letter.y + moves[edge][1]
