@@ -383,6 +383,6 @@ def test_errors_name_no_folder_of_this_machine(tmp_path):
     (tmp_path / "in/ab.png").write_bytes(PNG)
     for arguments in (["in", "--out", "out"], ["missing", "--out", "new"]):
         command = [sys.executable, str(ROOT / "make_dataset.py"), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 1 and done.stderr.startswith("error: ")
         assert not re.search(re.escape(str(tmp_path)), done.stderr), done.stderr
