@@ -114,7 +114,9 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
     if not paths:
         raise UserError("there are no captchas yet: drop some, or a zip of them")
     for path in map(Path, paths):
-        if is_zip(path):
+        with path.open("rb") as file:
+            start = file.read(4)
+        if is_zip(start):
             for name, data in PictureZip(path).with_damaged():
                 if isinstance(data, bytes):
                     yield name, data
