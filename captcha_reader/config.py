@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
 from captcha_reader.errors import UserError
@@ -465,8 +465,9 @@ class InterfaceConfig:
     """Pictures that are read together at most, where requests arrive together."""
     root_path: str = ""
     """Path that a reverse proxy serves this under, such as /captcha, or the whole address, https://NAME/captcha."""
-    allow_origin: list[str] = field(default_factory=list)
-    """Other sites whose pages may call this server, such as [https://example.org]; none by default."""
+    allow_origin: list[str] | str | None = None
+    """Another site whose pages may call this server, such as https://example.org, or several as a JSON list; none by
+    default."""
     read_only: bool = False
     """No fine-tuning, no corrections kept, no download of models."""
     token: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
+from collections.abc import Iterator
 
 _WORDS = struct.Struct("<8Q").unpack
 _SALTS = [bytes([block]) for block in range(3)]
@@ -26,7 +27,7 @@ class Stream(random.Random):
         """Begin the numbers of a key (texts and integers without a slash); returns the stream itself."""
         self._key = "/".join(map(str, key)).encode()
         self._block = 0
-        self._words = iter(())
+        self._words: Iterator[int] = iter(())
         self.gauss_next = None
         if "random" in self.__dict__:
             del self.random, self.getrandbits
