@@ -305,7 +305,7 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
         "which the candidates take turns; columns are those of an input of 32 rows. Training: forward, loss and "
         "backward of 32 pictures of 176 columns on one core.",
         "",
-        markdown(head, rows),
+        markdown(head, rows) if rows else "Not measured yet.",
     ]
     if pilots := latest(lines, "pilot", "name"):
         parts += ["", "## First times", "", PILOT, "", markdown(PILOT_HEAD, [_pilot(line) for line in pilots.values()])]
@@ -326,8 +326,8 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
 
 
 PILOT = (
-    "Taken beside other jobs (load of 3 on two cores) with networks built alike before this script existed, fixed to 32 "
-    "rows: what the candidates were chosen by. Training: 32 pictures of 176 columns in bf16 (AMX), `channels_last`."
+    "Taken beside other jobs (load of 3 on two cores) with networks built alike before this script existed, fixed to "
+    "32 rows: what the candidates were chosen by. Training: 32 pictures of 176 columns in bf16 (AMX), `channels_last`."
 )
 PILOT_HEAD = [
     "network",
