@@ -88,7 +88,8 @@ def main() -> int:
     """Command line."""
     config = parse_config(InterfaceConfig, "A page that reads captchas, on this machine.")
     limits = limits_of(config)
-    access = Access(config.host, config.root_path, tuple(config.allow_origin), config.read_only, config.token)
+    sites = [config.allow_origin] if isinstance(config.allow_origin, str) else config.allow_origin or []
+    access = Access(config.host, config.root_path, tuple(sites), config.read_only, config.token)
     try:
         with ExitStack() as closing:
             closing.callback(end_soon)  # the last thing done

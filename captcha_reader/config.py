@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
 from captcha_reader.errors import UserError
@@ -49,7 +49,7 @@ class ModelConfig:
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
     positions)."""
     backbone: str = "residual"
-    """Feature extractor: `residual`, `residual-wide`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
+    """Feature extractor: `residual`, `residual-wide`, `residual-large`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
     hidden: int = 128
     """Width of the head's hidden layer (of each LSTM direction for the CRNN)."""
     dropout: float = 0.1
@@ -158,8 +158,8 @@ class TrainConfig:
     head: HeadName | None = None
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None
-    """Another feature extractor than the model's own: `residual`, `residual-wide`, `resnet18` or `efficientnet-b0`
-    to `-b7`."""
+    """Another feature extractor than the model's own: `residual`, `residual-wide`, `residual-large`, `resnet18` or
+    `efficientnet-b0` to `-b7`."""
     hidden: int | None = None
     """Width of the head's hidden layer."""
     dropout: float = 0.1
@@ -465,8 +465,9 @@ class InterfaceConfig:
     """Pictures that are read together at most, where requests arrive together."""
     root_path: str = ""
     """Path that a reverse proxy serves this under, such as /captcha, or the whole address, https://NAME/captcha."""
-    allow_origin: list[str] = field(default_factory=list)
-    """Other sites whose pages may call this server, such as [https://example.org]; none by default."""
+    allow_origin: list[str] | str | None = None
+    """Another site whose pages may call this server, such as https://example.org, or several as a JSON list; none by
+    default."""
     read_only: bool = False
     """No fine-tuning, no corrections kept, no download of models."""
     token: str | None = None

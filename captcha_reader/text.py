@@ -285,7 +285,6 @@ class Codec(ABC):
 class CTCCodec(Codec):
     """One class per step along the width; see `ctc`."""
 
-    head = "ctc"
     along_width = True
     more_room = "widen --image_size"
 
@@ -423,7 +422,6 @@ class CTCCodec(Codec):
 class SlotCodec(Codec):
     """One class per character position; the first padding class ends the text."""
 
-    head = "slots"
     along_width = False
     more_room = "raise --max_length"
 

@@ -84,7 +84,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, dvc: str) -> Path:
         shutil.copy(path, folder)
     for name in ("captcha_reader", "configs", "examples"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "dvc.yaml", folder)
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
     small = params()
     small["generate"] |= {"count": 90, "alphabet": "abcd", "length": "2-3", "workers": 1}
     small["dataset"] |= {"split": "60/15/15", "workers": 1}

@@ -90,6 +90,7 @@ def test_imports_point_one_way() -> None:
 def test_every_table_of_the_benchmarks_is_drawn_from_its_results() -> None:
     program = (
         "import json, run, results; "
+        "[results.page_of(name) for name in run.SECTIONS]; "  # ends with what lacks its place
         "made = {results.MADE_BY.get(p.stem, p.stem) for p in results.RESULTS.glob('*.json')}; "
         "print(json.dumps([sorted(run.SECTIONS), sorted(made), "
         "[p.stem for p in results.RESULTS.glob('*.json') "
@@ -99,7 +100,7 @@ def test_every_table_of_the_benchmarks_is_drawn_from_its_results() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "benchmarks", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sections, measured, differing, readme_agrees = json.loads(done.stdout)
-    assert sections == measured
+    assert set(measured) <= set(sections)
     assert differing == [] and readme_agrees, "python benchmarks/run.py --render"
 
 

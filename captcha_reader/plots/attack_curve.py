@@ -35,10 +35,15 @@ def plot_attack_curve(steps: Sequence[dict[str, Any]], broken_at: float) -> Figu
         axes.vlines(places, low, high, color=LINE, alpha=0.4, linewidth=4)
     for place, value in zip(places, values, strict=True):
         above = value < 88
-        near = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "family": font_families(mono=False)}
+        near: dict[str, Any] = {
+            "textcoords": "offset points",
+            "ha": "center",
+            "fontsize": 9,
+            "family": font_families(mono=False),
+        }
         axes.annotate(f"{value:.0f} %", (place, value), (0, 7 if above else -14), color=INK, **near)
     axes.axhline(100 * broken_at, color=BROKEN, linewidth=1, linestyle=(0, (4, 3)))
-    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     said = f"counts as broken from {100 * broken_at:g} % on"
     axes.annotate(said, (1, 100 * broken_at), (-2, 3), ha="right", color=BROKEN, fontsize=8, **where)
     axes.set_xticks(places, [f"{step['labels']}" for step in steps])

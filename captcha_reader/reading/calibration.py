@@ -54,7 +54,9 @@ class Calibration:
         """
         curves = {}
         for name, values in (metadata.get("calibration") or {}).items():
-            numbers = [values.get(field) for field in ("temperature", "bias")] if isinstance(values, Mapping) else []
+            numbers: list[Any] = (
+                [values.get(field) for field in ("temperature", "bias")] if isinstance(values, Mapping) else []
+            )
             usable = [isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= 100 for x in numbers]
             if name not in CURVES or usable != [True, True] or not numbers[0] >= 0.01:
                 raise UserError(f"{path} cannot be used: its calibration {name!r:.40} is no temperature and bias")

@@ -48,7 +48,9 @@ class Predictor(Protocol):
     ) -> list[Prediction]:
         """Readings of pictures, in one forward pass as a rule."""
 
-    def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
+    def predict(
+        self, images: Sequence[ImageLike], *, constraints: Constraints | Sequence[Constraints | None] | None = None
+    ) -> list[Prediction]:
         """Readings of pictures, however many."""
 
     def attention(self, pixels: np.ndarray) -> np.ndarray | None:

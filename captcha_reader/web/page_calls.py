@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from captcha_reader.web.storage import UploadFolder
 if TYPE_CHECKING:
     import fastapi
     import gradio
+
+log = logging.getLogger("captcha_reader")
 
 
 def protect_page(app: fastapi.FastAPI, demo: gradio.Blocks, folder: UploadFolder) -> None:
@@ -105,7 +108,24 @@ class PageCalls:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, replay, send)
+        failed = False
+
+        async def watched(message: Message) -> None:
+            nonlocal failed
+            if message["type"] == "http.response.start" and message["status"] == 500:
+                failed = True
+            if not failed:
+                await send(message)
+
+        # Gradio stumbles over a call that names what there is not, or is of another form than it expects.
+        try:
+            await self.app(scope, replay, watched)
+        except Exception as error:
+            if not failed:
+                raise
+            log.warning("%s: a call that cannot be answered (%r)", path, error)
+        if failed:
+            raise Refused(422, "the call cannot be understood, or names what is not there: reload the page")
 
     def _checked(self, body: bytes, client: str) -> bytes:
         if not body:

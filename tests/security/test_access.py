@@ -30,7 +30,7 @@ SITE = "https://shop.example"
 def guarded(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """With a token, another site that may call, and a prefix."""
     folder = tmp_path_factory.mktemp("guarded")
-    flags = ["--token", TOKEN, "--allow_origin", f"[{SITE}]", "--root_path", "/captcha", "--read_only"]
+    flags = ["--token", TOKEN, "--allow_origin", SITE, "--root_path", "/captcha", "--read_only"]
     server = Served(models_folder, folder / "data", *flags, temporary=folder / "tmp")
     yield server
     server.stop()

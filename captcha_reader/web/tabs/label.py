@@ -39,7 +39,7 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
             chosen = gr.Dropdown([("a new set", ""), *sets], value="", label="Set", elem_id="label-set")
             with gr.Column() as new:
                 files = gr.File(
-                    label="Captchas, or a zip of them", file_count="multiple", height=110, elem_id="label-files"
+                    label="Captchas, or a zip of them", file_count="multiple", height=140, elem_id="label-files"
                 )
                 # A folder of this machine is for those who sit at it.
                 folder = gr.Textbox(
@@ -114,7 +114,9 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
     if not paths:
         raise UserError("there are no captchas yet: drop some, or a zip of them")
     for path in map(Path, paths):
-        if is_zip(path):
+        with path.open("rb") as file:
+            start = file.read(4)
+        if is_zip(start):
             for name, data in PictureZip(path).with_damaged():
                 if isinstance(data, bytes):
                     yield name, data
