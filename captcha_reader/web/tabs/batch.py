@@ -10,7 +10,7 @@ from captcha_reader.errors import UserError
 from captcha_reader.reading.metrics import text_metrics
 from captcha_reader.web.batch_reading import Batch, BatchReader, batch_files, compare, count_pictures
 from captcha_reader.web.html import bad, interval, note, percent, progress_bar, render
-from captcha_reader.web.tabs.known import NotPossible, known, known_line, require_fit
+from captcha_reader.web.tabs.known import NotPossible, known, known_line, problem, require_fit
 from captcha_reader.web.widgets import QUIET, own_html
 from captcha_reader.web.workshop import Workshop
 
@@ -169,6 +169,8 @@ def batch_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any) -> Any:
             yield bad(error), "", "", gr.Button(interactive=False), gr.skip()
 
     inputs = [files, checkpoint, other, labels, same_source, stopping, *line.entries]
+    check: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+    gr.on(line.typed, lambda name, *line: problem(shop, name, line), [checkpoint, *line.entries], line.said, **check)
     start.click(read_all, inputs, [status, result, grid, stop, line.said], concurrency_limit=2, **QUIET)
     stop.click(lambda asked: asked.update(stop=True), stopping, None, concurrency_limit=None, **QUIET)
     return other

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captcha_reader.errors import UserError
 from captcha_reader.reading.constraints import Constraints, compact
@@ -11,6 +11,9 @@ from captcha_reader.web.html import bad
 from captcha_reader.web.models import Predictor
 from captcha_reader.web.widgets import QUIET, own_html
 from captcha_reader.web.workshop import Workshop
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 LONGEST_ENTRY = 300  # characters; an alphabet of several scripts fits
 
@@ -62,28 +65,36 @@ def offer(suggested: Constraints | None, given: Constraints | None) -> str:
     return f"Its labels: {', '.join(parts)} – use them"
 
 
-@dataclasses.dataclass
-class Line:
+def problem(shop: Workshop, model: str | None, entries: Sequence[Any]) -> Markup | str:
+    """What is wrong with the entries of a line, as HTML, as far as that is seen without a picture; "" if nothing is."""
+    try:
+        if given := known(*entries):
+            require_fit(given, shop.models.predictor(model or None))
+    except NotPossible as error:
+        return bad(error)
+    except UserError:  # the model cannot be used: the reading says so
+        pass
+    return ""
+
+
+class Line(NamedTuple):
     """The line on the page.
 
     Attributes:
-        entries: the boxes for characters and length and for the case, as inputs of an event.
+        entries: the boxes for characters, length and case, as inputs of an event and for `known`.
         said: what is wrong with them.
-        changed: chains what is to be done after each change, as `Dependency.then` does.
+        typed: the events that tell that somebody has changed one.
+        taken: the event after which they hold what the model offers.
     """
 
     entries: list[Any]
     said: Any
-    changed: list[Any]
-
-    def then(self, *arguments: Any, **settings: Any) -> None:
-        """Do something after each change of the line."""
-        for event in self.changed:
-            event.then(*arguments, **settings)
+    typed: list[Any]
+    taken: Any
 
 
 def known_line(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, name: str) -> Line:
-    """The line, and below it what is wrong with it, or the offer of a model that was fine-tuned.
+    """The line, below it room for what is wrong with it, and the offer of a model that was fine-tuned.
 
     Args:
         gr: Gradio.
@@ -124,19 +135,12 @@ def known_line(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, name: str) -
         use = gr.Button(visible=False, size="sm", elem_id=f"{name}-offer", elem_classes="known-offer")
     entries = [characters, length, fold]
 
-    def look(model: str | None, *line: Any) -> tuple[Any, Any]:
-        """What is wrong with the line, and what could be in it."""
-        given, problem = None, ""
+    def look(model: str | None, *line: Any) -> Any:
         try:
-            given = known(*line)
-            predictor = shop.models.predictor(model or None)
-            require_fit(given, predictor)
-        except NotPossible as error:
-            problem = bad(error)
-        except UserError:  # the model cannot be used: the reading says so
-            return "", gr.Button(visible=False)
-        text = offer(_suggested(shop, model), given)
-        return problem, gr.Button(text, visible=bool(text))
+            text = offer(_suggested(shop, model), known(*line))
+        except NotPossible:
+            text = offer(_suggested(shop, model), None)
+        return gr.Button(text, visible=bool(text))
 
     def take(model: str | None) -> tuple[Any, ...]:
         suggested = _suggested(shop, model) or Constraints()
@@ -144,10 +148,9 @@ def known_line(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, name: str) -
         return characters, str(suggested.length or ""), "", gr.Button(visible=False)
 
     typed = [characters.submit, characters.blur, length.submit, length.blur, fold.input]
-    looked = gr.on(typed, look, [checkpoint, *entries], [said, use], trigger_mode="always_last", **QUIET)
-    gr.on([checkpoint.change, demo.load], look, [checkpoint, *entries], [said, use], **QUIET)
+    gr.on([checkpoint.change, demo.load, *typed], look, [checkpoint, *entries], use, **QUIET)
     taken = use.click(take, checkpoint, [characters, length, said, use], **QUIET)
-    return Line(entries, said, [looked, taken])
+    return Line(entries, said, typed, taken)
 
 
 def _suggested(shop: Workshop, model: str | None) -> Constraints | None:

@@ -14,7 +14,7 @@ from captcha_reader.plots.colors import confidence_class
 from captcha_reader.web.html import bad, note, render, sentence
 from captcha_reader.web.limits import Refused
 from captcha_reader.web.models import Models
-from captcha_reader.web.tabs.known import NotPossible, known, known_line
+from captcha_reader.web.tabs.known import NotPossible, known, known_line, problem
 from captcha_reader.web.theme import COPY, TIDY, TYPED
 from captcha_reader.web.uploads import check_picture
 from captcha_reader.web.widgets import QUIET, own_html, picture_box
@@ -189,7 +189,7 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path],
         if asked == seen:  # replacing a picture tells of it twice
             yield (gr.skip(),) * 6
         elif image is None:
-            yield blank(), "", "", "", gr.skip(), asked
+            yield blank(), "", "", "", problem(shop, name, entries), asked
         else:
             try:
                 for step in _show(gr, shop, image, name, entries):
@@ -213,11 +213,12 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path],
 
     button.click(read, [picture, checkpoint, *line.entries], outputs, **QUIET)
     inputs, results = [picture, checkpoint, shown, *line.entries], [*outputs, shown]
+    # One event for both, which runs once at a time: a reading that comes late must not follow a newer one.
     at_once: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
+    gr.on([picture.change, *line.typed], read_at_once, inputs, results, show_progress="hidden", **at_once)
     # A model that is chosen for the first time takes seconds to load: show that.
-    for changed, progress in ((picture.change, "hidden"), (checkpoint.change, "minimal")):
-        changed(read_at_once, inputs, results, show_progress=progress, **at_once)
-    line.then(read_at_once, inputs, results, **QUIET)
+    checkpoint.change(read_at_once, inputs, results, show_progress="minimal", **at_once)
+    line.taken.then(read_at_once, inputs, results, **QUIET)
     demo.load(read_example, None, example, **QUIET)
     _endpoint(gr, shop, picture)
 
