@@ -16,7 +16,7 @@ from captcha_reader.files import available_cores
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.transforms import View
-from captcha_reader.web.lanes import SMALL_BYTES, SMALL_PICTURES, is_small, stand_back
+from captcha_reader.web.lanes import SMALL_BYTES, is_small, stand_back
 from captcha_reader.web.limits import Limits, Refused
 from captcha_reader.web.models import Models, Predictor
 from captcha_reader.web.uploads import Pixels, check_picture
@@ -154,6 +154,7 @@ class Batcher:
         model: str | None = None,
         client: str = "",
         constraints: Constraints | None = None,
+        bulk: bool = False,
     ) -> Ticket:
         """Queue pictures; the ticket gives their readings in order.
 
@@ -162,16 +163,17 @@ class Batcher:
             model: name of a model on offer; the first by default.
             client: address that they came from.
             constraints: what is known of their texts.
+            bulk: they are many, or come from a zip; a large one among them makes the request bulk anyway.
 
         The ticket raises `UserError`, as a rule `Refused`, where the model cannot be used.
 
         Raises:
-            Refused: 503, the queue is full, or this client's part of it.
+            Refused: 503, the queue is full, or this client's part of it, or that of bulk.
         """
         count = len(pictures)
         ticket = Ticket()
         ticket.set_running_or_notify_cancel()  # from now on nobody can cancel it under the hands of a thread
-        bulk = count > SMALL_PICTURES or any(isinstance(d, bytes) and len(d) > SMALL_BYTES for _, d in pictures)
+        bulk = bulk or any(isinstance(d, bytes) and len(d) > SMALL_BYTES for _, d in pictures)
         job = _Job(deque(pictures), model, ticket, Pixels(self.limits.request_pixels), bulk, constraints=constraints)
         with self._changed:
             if self.waiting + count > self.limits.queue:

@@ -44,6 +44,7 @@ class Order:
     many: bool = False  # answer with a list, even of one
     details: bool = True  # boxes and alternatives too
     constraints: Constraints | None = None  # what is known of the texts
+    unpacked: bool = False  # pictures of it were in a zip
 
 
 class Memory:
@@ -131,7 +132,7 @@ async def parse_body(headers: Any, body: bytes, limits: Limits, share: Share, bu
     if not order.pictures:
         raise Refused(422, "there is no picture in the request: send a file named `file`, or JSON with `image`")
     if any(picture.is_zip for picture in order.pictures):
-        order.many = True
+        order.many = order.unpacked = True
         # The count of memory is this thread's alone.
         opened = await bulk.run(_open_zips, order.pictures, limits)
         share.take(sum(part.size for part in opened if isinstance(part, PictureZip)))

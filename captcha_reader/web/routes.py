@@ -18,7 +18,7 @@ from captcha_reader.errors import UserError
 from captcha_reader.plots.boxes import character_boxes
 from captcha_reader.web.batcher import Batcher, Reading
 from captcha_reader.web.bodies import Memory, Order, Share, is_true, parse_body, receive_body
-from captcha_reader.web.lanes import BulkLane
+from captcha_reader.web.lanes import SMALL_PICTURES, BulkLane
 from captcha_reader.web.limits import Limits, Refused, shown
 from captcha_reader.web.models import Models
 
@@ -51,9 +51,9 @@ class Routes:
                 order.details = is_true(request.query_params["details"])
             name, _ = self.models.path(order.model)
             client = request.client.host if request.client else ""
-            ticket = self.batcher.submit(
-                [(picture.said, picture.data) for picture in order.pictures], name, client, order.constraints
-            )
+            pictures = [(picture.said, picture.data) for picture in order.pictures]
+            bulk = order.unpacked or len(pictures) > SMALL_PICTURES
+            ticket = self.batcher.submit(pictures, name, client, order.constraints, bulk)
             try:
                 readings = await _while_connected(request, asyncio.wrap_future(ticket))
             except ClientDisconnect:
