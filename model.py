@@ -47,7 +47,7 @@ class Defaults:
 
 
 MODELS: dict[str, Defaults] = {
-    "mixer": Defaults("residual-wide", "mixer", channels=3, height=32, hidden=160, resize="natural", normalise=True),
+    "mixer": Defaults("residual-large", "mixer", channels=3, height=32, hidden=192, resize="natural", normalise=True),
     "crnn": Defaults("residual", "ctc", channels=1, height=48, hidden=128),
     "efficientnet": Defaults("efficientnet-b0", "slots", channels=3, height=48, hidden=256),
     "resnet": Defaults("resnet18", "positions", channels=3, height=48, hidden=256),

@@ -260,10 +260,13 @@ class CaptchaPredictor:
         for width in sorted(set(widths)):
             places = [i for i, w in enumerate(widths) if w == width]
             log_probs = self.log_probs(np.stack([views[i].pixels for i in places]))
-            for i, rows in zip(places, log_probs, strict=True):
+            free = (
+                None if any(codecs[i].limits for i in places) else self.codec.decode(log_probs)
+            )  # all at once: faster
+            for place, (i, rows) in enumerate(zip(places, log_probs, strict=True)):
                 codec = codecs[i]
                 rows = codec.restrict(rows) if codec.limits else rows
-                (r,) = codec.decode(rows[None])
+                r = free[place] if free else codec.decode(rows[None])[0]
                 readings[i] = Prediction(r.text, r.confidence, r.char_confidences, r.spans, rows, codec, views[i].box)
         return [readings[i] for i in range(len(views))]
 

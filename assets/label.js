@@ -171,7 +171,7 @@
     svg.parentElement.hidden = !points.length;
     if (!points.length) return;
     const most = Math.max(20, ...points.map((point) => point.labels));
-    const x = (labels) => 34 + 250 * Math.sqrt(labels / most), y = (share) => 8 + 84 * (1 - share);
+    const x = (labels) => 40 + 244 * Math.sqrt(labels / most), y = (share) => 8 + 84 * (1 - share);
     const make = (name, attributes, text) => {
       const node = document.createElementNS("http://www.w3.org/2000/svg", name);
       for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -179,8 +179,8 @@
       svg.append(node);
     };
     for (const share of [0, 0.5, 1]) {
-      make("line", { x1: 34, x2: 290, y1: y(share), y2: y(share), class: "rule" });
-      make("text", { x: 29, y: y(share) + 4, class: "axis", "text-anchor": "end" }, `${100 * share} %`);
+      make("line", { x1: 40, x2: 290, y1: y(share), y2: y(share), class: "rule" });
+      make("text", { x: 36, y: y(share) + 4, class: "axis", "text-anchor": "end" }, `${100 * share} %`);
     }
     const line = points.map((point) => `${x(point.labels)},${y(point.accuracy)}`).join(" ");
     make("polyline", { points: line, class: "line" });

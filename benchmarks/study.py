@@ -299,14 +299,16 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
         "measurement with its time, machine, seed and number of pictures. The candidates are in "
         "[study_networks.py](study_networks.py).",
         "",
-        "## Time",
+        "## Times",
         "",
         "Reading: one picture at a time on one core, ONNX Runtime, the network alone, the fastest of several rounds in "
         "which the candidates take turns; columns are those of an input of 32 rows. Training: forward, loss and "
         "backward of 32 pictures of 176 columns on one core.",
         "",
-        markdown(head, rows),
+        markdown(head, rows) if rows else "Not measured yet.",
     ]
+    if pilots := latest(lines, "pilot", "name"):
+        parts += ["", "## First times", "", PILOT, "", markdown(PILOT_HEAD, [_pilot(line) for line in pilots.values()])]
     groups = ("real", "held-out schemes", "test generators")
     for count in sorted({line["pictures"] for line in lines if line["kind"] == "train"}):
         found = {
@@ -321,6 +323,26 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
         ]
         parts += ["", f"## After {count:,} pictures", "", _about(found), "", markdown(head, rows)]
     return "\n".join(parts) + "\n"
+
+
+PILOT = (
+    "Taken beside other jobs (load of 3 on two cores) with networks built alike before this script existed, fixed to "
+    "32 rows: what the candidates were chosen by. Training: 32 pictures of 176 columns in bf16 (AMX), `channels_last`."
+)
+PILOT_HEAD = [
+    "network",
+    "million operations",
+    "weights",
+    "ms, 128 columns",
+    "ms, 208 columns",
+    "pictures a second, bf16",
+]
+
+
+def _pilot(line: dict[str, Any]) -> list[object]:
+    speed = line["pictures_a_second"]["bfloat16"]
+    times = [f"{ms:.2f}" for ms in line["ms"].values()]
+    return [line["name"], line["million_operations"], f"{line['weights']:,}", *times, "" if speed is None else speed]
 
 
 def _about(found: dict[tuple[Any, ...], dict[str, Any]]) -> str:
@@ -354,7 +376,8 @@ def main() -> int:
     elif arguments.task == "speed":
         time_training(names, arguments.rounds)
     else:
-        lines = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+        text = LINES.read_text(encoding="utf-8") if LINES.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines()]
         PAGE.write_text(render(lines), encoding="utf-8")
         print(f"{PAGE} drawn from {len(lines)} lines ({platform.node() and machine()})")
     return 0

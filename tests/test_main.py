@@ -111,7 +111,7 @@ def test_validation_figures_are_those_of_the_weights_saved(finished: SimpleNames
 
 def test_validation_figures_do_not_depend_on_the_batch_size(natural: Path, captchas: list[tuple[bytes, str]]) -> None:
     """Pictures of many widths, which no other picture of their batch stretches."""
-    predictor = CaptchaPredictor(natural, threads=1, looks=1)
+    predictor = CaptchaPredictor(natural, threads=1, tta_views=1)
     model = predictor.backend.model
     with torch.no_grad():
         model.head.classifier.weight *= 20  # else its readings hardly depend on what it sees

@@ -296,7 +296,7 @@ def test_the_metadata_says_all_that_prediction_needs(tiny: Callable, tmp_path: P
         "hidden": 8,
         "dropout": 0.1,
     }
-    assert metadata.keys() == {"format", "model", "metrics", "provenance"}
+    assert metadata.keys() == {"format", "model", "metrics", "provenance", "calibration"}
     assert metadata["metrics"] == {"cer": 0.1, "n": 400}
     assert metadata["provenance"] == {"time": "now", "config": {"a": 1}}
 

@@ -61,7 +61,8 @@ def advise(points: Sequence[Point], labels: int) -> Advice:
         return Advice("Nothing is measured yet: one picture in five is kept aside for that.")
     last = points[-1]
     low, high = last.interval
-    said = f"{last.accuracy:.0%} of {last.measured} pictures kept aside ({low:.0%} to {high:.0%})"
+    pictures = "picture" if last.measured == 1 else "pictures"
+    said = f"{last.accuracy:.0%} of {last.measured} {pictures} kept aside ({low:.0%} to {high:.0%})"
     reached = [target for target in TARGETS if low >= target]
     if reached and reached[-1] >= 0.95:
         return Advice(f"{said}: you may stop.", stop=True, target=reached[-1])

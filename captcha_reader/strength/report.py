@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from captcha_reader.reading.metrics import detailed_metrics
+from captcha_reader.reading.metrics import detailed_metrics, wilson_interval
 from captcha_reader.strength.figures import (
     BROKEN_AT,
     character_table,
@@ -77,7 +77,10 @@ def _verdict(report: dict[str, Any]) -> dict[str, str]:
     first, last = attack[0], attack[-1]
     says = []
     if first["labels"] == 0:
-        says.append(f"A free reader that has never seen it reads {_with_interval(first)}.")
+        who = (
+            "A free reader, trained on this generator," if report["changes"] else "A free reader that has never seen it"
+        )
+        says.append(f"{who} reads {_with_interval(first)}.")
     if last["labels"] > 0:
         taught = [step for step in attack if step["labels"] > 0]
         best = max(step["accuracy"] for step in taught)
@@ -88,7 +91,7 @@ def _verdict(report: dict[str, Any]) -> dict[str, str]:
     best = max(step["accuracy"] for step in attack)
     low = max(step["interval"][0] for step in attack)
     if low >= WEAK_AT:
-        level, advice = "bad", "It keeps no bot out. Replace it: distortions that people can read do not help any more."
+        level, advice = "bad", "It keeps no bot out. Replace it, or limit the attempts and do not rely on it."
     elif low > BROKEN_AT:
         level = "fair"
         advice = (
@@ -134,27 +137,35 @@ def _weaknesses(report: dict[str, Any]) -> list[str]:
     if known and known[0]["accuracy"] < 0.95:
         worst = [row for row in known if row["accuracy"] < 0.95][:5]
         said = ", ".join(f"{row['character']} ({percent(row['accuracy'])})" for row in worst)
-        says.append(f"Characters that hold: {said}. The others are read nearly always.")
+        says.append(f"Characters that hold, of those seen at least {MIN_SEEN} times: {said}.")
     elif known:
-        says.append("No single character holds: each is read nearly always.")
+        says.append(f"Of the characters seen at least {MIN_SEEN} times each is read in 95 % or more of its places.")
     by_length = {k: v for k, v in report["by_length"].items() if v["n"] >= MIN_SEEN}
     if len(by_length) > 1:
-        said = ", ".join(f"{k}: {percent(v['accuracy'])}" for k, v in by_length.items())
+        said = ", ".join(f"{k}: {percent(v['accuracy'])} of {v['n']}" for k, v in by_length.items())
         says.append(f"By length: {said}.")
     return says
 
 
 def _change_advice(changes: Sequence[dict[str, Any]]) -> list[str]:
     """What costs people more than machines, and what costs machines more than people."""
+    if not changes:
+        return []
     gains = []
+    apart = {}  # whether weak and strong differ beyond chance: their 95 % intervals part
     for change in changes:
         weak, strong = change["levels"][0], change["levels"][-1]
         machine, people = weak["accuracy"] - strong["accuracy"], weak["legibility"] - strong["legibility"]
         gains.append((machine - people, machine, people, change["op"]))
+        low = wilson_interval(round(weak["accuracy"] * change["n"]), change["n"])[0]
+        apart[change["op"]] = low > wilson_interval(round(strong["accuracy"] * change["n"]), change["n"])[1]
     says = []
     for gain, machine, people, op in sorted(gains, reverse=True):
-        if machine >= 0.1 and gain > 0.05:
-            says.append(f"{op}: stronger costs this reader {percent(machine)}, and people little by the proxy.")
+        if apart[op] and machine >= 0.1 and gain > 0.05:
+            points = round(100 * machine)
+            says.append(f"{op}: stronger costs this reader {points} points, and people little by the proxy.")
         elif people > 0.05 and machine < people:
             says.append(f"{op}: stronger costs people more than this reader. Make it weaker.")
+    if not says:
+        says.append("No step alone makes a difference beyond chance.")
     return says[:6]

@@ -76,7 +76,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
             with gr.Tab("Model", id="model") as tab:
                 model_tab(gr, shop, checkpoint, other, tab, owner)
             tabs.append(tab)
-        own_html(gr, render("footer", privacy=shop.privacy, kept=not (shop.local or shop.read_only)))
+        own_html(gr, render("footer", privacy=shop.privacy, kept=not shop.read_only))
         demo.load(None, js=ON_LOAD, api_visibility="private")
         _follow_jobs(gr, shop, demo, tabs, follow, owner, [strip, panel, checkpoint, other])
     demo.queue(default_concurrency_limit=4, max_size=64)

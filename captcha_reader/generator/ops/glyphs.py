@@ -156,7 +156,7 @@ def _striped(glyph: Glyph, character: str, size: int, pitch: float, gap: float) 
 @register(stage=Stage.GLYPHS, weight=0.8, tags=["split"], least_height=30)
 @dataclass(frozen=True)
 class Stripes(Op):
-    """Lying gaps through the letters."""
+    """Horizontal gaps through the letters."""
 
     pitch: float = amount(0.125, 0.1, 0.16)
     """From gap to gap, as a part of the font size."""
@@ -200,7 +200,7 @@ def _dotted(glyph: Glyph, character: str, size: int, pitch: float) -> Glyph:
 @register(stage=Stage.GLYPHS, weight=0.8, tags=["split"], least_height=30)
 @dataclass(frozen=True)
 class Dots(Op):
-    """Letters are holes to a lattice of dots."""
+    """Dots show through the letters."""
 
     pitch: float = amount(0.1, 0.08, 0.12)
     """From dot to dot, as a part of the font size."""

@@ -39,7 +39,7 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
             chosen = gr.Dropdown([("a new set", ""), *sets], value="", label="Set", elem_id="label-set")
             with gr.Column() as new:
                 files = gr.File(
-                    label="Captchas, or a zip of them", file_count="multiple", height=110, elem_id="label-files"
+                    label="Captchas, or a zip of them", file_count="multiple", height=140, elem_id="label-files"
                 )
                 # A folder of this machine is for those who sit at it.
                 folder = gr.Textbox(
