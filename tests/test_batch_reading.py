@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from conftest import zipped
 
+from captcha_reader.errors import UserError
 from captcha_reader.reading.collection import read_together
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.web.batch_reading import Batch, BatchReader, batch_files, compare, sign_test
 from captcha_reader.web.limits import Refused
 from captcha_reader.web.tabs.batch import batch_summary
@@ -62,6 +64,40 @@ def test_a_batch_is_sorted_labelled_and_its_refusals_named(
     assert shifted.labeled and {row["file"] for row in shifted.rows} == nested.keys()
     assert [name for name, _ in shifted.refused] == ["d.zip"] and "no picture" in str(shifted.refused)
     assert "No picture could be read" in batch_summary(Batch([], [("<b>", "why")]), "m", 1.0)
+
+
+def test_what_is_known_holds_for_both_models_and_for_the_vote(exported: Path, captchas: list, tmp_path: Path):
+    predictor = CaptchaPredictor(exported, threads=1)
+    pictures = {f"{i}.png": png for i, (png, _) in enumerate(captchas[:12])}
+    (tmp_path / "a.zip").write_bytes(zipped(pictures))
+    two = Constraints("ab", 2)
+    alone = predictor.predict(list(pictures.values()), constraints=two)
+    expected = {name: reading.text for name, reading in zip(pictures, alone, strict=True)}
+    assert expected != {n: r.text for n, r in zip(pictures, predictor.predict(list(pictures.values())), strict=True)}
+    _, batch = read_batch([tmp_path / "a.zip"], predictor, predictor, "no", constraints=two)
+    assert {row["file"]: row["reading"] for row in batch.rows} == expected
+    assert {row["file"]: row["other"] for row in batch.rows} == expected
+    assert "characters ab, length 2" in batch_summary(batch, "m", 1.0)
+    assert "Known" not in batch_summary(read_batch([tmp_path / "a.zip"], predictor)[1], "m", 1.0)
+    _, together = read_batch([tmp_path / "a.zip"], predictor, labels="no", together=True, constraints=two)
+    assert all(len(row["reading"]) == 2 and set(row["reading"]) <= set("ab") for row in together.rows)
+    assert together.scheme.startswith("lengths 2 (100%)")  # not of lengths that even chances would leave open
+
+
+def test_labels_are_compared_in_the_case_of_the_readings(exported: Path, captchas: list, tmp_path: Path):
+    predictor = CaptchaPredictor(exported, threads=1)
+    capitals = Constraints("A-D", ignore_case=True)
+    readings = predictor.predict([png for png, _ in captchas[:8]], constraints=capitals)
+    assert any(r.text for r in readings) and all(r.text == r.text.upper() for r in readings)
+    for spelled in (str.lower, str.upper):
+        named = {f"{spelled(r.text)}_{i}.png": captchas[i][0] for i, r in enumerate(readings) if r.text}
+        (tmp_path / "a.zip").write_bytes(zipped(named))
+        _, batch = read_batch([tmp_path / "a.zip"], predictor, labels="yes", constraints=capitals)
+        assert batch.rows and all(row["right"] for row in batch.rows)
+    _, strict = read_batch([tmp_path / "a.zip"], predictor, labels="yes")
+    assert not any(row["right"] for row in strict.rows)  # the model writes abcd, the names say ABCD
+    with pytest.raises(UserError, match="cannot write"):
+        BatchReader(predictor, constraints=Constraints("xyz", ignore_case=True))
 
 
 def test_a_damaged_entry_of_a_zip_leaves_the_others(exported: Path, captchas: list, tmp_path: Path):

@@ -27,6 +27,7 @@ from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.web.jobs import Commands
 from captcha_reader.web.models import Models
 from captcha_reader.web.own_models import Maker, write_marker
@@ -248,6 +249,13 @@ class Tab:
     def shows(self, text: str) -> None:
         self.page.locator(f"#reading-text[data-text='{text}']").first.wait_for()
 
+    def know(self, tab: str, **entries: str) -> None:
+        """Type into the line "What do you know of it?" of a tab."""
+        for name, text in entries.items():
+            box = self.page.locator(f"#{tab}-{name} :is(input, textarea)")
+            box.fill(text)
+            box.press("Enter")
+
     def clear(self) -> None:
         page = self.page
         page.locator("#picture").get_by_label("Remove Image").or_(page.locator("#picture [aria-label='Clear']")).click()
@@ -420,7 +428,7 @@ def test_the_first_visit_shows_an_example_and_a_broken_upload_no_icon(open_tab, 
 
 @pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
 def test_what_a_button_says_is_seen_without_scrolling(
-    open_tab, pictures: list[Path], read, tmp_path: Path, viewport: dict
+    open_tab, pictures: list[Path], read, exported: Path, tmp_path: Path, viewport: dict
 ):
     tab = open_tab(viewport=viewport)
     page = tab.page
@@ -431,6 +439,17 @@ def test_what_a_button_says_is_seen_without_scrolling(
     tab.upload(pictures[0])
     tab.shows(read(pictures[0]))
     assert tab.on_screen("#reading .tiles")
+    tab.know("read", length="0")
+    page.locator("#read-known-said .bad", has_text="out of range").wait_for()
+    page.locator("#reading .empty", has_text="Not read").wait_for()
+    assert tab.on_screen("#read-known-said .bad") and tab.on_screen("#reading .empty")
+    known = Constraints("ab", 2)
+    tab.know("read", characters="ab", length="2")  # it is read anew, at once
+    tab.shows(CaptchaPredictor(exported, threads=1).predict([pictures[0]], constraints=known)[0].text)
+    page.locator("#read-known-said .bad").wait_for(state="detached")
+    tab.know("read", characters="", length="")
+    tab.shows(read(pictures[0]))
+    assert page.locator("#read-offer").count() == 0  # nothing is known of the labels of this model
     tab.open("Batch")
     page.evaluate("scrollTo(0, 0)")
     page.locator("#read-all").click()
@@ -439,8 +458,13 @@ def test_what_a_button_says_is_seen_without_scrolling(
     (tmp_path / "two.zip").write_bytes(zipped({path.name: path.read_bytes() for path in pictures}))
     tab.upload(tmp_path / "two.zip", "#files")
     page.locator("#files .filename[aria-label='two.zip']").wait_for()
+    tab.know("batch", characters="xyz")
     page.locator("#read-all").click()
-    page.locator("#batch-result .figures").wait_for()
+    page.locator("#batch-known-said .bad", has_text="cannot write 'xyz'").wait_for()
+    assert tab.on_screen("#batch-known-said .bad")
+    tab.know("batch", characters="ab")
+    page.locator("#read-all").click()
+    page.locator("#batch-result .figures", has_text="characters ab").wait_for()
     assert tab.on_screen("#batch-result .figures")
     tab.open("Make")
     page.evaluate("scrollTo(0, 0)")

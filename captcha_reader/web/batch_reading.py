@@ -18,6 +18,7 @@ from captcha_reader.dataset.labels import label_from_name
 from captcha_reader.errors import UserError
 from captcha_reader.files import csv_safe
 from captcha_reader.reading.collection import read_together
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.metrics import text_metrics
 from captcha_reader.web.uploads import PictureZip, check_picture, is_zip
 from captcha_reader.web.workshop import upload_bytes
@@ -38,12 +39,14 @@ class Batch:
         refused: file and reason of what could not be read.
         labeled: whether the file names are taken for labels.
         scheme: what all have in common, where they were read together.
+        constraints: what was known of the texts. Where case does not matter, labels are in the case of the readings.
     """
 
     rows: list[dict[str, Any]]
     refused: list[tuple[str, str]]
     labeled: bool = False
     scheme: str = ""
+    constraints: Constraints | None = None
 
 
 def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | UserError]]:
@@ -94,10 +97,23 @@ class BatchReader:
         other: a second model that reads the same pictures, to compare.
         labels: whether file names carry them: `yes`, `no`, or `auto`, which looks whether readings and names agree.
         together: read the pictures together, as captchas of one source.
+        constraints: what is known of the texts; both models are told.
+
+    Raises:
+        UserError: the model cannot write what is known.
     """
 
-    def __init__(self, predictor: Any, other: Any = None, labels: str = "auto", together: bool = False) -> None:
+    def __init__(
+        self,
+        predictor: Any,
+        other: Any = None,
+        labels: str = "auto",
+        together: bool = False,
+        constraints: Constraints | None = None,
+    ) -> None:
         self.predictor, self.other, self.labels, self.together = predictor, other, labels, together
+        self.constraints = constraints
+        self._cases = _cases(constraints, predictor) if constraints and constraints.ignore_case else {}
         self.rows: list[dict[str, Any]] = []
         self.refused: list[tuple[str, str]] = []
         self._waiting: list[tuple[str, bytes, Image.Image]] = []
@@ -123,11 +139,12 @@ class BatchReader:
 
     def _read_waiting(self) -> None:
         pictures = [picture for _, _, picture in self._waiting]
-        settings = {"keep_views": True} if self.together else {}
+        known: dict[str, Any] = {"constraints": self.constraints} if self.constraints else {}
+        settings = known | ({"keep_views": True} if self.together else {})
         readings = self.predictor.read([self.predictor.view(picture) for picture in pictures], **settings)
         others: Sequence[Any] = [None] * len(pictures)
         if self.other is not None:
-            others = self.other.read([self.other.view(picture) for picture in pictures])
+            others = self.other.read([self.other.view(picture) for picture in pictures], **known)
         for (name, _, picture), prediction, other in zip(self._waiting, readings, others, strict=True):
             picture.thumbnail(SMALL)
             row = {"file": name, "prediction": prediction, "picture": picture}
@@ -138,17 +155,24 @@ class BatchReader:
         """What was read, least sure first; where two models are compared, what they read differently comes first."""
         rows, scheme = [dict(row) for row in self.rows], ""
         if self.together and rows:
-            found, learned = read_together([row["prediction"] for row in rows])
+            found, learned = read_together([row["prediction"] for row in rows], self.constraints)
             scheme = str(learned)
             for row, prediction in zip(rows, found, strict=True):
                 row["prediction"] = prediction
         for row in rows:
             row |= {"reading": row["prediction"].text, "confidence": row["prediction"].confidence}
-            row["label"] = label_from_name(Path(row["file"]).name)
+            row["label"] = label_from_name(Path(row["file"]).name).translate(self._cases)
             row["right"] = row["label"] == row["reading"]
         labeled = self.labels == "yes" or (self.labels == "auto" and _names_are_labels(rows))
         rows.sort(key=lambda row: (row.get("other", row["reading"]) == row["reading"], row["confidence"]))
-        return Batch(rows, list(self.refused), labeled, scheme)
+        return Batch(rows, list(self.refused), labeled, scheme, self.constraints)
+
+
+def _cases(constraints: Constraints, predictor: Any) -> dict[int, str]:
+    """Where case does not matter: to each character that differs from it in case alone, the one that is answered."""
+    limits = constraints.limits(predictor.alphabet)
+    answers = limits.alphabet.characters if limits else ""
+    return {ord(c): answer for answer in answers for c in (answer.lower(), answer.upper()) if len(c) == 1}
 
 
 def _names_are_labels(rows: Sequence[dict[str, Any]]) -> bool:

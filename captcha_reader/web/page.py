@@ -61,7 +61,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
                 read_tab(gr, shop, checkpoint, found, demo)
             tabs.append(tab)
             with gr.Tab("Batch", id="batch") as tab:
-                other = batch_tab(gr, shop, checkpoint)
+                other = batch_tab(gr, shop, checkpoint, demo)
             tabs.append(tab)
             with gr.Tab("Make", id="make") as tab:
                 make_tab(gr, shop, checkpoint, tab)

@@ -10,6 +10,7 @@ from captcha_reader.errors import UserError
 from captcha_reader.reading.metrics import text_metrics
 from captcha_reader.web.batch_reading import Batch, BatchReader, batch_files, compare, count_pictures
 from captcha_reader.web.html import bad, interval, note, percent, progress_bar, render
+from captcha_reader.web.tabs.known import NotPossible, known, known_line, problem, require_fit
 from captcha_reader.web.widgets import QUIET, own_html
 from captcha_reader.web.workshop import Workshop
 
@@ -59,6 +60,8 @@ def batch_summary(
             ("95 % interval", interval(m["wilson_95"])),
             ("CER", percent(m["cer"])),
         ]
+    if batch.constraints:
+        items.append(("Known", str(batch.constraints)))
     table, data = batch_files(batch)
     return render(
         "batch",
@@ -99,13 +102,14 @@ def batch_grid(batch: Batch) -> Markup:
 # The tab
 
 
-def batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> Any:
+def batch_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any) -> Any:
     """Many pictures in, a table out.
 
     Args:
         gr: Gradio.
         shop: what the tabs share.
         checkpoint: the chooser of the model.
+        demo: the page.
 
     Returns:
         The chooser of the second model.
@@ -115,44 +119,64 @@ def batch_tab(gr: Any, shop: Workshop, checkpoint: Any) -> Any:
         '<p class="tab-intro">Many pictures, or a zip of them. The readings come least sure first, so that a person '
         "checks what matters.</p>",
     )
-    files, labels, other, same_source, start, stop, status = _form(gr, shop)
+    files, labels, other, same_source, line, start, stop, status = _form(gr, shop, checkpoint, demo)
     result = own_html(gr, "", elem_id="batch-result")
     grid = own_html(gr, "", elem_id="batch-grid")
     stopping = gr.State({})  # of this session; `stop` in it ends the reading after the next chunk
 
     def read_all(
-        uploads: list[str] | None, name: str | None, second: str, named: str, one_source: bool, asked: dict[str, bool]
+        uploads: list[str] | None,
+        name: str | None,
+        second: str,
+        named: str,
+        one_source: bool,
+        asked: dict[str, bool],
+        *entries: Any,
     ) -> Iterator[tuple[Any, ...]]:
         asked.clear()
         try:
             if not uploads:
                 raise UserError("there are no pictures yet: choose files, or a zip")
+            constraints = known(*entries)
             started, total = time.perf_counter(), count_pictures(uploads)
-            yield progress_bar(0, f"0 of {total:,}", "Reading"), "", "", gr.Button(interactive=True)
+            yield progress_bar(0, f"0 of {total:,}", "Reading"), "", "", gr.Button(interactive=True), ""
             predictor = shop.models.predictor(name)
             rival = shop.models.predictor(second) if second else None
-            reader = BatchReader(predictor, rival, named, one_source)
+            require_fit(constraints, predictor, shop.label(name) if rival else "")
+            if rival:
+                require_fit(constraints, rival, shop.label(second))
+            reader = BatchReader(predictor, rival, named, one_source, constraints)
             stopped = False
             for done in reader.read(uploads):
-                yield progress_bar(done / max(total, 1), f"{done:,} of {total:,}", "Reading"), *[gr.skip()] * 3
+                yield progress_bar(done / max(total, 1), f"{done:,} of {total:,}", "Reading"), *[gr.skip()] * 4
                 if stopped := bool(asked.get("stop")):
                     break
             batch = reader.batch()
             seconds = time.perf_counter() - started
             rival_name = shop.label(second) if second else ""
             summary = batch_summary(batch, shop.label(name), seconds, named, rival_name, total if stopped else 0)
-            yield note("Stopped.", "bad") if stopped else "", summary, gr.skip(), gr.Button(interactive=False)
-            yield gr.skip(), gr.skip(), batch_grid(batch) if batch.rows else "", gr.skip()
+            yield (
+                note("Stopped.", "bad") if stopped else "",
+                summary,
+                gr.skip(),
+                gr.Button(interactive=False),
+                gr.skip(),
+            )
+            yield gr.skip(), gr.skip(), batch_grid(batch) if batch.rows else "", *[gr.skip()] * 2
+        except NotPossible as error:
+            yield "", "", "", gr.Button(interactive=False), bad(error)
         except UserError as error:
-            yield bad(error), "", "", gr.Button(interactive=False)
+            yield bad(error), "", "", gr.Button(interactive=False), gr.skip()
 
-    inputs = [files, checkpoint, other, labels, same_source, stopping]
-    start.click(read_all, inputs, [status, result, grid, stop], concurrency_limit=2, **QUIET)
+    inputs = [files, checkpoint, other, labels, same_source, stopping, *line.entries]
+    check: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+    gr.on(line.typed, lambda name, *line: problem(shop, name, line), [checkpoint, *line.entries], line.said, **check)
+    start.click(read_all, inputs, [status, result, grid, stop, line.said], concurrency_limit=2, **QUIET)
     stop.click(lambda asked: asked.update(stop=True), stopping, None, concurrency_limit=None, **QUIET)
     return other
 
 
-def _form(gr: Any, shop: Workshop) -> tuple[Any, ...]:
+def _form(gr: Any, shop: Workshop, checkpoint: Any, demo: Any) -> tuple[Any, ...]:
     """What is read and how; the buttons, and what they say."""
     with gr.Row():
         with gr.Column(scale=3, min_width=260):
@@ -184,8 +208,9 @@ def _form(gr: Any, shop: Workshop) -> tuple[Any, ...]:
                 info="Its lengths and characters are learned from all of them, and help to read each.",
                 elem_id="same-source",
             )
+            line = known_line(gr, shop, checkpoint, demo, "batch")
             with gr.Row():
                 start = gr.Button("Read all", variant="primary", elem_id="read-all", min_width=120)
                 stop = gr.Button("Stop", elem_id="stop-batch", min_width=80, interactive=False)
             status = own_html(gr, "", elem_id="batch-status")
-    return files, labels, other, same_source, start, stop, status
+    return files, labels, other, same_source, line, start, stop, status

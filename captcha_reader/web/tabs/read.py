@@ -12,7 +12,9 @@ from PIL import Image
 from captcha_reader.errors import UserError
 from captcha_reader.plots.colors import confidence_class
 from captcha_reader.web.html import bad, note, render, sentence
+from captcha_reader.web.limits import Refused
 from captcha_reader.web.models import Models
+from captcha_reader.web.tabs.known import NotPossible, known, known_line, problem
 from captcha_reader.web.theme import COPY, TIDY, TYPED
 from captcha_reader.web.uploads import check_picture
 from captcha_reader.web.widgets import QUIET, own_html, picture_box
@@ -21,9 +23,11 @@ from captcha_reader.web.workshop import Workshop, upload_bytes
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+    from captcha_reader.reading.constraints import Constraints
     from captcha_reader.reading.prediction import Prediction
 
 WHERE = "Where each character was seen"
+NOT_READ = "Not read: what you know of it cannot be used"
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -50,11 +54,18 @@ def describe_reading(image: str | Path | bytes | None, checkpoint: str | None, m
 
 
 def read_picture(
-    image: str | Path | bytes | None, checkpoint: str | None, models: Models
+    image: str | Path | bytes | None, checkpoint: str | None, models: Models, constraints: Constraints | None = None
 ) -> tuple[Any, Prediction, Image.Image, float]:
     """The predictor, what it reads, the picture that it was shown, and the milliseconds that it took.
 
+    Args:
+        image: a picture file's path or bytes.
+        checkpoint: name of a model on offer; the first by default.
+        models: on offer.
+        constraints: what is known of the text.
+
     Raises:
+        NotPossible: the model cannot write any text that `constraints` allow.
         UserError: there is no picture, it cannot be read, or the model cannot be used.
     """
     if image is None:
@@ -62,7 +73,13 @@ def read_picture(
     picture = check_picture(upload_bytes(image), "the file")
     predictor = models.predictor(checkpoint)
     started = time.perf_counter()
-    prediction = predictor.read([predictor.view(picture, "the picture")])[0]
+    view = predictor.view(picture, "the picture")
+    try:
+        prediction = predictor.read([view], constraints=constraints)[0]
+    except Refused:  # it took too long
+        raise
+    except UserError as error:
+        raise NotPossible(str(error)) if constraints else error from None
     return predictor, prediction, picture, (time.perf_counter() - started) * 1000
 
 
@@ -137,6 +154,7 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path],
                 elem_id="picture",
                 alt_text="the captcha to read",
             )
+            line = known_line(gr, shop, checkpoint, demo, "read")
             button = gr.Button("Read", variant="primary", elem_id="read")
             if examples:
                 gr.Examples([[str(path)] for path in examples], [picture], cache_examples=False, elem_id="examples")
@@ -151,29 +169,36 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path],
         with gr.Column(scale=4, min_width=280):
             likely = own_html(gr, "", elem_id="likely")
     grid = own_html(gr, "", elem_id="grid")
-    outputs = [reading, likely, where, grid]
+    outputs = [reading, likely, where, grid, line.said]
 
-    def read(image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
+    def read(image: str | None, name: str | None, *entries: Any) -> Iterator[tuple[Any, ...]]:
         try:
-            yield from _show(gr, shop, image, name)
+            for step in _show(gr, shop, image, name, entries):
+                yield *step, ""
+        except NotPossible as error:
+            yield no_reading(NOT_READ, ""), "", "", "", bad(error)
         except UserError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
 
-    shown = gr.State(("", ""))  # picture and model of the reading that stands there
+    shown = gr.State(())  # picture, model and line of the reading that stands there
 
-    def read_at_once(image: str | None, name: str | None, seen: tuple[str, str]) -> Iterator[tuple[Any, ...]]:
-        asked = (image or "", name or "")
+    def read_at_once(
+        image: str | None, name: str | None, seen: tuple[Any, ...], *entries: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        asked = (image or "", name or "", *entries)
         if asked == seen:  # replacing a picture tells of it twice
-            yield (gr.skip(),) * 5
+            yield (gr.skip(),) * 6
         elif image is None:
-            yield blank(), "", "", "", asked
+            yield blank(), "", "", "", problem(shop, name, entries), asked
         else:
             try:
-                for step in _show(gr, shop, image, name):
-                    yield *step, asked
+                for step in _show(gr, shop, image, name, entries):
+                    yield *step, "", asked
+            except NotPossible as error:
+                yield no_reading(NOT_READ, ""), "", "", "", bad(error), ()
             except UserError as error:  # the last picture's reading must not stand beside this one
                 gr.Warning(sentence(error))
-                yield no_reading(error), "", "", "", asked
+                yield no_reading(error), "", "", "", gr.skip(), asked
 
     def read_example() -> Any:
         """The reading of the first example, for whoever opens the page."""
@@ -186,23 +211,28 @@ def read_tab(gr: Any, shop: Workshop, checkpoint: Any, examples: Sequence[Path],
         except (OSError, UserError):  # the model says so itself when a picture is read
             return ""
 
-    inputs = [picture, checkpoint]
-    button.click(read, inputs, outputs, **QUIET)
+    button.click(read, [picture, checkpoint, *line.entries], outputs, **QUIET)
+    inputs, results = [picture, checkpoint, shown, *line.entries], [*outputs, shown]
+    # One event for both, which runs once at a time: a reading that comes late must not follow a newer one.
     at_once: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
+    gr.on([picture.change, *line.typed], read_at_once, inputs, results, show_progress="hidden", **at_once)
     # A model that is chosen for the first time takes seconds to load: show that.
-    for changed, progress in ((picture.change, "hidden"), (checkpoint.change, "minimal")):
-        changed(read_at_once, [*inputs, shown], [*outputs, shown], show_progress=progress, **at_once)
+    checkpoint.change(read_at_once, inputs, results, show_progress="minimal", **at_once)
+    line.taken.then(read_at_once, inputs, results, **QUIET)
     demo.load(read_example, None, example, **QUIET)
     _endpoint(gr, shop, picture)
 
 
-def _show(gr: Any, shop: Workshop, image: str | None, name: str | None) -> Iterator[tuple[Any, ...]]:
+def _show(
+    gr: Any, shop: Workshop, image: str | None, name: str | None, entries: Sequence[Any]
+) -> Iterator[tuple[Any, ...]]:
     """The reading, the likely texts, where they stand and the grid: the reading at once, pictures when they are drawn.
 
     Raises:
+        NotPossible: the line says what cannot be used; `entries` are those of `known`.
         UserError: there is no picture, it cannot be read, or the model cannot be used.
     """
-    predictor, prediction, opened, milliseconds = read_picture(image, name, shop.models)
+    predictor, prediction, opened, milliseconds = read_picture(image, name, shop.models, known(*entries))
     from captcha_reader.plots.boxes import draw_boxes
     from captcha_reader.plots.canvas import figure_image
     from captcha_reader.plots.confidence import confidence_grid
