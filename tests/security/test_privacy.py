@@ -47,7 +47,6 @@ def visit(port):
 root, commands = sys.argv[1], json.loads(sys.argv[2])
 sys.path.insert(0, root)
 for script, *words in commands:
-    print("AT", script, time.process_time(), flush=True)
     sys.argv = [script, *words]
     if script == "interface.py":
         threading.Thread(target=visit, args=(words[1],), daemon=True).start()
@@ -103,7 +102,6 @@ def test_scripts_speak_to_nobody(tmp_path: Path):
     done = run(commands, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     asked = json.loads(re.search(r"^ASKED (.*)$", done.stdout, re.MULTILINE)[1])  # type: ignore[index]
-    print(done.stdout)
     assert [address for address in asked if not is_loopback(address)] == []
     assert not (tmp_path / "cache" / "Microsoft").exists() and not (tmp_path / ".cache" / "Microsoft").exists()
 
