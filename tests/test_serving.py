@@ -692,7 +692,7 @@ def test_all_zips_of_a_request_share_one_budget(server: Server, captchas: list, 
 def test_what_zips_unpack_to_counts_as_memory(reader: Path, captchas: list):
     server = Server(open_models(reader.parent, reader, threads=1), replace(LIMITS, memory_bytes=1_000_000))
     try:
-        large, small = (zipped({"a.png": captchas[0][0] + b"\0" * size}) for size in (990_000, 0))
+        large, small = (zipped({"a.png": captchas[0][0] + b"\0" * size}) for size in (980_000, 0))
         for _ in range(3):  # what was charged is given back
             answer = server.client.post("/predict", files=[("file", data) for data in (large, large)])
             assert answer.status_code == 503 and "again" in answer.json()["error"]

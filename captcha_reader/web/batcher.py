@@ -16,11 +16,13 @@ from captcha_reader.files import available_cores
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.transforms import View
+from captcha_reader.web.lanes import SMALL_BYTES, is_small, stand_back
 from captcha_reader.web.limits import Limits, Refused
 from captcha_reader.web.models import Models, Predictor
 from captcha_reader.web.uploads import Pixels, check_picture
 
 PATIENCE = 0.004  # seconds that a batch waits for pictures which are being decoded
+BULK_EVERY = 4  # batches, one is of bulk where small requests keep the model busy
 IDLE_SECONDS = 10.0  # after which a thread that has nothing to read ends
 
 log = logging.getLogger("captcha_reader")
@@ -61,6 +63,8 @@ class _Job:
     model: str | None
     ticket: Ticket
     pixels: Pixels
+    bulk: bool
+    since: float = field(default_factory=time.monotonic)  # it waits
     constraints: Constraints | None = None
     predictor: Predictor | None = None
     seen: list[tuple[View, tuple[int, int]] | Refused] = field(default_factory=list)
@@ -70,12 +74,52 @@ class _Job:
         return sum(not isinstance(view, Refused) for view in self.seen)
 
 
+class _Lane:
+    """Decoded requests that wait for one model: small ones, and bulk.
+
+    Args:
+        batch: pictures of one forward pass; a request with more has a pass of its own.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self._waiting: dict[bool, deque[_Job]] = {False: deque(), True: deque()}
+        self._small = 0  # batches of small requests since the last of bulk
+
+    def __bool__(self) -> bool:
+        return any(self._waiting.values())
+
+    @property
+    def count(self) -> int:
+        """Pictures of small requests."""
+        return sum(job.count for job in self._waiting[False])
+
+    def add(self, job: _Job) -> None:
+        """Behind the others of its kind."""
+        self._waiting[job.bulk].append(job)
+
+    def take(self) -> list[_Job]:
+        """The next batch: one kind alone, so that nobody waits for the passes that another's pictures need."""
+        small, bulk = self._waiting[False], self._waiting[True]
+        chosen = bulk if bulk and (not small or self._small >= BULK_EVERY - 1) else small
+        self._small = 0 if chosen is bulk else self._small + 1
+        taken = [chosen.popleft()]
+        count = taken[0].count
+        while chosen and count + chosen[0].count <= self.batch:
+            count += chosen[0].count
+            taken.append(chosen.popleft())
+        return taken
+
+
 class Batcher:
     """Reads the pictures of all requests, those that arrive together in one forward pass.
 
     A few threads decode, a picture of each request in turn; then a request waits for the thread that reads with its
     model. While that is busy, what has been decoded gathers and makes up the next batch; a lone request does not wait
     for others. A model that takes long keeps no other waiting.
+
+    Requests with many or large pictures are bulk: one thread of low priority decodes them, and they are read when no
+    small request waits, or in every `BULK_EVERY`th batch.
 
     Args:
         models: where predictors come from.
@@ -85,20 +129,24 @@ class Batcher:
     def __init__(self, models: Models, limits: Limits | None = None) -> None:
         self.models, self.limits = models, limits or Limits()
         self.waiting = 0  # pictures admitted and not answered
+        self._bulk = 0  # of these, in requests that were bulk from the start
         self.batches = 0  # forward passes so far
         self._clients: Counter[str] = Counter()  # pictures waiting, by address
-        self._admitted: dict[Ticket, float] = {}  # since when, oldest first
-        self._decoding = 0  # requests on their way to a lane
-        self._undecoded: deque[_Job] = deque()
-        self._lanes: dict[int, deque[_Job]] = {}  # by the identity of their predictor
+        self._admitted: dict[Ticket, _Job] = {}
+        self._decoding = 0  # small requests on their way to a lane
+        self._undecoded: dict[bool, deque[_Job]] = {False: deque(), True: deque()}  # small requests, and bulk
+        self._decoders: Counter[bool] = Counter()  # threads for each
+        self._moved = 0.0  # when bulk last got on
+        self._lanes: dict[int, _Lane] = {}  # by the identity of their predictor
         self._changed = threading.Condition()
-        self._decoders = 0
 
     @property
     def oldest(self) -> float:
-        """Seconds that the request which has waited longest has waited; 0.0 where none waits."""
+        """Seconds that the request which has waited longest has waited, bulk since any of it got on; 0.0 where none
+        waits."""
         with self._changed:
-            return time.monotonic() - next(iter(self._admitted.values())) if self._admitted else 0.0
+            since = [max(job.since, self._moved) if job.bulk else job.since for job in self._admitted.values()]
+        return time.monotonic() - min(since) if since else 0.0
 
     def submit(
         self,
@@ -106,6 +154,7 @@ class Batcher:
         model: str | None = None,
         client: str = "",
         constraints: Constraints | None = None,
+        bulk: bool = False,
     ) -> Ticket:
         """Queue pictures; the ticket gives their readings in order.
 
@@ -114,37 +163,46 @@ class Batcher:
             model: name of a model on offer; the first by default.
             client: address that they came from.
             constraints: what is known of their texts.
+            bulk: they are many, or come from a zip; a large one among them makes the request bulk anyway.
 
         The ticket raises `UserError`, as a rule `Refused`, where the model cannot be used.
 
         Raises:
-            Refused: 503, the queue is full, or this client's part of it.
+            Refused: 503, the queue is full, or this client's part of it, or that of bulk.
         """
         count = len(pictures)
         ticket = Ticket()
         ticket.set_running_or_notify_cancel()  # from now on nobody can cancel it under the hands of a thread
+        bulk = bulk or any(isinstance(d, bytes) and len(d) > SMALL_BYTES for _, d in pictures)
+        job = _Job(deque(pictures), model, ticket, Pixels(self.limits.request_pixels), bulk, constraints=constraints)
         with self._changed:
             if self.waiting + count > self.limits.queue:
                 raise Refused(503, "too many pictures are waiting to be read: try again in a second")
             if self._clients[client] + count > self.limits.client_queue:
                 raise Refused(503, "too many pictures of yours are waiting to be read: try again in a second")
+            if bulk and self._bulk and self._bulk + count > self.limits.bulk_queue:
+                raise Refused(503, "too many large or many pictures are waiting to be read: try again in a second")
             self.waiting += count
+            self._bulk += count if bulk else 0
             self._clients[client] += count
-            self._admitted[ticket] = time.monotonic()
-            self._decoding += 1
-            self._undecoded.append(
-                _Job(deque(pictures), model, ticket, Pixels(self.limits.request_pixels), constraints)
-            )
-            if self._decoders < max(2, available_cores()):
-                self._decoders += 1
-                threading.Thread(target=self._decode_all, name="decode", daemon=True).start()
-            self._changed.notify_all()
-        ticket.add_done_callback(lambda done: self._leave(ticket, client, count))
+            self._admitted[ticket] = job
+            self._decoding += not bulk
+            self._queue(job)
+        ticket.add_done_callback(lambda done: self._leave(ticket, client, count, bulk))
         return ticket
 
-    def _leave(self, ticket: Ticket, client: str, count: int) -> None:
+    def _queue(self, job: _Job) -> None:
+        """For a thread that decodes; one more is started where there may be one."""
+        self._undecoded[job.bulk].append(job)
+        if self._decoders[job.bulk] < (1 if job.bulk else max(2, available_cores())):
+            self._decoders[job.bulk] += 1
+            threading.Thread(target=self._decode_all, args=(job.bulk,), name="decode", daemon=True).start()
+        self._changed.notify_all()
+
+    def _leave(self, ticket: Ticket, client: str, count: int, bulk: bool) -> None:
         with self._changed:
             self.waiting -= count
+            self._bulk -= count if bulk else 0
             self._clients[client] -= count
             if self._clients[client] <= 0:
                 del self._clients[client]
@@ -152,14 +210,17 @@ class Batcher:
 
     # ------------------------------------------------------------------------------------------------ decoding
 
-    def _decode_all(self) -> None:
+    def _decode_all(self, bulk: bool) -> None:
+        if bulk:
+            stand_back()
+        waiting = self._undecoded[bulk]
         while True:
             with self._changed:
-                while not self._undecoded:
-                    if not self._changed.wait(IDLE_SECONDS) and not self._undecoded:
-                        self._decoders -= 1
+                while not waiting:
+                    if not self._changed.wait(IDLE_SECONDS) and not waiting:
+                        self._decoders[bulk] -= 1
                         return
-                job = self._undecoded.popleft()
+                job = waiting.popleft()
             try:
                 done = self._decode_one(job)
             except BaseException as error:
@@ -168,24 +229,30 @@ class Batcher:
                 done = True
                 job.ticket.set_exception(_bare(error))
             with self._changed:
-                if not done:
-                    self._undecoded.append(job)  # behind the others: each request has its turn
-                else:
+                if bulk:
+                    self._moved = time.monotonic()
+                elif done or job.bulk:  # which may have turned out only now
                     self._decoding -= 1
-                    if not job.ticket.done():
-                        self._hand_over(job)
+                if not done:
+                    self._queue(job)  # behind the others: each request has its turn
+                elif not job.ticket.done():
+                    self._hand_over(job)
                 self._changed.notify_all()
             del job  # else its pictures live until the next one comes
 
     def _decode_one(self, job: _Job) -> bool:
-        """Decode the next picture of a job; gives whether it was the last."""
+        """Decode the next picture of a job, unless it turns out to be bulk; gives whether it was the last."""
         if job.ticket.dropped:
             raise Refused(499, "the client is gone")
         if job.predictor is None:
             job.predictor = self.models.predictor(job.model)
         if not job.pictures:
             return True
-        name, data = job.pictures.popleft()
+        name, data = job.pictures[0]
+        if not job.bulk and isinstance(data, bytes) and not is_small(data):
+            job.bulk = True
+            return False
+        job.pictures.popleft()
         if isinstance(data, Refused):
             job.seen.append(data)
         else:
@@ -202,9 +269,9 @@ class Batcher:
         """To the thread that reads with its model; one is started where there is none."""
         key = id(job.predictor)
         if key not in self._lanes:
-            self._lanes[key] = deque()
+            self._lanes[key] = _Lane(self.limits.batch)
             threading.Thread(target=self._read_all, args=(key,), name="read", daemon=True).start()
-        self._lanes[key].append(job)
+        self._lanes[key].add(job)
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -241,17 +308,12 @@ class Batcher:
                     del self._lanes[key]
                     return []
             end = time.monotonic() + PATIENCE
-            while self._decoding and sum(job.count for job in lane) < self.limits.batch:
+            while self._decoding and lane.count < self.limits.batch:
                 left = end - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            taken = [lane.popleft()]
-            count = taken[0].count
-            while lane and count + lane[0].count <= self.limits.batch:
-                count += lane[0].count
-                taken.append(lane.popleft())
-            return taken
+            return lane.take()
 
     def _read(self, jobs: Sequence[_Job]) -> None:
         for job in jobs:

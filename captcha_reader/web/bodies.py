@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captcha_reader.errors import UserError
 from captcha_reader.reading.constraints import Constraints
+from captcha_reader.web.lanes import SMALL_BODY, BulkLane
 from captcha_reader.web.limits import MEGABYTE, Limits, Refused, shown
 from captcha_reader.web.uploads import PictureZip, decode_base64, is_zip
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import fastapi
 
 CONSTRAINTS = ("characters", "length", "ignore_case", "upper_case")
-LONG = 1 << 17  # bytes of a form
 
 
 class Picture(NamedTuple):
@@ -44,6 +44,7 @@ class Order:
     many: bool = False  # answer with a list, even of one
     details: bool = True  # boxes and alternatives too
     constraints: Constraints | None = None  # what is known of the texts
+    unpacked: bool = False  # pictures of it were in a zip
 
 
 class Memory:
@@ -107,29 +108,35 @@ def _too_long(limits: Limits) -> Refused:
     return Refused(413, f"the request has more than {limits.request_bytes // MEGABYTE} MB: send fewer or smaller files")
 
 
-async def parse_body(headers: Any, body: bytes, limits: Limits, share: Share) -> Order:
+async def parse_body(headers: Any, body: bytes, limits: Limits, share: Share, bulk: BulkLane) -> Order:
     """What a body asks for, by its content type; what its zips unpack to is charged to `share`.
 
+    Long bodies are parsed, and zips unpacked, in the bulk lane.
+
     Raises:
-        Refused: 415 another content type; 422 malformed; 413 too many pictures; 503 no memory is left for the zips.
+        Refused: 415 another content type; 422 malformed; 413 too many pictures; 503 no memory is left for the zips, or
+            too many large requests wait.
     """
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        form = _parse_form(headers, body, limits)
         # A long one in a thread with a loop of its own: a body made for it takes the parser seconds.
-        order = await form if len(body) < LONG else await asyncio.to_thread(asyncio.run, form)
+        if len(body) < SMALL_BODY:
+            order = await _parse_form(headers, body, limits)
+        else:
+            order = await bulk.run(lambda: asyncio.run(_parse_form(headers, body, limits)))
     elif kind == "application/json":
-        order = await asyncio.to_thread(_parse_json, body, limits)
+        in_lane = asyncio.to_thread if len(body) < SMALL_BODY else bulk.run
+        order = await in_lane(_parse_json, body, limits)
     else:
         raise Refused(415, "send multipart/form-data with a file, or application/json with a base64 image")
     if not order.pictures:
         raise Refused(422, "there is no picture in the request: send a file named `file`, or JSON with `image`")
     if any(picture.is_zip for picture in order.pictures):
-        order.many = True
-        # In threads, so that other requests have their turn; the count of memory is this thread's alone.
-        opened = await asyncio.to_thread(_open_zips, order.pictures, limits)
+        order.many = order.unpacked = True
+        # The count of memory is this thread's alone.
+        opened = await bulk.run(_open_zips, order.pictures, limits)
         share.take(sum(part.size for part in opened if isinstance(part, PictureZip)))
-        order.pictures = await asyncio.to_thread(_unpack, opened)
+        order.pictures = await bulk.run(_unpack, opened)
     if len(order.pictures) > limits.pictures:
         raise Refused(413, f"the request has {len(order.pictures)} pictures: send at most {limits.pictures} at a time")
     return order

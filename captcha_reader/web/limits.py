@@ -56,6 +56,11 @@ class Limits:
     header_seconds: float = 10.0
 
     @property
+    def bulk_queue(self) -> int:
+        """Of the pictures that wait, those of requests with many or large ones; a single such request may have more."""
+        return self.queue * 5 // 8
+
+    @property
     def unpacked_bytes(self) -> int:
         """Of the pictures in all zips of one request, unpacked."""
         return 2 * self.request_bytes

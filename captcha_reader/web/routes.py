@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import Request, Response
@@ -16,10 +16,13 @@ from starlette.requests import ClientDisconnect
 
 from captcha_reader.errors import UserError
 from captcha_reader.plots.boxes import character_boxes
-from captcha_reader.web.batcher import Batcher, Reading, Ticket
+from captcha_reader.web.batcher import Batcher, Reading
 from captcha_reader.web.bodies import Memory, Order, Share, is_true, parse_body, receive_body
+from captcha_reader.web.lanes import SMALL_PICTURES, BulkLane
 from captcha_reader.web.limits import Limits, Refused, shown
 from captcha_reader.web.models import Models
+
+T = TypeVar("T")
 
 STUCK_SECONDS = 20.0  # of waiting, after which /health says that something is wrong
 
@@ -32,24 +35,30 @@ class Routes:
     limits: Limits
     batcher: Batcher
     memory: Memory
+    bulk: BulkLane = field(default_factory=BulkLane)
 
     async def predict(self, request: Request) -> Response:
         """Read one captcha or several."""
         started = time.perf_counter()
         share = Share(self.memory)
         try:
-            order = await parse_body(
-                request.headers, await receive_body(request, self.limits, share), self.limits, share
-            )
+            body = await receive_body(request, self.limits, share)
+            parsing = parse_body(request.headers, body, self.limits, share, self.bulk)
+            order = await _while_connected(request, asyncio.ensure_future(parsing))
+            del body
             order.model = request.query_params.get("model", order.model)
             if "details" in request.query_params:
                 order.details = is_true(request.query_params["details"])
             name, _ = self.models.path(order.model)
             client = request.client.host if request.client else ""
-            ticket = self.batcher.submit(
-                [(picture.said, picture.data) for picture in order.pictures], name, client, order.constraints
-            )
-            readings = await _while_connected(request, ticket)
+            pictures = [(picture.said, picture.data) for picture in order.pictures]
+            bulk = order.unpacked or len(pictures) > SMALL_PICTURES
+            ticket = self.batcher.submit(pictures, name, client, order.constraints, bulk)
+            try:
+                readings = await _while_connected(request, asyncio.wrap_future(ticket))
+            except ClientDisconnect:
+                ticket.drop()
+                raise
             milliseconds = round((time.perf_counter() - started) * 1000, 2)
             common = {"model": name, "ms": milliseconds}
             if not order.details:
@@ -104,22 +113,20 @@ class Routes:
         return FileResponse(path, filename=name.replace("/", "-"), media_type="application/octet-stream")
 
 
-async def _while_connected(request: Request, ticket: Ticket) -> list[Reading | Refused]:
-    """The readings; where the client hangs up, what is not begun is left undone.
+async def _while_connected(request: Request, work: asyncio.Future[T]) -> T:
+    """The result of some work; where the client hangs up, what is not begun is left undone.
 
     Raises:
         ClientDisconnect: it has.
-        UserError: the model cannot be used.
+        UserError: the work's own.
     """
-    reading = asyncio.wrap_future(ticket)
     gone = asyncio.ensure_future(_hung_up(request))
-    either: set[asyncio.Future[Any]] = {reading, gone}
+    either: set[asyncio.Future[Any]] = {work, gone}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     gone.cancel()
-    if reading.done():
-        return reading.result()
-    ticket.drop()
-    reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
+    if work.done():
+        return work.result()
+    work.cancel()
     raise ClientDisconnect
 
 

@@ -120,6 +120,45 @@ def test_the_pictures_of_a_request_share_a_budget_of_pixels(served: Served, png:
     assert statuses == [200] * 4 + [413] * 2 + [200]
 
 
+def test_small_requests_do_not_stand_behind_large_ones(served: Served, png: bytes):
+    """Eight clients send large and broken pictures, zips of them and long forms without a pause."""
+    large = animation("PNG", (3900, 3900), 1)
+    frames = zipped({f"{i}.gif": growing_gif(13_300) for i in range(20)})
+    bodies = [(cut_jpeg(3900), "a.jpg"), (zipped({f"{i}.png": large for i in range(4)}), "a.zip")]
+    bodies += [(frames, "a.zip"), (book_gif(2_000_000), "a.gif")]
+    good = [served.read(png) for _ in range(3)]
+    usual = seconds_of(lambda: served.read(png), 3)
+    one_large = seconds_of(lambda: served.client.post("/predict", files={"file": bodies[0][0]}))
+    done = threading.Event()
+
+    def harm(number: int) -> None:
+        data, name = bodies[number % len(bodies)]
+        with httpx.Client(base_url=served.address, timeout=250, trust_env=False) as client:
+            while not done.is_set():
+                client.post("/predict", files={"file": (name, data)})
+
+    threads = [threading.Thread(target=harm, args=(i,), daemon=True) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        end = time.monotonic() + 20
+        while not served.client.get("/health").json()["waiting"]:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        seconds = []
+        for _ in range(10):
+            started = time.monotonic()
+            good.append(served.read(png))
+            seconds.append(time.monotonic() - started)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(250)
+    assert {answer.status_code for answer in good} == {200}
+    # In one queue each would wait for a picture of each of them.
+    assert sorted(seconds)[len(seconds) // 2] <= max(4 * usual, usual + one_large)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # 4: JSON
 
