@@ -147,9 +147,7 @@ class Op:
     @classmethod
     def sample(cls, rng: random.Random, height: float) -> Op:
         """An op of this kind for a random scheme whose pictures are so many pixels high."""
-        op = object.__new__(cls)  # the constructor of a frozen class sets its fields one by one, at ten times the cost
-        op.__dict__.update(_defaults(cls), **cls.sample_fields(rng, height))  # type: ignore[arg-type]  # hashable
-        return op
+        return cls(**cls.sample_fields(rng, height))
 
     @classmethod
     def sample_fields(cls, rng: random.Random, height: float) -> dict[str, Any]:
@@ -172,11 +170,6 @@ class Op:
         """The first sentence of its docstring."""
         text = " ".join((cls.__doc__ or "").split())
         return text.split(". ")[0].rstrip(".") + "."
-
-
-@lru_cache(maxsize=1024)
-def _defaults(cls: type[Op]) -> dict[str, Any]:
-    return {f.name: f.default for f in fields(cls)}
 
 
 @lru_cache(maxsize=1024)
