@@ -22,6 +22,7 @@ from captcha_reader.reading.constraints import Constraints
 from captcha_reader.web.job import Job
 from captcha_reader.web.labels import Desk, Labels
 from captcha_reader.web.models import Models
+from interface import open_models
 from predict import CaptchaPredictor
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def models(reader: Path, exported: Path, tmp_path: Path) -> Models:
     folder.mkdir()
     (folder / "reader.safetensors").write_bytes(reader.read_bytes())
     (folder / "reader.onnx").write_bytes(exported.read_bytes())
-    return Models(folder, threads=1)
+    return open_models(folder, threads=1)
 
 
 class Trainings:

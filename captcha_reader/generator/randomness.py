@@ -51,7 +51,7 @@ class Stream(random.Random):
     """
 
     def __new__(cls, *key: object) -> Stream:  # Python's own generator would ask the system for its seed
-        return super().__new__(cls, 0)
+        return super().__new__(cls, 0)  # type: ignore[call-arg]
 
     def __init__(self, *key: object) -> None:
         if key:
@@ -66,7 +66,7 @@ class Stream(random.Random):
         """Begin the numbers of a key as `Numbers` holds them; returns the stream itself."""
         self._word = word
         self.gauss_next = None
-        self.random: Callable[[], float] = chain.from_iterable(_parts(word, first)).__next__  # type: ignore[method-assign]
+        self.random: Callable[[], float] = chain.from_iterable(_parts(word, first)).__next__
         return self
 
     def getrandbits(self, k: int) -> int:

@@ -181,7 +181,7 @@ def _drawn_fields(cls: type[Op]) -> list[tuple[str, Any, Mapping[str, Any]]]:
 @lru_cache(maxsize=1024)
 def _draws(cls: type[Op]) -> list[tuple[str, Callable[[random.Random, float], Any]]]:
     """Names of the fields that schemes draw, and for each what draws it, from random numbers and a height."""
-    return [(name, _field_draw(default, data)) for name, default, data in _drawn_fields(cls)]
+    return [(name, _field_draw(default, data)) for name, default, data in _drawn_fields(cls)]  # type: ignore[arg-type]
 
 
 def _field_draw(default: Any, data: Mapping[str, Any]) -> Callable[[random.Random, float], Any]:
