@@ -328,7 +328,7 @@ class Strength:
         if not count or not timed:
             return MIN_TRAINING_SECONDS if count else 0.0
         labels, seconds = max(timed)
-        return max(seconds * min(count / labels, 3.0 if count > 3 * labels else count / labels), seconds)
+        return max(seconds * min(count / labels, 3.0), seconds)
 
     def _read_unlabeled(self) -> None:
         if "unlabeled" in self.state:

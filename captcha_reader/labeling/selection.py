@@ -51,7 +51,8 @@ def choose(
     Returns:
         At most `count` places in 0..N-1, without repetition.
     """
-    left = [i for i in (range(len(confidence)) if allowed is None else allowed) if i not in set(chosen)]
+    taken = set(chosen)
+    left = [i for i in (range(len(confidence)) if allowed is None else allowed) if i not in taken]
     # Of equally sure pictures the first come first: the caller has them in a seeded random order.
     unsure = sorted(left, key=lambda i: confidence[i])[: POOL * count]
     if not unsure:

@@ -314,8 +314,9 @@ class LabelSession:
     def _next_block(self, ahead: int, queued: set[str]) -> list[tuple[str, bool]]:
         answered = self._state.answers
         free = [id_ for id_ in self._ids if id_ not in answered and id_ not in queued]
-        measured = [id_ for id_ in free if id_ in set(self._reserved)]
-        teaching = self._chosen([id_ for id_ in free if id_ not in set(measured)])
+        reserved = set(self._reserved)
+        measured = [id_ for id_ in free if id_ in reserved]
+        teaching = self._chosen([id_ for id_ in free if id_ not in reserved])
         done = sum(answer.kind == "typed" for answer in answered.values()) + ahead
         block: list[tuple[str, bool]] = []
         while len(block) < BLOCK and (measured or teaching):

@@ -66,13 +66,13 @@ class Answers:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and mend its answer."""
+        """Pass a request on and correct its answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         begun, plain = False, b""
 
-        async def mended(message: Message) -> None:
+        async def corrected(message: Message) -> None:
             nonlocal begun, plain
             if message["type"] == "http.response.start":
                 headers = dict(message.get("headers", []))
@@ -93,7 +93,7 @@ class Answers:
             await send(message)
 
         try:
-            await self.app(scope, receive, mended)
+            await self.app(scope, receive, corrected)
         except Refused as error:
             if not begun:
                 await answer(send, error.status, str(error))
