@@ -21,8 +21,9 @@ from captcha_reader.config import DatasetConfig
 from captcha_reader.errors import UserError
 from captcha_reader.labeling.curve import Point, advise
 from captcha_reader.labeling.journal import Journal
+from captcha_reader.labeling.records import TakenOverError, clean_text
 from captcha_reader.labeling.selection import choose, features, shuffled
-from captcha_reader.labeling.session import MIN_PICTURES, LabelSession, TakenOverError, clean_text
+from captcha_reader.labeling.session import MIN_PICTURES, LabelSession
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import Alphabet, build_codec
 from make_dataset import make_dataset

@@ -12,29 +12,28 @@ of each model. A killed process or a closed page loses nothing that was answered
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 import shutil
 import threading
 import time
-import unicodedata
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_atomically, write_text
 from captcha_reader.images import IMAGE_SUFFIXES, open_image
-from captcha_reader.labeling.curve import Advice, Point, advise
+from captcha_reader.labeling.curve import Point, advise
+from captcha_reader.labeling.export import Form, Row, table_text, write_parquet, write_zip
 from captcha_reader.labeling.journal import Event, Journal
+from captcha_reader.labeling.readings import Readings
+from captcha_reader.labeling.records import Answer, Corrections, Item, Kind, Order, Progress, TakenOverError, clean_text
 from captcha_reader.labeling.selection import MEASURED_EVERY, choose, features, shuffled
 from captcha_reader.reading.prediction import Prediction
 
@@ -42,113 +41,11 @@ FORMAT = "captcha-labels-1"
 SET, EVENTS, PICTURES = "set.json", "events.jsonl", "pictures"
 MAX_PICTURES = 5000  # of one set
 MIN_PICTURES = 10
-MAX_TEXT = 32  # characters
 MAX_MEASURED = 200  # pictures reserved for measuring, at most
 BLOCK = 10  # pictures chosen at a time; they are spread out among themselves
 TRAIN_AT = (20, 50, 100, 200, 400, 800)  # labels to learn from after which a model is trained
 SHEET = 24  # pictures of a sheet to accept at once
 MIN_SHEET_CONFIDENCE = 0.97  # of the readings on it
-FOLDER_COLUMNS = ("file_name", "text", "source")  # of the labels.csv of an exported folder
-
-Kind = Literal["typed", "accepted", "skipped", "unreadable"]
-Form = Literal["parquet", "folder", "zip"]
-
-
-class TakenOverError(UserError):
-    """Another tab labels this set now."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A picture to label, and what the reader thinks of it.
-
-    Attributes:
-        id: of the picture, made from its content.
-        name: of its file.
-        path: where it is.
-        text: the reading, to be typed into the box; "" where there is none.
-        confidence: of the text, 0 to 1.
-        char_confidences: one per character of the text, 0 to 1.
-        measured: it is kept aside for measuring, and no model learns from it.
-    """
-
-    id: str
-    name: str
-    path: Path
-    text: str = ""
-    confidence: float = 0.0
-    char_confidences: tuple[float, ...] = ()
-    measured: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is known of one picture: `text` is empty where it was skipped or is unreadable."""
-
-    kind: Kind
-    text: str = ""
-    measured: bool = False
-    suggested: str = ""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a set stands.
-
-    Attributes:
-        pictures: of the set.
-        typed: labels that a person typed or confirmed one by one; `measured` of them are kept aside.
-        accepted: pseudo-labels, accepted from sheets.
-        corrected: typed labels that differ from the reading that was offered.
-        curve: one point a model, all measured on the pictures kept aside so far.
-        advice: when to stop.
-    """
-
-    pictures: int
-    typed: int
-    measured: int
-    accepted: int
-    skipped: int
-    unreadable: int
-    corrected: int
-    curve: list[Point]
-    advice: Advice
-
-
-@dataclass
-class _Readings:
-    """What one model reads in every picture of the set, in the set's order."""
-
-    model: str
-    labels: int  # that the model learned from
-    texts: list[str]
-    confidences: np.ndarray
-    char_confidences: list[list[float]]
-    features: np.ndarray
-
-    def save(self, path: Path) -> None:
-        chars = [[round(p, 4) for p in row] for row in self.char_confidences]
-        data = {"model": self.model, "labels": self.labels, "texts": self.texts, "char_confidences": chars}
-        data |= {"confidences": self.confidences.round(5).tolist(), "features": self.features.round(3).tolist()}
-        write_text(path, json.dumps(data, ensure_ascii=False))
-
-    @classmethod
-    def load(cls, path: Path, count: int) -> _Readings | None:
-        """None where the file is damaged: readings can be made again."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            loaded = cls(
-                str(data["model"]),
-                int(data["labels"]),
-                [str(text) for text in data["texts"]],
-                np.array(data["confidences"], np.float32),
-                data["char_confidences"],
-                np.array(data["features"], np.float32),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        sizes = {len(loaded.texts), len(loaded.confidences), len(loaded.char_confidences), len(loaded.features)}
-        return loaded if sizes == {count} else None
 
 
 @dataclass
@@ -179,6 +76,9 @@ class LabelSession:
             self.name, self.seed = str(info["name"]), int(info["seed"])
             self.ignore_case = bool(info["ignore_case"])
             self.known: dict[str, Any] = dict(info["known"])
+            self.order: Order = info.get("order", "unsure")
+            if self.order not in get_args(Order):
+                raise ValueError
             files = [(str(row["file"]), str(row["name"])) for row in info["pictures"]]
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{self.folder} is no set of pictures to label: start a new one") from None
@@ -207,6 +107,7 @@ class LabelSession:
         ignore_case: bool = False,
         known: dict[str, Any] | None = None,
         on_skip: Callable[[str], None] | None = None,
+        order: Order = "unsure",
     ) -> LabelSession:
         """Start a set.
 
@@ -218,6 +119,7 @@ class LabelSession:
             ignore_case: whether `a` and `A` are the same answer.
             known: what is known of the captcha, such as its characters and length; kept for the caller.
             on_skip: is told why a picture that cannot be read is left out; without it, that is an error.
+            order: the unsure and different ones first, or a random order.
 
         Raises:
             UserError: too few or too many pictures, one that cannot be read, or the folder exists.
@@ -246,7 +148,7 @@ class LabelSession:
         if len(rows) < MIN_PICTURES:
             raise UserError(f"these are {len(rows)} different pictures: {MIN_PICTURES} are the least")
         info = {"format": FORMAT, "name": name or folder.name, "seed": seed, "ignore_case": ignore_case}
-        info |= {"known": known or {}, "pictures": list(rows.values())}
+        info |= {"order": order, "known": known or {}, "pictures": list(rows.values())}
         if hasattr(os, "sync"):  # once for all pictures: until set.json is there, the folder is no set
             os.sync()
         write_text(folder / SET, json.dumps(info, ensure_ascii=False, indent=1))
@@ -280,7 +182,7 @@ class LabelSession:
         """
         if len(predictions) != len(self._ids):
             raise ValueError(f"{len(predictions)} predictions of {len(self._ids)} pictures")
-        readings = _Readings(
+        readings = Readings(
             model,
             labels,
             [p.text for p in predictions],
@@ -293,8 +195,8 @@ class LabelSession:
             self._readings.append(readings)
             self._queue.clear()
 
-    def _load_readings(self) -> list[_Readings]:
-        loaded = (_Readings.load(path, len(self._ids)) for path in sorted(self.folder.glob("readings-*.json")))
+    def _load_readings(self) -> list[Readings]:
+        loaded = (Readings.load(path, len(self._ids)) for path in sorted(self.folder.glob("readings-*.json")))
         return [readings for readings in loaded if readings is not None]
 
     # Asking
@@ -328,7 +230,7 @@ class LabelSession:
     def _chosen(self, free: list[str]) -> list[str]:
         """The next ones to learn from, best first."""
         first = [id_ for id_ in self._first if id_ in free]
-        if not self._readings:
+        if not self._readings or self.order == "random":
             return first + [id_ for id_ in free if id_ not in first]
         now = self._readings[-1]
         typed = [self._place[id_] for id_, answer in self._state.answers.items() if answer.kind == "typed"]
@@ -376,6 +278,7 @@ class LabelSession:
         with self._lock:
             item = self.item(id_)
             event: Event = {"do": "label", "id": id_, "text": text, "suggested": item.text, "measured": item.measured}
+            event["model"] = len(self._readings)
             if seconds is not None:
                 event["seconds"] = round(seconds, 2)
             self._add(event, tab)
@@ -448,7 +351,8 @@ class LabelSession:
         state, do = self._state, event.get("do")
         try:
             if do == "label":
-                answer = Answer("typed", event["text"], bool(event["measured"]), event["suggested"])
+                model = int(event.get("model", 0))
+                answer = Answer("typed", event["text"], bool(event["measured"]), event["suggested"], model)
                 self._set([(event["id"], answer)])
             elif do in ("skip", "unreadable"):
                 self._set([(event["id"], Answer("skipped" if do == "skip" else "unreadable"))])
@@ -511,6 +415,7 @@ class LabelSession:
         with self._lock:
             answers = self._state.answers
             typed = [answer for answer in answers.values() if answer.kind == "typed"]
+            offered = [[answer for answer in typed if answer.model == n] for n in range(1, len(self._readings) + 1)]
             aside = [(self._place[id_], answer.text) for id_, answer in answers.items() if answer.measured]
             curve = [
                 Point(r.labels, sum(self.same(r.texts[i], text) for i, text in aside), len(aside))
@@ -523,10 +428,18 @@ class LabelSession:
                 self._count("accepted"),
                 self._count("skipped"),
                 self._count("unreadable"),
-                sum(not self.same(answer.text, answer.suggested) for answer in typed),
+                self._corrected(typed),
                 curve,
+                [
+                    Corrections(readings.labels, self._corrected(answers), len(answers))
+                    for readings, answers in zip(self._readings, offered, strict=True)
+                    if answers
+                ],
                 advise(curve, len(typed)),
             )
+
+    def _corrected(self, answers: Iterable[Answer]) -> int:
+        return sum(not self.same(answer.text, answer.suggested) for answer in answers)
 
     # Export
 
@@ -537,9 +450,9 @@ class LabelSession:
         if not rows:
             return None
         named = [(path.relative_to(self.folder).as_posix(), text, source) for path, text, source in rows]
-        return write_text(self.folder / "labels.csv", _table(named))
+        return write_text(self.folder / "labels.csv", table_text(named))
 
-    def _labeled(self, accepted: bool) -> list[tuple[Path, str, str]]:
+    def _labeled(self, accepted: bool) -> list[Row]:
         """Picture, label, and who gave it (`person` or `model`)."""
         return [
             (self._items[id_][0], answer.text, "person" if answer.kind == "typed" else "model")
@@ -565,56 +478,13 @@ class LabelSession:
         if not rows:
             raise UserError("nothing is labeled yet: label a picture first")
         if form == "parquet":
-            _write_parquet(out, rows)
+            write_parquet(out, rows)
         elif form == "zip":
-            write_atomically(out, lambda temporary: _write_zip(temporary, rows))
+            write_atomically(out, lambda temporary: write_zip(temporary, rows))
         else:
             if out.exists():
                 raise UserError(f"{out} exists already: choose another name")
             for path, _, _ in rows:
                 write_atomically(out / path.name, partial(shutil.copyfile, path))
-            write_text(out / "labels.csv", _table([(path.name, text, source) for path, text, source in rows]))
+            write_text(out / "labels.csv", table_text([(path.name, text, source) for path, text, source in rows]))
         return len(rows)
-
-
-def clean_text(text: str) -> str:
-    """What was typed as a label: composed characters, no white space around.
-
-    Raises:
-        UserError: it is empty, too long, or has a character that cannot be part of a captcha.
-    """
-    text = unicodedata.normalize("NFC", text).strip()
-    if not text:
-        raise UserError("there is no text: type what the picture says, or skip it")
-    if len(text) > MAX_TEXT:
-        raise UserError(f"the text has {len(text)} characters: at most {MAX_TEXT} make a label")
-    if any(c.isspace() or not c.isprintable() for c in text):
-        raise UserError("the text has a space or a character that cannot be printed: type the captcha's characters")
-    return text
-
-
-def _write_parquet(out: Path, rows: list[tuple[Path, str, str]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from captcha_reader.dataset.writer import SCHEMA
-
-    images = [{"bytes": path.read_bytes(), "path": path.name} for path, _, _ in rows]
-    table = pa.table({"image": images, "text": [text for _, text, _ in rows]}, schema=SCHEMA)
-    table = table.append_column("source", pa.array([source for _, _, source in rows]))
-    write_atomically(out, lambda temporary: pq.write_table(table, temporary, compression="none"))
-
-
-def _table(rows: list[tuple[str, str, str]]) -> str:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer)
-    writer.writerow(FOLDER_COLUMNS)
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
-def _write_zip(path: Path, rows: list[tuple[Path, str, str]]) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
-        file.writestr("labels.csv", _table([(path.name, text, source) for path, text, source in rows]))
-        for picture, _, _ in rows:
-            file.write(picture, picture.name)

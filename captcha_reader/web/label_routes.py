@@ -24,7 +24,7 @@ from starlette.background import BackgroundTask
 
 from captcha_reader.errors import UserError
 from captcha_reader.images import open_image
-from captcha_reader.labeling.session import Item, Progress, TakenOverError
+from captcha_reader.labeling.records import Item, Progress, TakenOverError
 from captcha_reader.web.labels import Desk, Labels
 
 MAX_AHEAD = 8  # pictures that a page may ask for at once
