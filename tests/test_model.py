@@ -538,6 +538,6 @@ def test_the_keys_of_attention_have_no_say_by_their_bias(tiny: Callable, settle:
 
 
 def test_a_setting_that_was_renamed_is_found_in_older_checkpoints() -> None:
-    described = dict(name="mixer", alphabet="ab", max_length=4, image_size=(32, 64), head="mixer")
+    described = {"name": "mixer", "alphabet": "ab", "max_length": 4, "image_size": (32, 64), "head": "mixer"}
     assert ModelConfig.from_json(described | {"normalise": True}).normalize
     assert not ModelConfig.from_json(described).normalize
