@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from accuracy_calculator import load_labelled
+from accuracy_calculator import load_labeled
 from captcha_reader.checkpoint import read_metadata
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import WIDTH_STEP, ExportConfig
@@ -38,7 +38,7 @@ BATCH = 64
 
 
 class _LogProbs(nn.Module):
-    """What is exported: normalised pixels in, log-probabilities out."""
+    """What is exported: normalized pixels in, log-probabilities out."""
 
     def __init__(self, model: CaptchaModel) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def main() -> int:
         raise UserError(f"--out {out} would be an {config.format.upper()} file: give it a name that ends in .onnx")
     images: Sequence[ImageLike]
     if config.data:
-        images, _, _ = load_labelled(
+        images, _, _ = load_labeled(
             config.data,
             limit=PARITY_PICTURES,
             otherwise="name a dataset with a test split, or pictures that are not split, as --data",

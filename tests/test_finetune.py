@@ -52,7 +52,7 @@ def test_mixed_in_captchas_fit_the_alphabet_and_are_new_each_epoch(train: Callab
     texts = [[mixed[epoch, i][1] for i in range(60, 75)] for epoch in (0, 1)]
     assert texts[0] != texts[1]
     assert all(set(text) <= set("abcd") and 2 <= len(text) <= 3 for text in texts[0] + texts[1])
-    # Of 30 random texts some would hold equal neighbours in three letters, which three steps cannot write.
+    # Of 30 random texts some would hold equal neighbors in three letters, which three steps cannot write.
     assert all(codec.steps_needed(text) <= 3 for text in texts[0] + texts[1])
     free = finetune.mix_synthetic(config, real, codec, steps=12)
     assert any(codec.steps_needed(free[epoch, i][1]) > 3 for i in range(60, 75) for epoch in (0, 1))

@@ -74,9 +74,9 @@ def pictures(captchas: list[tuple[bytes, str]], exported: Path, tmp_path_factory
     for name, png in zip(("one.png", "two.png"), texts.values(), strict=False):
         (folder / name).write_bytes(png)
     with Image.open(folder / "one.png") as opaque:
-        grey = opaque.convert("L")
-        see_through = Image.new("RGBA", grey.size, (0, 0, 0, 0))  # black where nobody looks at the alpha
-        see_through.putalpha(Image.fromarray(255 - np.asarray(grey)))
+        gray = opaque.convert("L")
+        see_through = Image.new("RGBA", gray.size, (0, 0, 0, 0))  # black where nobody looks at the alpha
+        see_through.putalpha(Image.fromarray(255 - np.asarray(gray)))
         see_through.save(folder / "see-through.png")
     return [folder / name for name in ("one.png", "two.png", "see-through.png")]
 

@@ -171,7 +171,7 @@ def test_the_first_reading_stays_where_the_others_are_less_sure(looking: Callabl
     others = [says(text, 0.3, 4) for text in ("cd", "dc", "bd", "da", "ba", "ca")]
     predictor, seen = looking(says("ab", 0.6, 4), *others)
     prediction = predictor.predict([bars()])[0]
-    assert prediction.text == "ab" and len(seen) == 1 + len(others)  # the bars have no colour
+    assert prediction.text == "ab" and len(seen) == 1 + len(others)  # the bars have no color
     assert prediction.box[0] < 11 and prediction.box[2] > 178
 
 
@@ -197,7 +197,7 @@ def test_what_a_look_thinks_of_the_other_readings_counts(looking: Callable) -> N
 def test_a_network_that_learned_two_heights_looks_with_both(looking: Callable) -> None:
     predictor, seen = looking(says("ab", 0.3, 4), resize="natural", other_height=32)
     assert predictor.predict([bars()])[0].text == "ab"
-    assert [pixels.shape[2] for pixels in seen] == [16, 32, 16, 32, 16, 16, 32]  # grey bars have no colour to see
+    assert [pixels.shape[2] for pixels in seen] == [16, 32, 16, 32, 16, 16, 32]  # gray bars have no color to see
     assert seen[1].shape[3] > seen[3].shape[3] > 1.5 * seen[0].shape[3]  # wider; as it is
     predictor, seen = looking(says("", 0.9, 4), resize="natural", other_height=32)
     predictor.predict([bars()])

@@ -50,7 +50,7 @@ def _fresh() -> None:
 
 
 def test_synthetic_captchas_may_count_less(train: Callable, dataset: Path, tiny) -> None:
-    """With no weight they leave the gradient to the labelled ones, whose share of it is that of the whole batch."""
+    """With no weight they leave the gradient to the labeled ones, whose share of it is that of the whole batch."""
     config = replace(TrainConfig(), mix_synthetic=0.25, synthetic_style="line", synthetic_weight=0.0, clip_norm=0)
     real = load_data(dataset, tiny())["train"]
     mixed = finetune.mix_synthetic(config, real, CTCCodec(Alphabet("abcd")), steps=12)
@@ -68,7 +68,7 @@ def test_synthetic_captchas_may_count_less(train: Callable, dataset: Path, tiny)
         made._step([(pixels, [text for _, text, _ in samples], list(indices))], len(indices))
         return torch.cat([weights.grad.flatten() for weights in model.parameters()])
 
-    both, alone = range(50, 70), range(50, 60)  # ten of each, and the labelled ones of these
+    both, alone = range(50, 70), range(50, 60)  # ten of each, and the labeled ones of these
     assert torch.allclose(gradient(both, 0.0), gradient(alone, 0.0) / 2, rtol=1e-3, atol=1e-5)
     assert not torch.allclose(gradient(both, 1.0), gradient(alone, 1.0) / 2, rtol=1e-3, atol=1e-5)
     assert train(*SCRATCH, "--mix_synthetic", 1, "--synthetic_weight", 0.5, "--epochs", 1).code == 0
@@ -585,7 +585,7 @@ def test_two_processes_train_as_one_and_go_on_where_they_stopped(
     for a, b in zip(one, two, strict=True):
         assert b["validation"]["n"] == 15
         assert [truth for truth, _ in b["validation"]["samples"]] == [truth for truth, _ in a["validation"]["samples"]]
-        # Not equal: each process normalises by the statistics of its own half of a batch.
+        # Not equal: each process normalizes by the statistics of its own half of a batch.
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=0.03)
         assert b["learning_rate"] == pytest.approx(a["learning_rate"], rel=1e-6)
     assert {path.name for path in out.iterdir()} == {
