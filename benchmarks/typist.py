@@ -17,10 +17,10 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from tables import REAL, ROOT, SEEDS, WORK, weights
@@ -29,14 +29,13 @@ from captcha_reader.checkpoint import read_metadata
 from captcha_reader.cli import load_settings, run
 from captcha_reader.config import EvaluateConfig, TrainConfig
 from captcha_reader.files import DEFAULT_CHECKPOINT, write_json
-from captcha_reader.labeling.reading import read_set
 from captcha_reader.labeling.records import Item, Order
-from captcha_reader.labeling.session import SET, LabelSession
+from captcha_reader.labeling.selection import MEASURED_EVERY, choose, features
+from captcha_reader.labeling.session import EVENTS, SET, LabelSession
 
-ORDERS: tuple[Order, ...] = ("unsure", "random")
+ORDERS: tuple[Order, ...] = ("random", "unsure")  # until the first training they are the same
 STEPS = (20, 50, 100, 200)  # labels learned from, as on the page
 TARGETS = (0.9, 0.95, 0.98)
-ENOUGH = 0.98  # no further step where so many are read right
 ERROR_RATE = 0.02  # of the labels that the typist gets wrong
 FOLDS = 3  # of the search for wrong labels
 SHOWN = 20  # most suspicious labels that a person looks at
@@ -66,25 +65,38 @@ SETS = [
 
 
 class Piece(NamedTuple):
-    """One session, until it has learned from `limit` labels; with `errors`, the search for its wrong labels instead."""
+    """One session, until it has learned from `limit` labels or reads `enough` of the pictures right.
+
+    With `work` "outliers" it is the first training alone, on the pictures of which the shipped reader is least sure;
+    with "errors" the search for the wrong labels of the session.
+    """
 
     of: Set
     seed: int
     order: Order
     limit: int
-    errors: bool = False
+    enough: float = TARGETS[-1]
+    work: Literal["label", "outliers", "errors"] = "label"
 
     @property
     def folder(self) -> Path:
         return ROOT / WORK / "typist" / weights() / f"{self.of.name}-{self.order}-{self.seed}"
+
+    @property
+    def done(self) -> bool:
+        if self.work != "label":
+            return (self.folder / f"{self.work}.json").is_file()
+        return next_step(self) is None
 
 
 def pieces() -> Iterator[Piece]:
     """All, in the order in which they tell most where time ends: every set before the next seed, few labels first."""
     for seed in SEEDS:
         for of in SETS:
-            yield from (Piece(of, seed, order, 100) for order in ORDERS)
-    yield from (Piece(of, SEEDS[0], "unsure", 100, errors=True) for of in SETS)
+            yield from (Piece(of, seed, order, 100, TARGETS[1]) for order in ORDERS)
+        if seed == SEEDS[0]:
+            yield from (Piece(of, seed, "random", STEPS[0], work="outliers") for of in SETS)
+    yield from (Piece(of, SEEDS[0], "unsure", 100, work="errors") for of in SETS)
     for seed in SEEDS:
         for of in SETS:
             yield from (Piece(of, seed, order, STEPS[-1]) for order in ORDERS)
@@ -142,16 +154,37 @@ def keystrokes(offered: str, confidences: Sequence[float], wanted: str) -> int:
 
 
 def open_session(piece: Piece, pool: Sequence[tuple[bytes, str]]) -> LabelSession:
-    """The session of a piece, with the readings of the shipped reader."""
+    """The session of a piece; that of a chosen order begins as the random one."""
     folder = piece.folder / "session"
-    if not (folder / SET).is_file():
+    if piece.order == "unsure" and not (piece.folder / "result.json").is_file():
+        begin_as_random(piece)
+    elif not (folder / SET).is_file():
         shutil.rmtree(folder, ignore_errors=True)
         pictures = [(f"{i}.png", data) for i, (data, _) in enumerate(pool)]
-        LabelSession.create(folder, pictures, piece.of.name, piece.seed, ignore_case=True, order=piece.order).close()
-    session = LabelSession(folder)
-    if piece.order == "unsure" and not session.has_readings:
-        session.add_readings("reader", read_set(open_reader(DEFAULT_CHECKPOINT), session.pictures())[0])
-    return session
+        made = LabelSession.create(folder, pictures, piece.of.name, piece.seed, ignore_case=True, order="random")
+        made.close()
+    return LabelSession(folder)
+
+
+def begin_as_random(piece: Piece) -> None:
+    """Copy the session in random order as it was at its first training, and go on by what its model is unsure of."""
+    base, first = piece._replace(order="random").folder, STEPS[0]
+    shutil.rmtree(piece.folder, ignore_errors=True)
+    for name in ("session", f"{first}"):
+        shutil.copytree(base / name, piece.folder / name)
+    info = json.loads((piece.folder / "session" / SET).read_text())
+    write_json(piece.folder / "session" / SET, info | {"order": piece.order})
+    events = [json.loads(line) for line in (base / "session" / EVENTS).read_text().splitlines()]
+    learned = np.cumsum([not event["measured"] for event in events])
+    kept_events = events[: int(np.searchsorted(learned, first)) + 1]
+    (piece.folder / "session" / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in kept_events))
+    session = LabelSession(piece.folder / "session")
+    reader = open_reader(piece.folder / f"{first}" / "best.safetensors")
+    session.add_readings(f"{first} labels", reader.predict(session.pictures()), first)
+    session.close()
+    found = json.loads((base / "result.json").read_text())
+    steps = {"right": {step: found["right"][step] for step in ("0", f"{first}")}, "keys": {"0": found["keys"]["0"]}}
+    write_json(piece.folder / "result.json", steps | {"seconds": {}})
 
 
 def open_reader(checkpoint: Path) -> Any:
@@ -192,14 +225,14 @@ def type_until(session: LabelSession, labels: int, reader: Any, truths: dict[str
     return done
 
 
-def fine_tune(piece: Piece, session: LabelSession, labels: int) -> Path:
+def fine_tune(piece: Piece, labeled_rows: list[tuple[bytes, str]], name: str) -> Path:
     """The training of the tab Label: its settings, from the shipped weights."""
     from captcha_reader.web.feedback import write_rows
     from main import train_model
 
-    out = piece.folder / f"{labels}"
+    out = piece.folder / name
     shutil.rmtree(out, ignore_errors=True)
-    rows = write_rows(piece.folder / f"{labels}.parquet", session.rows())
+    rows = write_rows(piece.folder / f"{name}.parquet", labeled_rows)
     settings = dataclasses.replace(
         load_settings(TrainConfig, PRESET),
         data=str(rows),
@@ -212,6 +245,8 @@ def fine_tune(piece: Piece, session: LabelSession, labels: int) -> Path:
         cpu=True,
         folds=0,
         evaluate=False,
+        progress="none",
+        save_every=1000,  # epochs: it is never resumed
     )
     with (piece.folder / "output.log").open("a") as log, contextlib.redirect_stdout(log):
         train_model(settings)
@@ -238,16 +273,13 @@ def next_step(piece: Piece) -> int | None:
             break
         if str(step) not in right:
             return step
-        if right[str(step)].count("1") >= ENOUGH * len(right[str(step)]):
+        if right[str(step)].count("1") >= piece.enough * len(right[str(step)]):
             break
     return None
 
 
 def label(piece: Piece) -> None:
     """Type and train until the piece is done; what is done stays."""
-    import torch
-
-    torch.set_num_threads(1)
     pool, aside = divide(piece.of, piece.seed)
     session = open_session(piece, pool)
     truth = dict(pool)
@@ -260,9 +292,9 @@ def label(piece: Piece) -> None:
         if step:
             result["keys"].setdefault(f"{before}", []).extend(type_until(session, step, reader, truths))
             write_json(piece.folder / "result.json", result)
-            reader = open_reader(fine_tune(piece, session, step))
+            reader = open_reader(fine_tune(piece, session.rows(), f"{step}"))
             if piece.order == "unsure" and all(point.labels != step for point in session.progress().curve):
-                session.add_readings(f"{step} labels", read_set(reader, session.pictures())[0], step)
+                session.add_readings(f"{step} labels", reader.predict(session.pictures()), step)
         result["right"][f"{step}"] = measure(reader, aside)
         result["seconds"][f"{step}"] = round(time.perf_counter() - started, 1)
         write_json(piece.folder / "result.json", result)
@@ -294,19 +326,37 @@ def find_errors(piece: Piece) -> None:
     print(f"{piece.of.name}: {found['found']} of {found['wrong']} wrong labels found, {seconds:.0f} s", flush=True)
 
 
-def left() -> list[Piece]:
-    """The pieces that are not done."""
-    return [
-        piece
-        for piece in pieces()
-        if (not (piece.folder / "errors.json").is_file() if piece.errors else next_step(piece) is not None)
+def outliers(piece: Piece) -> None:
+    """The first training on the pictures of which the shipped reader is least sure, spread out, in place of any."""
+    pool, aside = divide(piece.of, piece.seed)
+    session = LabelSession(piece.folder / "session")
+    pictures = session.pictures()
+    session.close()
+    readings = open_reader(DEFAULT_CHECKPOINT).predict(pictures)
+    found = np.array([p.confidence for p in readings]), np.stack([features(p.log_probs) for p in readings])
+    reserved = -(-len(pictures) // MEASURED_EVERY)  # the session keeps the first of its order aside
+    chosen = choose(*found, STEPS[0], allowed=range(reserved, len(pictures)))
+    truth = dict(pool)
+    characters = "".join(sorted(set("".join(truth.values()))))
+    rows = [
+        (data, typed_text(pictures[i].stem, truth[data], characters))
+        for i in chosen
+        if (data := pictures[i].read_bytes())
     ]
+    reader = open_reader(fine_tune(piece, rows, "outliers"))
+    write_json(piece.folder / "outliers.json", {"right": measure(reader, aside)})
+
+
+WORKERS: dict[str, Callable[[Piece], None]] = {"label": label, "outliers": outliers, "errors": find_errors}
 
 
 def do(piece: Piece) -> None:
     """Do one piece."""
+    import torch
+
+    torch.set_num_threads(1)
     piece.folder.mkdir(parents=True, exist_ok=True)
-    (find_errors if piece.errors else label)(piece)
+    WORKERS[piece.work](piece)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -327,10 +377,11 @@ def labels_needed(curve: Curve, target: float) -> float | None:
 
 def main() -> int:
     """Do the next piece."""
-    if waiting := left():
-        print(f"{len(waiting)} pieces left; next: {' '.join(map(str, waiting[0].folder.parts[-1:]))}", flush=True)
+    waiting = [piece for piece in pieces() if not piece.done]
+    if waiting:
+        print(f"{len(waiting)} pieces left; next: {waiting[0].folder.name}, {waiting[0].work}", flush=True)
         do(waiting[0])
-    return MORE if left() else 0
+    return MORE if waiting[1:] else 0
 
 
 if __name__ == "__main__":

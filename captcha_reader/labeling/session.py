@@ -119,7 +119,7 @@ class LabelSession:
             ignore_case: whether `a` and `A` are the same answer.
             known: what is known of the captcha, such as its characters and length; kept for the caller.
             on_skip: is told why a picture that cannot be read is left out; without it, that is an error.
-            order: the unsure and different ones first, or a random order.
+            order: from the first training on the unsure and different ones first, or a random order throughout.
 
         Raises:
             UserError: too few or too many pictures, one that cannot be read, or the folder exists.
@@ -230,7 +230,9 @@ class LabelSession:
     def _chosen(self, free: list[str]) -> list[str]:
         """The next ones to learn from, best first."""
         first = [id_ for id_ in self._first if id_ in free]
-        if not self._readings or self.order == "random":
+        # What a reader is unsure of that has learned from none of these captchas says little of what they teach
+        # (benchmarks/labeling.md).
+        if self.order == "random" or not self._readings or not self._readings[-1].labels:
             return first + [id_ for id_ in free if id_ not in first]
         now = self._readings[-1]
         typed = [self._place[id_] for id_, answer in self._state.answers.items() if answer.kind == "typed"]
@@ -266,6 +268,21 @@ class LabelSession:
             other = self._tab not in (None, tab)
             self._tab = tab
             return other
+
+    def release(self, tab: str) -> None:
+        """Forget a tab that is closed, so that the next one is told of no other."""
+        with self._lock:
+            if self._tab == tab:
+                self._tab = None
+
+    def check_tab(self, tab: str | None) -> None:
+        """Whether a tab may answer.
+
+        Raises:
+            TakenOverError: another one has taken over.
+        """
+        if tab is not None and self._tab not in (None, tab):
+            raise TakenOverError("this set was opened in another tab: go on there, or take it over here")
 
     def answer(self, id_: str, text: str, tab: str | None = None, seconds: float | None = None) -> None:
         """Keep what a picture says; when this returns, it is on the disk. An earlier answer is replaced.
@@ -340,8 +357,7 @@ class LabelSession:
             return id_
 
     def _add(self, event: Event, tab: str | None) -> None:
-        if tab is not None and self._tab not in (None, tab):
-            raise TakenOverError("this set was opened in another tab: go on there, or take it over here")
+        self.check_tab(tab)
         event["at"] = round(time.time(), 1)
         self._journal.append(event)
         self._apply(event)

@@ -1,8 +1,10 @@
 """What the script of the tab Label asks for: pictures to label, and what was answered.
 
-GET  /labels/{set}/next?count=4      the next pictures, with their readings, and the progress
+GET  /labels/{set}/next?count=4      the next pictures, with their readings, and the progress; `current`, the picture
+                                     that is shown, with its reading by now; `tab`: whether another has taken over
 GET  /labels/{set}/pictures/{id}     a picture, as PNG
 POST /labels/{set}/claim             {"tab"}: this tab labels now
+POST /labels/{set}/release           {"tab"}: this tab is closed
 POST /labels/{set}/answer            {"tab", "do": "label" | "skip" | "unreadable" | "undo", "id", "text", "seconds"}
 GET  /labels/{set}/sheet             certain readings, to accept at once
 POST /labels/{set}/accept            {"tab", "ids", "wrong"}
@@ -70,6 +72,8 @@ def label_router(labels: Labels) -> APIRouter:
         return {"items": items, "progress": describe_progress(desk.session.progress()), "sheet": sheet} | {
             "said": desk.said,
             "model": desk.model,
+            "scheme": desk.scheme,
+            "read": desk.session.has_readings,
         }
 
     async def answered(work: Any, *arguments: Any) -> Response:
@@ -82,8 +86,20 @@ def label_router(labels: Labels) -> APIRouter:
             return JSONResponse({"error": str(error), "status": 422}, 422)
 
     @router.get("/{set_}/next")
-    async def next_items(set_: str, count: Annotated[int, Query(ge=1, le=MAX_AHEAD)] = 4) -> Response:
-        return await answered(lambda: state(desk_of(set_), count))
+    async def next_items(
+        set_: str,
+        count: Annotated[int, Query(ge=1, le=MAX_AHEAD)] = 4,
+        current: Annotated[str, Query(max_length=64)] = "",
+        tab: Annotated[str, Query(max_length=64)] = "",
+    ) -> Response:
+        def work() -> dict[str, Any]:
+            desk = desk_of(set_)
+            if tab:
+                desk.session.check_tab(tab)
+            shown = {"current": describe_item(desk.session.item(current))} if current else {}
+            return shown | state(desk, count)
+
+        return await answered(work)
 
     @router.get("/{set_}/pictures/{id_}")
     async def picture(set_: str, id_: str) -> Response:
@@ -104,6 +120,14 @@ def label_router(labels: Labels) -> APIRouter:
         def work() -> dict[str, Any]:
             desk = desk_of(set_)
             return {"took_over": desk.session.claim(asked.tab), **state(desk, 4)}
+
+        return await answered(work)
+
+    @router.post("/{set_}/release")
+    async def release(set_: str, asked: Annotated[Claim, Body()]) -> Response:
+        def work() -> dict[str, Any]:
+            desk_of(set_).session.release(asked.tab)
+            return {}
 
         return await answered(work)
 
@@ -185,6 +209,9 @@ def describe_progress(progress: Progress) -> dict[str, Any]:
         "curve": [
             {"labels": point.labels, "accuracy": point.accuracy, "interval": point.interval, "n": point.measured}
             for point in progress.curve
+        ],
+        "corrections": [
+            {"labels": row.labels, "corrected": row.corrected, "typed": row.typed} for row in progress.corrections
         ],
         "advice": progress.advice.text,
         "stop": progress.advice.stop,

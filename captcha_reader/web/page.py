@@ -68,7 +68,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
             tabs.append(tab)
             if not shop.read_only:
                 with gr.Tab("Label", id="label") as tab:
-                    label_tab(gr, shop, checkpoint, tab)
+                    label_tab(gr, shop, checkpoint, demo, tab)
                 tabs.append(tab)
                 with gr.Tab("Teach", id="teach") as tab:
                     panel = teach_tab(gr, shop, checkpoint, owner, follow)
