@@ -290,13 +290,14 @@ def test_typed_text_is_composed() -> None:
 
 def test_a_sheet_holds_certain_pictures_and_the_wrong_ones_are_asked_next(session: LabelSession) -> None:
     session.add_readings("better", predictions(["ab", "cd"] * 30, [0.99] * 40 + [0.5] * 20))
+    session.next(3)  # the page has loaded some ahead
     sheet = session.sheet()
     assert len(sheet) == 24 and all(item.confidence >= 0.97 and not item.measured for item in sheet)
     texts = [item.text for item in sheet]
     assert texts == sorted(texts, key=lambda text: text != texts[0]), "alike ones stand together"
     wrong = [sheet[3].id, sheet[5].id]
     assert session.accept([item.id for item in sheet], wrong) == 22
-    assert {item.id for item in session.next(3) if not item.measured} >= set(wrong)
+    assert [item.id for item in session.next(2)] == wrong
     assert not {item.id for item in sheet} & {item.id for item in session.sheet()}
     progress = session.progress()
     assert (progress.accepted, progress.typed, progress.measured) == (22, 0, 0)

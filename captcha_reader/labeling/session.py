@@ -343,6 +343,8 @@ class LabelSession:
             rows = [(id_, self._item(id_).text) for id_ in ids if id_ not in set(wrong)]
             rows = [(id_, text) for id_, text in rows if text and id_ not in self._reserved]
             self._add({"do": "accept", "rows": rows, "wrong": list(wrong)}, tab)
+            rejected = [(id_, id_ in self._reserved) for id_ in wrong]
+            self._queue = [*rejected, *(pair for pair in self._queue if pair[0] not in wrong)]
             return len(rows)
 
     def undo(self, tab: str | None = None) -> str | None:
