@@ -129,7 +129,7 @@
     items = items.slice(1);
     answered.add(item.id);
     const seconds = Math.min((performance.now() - shownAt) / 1000, 3600);
-    send(what === "label" ? { do: what, id: item.id, text, seconds } : { do: what, id: item.id }, item);
+    send(what === "label" ? { do: what, id: item.id, text, seconds, offered: item.text, model: item.model } : { do: what, id: item.id }, item);
     show();
   }
 

@@ -343,6 +343,16 @@ def test_corrections_are_counted_by_the_model_that_was_corrected(session: LabelS
     assert progress.corrections == [Corrections(0, 3, 5), Corrections(4, 1, 4)] and progress.corrected == 4
 
 
+def test_a_model_that_was_misled_is_measured_and_not_used(session: LabelSession) -> None:
+    for item in session.next(20):
+        session.answer(item.id, item.text)  # four of them are kept aside
+    session.add_readings("misled", predictions(["dd"] * 60, [0.99] * 60), labels=16)
+    assert session.model == "start" and {item.text for item in session.next(10)} == {"ab", "cd"}
+    assert [point.right for point in session.progress().curve] == [4, 0]
+    session.add_readings("as good", predictions(["ab", "cd"] * 30, [0.9] * 60), labels=20)
+    assert session.model == "as good" and session.next()[0].confidence == pytest.approx(0.9)
+
+
 def test_case_may_be_ignored(tmp_path: Path) -> None:
     pictures = [(f"{i}.png", picture(i)) for i in range(10)]
     session = LabelSession.create(tmp_path / "set", pictures, ignore_case=True)

@@ -383,6 +383,9 @@ def test_the_routes_say_what_the_page_shows(labels: Labels, pictures: list) -> N
         answer = {"tab": "one", "do": "label", "id": items[0]["id"], "text": "zzz", "seconds": 1.5}
         state = client.post("/labels/routes/answer", json=answer).json()
         assert state["progress"]["corrections"] == [{"labels": 0, "corrected": 1, "typed": 1}]
+        answer |= {"id": items[1]["id"], "offered": "zzz", "model": 1}  # as it was shown, whatever is read by now
+        state = client.post("/labels/routes/answer", json=answer).json()
+        assert state["progress"]["corrections"] == [{"labels": 0, "corrected": 1, "typed": 2}]
         current = client.get(f"/labels/routes/next?count=1&current={items[2]['id']}").json()["current"]
         assert current == items[2] and len(current["chars"]) == len(current["text"])
         assert client.post("/labels/routes/claim", json={"tab": "two"}).json()["took_over"] is True
@@ -394,4 +397,4 @@ def test_the_routes_say_what_the_page_shows(labels: Labels, pictures: list) -> N
         assert client.get("/labels/none/next").status_code == 404
         zipped = client.get("/labels/routes/export?form=zip")
         with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
-            assert len(archive.namelist()) == 2 and b"zzz,person" in archive.read("labels.csv")
+            assert len(archive.namelist()) == 3 and b"zzz,person" in archive.read("labels.csv")

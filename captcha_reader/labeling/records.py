@@ -31,6 +31,7 @@ class Item:
         confidence: of the text, 0 to 1.
         char_confidences: one per character of the text, 0 to 1.
         measured: it is kept aside for measuring, and no model learns from it.
+        model: whose reading it is: the first, the second, ... of the set; 0 where there is none.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Item:
     confidence: float = 0.0
     char_confidences: tuple[float, ...] = ()
     measured: bool = False
+    model: int = 0
 
 
 @dataclass(frozen=True)

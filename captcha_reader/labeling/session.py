@@ -169,8 +169,24 @@ class LabelSession:
         """Whether a model has read the pictures."""
         return bool(self._readings)
 
+    @property
+    def model(self) -> str:
+        """The model whose readings are offered; "" where none has read the pictures."""
+        with self._lock:
+            return self._readings[self._offered()].model if self._readings else ""
+
+    def _offered(self) -> int:
+        """Which readings are offered: those that are right for most pictures kept aside, of equal ones the newest.
+
+        Few labels can mislead a model; it is then measured and not used.
+        """
+        aside = [(self._place[id_], answer.text) for id_, answer in self._state.answers.items() if answer.measured]
+        right = [sum(self.same(r.texts[i], text) for i, text in aside) for r in self._readings]
+        return max(range(len(right)), key=lambda n: (right[n], n))
+
     def add_readings(self, model: str, predictions: Sequence[Prediction], labels: int = 0) -> None:
-        """Take what a model reads; from now on its readings are offered, and its accuracy is a point of the curve.
+        """Take what a model reads: its accuracy is a point of the curve, and unless an earlier one reads more of the
+        pictures kept aside, its readings are offered.
 
         Args:
             model: its name.
@@ -243,9 +259,10 @@ class LabelSession:
         path, name = self._items[id_]
         if not self._readings:
             return Item(id_, name, path, measured=aside)
-        now, i = self._readings[-1], self._place[id_]
+        number, i = self._offered(), self._place[id_]
+        now = self._readings[number]
         chars = tuple(now.char_confidences[i])
-        return Item(id_, name, path, now.texts[i], float(now.confidences[i]), chars, aside)
+        return Item(id_, name, path, now.texts[i], float(now.confidences[i]), chars, aside, number + 1)
 
     def item(self, id_: str) -> Item:
         """Any picture of the set.
@@ -284,8 +301,22 @@ class LabelSession:
         if tab is not None and self._tab not in (None, tab):
             raise TakenOverError("this set was opened in another tab: go on there, or take it over here")
 
-    def answer(self, id_: str, text: str, tab: str | None = None, seconds: float | None = None) -> None:
+    def answer(
+        self,
+        id_: str,
+        text: str,
+        tab: str | None = None,
+        seconds: float | None = None,
+        offered: tuple[str, int] | None = None,
+    ) -> None:
         """Keep what a picture says; when this returns, it is on the disk. An earlier answer is replaced.
+
+        Args:
+            id_: the picture.
+            text: what it says.
+            tab: that answers, where there may be several.
+            seconds: that it took.
+            offered: `text` and `model` of the item as it was shown; those of now by default.
 
         Raises:
             UserError: the text cannot be a label, the picture is none of the set, or it cannot be written.
@@ -294,8 +325,9 @@ class LabelSession:
         text = clean_text(text)
         with self._lock:
             item = self.item(id_)
-            event: Event = {"do": "label", "id": id_, "text": text, "suggested": item.text, "measured": item.measured}
-            event["model"] = len(self._readings)
+            suggested, model = offered or (item.text, item.model)
+            event: Event = {"do": "label", "id": id_, "text": text, "suggested": suggested, "measured": item.measured}
+            event["model"] = min(model, len(self._readings))
             if seconds is not None:
                 event["seconds"] = round(seconds, 2)
             self._add(event, tab)
@@ -318,7 +350,7 @@ class LabelSession:
         with self._lock:
             if not self._readings:
                 return []
-            now = self._readings[-1]
+            now = self._readings[self._offered()]
             taken = self._state.answers.keys() | set(self._reserved) | set(self._first)
             sure = [
                 i

@@ -5,7 +5,8 @@ GET  /labels/{set}/next?count=4      the next pictures, with their readings, and
 GET  /labels/{set}/pictures/{id}     a picture, as PNG
 POST /labels/{set}/claim             {"tab"}: this tab labels now
 POST /labels/{set}/release           {"tab"}: this tab is closed
-POST /labels/{set}/answer            {"tab", "do": "label" | "skip" | "unreadable" | "undo", "id", "text", "seconds"}
+POST /labels/{set}/answer            {"tab", "do": "label" | "skip" | "unreadable" | "undo", "id", "text", "seconds",
+                                     "offered", "model"}: the last two are `text` and `model` of what was shown
 GET  /labels/{set}/sheet             certain readings, to accept at once
 POST /labels/{set}/accept            {"tab", "ids", "wrong"}
 GET  /labels/{set}/export?form=zip   the labeled pictures; `parquet` or `zip`
@@ -40,6 +41,8 @@ class Answer(BaseModel):
     id: str = Field("", max_length=64)
     text: str = Field("", max_length=200)
     seconds: float | None = Field(None, ge=0, le=1e6, allow_inf_nan=False)
+    offered: str | None = Field(None, max_length=200)
+    model: int = Field(0, ge=0, le=1000)
 
 
 class Accepted(BaseModel):
@@ -138,7 +141,8 @@ def label_router(labels: Labels) -> APIRouter:
             session = desk.session
             back = None
             if given.do == "label":
-                session.answer(given.id, given.text, given.tab, given.seconds)
+                shown = None if given.offered is None else (given.offered, given.model)
+                session.answer(given.id, given.text, given.tab, given.seconds, shown)
             elif given.do == "skip":
                 session.skip(given.id, given.tab)
             elif given.do == "unreadable":
@@ -192,6 +196,7 @@ def describe_item(item: Item) -> dict[str, Any]:
         "name": item.name,
         "text": item.text,
         "confidence": round(item.confidence, 4),
+        "model": item.model,
         "chars": [round(p, 3) for p in item.char_confidences],
     }
 

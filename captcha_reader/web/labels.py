@@ -190,7 +190,7 @@ class Labels:
             desk.failed.add(model)
             raise
         session.add_readings(model, found, labels)
-        desk.model, desk.said, desk.scheme = model, "", str(scheme or "")
+        desk.model, desk.said, desk.scheme = session.model, "", str(scheme or "")
 
     def _train(self, desk: Desk, labels: int) -> None:
         if self.jobs is None:
@@ -217,6 +217,11 @@ class Labels:
         if made is not None:
             self._read(desk, made, desk.learned)
             desk.said = f"the readings are now those of a model that learned from {desk.learned} labels"
+            if desk.session.model != made:
+                desk.said = (
+                    f"a model learned from {desk.learned} labels, but an earlier one reads more of the pictures kept "
+                    "aside: its readings stay until more labels say otherwise"
+                )
 
 
 def _known(session: LabelSession, characters: str) -> Constraints | None:
