@@ -44,7 +44,8 @@ from captcha_reader.config import EvaluateConfig, TrainConfig
 from captcha_reader.files import DEFAULT_CHECKPOINT, write_json
 from captcha_reader.labeling.records import Item, Order
 from captcha_reader.labeling.selection import MEASURED_EVERY, choose, features
-from captcha_reader.labeling.session import EVENTS, SET, LabelSession
+from captcha_reader.labeling.session import EVENTS, LabelSession
+from captcha_reader.labeling.sets import SET
 
 ORDERS: tuple[Order, ...] = ("random", "unsure")  # until the first training they are the same
 STEPS = (20, 50, 100, 200)  # labels learned from, as on the page

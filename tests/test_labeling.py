@@ -24,7 +24,8 @@ from captcha_reader.labeling.curve import Point, advise
 from captcha_reader.labeling.journal import Journal
 from captcha_reader.labeling.records import Corrections, TakenOverError, clean_text
 from captcha_reader.labeling.selection import choose, features, shuffled
-from captcha_reader.labeling.session import MIN_PICTURES, LabelSession
+from captcha_reader.labeling.session import LabelSession
+from captcha_reader.labeling.sets import MIN_PICTURES
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import Alphabet, build_codec
 from captcha_reader.web.labeled_zip import labeled_pictures
@@ -320,8 +321,10 @@ def test_the_curve_measures_every_model_on_what_was_kept_aside(session: LabelSes
     wrong = {id_ for i, id_ in enumerate(session._ids) if i % 3 == 0}  # what the first model misreads
     texts = ["dd" if id_ in wrong else truth[id_] for id_ in session._ids]
     session.add_readings("first", predictions(texts, [0.5] * 60))
-    for item in session.next(40):
-        session.answer(item.id, truth[item.id])
+    asked = session.next(40)
+    assert {item.id for item in asked if item.text != truth[item.id]} == wrong & {item.id for item in asked}
+    for item in asked:
+        session.answer(item.id, truth[item.id], offered=(item.text, item.model))
     session.add_readings("second", predictions([truth[i] for i in session._ids], [0.9] * 60), labels=32)
     aside = [id_ for id_, answer in session.answers().items() if answer.measured]
     curve = session.progress().curve

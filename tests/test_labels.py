@@ -206,10 +206,11 @@ def test_pictures_that_cannot_be_read_are_listed(labels: Labels, pictures: list)
 # In a browser
 
 
-def start(models: Path, data: Path) -> tuple[subprocess.Popen, str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def start(models: Path, data: Path, port: int = 0) -> tuple[subprocess.Popen, str]:
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     command = [
         sys.executable,
         str(ROOT / "interface.py"),
@@ -234,9 +235,10 @@ def start(models: Path, data: Path) -> tuple[subprocess.Popen, str]:
 
 
 def test_thirty_pictures_by_keyboard_through_a_kill(
-    models: Models, captchas: list[tuple[bytes, str]], tmp_path: Path
+    models: Models, captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path
 ) -> None:
-    """Fifteen labels on a laptop, the server is killed, and fifteen on a phone: nothing typed is lost."""
+    """Fifteen labels on a laptop, the server is killed, and fifteen on a phone: nothing typed is lost, and the laptop
+    is told of the phone. Then a sheet of certain readings, which are accepted at once."""
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium")
     from playwright.sync_api import sync_playwright
@@ -247,6 +249,10 @@ def test_thirty_pictures_by_keyboard_through_a_kill(
         (folder / f"{i}.png").write_bytes(png)
     data = tmp_path / "data"
     typed: dict[str, str] = {}
+    sure = LabelSession.create(data / "labels/sure", [(f"{i}.png", png) for i, (png, _) in enumerate(captchas)])
+    found = CaptchaPredictor(exported, threads=1).predict(sure.pictures())
+    sure.add_readings("sure of all", [dataclasses.replace(p, text=p.text or "a", confidence=0.99) for p in found])
+    sure.close()
     process, address = start(models.folder, data)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
@@ -265,12 +271,16 @@ def test_thirty_pictures_by_keyboard_through_a_kill(
             assert colors and set(colors) <= {"high", "medium", "low"}
             process.kill()
             process.wait()
-            process, address = start(models.folder, data)
+            process, _ = start(models.folder, data, int(address.rstrip("/").rpartition(":")[2]))
+            laptop = page
             phone = chromium.new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
             page = open_label_tab(phone, address)
             choose_set(page, "mine")
             label_fifteen(page, dict(captchas), data, typed)
             assert "30 typed" in page.locator('[data-part="count"]').inner_text()
+            laptop.get_by_role("button", name="Take it over here").wait_for()
+            choose_set(page, "sure")
+            look_over_a_sheet(page)
         finally:
             chromium.close()
             process.terminate()
@@ -307,44 +317,18 @@ def choose_set(page: Page, name: str) -> None:
     page.get_by_role("option", name=name).click()
 
 
-def test_a_sheet_and_a_second_tab(models: Models, pictures: list, exported: Path, tmp_path: Path) -> None:
-    """In a sheet of certain readings the wrong ones are clicked; the first of two tabs on a set stops."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    folder = tmp_path / "data/labels/sure"
-    session = LabelSession.create(folder, pictures)
-    found = CaptchaPredictor(exported, threads=1).predict(session.pictures())
-    session.add_readings("sure of all", [dataclasses.replace(p, text=p.text or "a", confidence=0.99) for p in found])
-    session.close()
-    process, address = start(models.folder, tmp_path / "data")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        try:
-            page = open_label_tab(chromium.new_page(viewport={"width": 1366, "height": 768}), address)
-            choose_set(page, "sure")
-            page.get_by_role("button", name="Look over 24 certain ones").click()
-            marks = page.locator('[data-part="sheet-grid"] button')
-            wrong = [str(marks.nth(i).get_attribute("data-id")) for i in (2, 5)]
-            for i in (2, 5):
-                marks.nth(i).click()
-            page.get_by_role("button", name="Accept the others").click()
-            page.get_by_text("22 accepted. The ones").wait_for()
-            source = str(page.locator('[data-part="picture"]').get_attribute("src"))
-            assert source.rpartition("/")[2] in wrong, "the wrong ones are asked next"
-            other = open_label_tab(chromium.new_page(viewport={"width": 1366, "height": 768}), address)
-            choose_set(other, "sure")
-            other.get_by_text("Another tab was labeling this set").wait_for()
-            page.get_by_role("button", name="Take it over here").click()
-            page.locator('[data-part="text"]').wait_for(state="visible")
-            other.get_by_role("button", name="Take it over here").wait_for()
-            page.keyboard.press("ArrowUp")  # takes the sheet back
-            page.get_by_text("0 typed, 0 of them corrected, 40 left").wait_for()
-        finally:
-            chromium.close()
-            process.terminate()
-            process.wait(20)
+def look_over_a_sheet(page: Page) -> None:
+    """In a sheet of certain readings the wrong ones are clicked: they come next; and all of it can be taken back."""
+    page.get_by_role("button", name="Look over 24 certain ones").click()
+    marks = page.locator('[data-part="sheet-grid"] button')
+    wrong = [str(marks.nth(i).get_attribute("data-id")) for i in (2, 5)]
+    for i in (2, 5):
+        marks.nth(i).click()
+    page.get_by_role("button", name="Accept the others").click()
+    page.get_by_text("22 accepted. The ones").wait_for()
+    assert str(page.locator('[data-part="picture"]').get_attribute("src")).rpartition("/")[2] in wrong
+    page.keyboard.press("ArrowUp")
+    page.get_by_text("0 typed, 0 of them corrected, 40 left").wait_for()
 
 
 def open_label_tab(page: Page, address: str) -> Page:

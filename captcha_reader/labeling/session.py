@@ -12,35 +12,29 @@ of each model. A killed process or a closed page loses nothing that was answered
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_atomically, write_text
-from captcha_reader.images import IMAGE_SUFFIXES, open_image
 from captcha_reader.labeling.curve import Point, advise
 from captcha_reader.labeling.export import Form, Row, table_text, write_parquet, write_zip
 from captcha_reader.labeling.journal import Event, Journal
 from captcha_reader.labeling.readings import Readings
 from captcha_reader.labeling.records import Answer, Corrections, Item, Kind, Order, Progress, TakenOverError, clean_text
 from captcha_reader.labeling.selection import MEASURED_EVERY, choose, features, shuffled
+from captcha_reader.labeling.sets import PICTURES, SET, SetInfo, write_pictures
 from captcha_reader.reading.prediction import Prediction
 
-FORMAT = "captcha-labels-1"
-SET, EVENTS, PICTURES = "set.json", "events.jsonl", "pictures"
-MAX_PICTURES = 5000  # of one set
-MIN_PICTURES = 10
+EVENTS = "events.jsonl"
 MAX_MEASURED = 200  # pictures reserved for measuring, at most
 BLOCK = 10  # pictures chosen at a time; they are spread out among themselves
 TRAIN_AT = (20, 50, 100, 200, 400, 800)  # labels to learn from after which a model is trained
@@ -69,20 +63,10 @@ class LabelSession:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        try:
-            info = json.loads((self.folder / SET).read_text(encoding="utf-8"))
-            if info["format"] != FORMAT:
-                raise ValueError
-            self.name, self.seed = str(info["name"]), int(info["seed"])
-            self.ignore_case = bool(info["ignore_case"])
-            self.known: dict[str, Any] = dict(info["known"])
-            self.order: Order = info.get("order", "unsure")
-            if self.order not in get_args(Order):
-                raise ValueError
-            files = [(str(row["file"]), str(row["name"])) for row in info["pictures"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{self.folder} is no set of pictures to label: start a new one") from None
-        self._items = {Path(file).stem: (self.folder / PICTURES / file, name) for file, name in files}
+        info = SetInfo.load(self.folder)
+        self.name, self.seed, self.ignore_case = info.name, info.seed, info.ignore_case
+        self.order, self.known = info.order, info.known
+        self._items = {Path(file).stem: (self.folder / PICTURES / file, name) for file, name in info.pictures}
         self._ids = shuffled(list(self._items), self.seed)
         self._place = {id_: i for i, id_ in enumerate(self._ids)}
         # Reserved before anything is chosen: what is left after choosing the unsure ones is no fair sample.
@@ -127,31 +111,8 @@ class LabelSession:
         folder = Path(folder)
         if (folder / SET).exists():
             raise UserError(f"{folder} exists already: open it, or choose another name")
-        rows: dict[str, dict[str, str]] = {}
-        for file_name, data in pictures:
-            try:
-                open_image(data, file_name)
-            except UserError as error:
-                if on_skip is None:
-                    raise
-                on_skip(str(error))
-                continue
-            id_ = hashlib.sha256(data).hexdigest()[:16]
-            suffix = PurePosixPath(file_name).suffix.lower()
-            file = id_ + (suffix if suffix in IMAGE_SUFFIXES else ".png")
-            if id_ not in rows:
-                if len(rows) == MAX_PICTURES:
-                    raise UserError(f"these are more than {MAX_PICTURES:,} pictures: label a part of them")
-                (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-                (folder / PICTURES / file).write_bytes(data)
-                rows[id_] = {"file": file, "name": PurePosixPath(file_name).name}
-        if len(rows) < MIN_PICTURES:
-            raise UserError(f"these are {len(rows)} different pictures: {MIN_PICTURES} are the least")
-        info = {"format": FORMAT, "name": name or folder.name, "seed": seed, "ignore_case": ignore_case}
-        info |= {"order": order, "known": known or {}, "pictures": list(rows.values())}
-        if hasattr(os, "sync"):  # once for all pictures: until set.json is there, the folder is no set
-            os.sync()
-        write_text(folder / SET, json.dumps(info, ensure_ascii=False, indent=1))
+        rows = write_pictures(folder, pictures, on_skip)
+        SetInfo(name or folder.name, seed, ignore_case, order, known or {}, rows).save(folder)
         return cls(folder)
 
     def close(self) -> None:

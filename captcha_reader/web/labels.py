@@ -12,7 +12,8 @@ from pathlib import Path
 
 from captcha_reader.errors import UserError
 from captcha_reader.labeling.reading import read_set
-from captcha_reader.labeling.session import SET, LabelSession
+from captcha_reader.labeling.session import LabelSession
+from captcha_reader.labeling.sets import SET
 from captcha_reader.reading.constraints import Constraints, compact
 from captcha_reader.web.job import Job
 from captcha_reader.web.jobs import JobQueue
