@@ -2,7 +2,7 @@
 
     CAPTCHA_DATA=FOLDER python benchmarks/run.py typist    # all pieces that are not done yet, then the tables
     CAPTCHA_DATA=FOLDER python benchmarks/typist.py        # the next piece alone; exit code 75 while others are left
-    CAPTCHA_DATA=FOLDER python benchmarks/typist.py --report    # the tables of the pieces that are done
+    CAPTCHA_DATA=FOLDER python benchmarks/typist.py report    # the tables of the pieces that are done
 
 A piece is one set of captchas, one seed and one order. The typist types the true labels, a few of them wrong, into a
 `LabelSession`; after 20, 50, 100 and 200 labels the reader is fine-tuned as on the page, and reads pictures that no
@@ -117,8 +117,7 @@ def pieces() -> Iterator[Piece]:
     for seed in SEEDS:
         for of in SETS:
             yield from (Piece(of, seed, order, 100, TARGETS[1]) for order in ORDERS)
-        if seed == SEEDS[0]:
-            yield from (Piece(of, seed, "random", STEPS[0], work="outliers") for of in SETS)
+    yield from (Piece(of, SEEDS[0], "random", STEPS[0], work="outliers") for of in SETS)
     yield from (Piece(of, SEEDS[0], "unsure", 100, work="errors") for of in SETS)
     for seed in SEEDS:
         for of in SETS:
@@ -429,7 +428,7 @@ def _enough(right: dict[str, str]) -> bool:
 
 def main() -> int:
     """Do the next piece, or draw the tables of what is done."""
-    if sys.argv[1:] == ["--report"]:
+    if sys.argv[1:] == ["report"]:
         report()
         return 0
     waiting = [piece for piece in pieces() if not piece.done]
