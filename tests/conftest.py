@@ -40,6 +40,7 @@ SIZE = (16, 48)
 LONG_FILES = (
     "test_interface.py",
     "test_trainer.py",
+    "test_pipeline.py",
     "test_export_model.py",
     "test_server.py",
     "test_main.py",
