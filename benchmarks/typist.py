@@ -56,16 +56,16 @@ FOLDS = 3  # of the search for wrong labels
 SHOWN = 20  # most suspicious labels that a person looks at
 MORE = 75  # exit code while pieces are left
 ABOUT = (
-    "A simulated typist labels six sets in two orders: random throughout, and chosen, which from the first training "
-    "on asks for what the model is unsure of. 2 % of the labels have a wrong character; one label in five is kept "
-    "aside and not counted. After 20, 50, 100 and 200 labels the reader is fine-tuned as on the page (bf16), and reads "
-    "pictures that no session has, ignoring case; a session ends where it reads 98 %. Of the twelve real sets and "
-    "captcha_v2 these are the five of 400 pictures and more that are read below 95 % without labels, and vbulletin, "
-    "the median by accuracy of the six smaller ones. Labels needed: on straight lines between the steps of the mean of "
-    "the seeds, with the 95 % interval of {bootstrap} bootstrap draws of seeds and pictures; `>` where the curve ends "
-    "before. The second table: the labels that the chosen order takes for what the random order reads at its last "
-    "step. {done} of {planned} sessions are done, in {minutes:.0f} minutes of one core; where a set is missing, they "
-    "have yet to be run."
+    "A simulated typist labels sets in two orders: random throughout, and chosen, which from the first training on "
+    "asks for what the model is unsure of. 2 % of the labels have a wrong character; one label in five is kept aside "
+    "and not counted. After 20, 50, 100 and 200 labels the reader is fine-tuned as on the page (bf16), and reads "
+    "pictures that no session has, ignoring case; a first pass ends where a session reads 95 % or has 100 labels, a "
+    "second where it reads 98 % or has 200. Of the twelve real sets and captcha_v2 these are the five of 400 pictures "
+    "and more that are read below 95 % without labels, and vbulletin, the median by accuracy of the six smaller ones. "
+    "Labels needed: on straight lines between the steps of the mean of the seeds, with the 95 % interval of "
+    "{bootstrap} bootstrap draws of seeds and pictures; `>` where the curve ends before. The second table: the labels "
+    "that the chosen order takes for what the random order reads at its last step. {done} of {planned} sessions are "
+    "done, in {minutes:.0f} minutes of one core; where a set is missing, they have yet to be run."
 )
 PRESET = ROOT / "configs" / "finetune.yaml"
 

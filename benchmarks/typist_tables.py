@@ -155,8 +155,10 @@ def accuracy_table(sessions: Sequence[Session], steps: Sequence[int]) -> Table:
             cells: list[Value] = []
             for step in (0, *steps):
                 values = [float(bits[step].mean()) for bits in found if step in bits]
-                whole = spread(values) if len(values) == len(found) else None
-                cells.append(whole if whole or not values else f"{statistics.mean(values):.1%} of {len(values)} seeds")
+                if len(values) in (0, len(found)):
+                    cells.append(spread(values) if len(values) > 1 else next(iter(values), None))
+                else:
+                    cells.append(f"{statistics.mean(values):.1%} of {len(values)} seeds")
             rows.append([f"`{name}`", NAMED[order], *cells])
     return Table({"set": "", "order": "", **{f"{step} labels": ".1%" for step in (0, *steps)}}, rows)
 

@@ -207,8 +207,7 @@ class LabelSession:
     def _chosen(self, free: list[str]) -> list[str]:
         """The next ones to learn from, best first."""
         first = [id_ for id_ in self._first if id_ in free]
-        # What a reader is unsure of that has learned from none of these captchas says little of what they teach
-        # (benchmarks/labeling.md).
+        # A reader that has learned from none of these captchas is a poor judge of what they teach (findings.md).
         if self.order == "random" or not self._readings or not self._readings[-1].labels:
             return first + [id_ for id_ in free if id_ not in first]
         now = self._readings[-1]
