@@ -28,7 +28,7 @@ from PIL import Image
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.reading.constraints import Constraints
-from captcha_reader.web.jobs import Commands
+from captcha_reader.web.job import Commands
 from captcha_reader.web.models import Models
 from captcha_reader.web.own_models import Maker, write_marker
 from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
@@ -47,7 +47,7 @@ FLAGS = [
     "--no-first-run",
 ]
 LAPTOP, PHONE = {"width": 1366, "height": 768}, {"width": 390, "height": 844}
-TABS = ("Read", "Batch", "Make", "Teach", "Model")
+TABS = ("Read", "Batch", "Make", "Strength", "Teach", "Model")
 PATIENCE = 60_000  # milliseconds; a machine that does other things too is slow
 
 
@@ -148,8 +148,8 @@ def test_a_read_only_page_keeps_nothing(models: Models, tmp_path: Path):
     usual = parts(build_demo(Workshop.build(models, tmp_path), tmp_path / "nowhere"))
     shop = Workshop.build(models, tmp_path, read_only=True, local=False, privacy="It goes to a server.")
     shown = parts(build_demo(shop, tmp_path / "nowhere"))
-    assert {"correction", "keep", "start", "upload"} <= usual.keys() - shown.keys()
-    assert {"picture", "read-all", "try", "card"} <= shown.keys()
+    assert {"correction", "keep", "start", "upload", "measure"} <= usual.keys() - shown.keys()
+    assert {"picture", "read-all", "sweep", "card"} <= shown.keys()
     write_marker(models.folder, Maker("me", "reader", 40))
     assert not shop.may_change("reader.onnx", "me") and shop.downloads(None) == {}
 
@@ -157,12 +157,14 @@ def test_a_read_only_page_keeps_nothing(models: Models, tmp_path: Path):
 def test_without_torch_fine_tuning_says_what_is_missing(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    commands = Commands(["a"], ["b"], ["c"])
-    assert parts(build_demo(Workshop.build(models, tmp_path, commands), tmp_path))["start"].interactive
+    commands = Commands(["a"], ["b"], ["c"], ["d"])
+    usual = parts(build_demo(Workshop.build(models, tmp_path, commands), tmp_path))
+    assert usual["start"].interactive and usual["measure"].interactive and usual["strength-said"].value == ""
     monkeypatch.setattr(models, "torch", False)
     shop = Workshop.build(models, tmp_path, commands)
     shown = parts(build_demo(shop, tmp_path))
     assert not shown["start"].interactive and "pip install -r requirements.txt" in shown["no-torch"].value
+    assert shown["measure"].interactive and "without labels only" in shown["strength-said"].value
     assert shop.choices() == [("reader.onnx", "reader.onnx")]
 
 
@@ -470,19 +472,20 @@ def test_what_a_button_says_is_seen_without_scrolling(
     page.evaluate("scrollTo(0, 0)")
     page.locator("#made-reading .reading").wait_for()
     assert tab.on_screen("#made-reading .reading")
-    page.locator("#try").click()
-    # It may be gone before it is measured from here, so the browser looks while it is there.
-    page.wait_for_function(
-        """() => {
-          const box = document.querySelector("#strength-status .progress")?.getBoundingClientRect();
-          return box && box.top >= 0 && box.top + Math.min(box.height, 40) <= innerHeight;
-        }"""
-    )
-    page.locator("#strength .verdict").wait_for()
-    assert tab.on_screen("#strength .verdict")
     page.locator("#sweep").click()
+    # It may be gone before it is measured from here, so the browser looks while it is there.
+    seen = """selector => {
+      const box = document.querySelector(selector)?.getBoundingClientRect();
+      return box && box.top >= 0 && box.top + Math.min(box.height, 40) <= innerHeight;
+    }"""
+    page.wait_for_function(seen, arg="#sweep-status .progress")
     page.locator("#sweep-chart svg").wait_for()
     assert tab.on_screen("#sweep-chart svg")
+    tab.open("Strength")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#measure").click()
+    page.locator("#strength-said .bad").wait_for()
+    assert tab.on_screen("#strength-said .bad")
     tab.open("Teach")
     page.evaluate("scrollTo(0, 0)")
     page.locator("#start").click()
@@ -597,7 +600,7 @@ def test_a_batch_gives_a_table_and_downloads(
     tab.settled()
 
 
-def test_knobs_change_the_captcha_and_a_hundred_are_tried(open_tab):
+def test_knobs_change_the_captcha_and_one_is_tried_along(open_tab):
     tab = open_tab(viewport=LAPTOP, color_scheme="dark")
     page = tab.page
     tab.open("Make")
@@ -611,19 +614,14 @@ def test_knobs_change_the_captcha_and_a_hundred_are_tried(open_tab):
     page.locator("#blur input[type=number]").press("Tab")
     page.wait_for_function(changed, arg=first)
     page.locator("#made-reading .reading").wait_for()
-    page.locator("#try").click()
-    page.locator("#strength .verdict").wait_for()
-    assert "of 100 read" in page.locator("#strength").inner_text()
-    assert "95 % interval" in page.locator("#strength").inner_text()
-    assert page.locator("#strength figure").count() > 0  # this reader is a bad one
-    assert "classic" in page.locator("#strength").inner_text()
     page.locator("#sweep").click()
     page.locator("#sweep-chart svg").wait_for()
+    assert "40 captchas at each value" in page.locator("#sweep-chart").inner_text()
     rotation = page.locator("#rotation input[type=number]")
     for typed in ("", "5000"):  # emptied before another number is typed, or far too large
         rotation.fill(typed)
         rotation.press("Tab")
-        page.locator("#strength .verdict").wait_for(state="detached")  # it was of other settings
+        page.locator("#sweep-chart svg").wait_for(state="detached")  # it was of other settings
     page.locator("#made-reading .reading").wait_for()
     assert page.locator(".toast-body").count() == 0
     page.locator("#length input, #length textarea").fill("99")

@@ -13,7 +13,7 @@ from pathlib import Path
 from captcha_reader.errors import UserError
 from captcha_reader.labeling.session import SET, LabelSession
 from captcha_reader.reading.constraints import Constraints
-from captcha_reader.web.job import Job
+from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.jobs import JobQueue
 from captcha_reader.web.models import Models
 
@@ -37,7 +37,7 @@ class Desk:
     id: str
     session: LabelSession
     model: str
-    job: Job | None = None
+    job: FineTuning | None = None
     learned: int = 0
     said: str = ""
     changed: bool = True  # since the table of labels was written
@@ -198,7 +198,7 @@ class Labels:
         )
         desk.learned, desk.said = labels, f"a model learns from {labels} labels; go on typing"
 
-    def _finish(self, desk: Desk, job: Job) -> None:
+    def _finish(self, desk: Desk, job: FineTuning) -> None:
         """Use the model that was trained."""
         desk.job = None
         if job.state != "done" or job.model is None:
