@@ -12,6 +12,11 @@ report, and the same command goes on from there. It is for captchas that you own
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import importlib.util
 import json
 import platform

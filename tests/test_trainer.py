@@ -455,7 +455,9 @@ def test_a_run_has_one_process(train: Callable, finished: SimpleNamespace, tmp_p
     copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
     with locked_output(copy):
         assert_one_sentence(train("--resume", out=copy), "copy is being written by another process")
-        assert_one_sentence(train(*SCRATCH, out=tmp_path / "new" / ".." / "copy"), "already holds a run")
+        other_name = tmp_path / "new" / ".." / "copy"
+        assert_one_sentence(train(*SCRATCH, out=other_name), "copy is being written by another process")
+    assert_one_sentence(train(*SCRATCH, out=other_name), "already holds a run")
     assert train("--resume", out=copy).code == 0
     assert not list(tmp_path.glob(".*.lock"))
 
@@ -556,7 +558,7 @@ def test_two_processes_train_as_one_and_go_on_where_they_stopped(
         "    save(trainer)\n"
         "    if trainer.accelerator.is_main_process and (trainer.place['epoch'], trainer.place['step']) == (1, 0):\n"
         f"        shutil.copytree(trainer.out, {str(halfway)!r})\n"
-        "trainer.Trainer.save_state = keep\n"
+        "main.Trainer.save_state = keep\n"
         "main.run(main.main)\n"
     )
     flags = [*SCRATCH, "--batch_size", 15, "--epochs", 2, "--dropout", 0.2, "--learning_rate", 0.003]

@@ -22,7 +22,7 @@ from captcha_reader.web.tabs.model import model_tab
 from captcha_reader.web.tabs.read import read_tab
 from captcha_reader.web.tabs.strength import report_links, strength_card, strength_tab
 from captcha_reader.web.tabs.teach import FOLLOW_SECONDS, job_card, running_strip, teach_tab
-from captcha_reader.web.theme import ON_LOAD, STYLE_SHEET, theme
+from captcha_reader.web.theme import HEAD, ON_LOAD, STYLE_SHEET, theme
 from captcha_reader.web.widgets import QUIET, load_gradio, own_html
 from captcha_reader.web.workshop import TORCH_MISSING, Workshop
 
@@ -175,6 +175,7 @@ def build_app(
         max_file_size=limits.file_bytes,
         theme=theme(gr),
         css_paths=[STYLE_SHEET],
+        head=HEAD,
         footer_links=["api"],
     )
     # As its own server would: until then Gradio takes any path of this machine for an upload.
