@@ -527,6 +527,10 @@ def test_every_tab_is_used_and_fits_the_screen(
     page.locator("#made img").wait_for()
     page.locator("#made-reading .reading").wait_for()
     tab.fits(width)
+    tab.open("Strength")
+    page.locator("#measure").click()
+    page.locator("#strength-said .bad").wait_for()
+    tab.fits(width)
     tab.open("Teach")
     page.locator("#start").click()
     page.locator("#teach-said .bad").wait_for()
@@ -706,6 +710,50 @@ def test_fine_tuning_makes_a_model_that_gets_a_name_and_goes(
     expect(chosen).to_have_value("reader.onnx")
     assert {p.name for p in demo.models.iterdir()} == {"reader.onnx", "reader.safetensors"}
     expect(page.locator("#rename")).to_have_count(0)  # it was not made here
+    tab.settled()
+
+
+def test_a_zip_is_measured_and_its_curve_and_report_are_its_owners(
+    open_tab, captchas: list[tuple[bytes, str]], tmp_path: Path, demo: SimpleNamespace
+):
+    """strength.py itself: the curve stands there while a model learns, and pictures without labels end in a report."""
+    tab = open_tab(viewport=LAPTOP)
+    page, panel = tab.page, tab.page.locator("#strength")
+    tab.open("Strength")
+    (tmp_path / "c.zip").write_bytes(zipped({f"{text}_{i}.png": png for i, (png, text) in enumerate(captchas)}))
+    tab.upload(tmp_path / "c.zip", "#strength-zip")
+    page.locator("#strength-zip .filename[aria-label='c.zip']").wait_for()
+    page.locator("#measure").click()
+    panel.locator("[role=progressbar]").wait_for()
+    assert tab.on_screen("#strength [role=progressbar]") and tab.on_screen("#strength-said .good")
+    panel.locator("svg.chart").wait_for(timeout=3 * PATIENCE)
+    assert panel.locator("tbody tr").count() >= 1 and "Measured on 20 pictures" in panel.inner_text()
+    tab.open("Make")
+    assert tab.on_screen("#running .running")  # on every tab
+    other = open_tab(viewport=PHONE)
+    other.open("Strength")
+    other.page.locator("#strength", has_text="another visitor").wait_for()
+    assert other.page.locator("#strength svg.chart").count() == 0  # the figures are their owner's
+    other.page.locator("#strength-cancel").click()
+    other.page.locator("#strength-said", has_text="another visitor").wait_for()
+    other.fits(PHONE["width"])
+    other.settled()
+    tab.open("Strength")
+    page.locator("#strength-cancel").click()
+    panel.locator("[data-state=cancelled]").wait_for()
+    assert panel.locator("svg.chart").count() == 1 and panel.locator("a").count() == 0
+    page.locator("#strength-unlabeled input").check()
+    page.locator("#measure").click()
+    panel.locator("[data-state=done]").wait_for(timeout=3 * PATIENCE)
+    assert "Without labels nothing is certain" in panel.locator(".verdict").inner_text()
+    links = panel.locator("a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
+    report = page.request.get(demo.address + next(link for link in links if link.endswith("report.json")))
+    assert report.status == 200 and report.json()["data"]["pictures"] == 40 and report.json()["data"]["name"] == "c.zip"
+    opened = page.request.get(demo.address + links[0])
+    assert opened.status == 200 and "script-src" not in opened.headers["content-security-policy"]
+    assert page.request.get(f"{demo.address}reports/nothing/report.json").status == 404
+    assert not list((demo.data / ".jobs").iterdir())
+    tab.fits(LAPTOP["width"])
     tab.settled()
 
 

@@ -144,26 +144,27 @@ def _form(gr: Any, shop: Workshop) -> tuple[Any, ...]:
     upload = gr.File(
         label=f"Zip of captchas, {LEAST_LABELED} or more", file_types=[".zip"], height=130, elem_id="strength-zip"
     )
-    unlabeled = gr.Checkbox(label="They have no labels", elem_id="strength-unlabeled")
+    with gr.Row():
+        unlabeled = gr.Checkbox(label="They have no labels", min_width=150, elem_id="strength-unlabeled")
+        fold = gr.Checkbox(label="Case does not matter", min_width=150, elem_id="strength-case")
     box: dict[str, Any] = {"max_lines": 1, "min_width": 110}
     with gr.Row():
         characters = gr.Textbox(
             label="Characters, if known", placeholder="0-9A-Z", max_length=300, elem_id="strength-characters", **box
         )
         length = gr.Textbox(label="Length", placeholder="6 or 4-6", max_length=20, elem_id="strength-length", **box)
-    with gr.Row():
-        fold = gr.Checkbox(label="Case does not matter", min_width=150, elem_id="strength-case")
+    can = bool(shop.jobs.commands.strength)
+    with gr.Row(elem_id="strength-buttons"):
         budget = gr.Dropdown(
-            [(budget.replace("m", " minutes").replace("1h", "1 hour"), budget) for budget in BUDGETS],
+            [(f"at most {budget.replace('m', ' minutes').replace('1h', '1 hour')}", budget) for budget in BUDGETS],
             value="10m",
-            label="It may take",
+            label="Time that it may take",
+            container=False,
             min_width=110,
             elem_id="strength-budget",
         )
-    can = bool(shop.jobs.commands.strength)
-    with gr.Row():
-        start = gr.Button("Measure", variant="primary", elem_id="measure", min_width=120, interactive=can)
-        cancel = gr.Button("Cancel", elem_id="strength-cancel", min_width=90, interactive=can)
+        start = gr.Button("Measure", variant="primary", elem_id="measure", min_width=95, interactive=can)
+        cancel = gr.Button("Cancel", elem_id="strength-cancel", min_width=80, interactive=can)
     said = own_html(gr, "" if shop.models.torch else note(NO_TRAINING), elem_id="strength-said")
     return upload, unlabeled, [characters, length, fold], budget, start, cancel, said
 
