@@ -225,7 +225,7 @@ def _cleaned(sources: Sequence[str], on_rejects: Callable[[dict[str, Any]], None
 
     with tempfile.TemporaryDirectory() as folder:
         info = make_dataset(DatasetConfig(sources=list(sources), out=f"{folder}/dataset", split="0/0/100"))
-        shards = sorted(Path(folder).glob("dataset/*.parquet"))
+        shards = sorted(Path(folder).glob("dataset/test-*.parquet"))  # pseudo-labels are in none of them
         samples = [sample for shard in shards for sample in iter_source(str(shard))]
     images, texts = [sample.image for sample in samples], [sample.text for sample in samples]
     rejects = info["rejects"]

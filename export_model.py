@@ -14,6 +14,7 @@ if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that 
 
     quiet_interrupt()
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,13 +84,28 @@ def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
             verbose=False,
         )
     proto = program.model_proto
-    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+    del proto.graph.value_info[:]  # shapes between nodes, which the runtime finds itself
+    for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
         del part.metadata_props[:]  # the exporter's stack traces, which tell where this machine keeps its files
         part.doc_string = ""
+    _number_names(proto.graph)
     for key, value in sorted(metadata.items()):  # in one order: the same checkpoint gives the same bytes
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else to_json(value)
     return write_atomically(out, lambda temporary: onnx.save(proto, str(temporary)))
+
+
+def _number_names(graph: Any) -> None:
+    """Number nodes and nameless values in their order: the exporter's numbers depend on what the process exported
+    before, and the same checkpoint should give the same bytes."""
+    given = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+    numbered = {name: f"val_{i}" for i, name in enumerate(n for n in given if re.fullmatch(r"val_\d+", n))}
+    for tensor in graph.initializer:
+        tensor.name = numbered.get(tensor.name, tensor.name)
+    for i, node in enumerate(graph.node):
+        node.name = f"node_{i}"
+        node.input[:] = [numbered.get(name, name) for name in node.input]
+        node.output[:] = [numbered.get(name, name) for name in node.output]
 
 
 def check_parity(

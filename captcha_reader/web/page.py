@@ -74,7 +74,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
                     measured = strength_tab(gr, shop, checkpoint, owner, follow)
                 tabs.append(tab)
                 with gr.Tab("Label", id="label") as tab:
-                    label_tab(gr, shop, checkpoint, tab)
+                    label_tab(gr, shop, checkpoint, demo, tab)
                 tabs.append(tab)
                 with gr.Tab("Teach", id="teach") as tab:
                     panel = teach_tab(gr, shop, checkpoint, owner, follow)
