@@ -222,7 +222,8 @@ def train_on(
         "seed": config.seed,
         "progress": "none",
     }
-    values |= {"threads": config.threads, "epochs": config.epochs, "init": config.checkpoint or values["init"]}
+    # Small batches gain little from a second thread, and lose much where another process takes its core.
+    values |= {"threads": config.threads or 1, "epochs": config.epochs, "init": config.checkpoint or values["init"]}
     try:
         return Path(train_model(TrainConfig(**values), on_progress=on_progress)["checkpoint"])
     except Interrupted:
@@ -354,6 +355,8 @@ class Strength:
 
         def trained(event: Event) -> None:
             if event["event"] == "step":
+                if self.clock.left() <= 0:
+                    raise OutOfTime(f"the budget of {self.config.budget} ended during the training on {count} labels")
                 self._advance(count, TRAINING_PART * event["done"], doing)
 
         with tempfile.TemporaryDirectory(prefix="captcha-strength-") as work:

@@ -534,4 +534,4 @@ class StrengthConfig:
     seed: int = 0
     """Of the choice of pictures and of the training."""
     threads: int | None = None
-    """CPU threads; all available cores by default."""
+    """CPU threads; by default all available cores to read, and one to train, which small batches gain little from."""

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+import strength
 from captcha_generator import CaptchaSettings, render_captcha, render_image
+from captcha_reader.config import StrengthConfig
 from captcha_reader.errors import UserError
 from captcha_reader.generator.ops.background import Plain
 from captcha_reader.generator.ops.clutter import Lines
@@ -430,6 +433,33 @@ def test_a_run_counts_and_names_what_was_left_out(
     assert events[-1]["verdict"] == report["verdict"]
     done = [event["done"] for event in events if event["event"] == "step"]
     assert done == sorted(done) and done[-1] == 1
+
+
+def test_the_budget_cuts_a_training_and_the_report_is_partial(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[int] = []
+
+    def train(rows: list, config: object, folder: Path, on_progress: Callable[[dict], None]) -> Path:
+        taught.append(len(rows))
+        on_progress({"event": "step", "done": 0.5})
+        if len(rows) == 20:
+            measurement.clock.started -= 1000  # as if so many seconds had passed
+        on_progress({"event": "step", "done": 0.6})
+        return exported
+
+    monkeypatch.setattr(strength, "train_on", train)
+    given = {"style": "line", "characters": "a-d", "length": "3", "count": 60, "tries": 1, "labels": "0,10,20,30"}
+    config = StrengthConfig(**given, checkpoint=str(exported), threads=1, out=str(tmp_path / "out"))
+    measurement = strength.Strength(config)
+    measurement.measure()
+    assert taught == [10, 20]
+    report = measurement.report()
+    validate(report)
+    assert [row["labels"] for row in report["attack"]] == [0, 10] and report["changes"] == []
+    assert report["partial"].startswith("the budget of 10m ended during the training on 20 labels; raise --budget")
+    again = strength.Strength(config)
+    assert again.pace.done > 0 and set(again.state["steps"]) == {"0", "10"}, "the same command goes on from there"
 
 
 def test_pictures_without_labels_are_read_and_a_style_is_varied(
