@@ -226,6 +226,7 @@ def test_numbers_are_said_as_people_do() -> None:
     assert [percent(x) for x in (0, 0.004, 0.62, 0.999, 0.9999, 1)] == [
         "0 %", "0.4 %", "62 %", "99.9 %", "99.9 %", "100 %",
     ]  # fmt: skip
+    assert percent(accuracy_figures(["a"] * 70, ["a"] * 70)["interval"][1]) == "100 %"
     assert [duration(x) for x in (0, 40, 600, 7200)] == ["–", "40 s", "10 min", "2.0 h"]
     assert attempts({"attempts": None, "n": 50}) == "none in 50" and attempts({"attempts": 1.61, "n": 50}) == "1.6"
 
