@@ -114,7 +114,7 @@ def _weaknesses(report: dict[str, Any]) -> list[str]:
     secret, repeats = report["secret"], report["repeats"]
     says = []
     lengths = list(secret["lengths"])
-    length = lengths[0] if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    length = " or ".join(lengths) if len(lengths) < 3 else f"{lengths[0]} to {lengths[-1]}"
     says.append(
         f"It uses {len(secret['characters'])} characters ({secret['characters'][:80]}) and texts of {length} of them: "
         f"{secret['nominal_bits']:.0f} bits if all were equally likely, about {secret['estimated_bits']:.0f} as it is."
@@ -133,10 +133,9 @@ def _weaknesses(report: dict[str, Any]) -> list[str]:
         says.append(f"{copies} pictures are exact copies of others (left out): they may come from a small pool.")
     if report["guesses"]:
         one, three = report["guesses"]["1"], report["guesses"]["3"]
-        says.append(
-            f"The first guess is right for {percent(one)}, one of the first three for {percent(three)}"
-            + (": a second attempt on the same picture helps a bot." if three - one >= 0.03 else ".")
-        )
+        further = f", one of the first three for {percent(three)}" if three > one else ""
+        further += ": a second attempt on the same picture helps a bot" if three - one >= 0.03 else ""
+        says.append(f"The first guess is right for {percent(one)}{further}.")
     known = [row for row in report["characters"] if row["n"] >= MIN_SEEN]
     if known and known[0]["accuracy"] < 0.95:
         worst = [row for row in known if row["accuracy"] < 0.95][:5]
