@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -42,8 +41,8 @@ from captcha_reader.dataset.writer import write_shard
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, write_atomically, write_text
 from captcha_reader.generator.schemes import get_style
+from captcha_reader.generator.styles import Style
 from captcha_reader.generator.variations import op_variations
-from captcha_reader.images import open_image
 from captcha_reader.progress import JsonLines
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
@@ -52,15 +51,14 @@ from captcha_reader.strength.legibility import legibility_of, sees
 from captcha_reader.strength.page import Example, render_page
 from captcha_reader.strength.progress import Bar, Clock, Event, Pace, guess_seconds
 from captcha_reader.strength.report import build_report
-from captcha_reader.strength.settings import LEAST_LABELED, MIN_MEASURED, parse_duration, parse_labels
+from captcha_reader.strength.sample import LeftOut, Sample
+from captcha_reader.strength.settings import LEAST_LABELED, parse_duration, parse_labels
 from captcha_reader.text import Alphabet
 from make_dataset import make_dataset
 from predict import CaptchaPredictor, find_images
 
 STATE = "strength-state.json"
 PRESET = ROOT / "configs" / "finetune.yaml"
-MAX_MEASURED = 1000
-LISTED = 20  # samples left out that the report names
 SHEET = 12  # example pictures of each kind
 CHUNK = 32  # pictures between two looks at the clock
 TRAINING_PART = 0.9  # of the time of a step, the rest is reading
@@ -72,40 +70,6 @@ NO_TORCH = "training needs torch, which is not installed (pip install -r require
 
 class OutOfTime(Exception):
     """The budget does not allow the next step."""
-
-
-@dataclass
-class LeftOut:
-    """Samples that were left out: how many for each reason, and the first of them by name."""
-
-    reasons: Counter[str] = field(default_factory=Counter)
-    listed: list[dict[str, str]] = field(default_factory=list)
-
-    def add(self, rejects: dict[str, Any]) -> None:
-        """Take in the `rejects` of a dataset: `counts`, and `listed` with `source`, `reason` and `detail`."""
-        self.reasons.update(rejects["counts"])
-        named = [{**row, "source": Path(row["source"]).name} for row in rejects["listed"]]
-        self.listed = [*self.listed, *named][:LISTED]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"total": self.reasons.total(), "reasons": dict(self.reasons.most_common()), "listed": self.listed}
-
-
-@dataclass
-class Sample:
-    """The captchas; `texts` is empty where nothing is labeled, `left_out` says what was and why."""
-
-    name: str
-    pictures: list[bytes]
-    texts: list[str]
-    left_out: LeftOut
-
-    def split(self, most_labels: int, seed: int) -> tuple[list[int], list[int]]:
-        """Places to measure on, and places to learn from, at random."""
-        order = np.random.default_rng(seed).permutation(len(self.texts)).tolist()
-        count = min(max(len(order) - most_labels, len(order) // 4, MIN_MEASURED), MAX_MEASURED)
-        return order[:count], order[count:]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -120,7 +84,7 @@ def collect(config: StrengthConfig) -> Sample:
     """
     if (config.data is None) == (config.style is None):
         raise UserError("name --data FOLDER with captchas or --style NAME of the generator, one of the two")
-    left_out = LeftOut(_left_out_before(config.left_out))
+    left_out = LeftOut.load(config.left_out)
     if config.style is not None:
         settings = style_settings(config)
         drawn = [render_captcha(i, settings) for i in range(config.count)]
@@ -129,45 +93,13 @@ def collect(config: StrengthConfig) -> Sample:
     sources = [config.data] if isinstance(config.data, str) else list(config.data or [])
     name = config.name or ", ".join(Path(source).name or source for source in sources)
     if config.unlabeled:
-        return Sample(name, _readable(find_images(sources), config.limit, left_out), [], left_out)
+        return Sample(name, left_out.readable(find_images(sources), config.limit), [], left_out)
     images, texts, _ = load_labeled(sources, "all", config.limit, on_rejects=left_out.add)
     if len(texts) < LEAST_LABELED:
         raise UserError(
             f"{name} has {len(texts)} labeled captchas, {LEAST_LABELED} are the least: label more or add --unlabeled"
         )
     return Sample(name, list(images), list(texts), left_out)
-
-
-def _left_out_before(path: str | None) -> Counter[str]:
-    if path is None:
-        return Counter()
-    try:
-        counts = json.loads(Path(path).read_text(encoding="utf-8"))
-        return Counter({str(reason): int(count) for reason, count in counts.items()})
-    except (OSError, ValueError, AttributeError, TypeError):
-        raise UserError(f'--left_out {path} cannot be used: it is a JSON file such as {{"no label": 3}}') from None
-
-
-def _readable(paths: Sequence[Path], limit: int | None, left_out: LeftOut) -> list[bytes]:
-    """The pictures that can be read, as files.
-
-    Raises:
-        UserError: there is none.
-    """
-    found: list[bytes] = []
-    for path in paths:
-        if limit is not None and len(found) >= limit:
-            break
-        data = path.read_bytes()
-        try:
-            open_image(data, path.name)
-            found.append(data)
-        except UserError as error:
-            row = {"source": path.name, "reason": "unreadable image", "detail": str(error)}
-            left_out.add({"counts": {row["reason"]: 1}, "listed": [row]})
-    if not found:
-        raise UserError(f"none of the {len(paths)} pictures can be read: {left_out.listed[0]['detail']}")
-    return found
 
 
 def style_settings(config: StrengthConfig) -> CaptchaSettings:
@@ -283,7 +215,11 @@ class Strength:
             state = json.loads((self.out / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return empty
-        return state if isinstance(state, dict) and state.get("fingerprint") == empty["fingerprint"] else empty
+        if not isinstance(state, dict) or state.get("fingerprint") != empty["fingerprint"]:
+            return empty
+        # Other --labels may keep another number of pictures aside.
+        same = all(len(step["readings"]) == len(self.measured) for step in state["steps"].values())
+        return state if same else empty | {"changes": state["changes"]}
 
     def _save_state(self) -> None:
         write_text(self.out / STATE, json.dumps(self.state, ensure_ascii=False))
@@ -304,7 +240,7 @@ class Strength:
                 guesses[count] = guess_seconds(count, epochs or 0, preset["batch_size"], len(self.measured))
         if not self.sample.texts:
             guesses["unlabeled"] = guess_seconds(0, 0, 1, len(self.sample.pictures))
-        for op in self._ops():
+        for op, _, _ in self._variations():
             guesses[op] = 3 * (0.03 * self.config.tries + 0.03 * LEGIBLE)
         pace = Pace(guesses, self.clock)
         for step in [*map(int, self.state["steps"]), *(change["op"] for change in self.state["changes"])]:
@@ -313,8 +249,18 @@ class Strength:
             pace.waive("unlabeled")
         return pace
 
-    def _ops(self) -> list[str]:
-        return [op for op, _ in op_variations(str(self.config.style))] if self.config.style is not None else []
+    def _variations(self) -> list[tuple[str, bool, list[tuple[str, Style]]]]:
+        """Of each op of the style its name (the second of a kind is `spots 2`), whether the legibility proxy sees it,
+        and the style with it weak, as it is, and strong."""
+        if self.config.style is None:
+            return []
+        kinds = {op.name: sees(op) for op in get_style(str(self.config.style)).ops}
+        seen: Counter[str] = Counter()
+        found = []
+        for op, styles in op_variations(str(self.config.style)):
+            seen[op] += 1
+            found.append((op if seen[op] == 1 else f"{op} {seen[op]}", kinds[op], styles))
+        return found
 
     def _advance(self, step: Any, part: float, doing: str) -> None:
         self.pace.advance(step, part)
@@ -324,15 +270,17 @@ class Strength:
 
     def measure(self) -> None:
         """Take all steps that are left, as far as the budget goes; Ctrl-C leaves what is finished."""
-        plan = {"labels": self.counts, "measured": len(self.measured), "ops": self._ops()}
+        plan = {"labels": self.counts, "measured": len(self.measured), "ops": [op for op, _, _ in self._variations()]}
         self.tell({"event": "plan", **plan})
         try:
             if not self.sample.texts:
                 self._read_unlabeled()
+            # What takes longest comes last: the budget may end before it.
             for count in self.counts if self.sample.texts else []:
+                if count:
+                    self._try_changes()
                 self._step(count)
-            if self.config.style is not None:
-                self._try_changes()
+            self._try_changes()
         except KeyboardInterrupt:
             self.partial = "it was interrupted; run the same command again to go on"
         except OutOfTime as error:
@@ -407,24 +355,24 @@ class Strength:
 
     def _try_changes(self) -> None:
         """One op of the style at a time, weaker and stronger."""
-        predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
-        stages = {op.name: op for op in get_style(str(self.config.style)).ops}
         done = {change["op"] for change in self.state["changes"]}
-        for op, styles in op_variations(str(self.config.style)):
-            if op in done:
-                continue
+        left = [variation for variation in self._variations() if variation[0] not in done]
+        if not left:
+            return
+        predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
+        for op, visible, styles in left:
             if self.clock.left() <= 0:
                 raise OutOfTime(f"the budget of {self.config.budget} ends before {op} was tried")
             levels = []
             for i, (strength, style) in enumerate(styles):
                 self._advance(op, i / len(styles), f"trying {op.replace('_', ' ')}, {strength}")
-                levels.append({"strength": strength, **self._try(style, predictor, sees(stages[op]))})
+                levels.append({"strength": strength, **self._try(style, predictor, visible)})
             self._advance(op, 1.0, f"trying {op.replace('_', ' ')}")
             self.state["changes"].append({"op": op, "n": self.config.tries, "levels": levels})
             self._save_state()
             self.tell({"event": "change", "op": op, "levels": levels})
 
-    def _try(self, style: Any, predictor: CaptchaPredictor, visible: bool) -> dict[str, Any]:
+    def _try(self, style: Style, predictor: CaptchaPredictor, visible: bool) -> dict[str, Any]:
         """How much of a style is read, and how legible it is where the proxy can tell."""
         settings = style_settings(self.config)
         varied = CaptchaSettings((style,), settings.alphabet, settings.length, settings.seed)

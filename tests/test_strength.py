@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -457,10 +458,14 @@ def test_the_budget_cuts_a_training_and_the_report_is_partial(
     assert taught == [10, 20]
     report = measurement.report()
     validate(report)
-    assert [row["labels"] for row in report["attack"]] == [0, 10] and report["changes"] == []
+    assert [row["labels"] for row in report["attack"]] == [0, 10]
+    assert {row["op"] for row in report["changes"]} >= {"lines", "rotation"}, "they come before the trainings"
     assert report["partial"].startswith("the budget of 10m ended during the training on 20 labels; raise --budget")
     again = strength.Strength(config)
     assert again.pace.done > 0 and set(again.state["steps"]) == {"0", "10"}, "the same command goes on from there"
+    other = strength.Strength(replace(config, labels="0,10"))
+    assert len(other.measured) != len(again.measured)
+    assert other.state["steps"] == {} and other.state["changes"], "they were measured on other pictures"
 
 
 def test_pictures_without_labels_are_read_and_a_style_is_varied(
