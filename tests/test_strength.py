@@ -427,7 +427,7 @@ def test_a_run_counts_and_names_what_was_left_out(
     assert report["data"]["name"] == "mine" and report["data"]["labeled"] == 40
     assert "500 labels: only 20 are left" in said and len(report["settings"]["skipped"]) == 1
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "4 left out" in page and "abc_90.png" in page and "1 pictures are exact copies" in page
+    assert "4 left out" in page and "abc_90.png" in page and "One picture is an exact copy of another" in page
     kinds = [event["event"] for event in events]
     assert kinds[0] == "plan" and kinds[-1] == "result" and kinds.count("point") == 1
     point = events[kinds.index("point")]

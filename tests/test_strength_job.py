@@ -76,8 +76,9 @@ def wait(job: StrengthJob, until: str) -> StrengthJob:
 @pytest.fixture
 def labeled(captchas: list[tuple[bytes, str]], tmp_path: Path) -> Path:
     path = tmp_path / "c.zip"
-    entries = {f"{text}_{i}.png": png for i, (png, text) in enumerate(captchas)}
-    path.write_bytes(zipped(entries | {"-.png": captchas[0][0]}))
+    entries = {f"{i}.png": png for i, (png, _) in enumerate(captchas)}
+    table = "".join(f"{i}.png,{text}\n" for i, (_, text) in enumerate(captchas))
+    path.write_bytes(zipped(entries | {"unnamed.png": captchas[0][0], "labels.csv": table.encode()}))
     return path
 
 
@@ -148,7 +149,7 @@ def test_a_bad_zip_and_a_failure_are_one_sentence(queue: JobQueue, labeled: Path
     ):
         with pytest.raises(UserError, match=reason):
             submit(queue, path, asked)
-    assert not queue.jobs() and not list(queue.work.iterdir())
+    assert not queue.jobs() and not list(queue.work.glob("*"))
     job = submit(queue, labeled, Asked(budget="20m"))
     wait(job, "failed")
     assert job.note == "the alphabet is empty" and [point["labels"] for point in job.points] == [0]

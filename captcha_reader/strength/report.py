@@ -130,7 +130,10 @@ def _weaknesses(report: dict[str, Any]) -> list[str]:
         )
     copies = sum(n for why, n in report["data"]["left_out"]["reasons"].items() if why in (COPY, CONTRADICTION))
     if copies:
-        says.append(f"{copies} pictures are exact copies of others (left out): they may come from a small pool.")
+        said = (
+            f"{copies} pictures are exact copies of others" if copies > 1 else "One picture is an exact copy of another"
+        )
+        says.append(f"{said} (left out): whoever collects them needs no reader.")
     if report["guesses"]:
         one, three = report["guesses"]["1"], report["guesses"]["3"]
         further = f", one of the first three for {percent(three)}" if three > one else ""
