@@ -96,10 +96,10 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def save(picture: Image.Image, path: Path, colours: int = 128) -> None:
-    """As a PNG of few colours: a third of the size."""
+def save(picture: Image.Image, path: Path, colors: int = 128) -> None:
+    """As a PNG of few colors: a third of the size."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:

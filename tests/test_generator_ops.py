@@ -75,7 +75,7 @@ def test_an_op_changes_the_picture_at_every_strength_and_in_every_mode(name: str
             assert np.ptp(picture) > 0, "something is to be seen"
         changed = any(p.shape != plain[mode].shape or (p != plain[mode]).any() for p in pictures)
         opaque = issubclass(cls, photometric.OpaqueOnly | background.Background) or name == "tiles"
-        if not (mode == "RGBA" and opaque) and not (mode != "RGB" and name == "colour_fringe"):
+        if not (mode == "RGBA" and opaque) and not (mode != "RGB" and name == "color_fringe"):
             assert changed or name in {"row", "plain", "ink", "clear"}, mode
 
 
@@ -263,8 +263,8 @@ def test_digits_of_a_calculator_have_the_pieces_they_should() -> None:
 def test_pieces_that_are_off_are_paler_and_letters_are_drawn_as_ever() -> None:
     style = add(UPRIGHT, row(stretch=(1, 1), spacing=(0.2, 0.2)), antialias=False)
     lit = add(style, glyphs.Segments((0.12, 0.12), off=0.2))
-    grey = draw(lit, "11").min(2)
-    assert {0, 255} <= set(np.unique(grey)) and ((grey > 195) & (grey < 210)).sum() > (grey == 0).sum()
+    gray = draw(lit, "11").min(2)
+    assert {0, 255} <= set(np.unique(gray)) and ((gray > 195) & (gray < 210)).sum() > (gray == 0).sum()
     assert (draw(lit, "HH") == draw(style, "HH")).all()
 
 
@@ -279,7 +279,7 @@ def test_bitmap_letters_have_hard_edges_on_whole_pixels_and_may_be_enlarged() ->
     assert (large[::3, ::3] == large[1::3, 2::3]).all() and (large[::3, ::3] == small).all()
 
 
-# --- colours of letters ----------------------------------------------------------------------------------------------
+# --- colors of letters ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ground", [(200, 255), (0, 40), (100, 140)])
@@ -290,16 +290,16 @@ def test_letters_keep_their_contrast_to_the_ground_on_the_side_with_room(ground:
         assert 60 <= np.ptp(levels) <= 80 + ground[1] - ground[0] + 1
 
 
-def test_clutter_in_the_letters_colour_shows_no_other() -> None:
+def test_clutter_in_the_letters_color_shows_no_other() -> None:
     style = add(UPRIGHT, ink.Ink(level=(20, 120), tint=1, per_letter=False), antialias=False)
 
-    def colours(as_letters: float) -> set[tuple[int, ...]]:
+    def colors(as_letters: float) -> set[tuple[int, ...]]:
         same = {"as_letters": as_letters, "above": 1, "tint": 1, "level": (20, 200)}
         more = (clutter.Spots(count=(9, 9), **same), clutter.Lines(count=(3, 3), **same), clutter.Grid(**same))
         return {tuple(map(int, c)) for c in draw(add(style, *more), seed=3).reshape(-1, 3)}
 
-    assert len(colours(0)) > 5
-    assert len(colours(1)) == 2, "the ground and the ink"
+    assert len(colors(0)) > 5
+    assert len(colors(1)) == 2, "the ground and the ink"
 
 
 def test_letters_are_seen_through_each_other() -> None:
@@ -309,7 +309,7 @@ def test_letters_are_seen_through_each_other() -> None:
     assert once == pytest.approx(127, abs=2) and twice == pytest.approx(64, abs=2) and ground == 255
 
 
-def test_tiles_exchange_the_colours_of_letters_and_ground() -> None:
+def test_tiles_exchange_the_colors_of_letters_and_ground() -> None:
     style = add(UPRIGHT, row(spacing=(0.4, 0.4)), antialias=False)
     plain, tiled = (draw(add(style, *ops), "HHH").min(2) for ops in ((), (ink.Tiles(),)))
     assert (tiled[plain == 0] == 255).mean() > 0.95
@@ -325,7 +325,7 @@ def test_two_tones_are_two_or_three() -> None:
 
 
 def test_letters_on_panels_are_dark_on_light_ones_and_light_on_dark_ones() -> None:
-    """Without antialiasing a letter's colour is the darkest or the lightest of its column range."""
+    """Without antialiasing a letter's color is the darkest or the lightest of its column range."""
     style = add(
         UPRIGHT, layout.Spread((0.5, 0.5)), background.Panels(count=(4, 4), bands=0), ink.Ink(contrast=(90, 160))
     )
@@ -513,10 +513,10 @@ def test_strips_move_as_wholes_along_themselves() -> None:
     assert axes == {True, False}
 
 
-# --- colours and degradations ----------------------------------------------------------------------------------------
+# --- colors and degradations ----------------------------------------------------------------------------------------
 
 
-def test_every_other_field_of_a_chequerboard_is_inverted() -> None:
+def test_every_other_field_of_a_checkerboard_is_inverted() -> None:
     style = replace(PLAIN, height=(60, 60), width=(100, 100))
     plain, changed = draw(style), draw(add(style, photometric.Checks((20, 20), own_levels=False)))
     for across in range(3):
@@ -527,18 +527,18 @@ def test_every_other_field_of_a_chequerboard_is_inverted() -> None:
 
 
 @pytest.mark.parametrize("name", ["checks", "negatives", "facets"])
-def test_negatives_in_the_pictures_own_colours_show_no_others(name: str) -> None:
+def test_negatives_in_the_pictures_own_colors_show_no_others(name: str) -> None:
     ground, letters = background.Plain((200, 200), 0.5), ink.Ink(level=(60, 60), tint=0.5, per_letter=False)
     style = add(UPRIGHT, ground, letters, antialias=False)
 
-    def colours(*ops: Op) -> set[tuple[int, ...]]:
-        return {tuple(map(int, colour)) for colour in draw(add(style, *ops), "HH").reshape(-1, 3)}
+    def colors(*ops: Op) -> set[tuple[int, ...]]:
+        return {tuple(map(int, color)) for color in draw(add(style, *ops), "HH").reshape(-1, 3)}
 
     op = OPS[name].at(1, 100)
-    plain, inverted, exchanged = colours(), *(colours(replace(op, own_levels=own)) for own in (False, True))
+    plain, inverted, exchanged = colors(), *(colors(replace(op, own_levels=own)) for own in (False, True))
     assert len(plain) == 2 and len(inverted) > 2 and exchanged >= plain
     for channel in range(3):
-        assert {colour[channel] for colour in exchanged} == {colour[channel] for colour in plain}
+        assert {color[channel] for color in exchanged} == {color[channel] for color in plain}
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -557,7 +557,7 @@ def test_where_an_even_number_of_negatives_overlap_all_is_as_it_was(own: bool) -
 
 def test_a_bad_print_moves_red_and_blue_and_leaves_green() -> None:
     style = replace(UPRIGHT, height=(60, 60), width=(150, 150))
-    plain, changed = draw(style, "HEX"), draw(add(style, photometric.ColourFringe((4, 4))), "HEX")
+    plain, changed = draw(style, "HEX"), draw(add(style, photometric.ColorFringe((4, 4))), "HEX")
     assert (plain[..., 1] == changed[..., 1]).all()
     for channel in (0, 2):
         shift, _ = cv2.phaseCorrelate(plain[..., channel].astype(float), changed[..., channel].astype(float))
@@ -589,7 +589,7 @@ def test_cells_of_enlarged_pixels_stand_apart() -> None:
         assert np.ptp(apart[5::6, 5::6]) == 0, "and at the corner is what lies behind"
 
 
-def test_a_stippled_picture_has_dots_of_its_own_colours_or_of_the_letters_alone() -> None:
+def test_a_stippled_picture_has_dots_of_its_own_colors_or_of_the_letters_alone() -> None:
     style = add(UPRIGHT, row(size=(0.8, 0.8)), background.Plain((200, 200), 0), ink.Ink(level=(40, 40), tint=0))
     style = replace(style, fonts=("DejaVuSans-Bold.ttf",), width=(200, 200))
     plain = draw(style, "HH", 2).min(2)
@@ -615,7 +615,7 @@ def test_levels_are_as_few_as_asked_for() -> None:
 
 
 def test_letters_too_pale_for_few_levels_stay() -> None:
-    """The edges of mid-grey letters on white are paler than the middle of two levels: rounded, they would be gone."""
+    """The edges of mid-gray letters on white are paler than the middle of two levels: rounded, they would be gone."""
     pale = ink.Ink(level=(170, 180), tint=0)
     style = add(UPRIGHT, pale, photometric.Charcoal(), degradation.Levels(2), mode="L")
     for seed in range(10):

@@ -129,7 +129,7 @@ def draw_captcha(text: str, style: Style, key: str, fonts: Fonts, numbers: Numbe
         numbers: those of the key and the style's names, where they are at hand.
 
     Returns:
-        (height, width, channels) uint8 with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+        (height, width, channels) uint8 with 1 (gray), 3 (RGB) or 4 (RGBA) channels.
     """
     _single_threaded()
     numbers = numbers or Numbers(key, style.names)
@@ -146,7 +146,7 @@ def draw_captcha(text: str, style: Style, key: str, fonts: Fonts, numbers: Numbe
         op(canvas, numbers.of(name))
     if not lettered:
         _draw_letters(canvas)
-    return _plain_colours(canvas.pixels) if canvas.channels == 4 else canvas.pixels
+    return _plain_colors(canvas.pixels) if canvas.channels == 4 else canvas.pixels
 
 
 def choose_fonts(text: str, style: Style, fonts: Fonts, rng: random.Random) -> list[str]:
@@ -181,13 +181,13 @@ def _draw_letters(canvas: Canvas) -> None:
         if letter.glyph.under is not None:
             ground = cv2.mean(canvas.pixels)[: canvas.channels]
             tone = canvas.under_tone
-            colour = tuple(a + tone * (b - a) for a, b in zip(ground, letter.colour, strict=True))
-            letter.below.insert(0, Layer(letter.glyph.under, colour))
+            color = tuple(a + tone * (b - a) for a, b in zip(ground, letter.color, strict=True))
+            letter.below.insert(0, Layer(letter.glyph.under, color))
     draw_text(canvas.pixels, canvas.letters, canvas.antialias)
 
 
-def _plain_colours(pixels: np.ndarray) -> np.ndarray:
-    """Undo the premultiplication: colours as PNG stores them."""
+def _plain_colors(pixels: np.ndarray) -> np.ndarray:
+    """Undo the premultiplication: colors as PNG stores them."""
     alpha = pixels[..., 3]
     partial = (alpha > 0) & (alpha < 255)
     soft = pixels[partial].astype(np.float32)
@@ -214,7 +214,7 @@ def render_image(index: int, settings: CaptchaSettings, text: str | None = None)
         text: what it says; by default a random string.
 
     Returns:
-        ((height, width, channels) uint8 with 1 (grey), 3 (RGB) or 4 (RGBA) channels, text).
+        ((height, width, channels) uint8 with 1 (gray), 3 (RGB) or 4 (RGBA) channels, text).
 
     Raises:
         UserError: unknown style, or a character that no font can draw.

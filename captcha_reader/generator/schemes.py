@@ -34,7 +34,7 @@ RARE_SCHEMES = "rare"  # draws one for training in which ops that few schemes ha
 DRAWN = (MIXED, SCHEMES, HELD_OUT_SCHEMES, RARE_SCHEMES)
 NUMBER_OF_SCHEMES = 1_000_000  # that these draw from
 RARER = 12.0  # times the weight of ops for training alone in rare schemes
-FAVOUR = 8.0  # times the weight of ops that another one of the scheme favours
+FAVOR = 8.0  # times the weight of ops that another one of the scheme favors
 
 DIGITS, UPPER, LOWER = "0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 UNLIKE = (
@@ -112,7 +112,7 @@ class _Race:
         self.weights = np.array([op.weight for op in self.ops])
         self.tagged = {t: [i for i, op in enumerate(self.ops) if t in op.tags] for t in ("train_only", "heldout")}
         self.foes = [{i for i, other in enumerate(self.ops) if _exclude(op, other)} for op in self.ops]
-        self.friends = [[self.index[name] for name in op.favours if name in self.index] for op in self.ops]
+        self.friends = [[self.index[name] for name in op.favors if name in self.index] for op in self.ops]
         self.limits = [list(accumulate(weights)) for _, weights in HOW_MANY.values()]
         self.numbers = [numbers for numbers, _ in HOW_MANY.values()]
 
@@ -171,7 +171,7 @@ def _choose(race: _Race, draw: _Draw, held_out: bool, rare: bool) -> list[type[O
             barred |= race.foes[at]
             height = min(height, op.most_height or height)
             for friend in race.friends[at]:
-                arrival[friend] /= FAVOUR
+                arrival[friend] /= FAVOR
             places -= 1
             if not places:
                 break

@@ -41,7 +41,7 @@ class Style:
     width: Range | None = (160, 160)
     """Pixels. None: as wide as the text needs. Too long a text is shrunk to fit."""
     mode: Literal["L", "RGB", "RGBA"] = "RGB"
-    """Grey, colour, or colour with transparency."""
+    """Gray, color, or color with transparency."""
     antialias: bool = True
     """False: hard edges."""
     characters: str = ""
@@ -108,7 +108,7 @@ def _stage_of_pair(pair: tuple[Op, str]) -> Stage:
 
 
 STYLES: dict[str, Style] = {
-    # Coloured turned letters, spots, lines, elastic transform, on a light ground.
+    # Colored turned letters, spots, lines, elastic transform, on a light ground.
     "classic": Style(
         ops=(
             *(Row(), Rotation(20), Shear(0.15), Bounce(0.08)),
@@ -134,7 +134,7 @@ STYLES: dict[str, Style] = {
             Jpeg((75, 75)),
         ),
     ),
-    # Coloured letters of one font, often small and far apart, on a transparent ground, crossed by thin black lines; as
+    # Colored letters of one font, often small and far apart, on a transparent ground, crossed by thin black lines; as
     # wide as the text needs.
     "thin": Style(
         height=(80, 80),

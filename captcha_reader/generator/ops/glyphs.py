@@ -91,7 +91,7 @@ def _outline(glyph: Glyph, character: str, size: int, part: float) -> Glyph:
     tags=["split"],
     least_height=30,
     excludes=_ON_LINES,
-    favours=["thick_curve", "gradient"],
+    favors=["thick_curve", "gradient"],
 )
 @dataclass(frozen=True)
 class Hollow(Op):
@@ -327,7 +327,7 @@ _SHARP += ["hollow", "pen", "pixels", "stripes", "dots", "stencil", "dotted_stro
 
 
 @register(
-    stage=Stage.GLYPHS, weight=7, tags=["train_only"], excludes=_SHARP, favours=["grid", "enlarge"], most_height=44
+    stage=Stage.GLYPHS, weight=7, tags=["train_only"], excludes=_SHARP, favors=["grid", "enlarge"], most_height=44
 )
 @dataclass(frozen=True)
 class Bitmap(Op):
@@ -398,7 +398,7 @@ class Segments(Op):
     thickness: Range = ranged((0.08, 0.14), 0.14, 0.08, width=1)
     """Of a piece, as a part of the digit's height."""
     off: float = amount(0.15, 0, 0.3)
-    """Colour of the pieces that are off, from the ground's (0) to the letters' (1); 0: not drawn."""
+    """Color of the pieces that are off, from the ground's (0) to the letters' (1); 0: not drawn."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         thickness = steps(rng.uniform(*self.thickness), 0.03)

@@ -289,7 +289,7 @@ class EvenHeight(Op):
 @register(stage=Stage.LETTERS, weight=14)
 @dataclass(frozen=True)
 class SpacingJitter(Op):
-    """Some neighbours overlap, by half of the narrower one at most, and others stand apart."""
+    """Some neighbors overlap, by half of the narrower one at most, and others stand apart."""
 
     amount: float = amount(0.2, 0.05, 0.35)
     """Part of the font size by which a gap changes, at most; the word stays about as wide."""

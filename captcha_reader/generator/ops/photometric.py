@@ -1,4 +1,4 @@
-"""Colours of the whole picture (stage PHOTOMETRIC). On a transparent ground only what is said to work there does."""
+"""Colors of the whole picture (stage PHOTOMETRIC). On a transparent ground only what is said to work there does."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def negative(canvas: Canvas, own_levels: bool) -> np.ndarray:
     """(height, width, 1 or 3): the picture inverted.
 
     Args:
-        own_levels: the darkest and the lightest level of each channel change places, so that no other colours appear;
+        own_levels: the darkest and the lightest level of each channel change places, so that no other colors appear;
             else, and on a transparent ground, black and white do.
     """
-    colours = canvas.pixels[..., :3]
-    if not own_levels or canvas.channels == 4:  # a clear ground has no colour of its own
-        return 255 - colours
-    return colours.min(axis=(0, 1)) + (colours.max(axis=(0, 1)) - colours)
+    colors = canvas.pixels[..., :3]
+    if not own_levels or canvas.channels == 4:  # a clear ground has no color of its own
+        return 255 - colors
+    return colors.min(axis=(0, 1)) + (colors.max(axis=(0, 1)) - colors)
 
 
 @register(stage=Stage.PHOTOMETRIC, weight=6)
@@ -52,7 +52,7 @@ class Negatives(Op):
     count: Range = ranged((1, 3), 1, 6)
     """Number of shapes: rectangles, ellipses, polygons."""
     own_levels: bool = chosen(False, True, True, False)
-    """Ground and letters exchange their own colours, not black and white."""
+    """Ground and letters exchange their own colors, not black and white."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         inverted = negative(canvas, self.own_levels)
@@ -67,12 +67,12 @@ class Negatives(Op):
 @register(stage=Stage.PHOTOMETRIC, weight=4, tags=["train_only"])
 @dataclass(frozen=True)
 class Checks(Op):
-    """Within every other field of a chequerboard the picture is inverted."""
+    """Within every other field of a checkerboard the picture is inverted."""
 
     side: Range = ranged((10, 30), 0.9, 0.35, per_height=True)
     """Of a field."""
     own_levels: bool = chosen(False, True, True, False)
-    """Ground and letters exchange their own colours, not black and white."""
+    """Ground and letters exchange their own colors, not black and white."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         side = max(2, round(rng.uniform(*self.side)))
@@ -84,14 +84,14 @@ class Checks(Op):
 @register(stage=Stage.PHOTOMETRIC, weight=8, tags=["train_only"])
 @dataclass(frozen=True)
 class Facets(Op):
-    """Letters and ground exchange colours in triangles that fill the picture."""
+    """Letters and ground exchange colors in triangles that fill the picture."""
 
     side: Range = ranged((20, 40), 1.2, 0.45, per_height=True)
     """Of a triangle."""
     part: float = amount(0.5, 0.3, 0.5)
     """Of the triangles that are exchanged."""
     own_levels: bool = chosen(True, True, True, False)
-    """Ground and letters exchange their own colours, not black and white."""
+    """Ground and letters exchange their own colors, not black and white."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         side = max(6.0, rng.uniform(*self.side))
@@ -133,7 +133,7 @@ _EMBOSS = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)
 @register(stage=Stage.PHOTOMETRIC, weight=3, excludes=["bitmap"], least_height=30)
 @dataclass(frozen=True)
 class Emboss(OpaqueOnly):
-    """All is drawn as its edges, lit from one side, in shades of grey."""
+    """All is drawn as its edges, lit from one side, in shades of gray."""
 
     strength: float = amount(0.5, 0.7, 0.35)
     """Of the edges."""
@@ -155,7 +155,7 @@ class Charcoal(OpaqueOnly):
 
 @register(stage=Stage.PHOTOMETRIC, weight=6, tags=["train_only"])
 @dataclass(frozen=True)
-class ColourFringe(OpaqueOnly):
+class ColorFringe(OpaqueOnly):
     """Red and blue are displaced, each by itself, as in a bad print."""
 
     shift: Range = ranged((1, 3), 0.015, 0.06, per_height=True)
@@ -217,7 +217,7 @@ class Stipple(OpaqueOnly):
     radius: Range = ranged((1, 2), 0.018, 0.028, per_height=True)
     """Of a dot, 1 at least."""
     stray: float = chosen(0, 0, 0, 0.05, 0.2)
-    """Of the dots that lie on the ground, draw this part alone, in the letters' colours; 0: all, in the ground's."""
+    """Of the dots that lie on the ground, draw this part alone, in the letters' colors; 0: all, in the ground's."""
 
     def change(self, canvas: Canvas, rng: random.Random) -> None:
         height, width, _ = canvas.pixels.shape
@@ -227,22 +227,22 @@ class Stipple(OpaqueOnly):
         y, x = np.mgrid[min(step, height) / 2 : height : step, min(step, width) / 2 : width : step].reshape(2, -1)
         x = np.clip(x + drawn.uniform(-0.35, 0.35, x.size) * step, 0, width - 1)
         y = np.clip(y + drawn.uniform(-0.35, 0.35, y.size) * step, 0, height - 1)
-        colours = canvas.pixels[y.astype(int), x.astype(int)].astype(np.float32)
-        ground = np.median(colours, axis=0)
+        colors = canvas.pixels[y.astype(int), x.astype(int)].astype(np.float32)
+        ground = np.median(colors, axis=0)
         if self.stray:
-            ink = np.abs(colours - ground).max(axis=1) > 40
+            ink = np.abs(colors - ground).max(axis=1) > 40
             stray = ~ink & (drawn.random(x.size) < self.stray)
             if ink.any():
-                colours[stray] = colours[drawn.choice(np.flatnonzero(ink), stray.sum())]
-            x, y, colours = (part[ink | stray] for part in (x, y, colours))
+                colors[stray] = colors[drawn.choice(np.flatnonzero(ink), stray.sum())]
+            x, y, colors = (part[ink | stray] for part in (x, y, colors))
             dots = np.ascontiguousarray(np.broadcast_to(ground, canvas.pixels.shape).astype(np.uint8))
         else:
-            colours += drawn.normal(0, rng.uniform(0, 15), (x.size, 1))
+            colors += drawn.normal(0, rng.uniform(0, 15), (x.size, 1))
             dots = np.full_like(canvas.pixels, rng.choice((255, 240, 255, 20)))
         sizes = radius * drawn.uniform(0.6, 1.1, x.size)
         places = np.round(np.stack([x, y, sizes]) * 16).astype(int).T.tolist()  # four fractional bits
-        for (across, down, size), colour in zip(places, np.clip(colours, 0, 255).tolist(), strict=True):
-            cv2.circle(dots, (across, down), size, colour, -1, cv2.LINE_AA, 4)
+        for (across, down, size), color in zip(places, np.clip(colors, 0, 255).tolist(), strict=True):
+            cv2.circle(dots, (across, down), size, color, -1, cv2.LINE_AA, 4)
         canvas.pixels = dots
 
 

@@ -98,10 +98,10 @@ class Ripple(Op):
         height, width = canvas.height, canvas.width
         amplitude, length = rng.uniform(*self.amplitude), max(2.0, rng.uniform(*self.length))
         x, y = rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height
-        from_centre = pixel_grid(height, width) - np.array([x, y], np.float32)
-        distance = np.maximum(cv2.magnitude(from_centre[..., 0], from_centre[..., 1]), 1)
+        from_center = pixel_grid(height, width) - np.array([x, y], np.float32)
+        distance = np.maximum(cv2.magnitude(from_center[..., 0], from_center[..., 1]), 1)
         phase = distance * np.float32(2 * math.pi / length) + np.float32(rng.random() * 2 * math.pi)
-        canvas.displace(from_centre * (amplitude * np.sin(phase) / distance)[..., None])
+        canvas.displace(from_center * (amplitude * np.sin(phase) / distance)[..., None])
 
 
 @register(stage=Stage.WARP, weight=7, tags=["split"])
@@ -250,12 +250,12 @@ class Lenses(Op):
             turn = rng.choice((-1, 1)) * rng.uniform(0.4, 1.3)
             part = self.strength * (turn if whirls else rng.uniform(-0.5, 0.6))
             rows, columns = (slice(max(int(at - radius), 0), int(at + radius) + 2) for at in (y, x))  # all that moves
-            from_centre = pixel_grid(height, width)[rows, columns] - np.array([x, y], np.float32)
-            near = np.clip(1 - cv2.magnitude(from_centre[..., 0], from_centre[..., 1]) / np.float32(radius), 0, 1)
+            from_center = pixel_grid(height, width)[rows, columns] - np.array([x, y], np.float32)
+            near = np.clip(1 - cv2.magnitude(from_center[..., 0], from_center[..., 1]) / np.float32(radius), 0, 1)
             if whirls:
-                moves = _turned(from_centre[..., 0], from_centre[..., 1], np.float32(part) * near)
+                moves = _turned(from_center[..., 0], from_center[..., 1], np.float32(part) * near)
             else:
-                moves = from_centre * (np.float32(part) * near)[..., None]
+                moves = from_center * (np.float32(part) * near)[..., None]
             shift[rows, columns] += moves
         canvas.displace(shift)
 
@@ -263,7 +263,7 @@ class Lenses(Op):
 @register(stage=Stage.WARP, weight=0)
 @dataclass(frozen=True)
 class KaptchaRipple(Op):
-    """Rings around the centre, then fixed sine waves, as the Kaptcha library has them."""
+    """Rings around the center, then fixed sine waves, as the Kaptcha library has them."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         for shift in _kaptcha_fields(canvas.height, canvas.width):
@@ -273,9 +273,9 @@ class KaptchaRipple(Op):
 @lru_cache(maxsize=8)
 def _kaptcha_fields(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     grid = pixel_grid(height, width)
-    from_centre = grid - np.array([width // 2, height // 2], np.float32)
-    distance = np.hypot(from_centre[..., 0], from_centre[..., 1])
+    from_center = grid - np.array([width // 2, height // 2], np.float32)
+    distance = np.hypot(from_center[..., 0], from_center[..., 1])
     shift = 1.5 * np.sin(distance / 2 * 2 * np.pi - 10) * np.clip(1 - distance / 50.0, 0, None)
-    rings = from_centre * (shift * 2 / np.maximum(distance, 1))[..., None]
+    rings = from_center * (shift * 2 / np.maximum(distance, 1))[..., None]
     waves = np.stack([2.6 * np.sin(grid[..., 1] / 15), 1.7 * np.sin(grid[..., 0] / 5)], axis=2)
     return rings.astype(np.float32), waves.astype(np.float32)
