@@ -166,6 +166,10 @@ class Canvas:
         """Fetch each pixel from so far right and down, (height, width, 2) float32; edges go on as they are."""
         self.pixels = displace(self.pixels, shift)
 
+    def displace_smoothly(self, right: np.ndarray, down: np.ndarray) -> None:
+        """As `displace`, from samples on a coarse grid (see `coarse_grid`), (rows, columns) float32 each."""
+        self.pixels = displace_smoothly(self.pixels, right, down)
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Colors
@@ -205,10 +209,18 @@ def blend(region: np.ndarray, mask: np.ndarray, color: Sequence[float]) -> None:
     cv2.add(kept, cv2.multiply(weight, color, scale=1 / 255, dtype=cv2.CV_8U), dst=under)
 
 
-def mix(region: np.ndarray, other: np.ndarray, mask: np.ndarray) -> None:
-    """Lay a picture over another one, both (h, w, channels) uint8, in place, as far as `mask`, (h, w) uint8, says."""
-    part = mask[..., None].astype(np.uint16)
-    region[:] = ((region * (255 - part) + other * part + 127) // 255).astype(np.uint8)
+def between_colors(first: Color, second: Color, part: np.ndarray) -> np.ndarray:
+    """(h, w, channels) uint8: from the first color (0) to the second (255), as (h, w) uint8 says."""
+    table = np.linspace(first, second, 256, dtype=np.float32).clip(0, 255).astype(np.uint8)
+    return cv2.LUT(cv2.merge([part] * len(first)), table[None]).reshape(*part.shape, len(first))
+
+
+def replace_pixels(pixels: np.ndarray, other: np.ndarray, where: np.ndarray) -> None:
+    """Take pixels from another picture, both (h, w, channels) uint8, in place, where (h, w) uint8 is not 0.
+
+    A fifth of the time of NumPy's `copyto`, whose mask has to be repeated for each channel.
+    """
+    cv2.copyTo(other, where, pixels)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -283,7 +295,8 @@ def _place(
     x1, y1 = min(math.ceil(x + reach_x) + 1, shape[1]), min(math.ceil(y + reach_y) + 1, shape[0])
     if x1 <= x0 or y1 <= y0:
         return None
-    matrix = np.array(((a, b, x - x0 - a * middle_x - b * middle_y), (c, d, y - y0 - c * middle_x - d * middle_y)))
+    moves = (x - x0 - a * middle_x - b * middle_y, y - y0 - c * middle_x - d * middle_y)
+    matrix = np.array((a, b, moves[0], c, d, moves[1])).reshape(2, 3)
     if bend:
         corners = np.array([(0, 0), (w, 0), (w, h), (0, h)], np.float32)
         moved = corners + np.array(bend, np.float32).reshape(4, 2) * np.array((w, h), np.float32)
@@ -316,6 +329,10 @@ def draw_curve(
     pixels: np.ndarray, points: Sequence[Point], color: Sequence[float], thickness: int, line_type: int
 ) -> None:
     """A line through points, which may lie between pixels: whole ones would give slow curves steps."""
+    if len(points) == 2:
+        first, last = ((round(16 * x), round(16 * y)) for x, y in points)
+        cv2.line(pixels, first, last, color, thickness, line_type, shift=4)
+        return
     fixed = (np.array(points) * 16).round().astype(np.int32)
     cv2.polylines(pixels, [fixed], False, color, thickness, line_type, shift=4)
 
@@ -338,26 +355,48 @@ def fetch(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def displace(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """A copy of (height, width, channels) uint8 whose pixels come from so far right and down."""
-    maps = shift + pixel_grid(*image.shape[:2])
+    maps = cv2.add(shift, pixel_grid(*image.shape[:2]))
     return cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(image.shape)
+
+
+def coarse_grid(height: int, width: int, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of a displacement's samples, `cell` pixels apart: x, (1, columns), and y, (rows, 1), float32."""
+    columns, rows = max(2, -(-width // cell)), max(2, -(-height // cell))
+    across = (np.arange(columns, dtype=np.float32) + 0.5) * (width / columns) - 0.5
+    down = (np.arange(rows, dtype=np.float32) + 0.5) * (height / rows) - 0.5
+    return across[None], down[:, None]
+
+
+def displace_smoothly(image: np.ndarray, right: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """As `displace`, from samples as `coarse_grid` places them, (rows, columns) float32 each."""
+    return displace(image, cv2.resize(cv2.merge([right, down]), image.shape[1::-1], interpolation=cv2.INTER_CUBIC))
+
+
+BELL = 32  # steps of a bell curve's deviation in which noise is kept, around 128
+
+
+def _as_noise(drawn: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(128 + BELL * drawn), 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=2)
 def noise_table() -> np.ndarray:
-    """2**18 numbers of a bell curve of deviation 1, int16 in steps of 1/100: noise is a piece of it, anywhere."""
-    drawn = np.random.Generator(np.random.PCG64(12)).normal(0, 100, 2**18)
-    return np.clip(np.round(drawn), -400, 400).astype(np.int16)
+    """2**18 numbers of a bell curve, uint8, as `noise` gives them: noise is a piece of it, anywhere."""
+    return _as_noise(np.random.Generator(np.random.PCG64(12)).normal(0, 1, 2**18))
 
 
 def noise(rng: random.Random, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal noise of deviation 100, int16 of that shape: a piece of a table; of large pictures, each row a piece."""
+    """Normal noise, uint8 of that shape: 128 is none, and `BELL` steps are a deviation.
+
+    A piece of a table; of large pictures, each row a piece.
+    """
     table = noise_table()
     height, row = shape[0], math.prod(shape[1:])
     if height * row <= len(table) // 2:
         start = rng.randrange(len(table) - height * row)
         return table[start : start + height * row].reshape(shape)
     if row >= len(table):
-        return np.random.default_rng(rng.getrandbits(64)).normal(0, 100, shape).astype(np.int16)
+        return _as_noise(np.random.default_rng(rng.getrandbits(64)).normal(0, 1, shape))
     starts = np.frombuffer(rng.randbytes(4 * height), np.uint32) % np.uint32(len(table) - row)
     windows = np.lib.stride_tricks.sliding_window_view(table, row)
     return windows[starts].reshape(shape)

@@ -186,7 +186,7 @@ class Glyph:
     @cached_property
     def reach(self) -> tuple[int, int]:
         """From the base line to the top and to the bottom of the character, rows downwards (negative: above)."""
-        rows = np.flatnonzero(self.mask.max(axis=1) > 60)
+        rows = np.flatnonzero(cv2.reduce(self.mask, 1, cv2.REDUCE_MAX) > 60)
         return (self.y + int(rows[0]), self.y + int(rows[-1]) + 1) if len(rows) else (self.y, self.y)
 
 
@@ -206,9 +206,8 @@ def load_glyph(path: str, character: str, size: int, hard: bool = False) -> Glyp
     drawn, (left, top) = _load_font(path, size).getmask2(character, "1" if hard else "L", anchor="ls")
     wide, high = drawn.size
     border = 2 + size // 16  # room for thicker strokes
-    mask = np.zeros((max(high, 1) + 2 * border, max(wide, 1) + 2 * border), np.uint8)
-    if wide and high:
-        mask[border : border + high, border : border + wide] = np.frombuffer(bytes(drawn), np.uint8).reshape(high, wide)
+    inner = np.frombuffer(bytes(drawn), np.uint8).reshape(high, wide) if wide and high else np.zeros((1, 1), np.uint8)
+    mask = cv2.copyMakeBorder(inner, border, border, border, border, cv2.BORDER_CONSTANT)
     return Glyph(mask, left - border, top - border, max(wide, 1))
 
 

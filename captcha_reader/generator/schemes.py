@@ -24,7 +24,7 @@ import numpy as np
 
 from captcha_reader.errors import UserError
 from captcha_reader.generator.ops.degradation import Enlarge, Noise
-from captcha_reader.generator.randomness import Numbers, hash64, mix64, to_floats
+from captcha_reader.generator.randomness import Names, Numbers, hash64, mix64, to_floats
 from captcha_reader.generator.registry import OPS, Op, Stage
 from captcha_reader.generator.styles import STYLES, Style, load_style
 
@@ -182,7 +182,7 @@ def _draw_scheme(key: str, race: _Race, draw: _Draw, held_out: bool, rare: bool)
     height = draw.height
     chosen = _choose(race, draw, held_out, rare)
     names = {op.name: None for op in chosen}
-    numbers = Numbers(f"scheme/{key}", ("picture", *names))
+    numbers = Numbers(f"scheme/{key}", Names(["picture", *names]))
     rng = numbers.of("picture")
     for op in chosen:
         if op.most_height and height > op.most_height:

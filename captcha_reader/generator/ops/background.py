@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas, pixel_grid
+from captcha_reader.generator.canvas import Canvas, between_colors, pixel_grid
 from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
 
 
@@ -107,19 +107,13 @@ class Clouds(Background):
         _enlarged(canvas, corners, cv2.INTER_CUBIC)  # hides the cells
 
 
-def _blended(pair: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Between two colors (2, channels) as far as (h, w) uint8 says."""
-    table = pair[0] + (pair[1] - pair[0]) * np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-    return np.take(np.clip(table, 0, 255).astype(np.uint8), part, axis=0)
-
-
 @dataclass(frozen=True)
 class _Patterned(Background):
     """Between two colors, as a pattern says."""
 
     def paint(self, canvas: Canvas, rng: random.Random) -> None:
-        pair = np.array([canvas.color(rng, self.level, self.tint) for _ in range(2)], np.float32)
-        canvas.pixels = _blended(pair, self.pattern(canvas, rng))
+        first, second = (canvas.color(rng, self.level, self.tint) for _ in range(2))
+        canvas.pixels = between_colors(first, second, self.pattern(canvas, rng))
 
     def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
         """(height, width) uint8."""

@@ -87,9 +87,11 @@ def draw_spots(
         ValueError: there is no such kind.
     """
     height, width, _ = pixels.shape
+    low, span = radius[0], radius[1] - radius[0]
+    draw = rng.random
     for i in range(count):
-        center = (int(rng.random() * width), int(rng.random() * height))
-        size = round(rng.uniform(*radius))
+        center = (int(draw() * width), int(draw() * height))
+        size = round(low + span * draw())
         kind = rng.choice(kinds) if len(kinds) > 1 else kinds[0]
         color = colors[i % len(colors)]
         if kind in ("disc", "ring"):

@@ -41,19 +41,22 @@ def skeleton(mask: np.ndarray, size: int) -> np.ndarray:
 
     thin = skeletonize(cv2.GaussianBlur(mask, (0, 0), max(0.5, size / 60)) > 127)
     for _ in range(size // 40):  # what sticks out of a corner is as short as this
-        around = cv2.filter2D(thin.astype(np.uint8), -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
-        ends = (thin & (around == 2)).astype(np.uint8)
-        beside = cv2.filter2D(ends, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
-        thin[(ends > 0) & (beside < 2)] = False  # two ends side by side are all that is left of a dot
+        ends = thin & (_count_around(thin) == 2)
+        thin[ends & (_count_around(ends) < 2)] = False  # two ends side by side are all that is left of a dot
     return thin
+
+
+def _count_around(marked: np.ndarray) -> np.ndarray:
+    """Of each pixel, how many of the nine at and around it are marked, (h, w) bool -> uint8."""
+    return cv2.boxFilter(marked.view(np.uint8), -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 
 def thicken(glyph: Glyph, character: str, size: int, part: float) -> Glyph:
     """Strokes thicker by a part of the font size, or thinner, by two pixels at most."""
     weight = max(round(part * size * 2) / 2, -2)
     mask, change = glyph.mask, cv2.erode if weight < 0 else cv2.dilate
-    for _ in range(int(abs(weight) / 2)):  # whole pixels on each side, and a part of what one more would do
-        mask = change(mask, _CROSS)
+    if whole := int(abs(weight) / 2):  # whole pixels on each side, and a part of what one more would do
+        mask = change(mask, _CROSS, iterations=whole)
     if rest := abs(weight) / 2 % 1:
         mask = cv2.addWeighted(mask, 1 - rest, change(mask, _CROSS), rest, 0)
     return reshaped(glyph, mask, glyph.under)
@@ -168,7 +171,7 @@ class Stripes(Op):
 
 
 def _hatched(glyph: Glyph, character: str, size: int, pitch: float, angle: float) -> Glyph:
-    y, x = np.mgrid[: glyph.mask.shape[0], : glyph.mask.shape[1]]
+    y, x = np.ogrid[: glyph.mask.shape[0], : glyph.mask.shape[1]]
     phase = (x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / max(3, pitch * size))
     lines = np.clip(127 + 400 * np.sin(phase), 0, 255).astype(np.uint8)
     rim = cv2.morphologyEx(glyph.mask, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
@@ -292,7 +295,7 @@ def _dashed(glyph: Glyph, character: str, size: int, pitch: float, gap: float, w
     """The middle line, with gaps where the way along it (from left and top) is near a multiple of the pitch."""
     line = skeleton(glyph.mask, size).astype(np.uint8)
     apart = max(4.0, pitch * size)
-    y, x = np.mgrid[: line.shape[0], : line.shape[1]]
+    y, x = np.ogrid[: line.shape[0], : line.shape[1]]
     # Along both axes, so that lying, standing and slanting strokes all break.
     way = np.where(cv2.blur(line, (1, 5)) * 5 > cv2.blur(line, (5, 1)) * 5, y, x)
     line[way % apart < gap * apart] = 0

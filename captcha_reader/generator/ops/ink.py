@@ -222,9 +222,9 @@ class Opacity(Op):
 def _half(glyph: Glyph, character: str, size: int, angle: float, place: float) -> Glyph:
     """What lies beyond a straight line through the glyph; `place`: how far off its middle, in halves of the size."""
     h, w = glyph.mask.shape
-    y, x = np.mgrid[:h, :w].astype(np.float32)
-    middle = (-glyph.y - CAPITAL / 2 * size, w / 2)
-    beyond = (x - middle[1]) * math.cos(angle) + (y - middle[0]) * math.sin(angle) - place * size / 2
+    down, across = -glyph.y - CAPITAL / 2 * size, w / 2
+    y = ((np.arange(h) - down) * math.sin(angle) - place * size / 2)[:, None]
+    beyond = (np.arange(w) - across) * math.cos(angle) + y
     return reshaped(glyph, cv2.min(glyph.mask, np.clip(127 + 127 * beyond, 0, 255).astype(np.uint8)))
 
 

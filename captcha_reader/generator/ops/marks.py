@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas, Letter, Point, bezier, draw_curve, draw_glyph
+from captcha_reader.generator.canvas import Canvas, Letter, Point, bezier, draw_curve, draw_glyph, replace_pixels
 from captcha_reader.generator.ops.clutter import FAINT, LINES, Clutter, draw_lines, draw_pieces
 from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, one_of, ranged, register
 
@@ -91,7 +91,7 @@ class Cuts(Op):
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         mask = np.zeros((canvas.height, canvas.width, 1), np.uint8)
         draw_lines(mask, rng, round(rng.uniform(*self.count)), self.kinds, self.width, lambda: (255.0,))
-        np.copyto(canvas.pixels, canvas.without_letters, where=mask > 100)
+        replace_pixels(canvas.pixels, canvas.without_letters, cv2.compare(mask, 100, cv2.CMP_GT))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -226,8 +226,8 @@ class Worn(Op):
         rows, columns = math.ceil(canvas.height / self.cell) + 1, math.ceil(canvas.width / self.cell) + 1
         raw = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns)
         field = cv2.resize(raw, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR)
-        limit = np.quantile(raw, rng.uniform(*self.part))
-        np.copyto(canvas.pixels, canvas.without_letters, where=(field < limit)[..., None])
+        limit = float(np.quantile(raw, rng.uniform(*self.part)))
+        replace_pixels(canvas.pixels, canvas.without_letters, cv2.compare(field, limit, cv2.CMP_LT))
 
 
 @register(stage=Stage.UNDER, weight=5, tags=["train_only"], excludes=["pen", "hollow", "dotted_strokes", "bitmap"])

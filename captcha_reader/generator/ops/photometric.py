@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas
+from captcha_reader.generator.canvas import Canvas, replace_pixels
 from captcha_reader.generator.ops.marks import draw_shape
 from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
 
@@ -31,17 +31,23 @@ class OpaqueOnly(Op):
 # Negatives
 
 
-def negative(canvas: Canvas, own_levels: bool) -> np.ndarray:
-    """(height, width, 1 or 3): the picture inverted.
+def exchange(canvas: Canvas, own_levels: bool, where: np.ndarray) -> None:
+    """Invert the picture where (height, width) uint8 is not 0.
 
     Args:
         own_levels: the darkest and the lightest level of each channel change places, so that no other colors appear;
             else, and on a transparent ground, black and white do.
     """
-    colors = canvas.pixels[..., :3]
-    if not own_levels or canvas.channels == 4:  # a clear ground has no color of its own
-        return 255 - colors
-    return colors.min(axis=(0, 1)) + (colors.max(axis=(0, 1)) - colors)
+    pixels = canvas.pixels
+    if canvas.channels == 4:  # a clear ground has no color of its own
+        other = 255 - pixels
+        other[..., 3] = pixels[..., 3]
+    elif own_levels:
+        ends = [cv2.minMaxLoc(plane)[:2] for plane in cv2.split(pixels)]
+        other = cv2.subtract(tuple(low + high for low, high in (*ends, *[(0.0, 0.0)] * (4 - len(ends)))), pixels)
+    else:
+        other = cv2.bitwise_not(pixels)
+    replace_pixels(pixels, other, where)
 
 
 @register(stage=Stage.PHOTOMETRIC, weight=6)
@@ -55,13 +61,12 @@ class Negatives(Op):
     """Ground and letters exchange their own colors, not black and white."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        inverted = negative(canvas, self.own_levels)
-        odd = np.zeros(canvas.pixels.shape[:2], bool)
+        odd = np.zeros(canvas.pixels.shape[:2], np.uint8)
         for _ in range(round(rng.uniform(*self.count))):
             shape = np.zeros((canvas.height, canvas.width, 1), np.uint8)
             draw_shape(shape, rng, (255,), -1)
-            odd ^= shape[..., 0] > 0
-        np.copyto(canvas.pixels[..., :3], inverted, where=odd[..., None])
+            odd ^= cv2.compare(shape, 0, cv2.CMP_GT)
+        exchange(canvas, self.own_levels, odd)
 
 
 @register(stage=Stage.PHOTOMETRIC, weight=4, tags=["train_only"])
@@ -77,8 +82,7 @@ class Checks(Op):
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         side = max(2, round(rng.uniform(*self.side)))
         rows, columns = np.arange(canvas.height) // side, np.arange(canvas.width) // side
-        other = (rows[:, None] + columns) % 2 == 1
-        np.copyto(canvas.pixels[..., :3], negative(canvas, self.own_levels), where=other[..., None])
+        exchange(canvas, self.own_levels, ((rows[:, None] + columns) % 2).astype(np.uint8))
 
 
 @register(stage=Stage.PHOTOMETRIC, weight=8, tags=["train_only"])
@@ -97,7 +101,10 @@ class Facets(Op):
         side = max(6.0, rng.uniform(*self.side))
         columns, rows = math.ceil(canvas.width / side) + 1, math.ceil(canvas.height / side) + 1
         corners = [
-            [((i + rng.uniform(-0.35, 0.35)) * side, (j + rng.uniform(-0.35, 0.35)) * side) for i in range(columns + 1)]
+            [
+                (round((i + rng.uniform(-0.35, 0.35)) * side), round((j + rng.uniform(-0.35, 0.35)) * side))
+                for i in range(columns + 1)
+            ]
             for j in range(rows + 1)
         ]
         mask = np.zeros((canvas.height, canvas.width), np.uint8)
@@ -106,8 +113,8 @@ class Facets(Op):
                 a, b, c, d = corners[j][i], corners[j][i + 1], corners[j + 1][i + 1], corners[j + 1][i]
                 for triangle in ((a, b, c), (a, c, d)):
                     if rng.random() < self.part:
-                        cv2.fillConvexPoly(mask, np.array(triangle).round().astype(np.int32), 255)
-        np.copyto(canvas.pixels[..., :3], negative(canvas, self.own_levels), where=mask[..., None] > 0)
+                        cv2.fillConvexPoly(mask, np.array(triangle), 255)
+        exchange(canvas, self.own_levels, mask)
 
 
 @register(stage=Stage.PHOTOMETRIC, weight=3)
@@ -120,7 +127,7 @@ class Invert(OpaqueOnly):
 
     def change(self, canvas: Canvas, rng: random.Random) -> None:
         if self.probability >= 1 or rng.random() < self.probability:
-            canvas.pixels = 255 - canvas.pixels
+            canvas.pixels = cv2.bitwise_not(canvas.pixels).reshape(canvas.pixels.shape)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -222,7 +229,7 @@ class Stipple(OpaqueOnly):
     def change(self, canvas: Canvas, rng: random.Random) -> None:
         height, width, _ = canvas.pixels.shape
         radius = max(1.0, rng.uniform(*self.radius))
-        step = rng.uniform(1.7, 2.4) * radius
+        step = rng.uniform(1.6, 2.0) * radius  # wider, and too little of a stroke would be covered to be read
         drawn = np.random.default_rng(rng.getrandbits(64))
         y, x = np.mgrid[min(step, height) / 2 : height : step, min(step, width) / 2 : width : step].reshape(2, -1)
         x = np.clip(x + drawn.uniform(-0.35, 0.35, x.size) * step, 0, width - 1)
@@ -239,7 +246,7 @@ class Stipple(OpaqueOnly):
         else:
             colors += drawn.normal(0, rng.uniform(0, 15), (x.size, 1))
             dots = np.full_like(canvas.pixels, rng.choice((255, 240, 255, 20)))
-        sizes = radius * drawn.uniform(0.6, 1.1, x.size)
+        sizes = radius * drawn.uniform(0.7, 1.1, x.size)
         places = np.round(np.stack([x, y, sizes]) * 16).astype(int).T.tolist()  # four fractional bits
         for (across, down, size), color in zip(places, np.clip(colors, 0, 255).tolist(), strict=True):
             cv2.circle(dots, (across, down), size, color, -1, cv2.LINE_AA, 4)
