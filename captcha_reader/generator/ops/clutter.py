@@ -308,11 +308,12 @@ class FaintLines(Clutter):
     tone: Range = (0.05, 0.35)
     """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
     count: Range = ranged((10, 80), 10, 80)
-    """Number of lines."""
+    """Number of lines in a picture 60 pixels high or more; in proportion in lower ones."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         color = self.colors(canvas, rng)
-        draw_lines(canvas.pixels, rng, round(rng.uniform(*self.count)), ("straight",), (1, 1), color, canvas.line_type)
+        count = round(rng.uniform(*self.count) * min(1, canvas.height / 60))
+        draw_lines(canvas.pixels, rng, count, ("straight",), (1, 1), color, canvas.line_type)
 
     @classmethod
     def coloring(cls, rng: random.Random) -> dict[str, Any]:

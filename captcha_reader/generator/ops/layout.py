@@ -12,7 +12,7 @@ from captcha_reader.generator.canvas import CAPITAL, Canvas, Letter
 from captcha_reader.generator.fonts import load_glyph, shaped_glyph
 from captcha_reader.generator.registry import Op, Range, Stage, amount, ranged, register
 
-GLYPH_SIZES = (13, 19, 28, 42, 63, 94, 142, 213, 320)  # pixels, of the glyphs that letters are scaled from
+GLYPH_SIZES = (14, 21, 28, 42, 63, 84, 126, 189, 284)  # pixels, of the glyphs that letters are scaled from
 FINE = 36  # pixels, least size at which effects on strokes can be drawn
 
 

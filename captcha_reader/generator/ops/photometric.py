@@ -13,6 +13,11 @@ from captcha_reader.generator.canvas import Canvas, replace_pixels
 from captcha_reader.generator.ops.marks import draw_shape
 from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
 
+# What a scheme does without, because nobody could read the picture any more: beside ops that redraw it in its edges or
+# in parts, and beside those that make it of dots.
+_SOFT = ["blur", "resample", "noise", "frayed"]
+_COARSE = ["bitmap", "pen", "faint_ink", "grain", "salt", "levels", "blots", *_SOFT]
+
 
 @dataclass(frozen=True)
 class OpaqueOnly(Op):
@@ -69,7 +74,7 @@ class Negatives(Op):
         exchange(canvas, self.own_levels, odd)
 
 
-@register(stage=Stage.PHOTOMETRIC, weight=4, tags=["train_only"])
+@register(stage=Stage.PHOTOMETRIC, weight=4, tags=["train_only"], excludes=_SOFT)
 @dataclass(frozen=True)
 class Checks(Op):
     """Within every other field of a checkerboard the picture is inverted."""
@@ -85,7 +90,7 @@ class Checks(Op):
         exchange(canvas, self.own_levels, ((rows[:, None] + columns) % 2).astype(np.uint8))
 
 
-@register(stage=Stage.PHOTOMETRIC, weight=8, tags=["train_only"])
+@register(stage=Stage.PHOTOMETRIC, weight=8, tags=["train_only"], excludes=_SOFT)
 @dataclass(frozen=True)
 class Facets(Op):
     """Letters and ground exchange colors in triangles that fill the picture."""
@@ -137,7 +142,7 @@ class Invert(OpaqueOnly):
 _EMBOSS = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)
 
 
-@register(stage=Stage.PHOTOMETRIC, weight=3, excludes=["bitmap"], least_height=30)
+@register(stage=Stage.PHOTOMETRIC, weight=3, excludes=["bitmap", "faint_ink", *_SOFT], least_height=30)
 @dataclass(frozen=True)
 class Emboss(OpaqueOnly):
     """All is drawn as its edges, lit from one side, in shades of gray."""
@@ -150,7 +155,7 @@ class Emboss(OpaqueOnly):
         canvas.pixels = drawn.reshape(canvas.pixels.shape)
 
 
-@register(stage=Stage.PHOTOMETRIC, weight=3, excludes=["bitmap"], least_height=30)
+@register(stage=Stage.PHOTOMETRIC, weight=3, excludes=["bitmap", "faint_ink", *_SOFT], least_height=30)
 @dataclass(frozen=True)
 class Charcoal(OpaqueOnly):
     """All is drawn as its edges, dark on white."""
@@ -179,7 +184,7 @@ class ColorFringe(OpaqueOnly):
             canvas.pixels[..., channel] = cv2.warpAffine(plane, matrix, size, borderMode=cv2.BORDER_REPLICATE)
 
 
-@register(stage=Stage.PHOTOMETRIC, weight=4, tags=["train_only"], least_height=45, excludes=["levels", "bitmap", "pen"])
+@register(stage=Stage.PHOTOMETRIC, weight=4, tags=["train_only"], least_height=45, excludes=_COARSE)
 @dataclass(frozen=True)
 class Dither(OpaqueOnly):
     """Each channel has two levels, its darkest and lightest; brightness becomes density."""
@@ -213,10 +218,14 @@ class Dither(OpaqueOnly):
 _BAYER = (np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) + 0.5) / 16
 
 
-_BROAD = ["bitmap", "pen", "hollow"]
-
-
-@register(stage=Stage.PHOTOMETRIC, weight=3, tags=["train_only"], least_height=45, most_height=90, excludes=_BROAD)
+@register(
+    stage=Stage.PHOTOMETRIC,
+    weight=3,
+    tags=["train_only"],
+    least_height=45,
+    most_height=90,
+    excludes=[*_COARSE, "hollow"],
+)
 @dataclass(frozen=True)
 class Stipple(OpaqueOnly):
     """The whole picture consists of dots of about one size."""
