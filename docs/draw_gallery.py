@@ -40,7 +40,7 @@ def alone(op: Op, index: int = 0, word: str = WORD) -> Image.Image:
     kept = [other for other in usual if other.stage is not op.stage]
     style = Style((*kept, op), (HEIGHT, HEIGHT), (WIDTH, WIDTH), mode)
     style = replace(style, font_per_letter=False, fonts=("DejaVuSans-Bold.ttf",))
-    if op.most_height:
+    if 0 < op.most_height < HEIGHT:
         style = replace(style, height=(30, 30), width=(90, 90))
     return to_image(draw_captcha(word, style, f"7/{index}", find_fonts("".join(sorted(set(word))))))
 

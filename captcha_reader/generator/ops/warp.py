@@ -248,7 +248,8 @@ class Lenses(Op):
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         height, width = canvas.height, canvas.width
         across, down = coarse_grid(height, width, 2)  # a disc has a border, which a coarser one would blur
-        right, below = (np.zeros((down.shape[0], across.shape[1]), np.float32) for _ in range(2))
+        shape = (down.shape[0], across.shape[1])
+        right, below = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         for _ in range(round(rng.uniform(*self.count))):
             at_x, at_y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.2, 0.8) * height
             radius, whirls = rng.uniform(0.3, 0.8) * height, rng.random() < 0.5
@@ -257,7 +258,8 @@ class Lenses(Op):
             x, y = across - np.float32(at_x), down - np.float32(at_y)
             near = part * np.clip(1 - np.sqrt(x * x + y * y) / np.float32(radius), 0, 1)
             moves = _turned(x, y, near) if whirls else (x * near, y * near)
-            right, below = right + moves[0], below + moves[1]
+            right += moves[0]
+            below += moves[1]
         canvas.displace_smoothly(right, below)
 
 
