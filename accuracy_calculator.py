@@ -1,4 +1,4 @@
-"""Measure a reader on labelled captchas.
+"""Measure a reader on labeled captchas.
 
     python accuracy_calculator.py --data FOLDER                                    # the shipped weights
     python accuracy_calculator.py --checkpoint RUN/best.safetensors --data FOLDER --json report.json --plots pictures
@@ -142,7 +142,7 @@ def _shares(groups: dict[str, dict[str, float]]) -> str:
     return "  ".join(f"{key}: {group['accuracy']:.1%} (n={group['n']:,})" for key, group in groups.items())
 
 
-def load_labelled(
+def load_labeled(
     data: str | Sequence[str],
     split: str | None = None,
     limit: int | None = None,
@@ -183,7 +183,7 @@ def load_labelled(
             images += [pictures[i] for i in range(len(labels))]
             texts += labels
     if not texts:
-        raise UserError(f"{', '.join(sources)} holds no labelled pictures in its {chosen} split: {otherwise}")
+        raise UserError(f"{', '.join(sources)} holds no labeled pictures in its {chosen} split: {otherwise}")
     if limit is not None and limit < len(texts):
         places = sorted(random.Random(0).sample(range(len(texts)), limit))
         images, texts = [images[i] for i in places], [texts[i] for i in places]
@@ -211,7 +211,7 @@ def _own_data() -> list[str]:
         print(f"note: {latest} is measured, which main.py made of {', '.join(sources[latest])}", file=sys.stderr)
         return [str(latest)]
     if not found:
-        raise UserError("there is no data in data/: put labelled pictures there, or name some by --data")
+        raise UserError("there is no data in data/: put labeled pictures there, or name some by --data")
     return found
 
 
@@ -222,7 +222,7 @@ def _cleaned(sources: Sequence[str]) -> tuple[list[bytes], list[str]]:
 
     with tempfile.TemporaryDirectory() as folder:
         info = make_dataset(DatasetConfig(sources=list(sources), out=f"{folder}/dataset", split="0/0/100"))
-        shards = sorted(Path(folder).glob("dataset/*.parquet"))
+        shards = sorted(Path(folder).glob("dataset/test-*.parquet"))  # pseudo-labels are in none of them
         samples = [sample for shard in shards for sample in iter_source(str(shard))]
     images, texts = [sample.image for sample in samples], [sample.text for sample in samples]
     rejects = info["rejects"]
@@ -252,7 +252,7 @@ def learned_from(predictor: CaptchaPredictor, data: str | Sequence[str], split: 
 
 def main() -> int:
     """Command line."""
-    config = parse_config(EvaluateConfig, "Measure a reader on labelled captchas.")
+    config = parse_config(EvaluateConfig, "Measure a reader on labeled captchas.")
     if config.find_label_errors:
         for name in ("same_source", "alike", "characters", "length", "ignore_case"):
             if getattr(config, name):
@@ -266,7 +266,7 @@ def main() -> int:
             raise UserError(f"--{name} goes with --find-label-errors: leave it out, or ask for these")
     alike = parse_alike(config.alike) if config.alike else []
     constraints = Constraints(config.characters, config.length, config.ignore_case, config.upper_case)
-    images, texts, split = load_labelled(config.data, config.split, config.limit)
+    images, texts, split = load_labeled(config.data, config.split, config.limit)
     predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.tta_views)
     say_suggested(predictor, constraints)
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))

@@ -51,7 +51,7 @@ def _shared_zeros(shape: tuple[int, ...]) -> np.ndarray:
 
 
 class CaptchaDataset:
-    """Labelled pictures as (C, H, W) uint8 arrays, a map-style torch dataset.
+    """Labeled pictures as (C, H, W) uint8 arrays, a map-style torch dataset.
 
     Args:
         images: encoded pictures, anything with `len()` whose items are bytes.
@@ -127,12 +127,12 @@ class CaptchaDataset:
 class SplicedDataset:
     """A dataset whose pictures are joined anew: the left part of one, the right part of another, its label likewise.
 
-    Few labelled pictures are soon known by heart, as whole words. Joined parts have the neighbours that those words
+    Few labeled pictures are soon known by heart, as whole words. Joined parts have the neighbors that those words
     lack. A joined text is as long as some label, and each part stays at its end, so that a pattern in the labels
     (letters first, digits last) remains where all are of one length.
 
     Args:
-        real: the labelled pictures.
+        real: the labeled pictures.
         seams: for each picture, where its characters part, as shares of the prepared picture's width: one fewer than
             characters.
         share: probability that a picture is joined.
@@ -176,7 +176,7 @@ class MixedDataset:
     """A dataset followed by synthetic captchas, new ones in each epoch.
 
     Args:
-        real: the labelled pictures, joined anew or not.
+        real: the labeled pictures, joined anew or not.
         render: gives (encoded picture, label) number i of an endless series.
         count: synthetic captchas per epoch.
     """

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that 
 
     quiet_interrupt()
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from accuracy_calculator import load_labelled
+from accuracy_calculator import load_labeled
 from captcha_reader.checkpoint import read_metadata
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import WIDTH_STEP, ExportConfig
@@ -38,7 +39,7 @@ BATCH = 64
 
 
 class _LogProbs(nn.Module):
-    """What is exported: normalised pixels in, log-probabilities out."""
+    """What is exported: normalized pixels in, log-probabilities out."""
 
     def __init__(self, model: CaptchaModel) -> None:
         super().__init__()
@@ -83,13 +84,28 @@ def export_onnx(checkpoint: str | Path, out: str | Path) -> Path:
             verbose=False,
         )
     proto = program.model_proto
-    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+    del proto.graph.value_info[:]  # shapes between nodes, which the runtime finds itself
+    for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
         del part.metadata_props[:]  # the exporter's stack traces, which tell where this machine keeps its files
         part.doc_string = ""
+    _number_names(proto.graph)
     for key, value in sorted(metadata.items()):  # in one order: the same checkpoint gives the same bytes
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else to_json(value)
     return write_atomically(out, lambda temporary: onnx.save(proto, str(temporary)))
+
+
+def _number_names(graph: Any) -> None:
+    """Number nodes and nameless values in their order: the exporter's numbers depend on what the process exported
+    before, and the same checkpoint should give the same bytes."""
+    given = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+    numbered = {name: f"val_{i}" for i, name in enumerate(n for n in given if re.fullmatch(r"val_\d+", n))}
+    for tensor in graph.initializer:
+        tensor.name = numbered.get(tensor.name, tensor.name)
+    for i, node in enumerate(graph.node):
+        node.name = f"node_{i}"
+        node.input[:] = [numbered.get(name, name) for name in node.input]
+        node.output[:] = [numbered.get(name, name) for name in node.output]
 
 
 def check_parity(
@@ -139,7 +155,7 @@ def main() -> int:
         raise UserError(f"--out {out} would be an {config.format.upper()} file: give it a name that ends in .onnx")
     images: Sequence[ImageLike]
     if config.data:
-        images, _, _ = load_labelled(
+        images, _, _ = load_labeled(
             config.data,
             limit=PARITY_PICTURES,
             otherwise="name a dataset with a test split, or pictures that are not split, as --data",

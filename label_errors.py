@@ -58,7 +58,7 @@ from captcha_reader.text import NOTHING, infeasible_labels
 from captcha_reader.transforms import build_transform
 from data_loader import CaptchaDataset
 from finetune import Fold, cross_validate, default_epochs
-from main import initialise, plan_phases, resolve_model_config
+from main import initialize, plan_phases, resolve_model_config
 from model import CaptchaModel, load_model
 from predict import CaptchaPredictor, check_positive
 from trainer import Interrupted
@@ -70,7 +70,7 @@ PRESET = ROOT / "configs" / "finetune.yaml"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One labelled picture.
+    """One labeled picture.
 
     Attributes:
         name: where it stands: a file's path, or a shard's path and the row, counted from 0.
@@ -119,7 +119,7 @@ class Score:
 
 
 def collect_rows(config: EvaluateConfig) -> tuple[list[Row], list[str]]:
-    """All labelled pictures of the data: every split of a dataset unless one is named, every sample of other sources.
+    """All labeled pictures of the data: every split of a dataset unless one is named, every sample of other sources.
 
     Returns:
         The rows, and what is wrong with each picture that cannot be read.
@@ -131,7 +131,7 @@ def collect_rows(config: EvaluateConfig) -> tuple[list[Row], list[str]]:
     if sources == ["data"]:  # the user's own, and nothing of what we generated in there
         sources = [str(path) for path in found_in(ROOT / "data")]
     if not sources:
-        raise UserError("there is no data in data/: put labelled pictures there, or name a folder by --data")
+        raise UserError("there is no data in data/: put labeled pictures there, or name a folder by --data")
     rows: list[Row] = []
     unreadable: list[str] = []
     bar = tqdm(desc="collecting", unit=" pictures", disable=None, leave=False)
@@ -250,7 +250,7 @@ def make_fold(settings: TrainConfig, rows: Sequence[Row]) -> Fold:
     images, labels = [row.image for row in rows], [row.label for row in rows]
     info = {"alphabet": "".join(sorted(set("".join(labels)))), "max_length": max(map(len, labels))}
     model_config = resolve_model_config(settings, images, labels, info)
-    model, trained, _ = initialise(settings, model_config)
+    model, trained, _ = initialize(settings, model_config)
     transform = build_transform(model_config, train=True, strength=settings.augment, lean=settings.shear)
     dataset = CaptchaDataset(images, labels, transform, seed=SEED)
     phases = plan_phases(settings, len(rows), trained.backbone, lambda _: None)
@@ -397,7 +397,7 @@ def rank(rows: Sequence[Row], scores: Sequence[Score], folds: Sequence[int] | np
     reasons = []
     for row, score in zip(rows, scores, strict=True):
         other = next((rows[i] for i in copies[row.key] if rows[i].label != row.label), None)
-        twice = f"the same picture is labelled {other.label!r} in {other.file}" if other else ""
+        twice = f"the same picture is labeled {other.label!r} in {other.file}" if other else ""
         reasons.append("; ".join(filter(None, (score.reason, twice))))
 
     def suspicion(i: int) -> tuple[int, float, float]:
@@ -511,7 +511,7 @@ def print_table(report: dict[str, Any], show: int) -> None:
         print(f"note: {len(report['unreadable']):,} pictures cannot be read and were left out, the first: {first}")
     if report["sequence_accuracy"] < 0.5:
         print(
-            "note: the models read fewer than half of the pictures as labelled, so the order says little: give more "
+            "note: the models read fewer than half of the pictures as labeled, so the order says little: give more "
             "--epochs, more pictures or a better --checkpoint"
         )
     entries = report["rows"][: min(show, report["suspicious"])]

@@ -219,7 +219,7 @@ def resolve_model_config(config: TrainConfig, images: Sequence[bytes], labels: S
         other_height=config.other_height,
         channels=config.channels or (start or defaults).channels,
         resize=resize,
-        normalise=(start or defaults).normalise if config.normalise is None else config.normalise,
+        normalize=(start or defaults).normalize if config.normalize is None else config.normalize,
         head=head,
         backbone=config.backbone or (start or defaults).backbone,
         hidden=config.hidden or (start or defaults).hidden,
@@ -234,7 +234,7 @@ def _starting_config(config: TrainConfig) -> ModelConfig | None:
     return start if start and start.name == config.model else None
 
 
-def initialise(config: TrainConfig, model_config: ModelConfig) -> tuple[CaptchaModel, Trained, list[str]]:
+def initialize(config: TrainConfig, model_config: ModelConfig) -> tuple[CaptchaModel, Trained, list[str]]:
     """Build the model and give it its starting weights.
 
     Returns:
@@ -435,10 +435,10 @@ def _train(
     model_config = resolve_model_config(config, *splits["train"], info)
     if config.resume:  # as it was begun: the weights it started from may be others by now, and so the defaults
         begun = saved.get("config")  # an older state has none, and knew no normalized pictures
-        unknown = dataclasses.replace(model_config, normalise=bool(config.normalise))
+        unknown = dataclasses.replace(model_config, normalize=bool(config.normalize))
         model_config = ModelConfig.from_json(begun, out / STATE_FILE) if begun else unknown
     del saved
-    model, trained, notes = initialise(config, model_config)
+    model, trained, notes = initialize(config, model_config)
     notes += check_model(config, model, accelerator.num_processes)
     for note in [] if config.resume else notes:
         progress.message(note)
@@ -498,7 +498,7 @@ def _train(
         trainer.fit()
         progress.skip("training")
         report = finish_run(
-            config, trainer, datasets, (start, trained), partial(initialise, config, model_config) if by_folds else None
+            config, trainer, datasets, (start, trained), partial(initialize, config, model_config) if by_folds else None
         )
         if stream and accelerator.is_main_process:
             finish_stream(out, stream)

@@ -68,6 +68,7 @@ from captcha_reader.dataset.sources import walk_folder
 from captcha_reader.dataset.split import (
     DUPLICATE,
     KEY,
+    PSEUDO,
     REJECTED,
     SPLITS,
     UNUSED,
@@ -161,8 +162,14 @@ class _FirstPass:
 
     def given_splits(self) -> np.ndarray:
         """For each row the index into SPLITS that its source gives it, (N,) int8; UNUSED where it gives none."""
-        given = [UNUSED if part.split is None else SPLITS.index(part.split) for part in self.parts]
-        return np.repeat(np.array(given, dtype=np.int8), [part.rows for part in self.parts])
+        return self._by_part([SPLITS.index(part.split) if part.split in SPLITS else UNUSED for part in self.parts])
+
+    def pseudo(self) -> np.ndarray:
+        """Whether each row has a label that nobody typed, (N,) bool."""
+        return self._by_part([part.split == PSEUDO for part in self.parts]).astype(bool)
+
+    def _by_part(self, values: Sequence[int]) -> np.ndarray:
+        return np.repeat(np.array(values, dtype=np.int8), [part.rows for part in self.parts])
 
     def good_rows(self) -> np.ndarray:
         """Numbers of the rows that can be used, ascending, (M,) int64."""
@@ -176,9 +183,9 @@ class _FirstPass:
         is_kept = kept == np.arange(len(kept))
         assigned = np.full(len(self.good), REJECTED, dtype=np.int8)
         assigned[rows] = DUPLICATE
-        given = self.given_splits()[rows]
+        given, pseudo = self.given_splits()[rows], self.pseudo()[rows]
         found = [name for i, name in enumerate(SPLITS) if (given == i).any()]
-        outside = int((given == UNUSED).sum())
+        outside = int(((given == UNUSED) & ~pseudo).sum())
         if split is None and "train" in found and len(found) > 1 and not outside:
             assigned[rows[is_kept]] = given[is_kept]
             self.notes.append(f"the split of the sources is kept ({', '.join(found)}): --split would make another")
@@ -190,6 +197,11 @@ class _FirstPass:
                 self.notes.append(f"the sources' own {', '.join(found)} are put together and split anew, {split}{why}")
             split = split or DEFAULT_SPLIT
             assigned[rows[is_kept]] = assign_splits(keys[is_kept], split, seed)
+        if (learned := is_kept & pseudo).any():  # never measured on, whatever the split
+            places = rows[learned]
+            moved = (assigned[places] > 0) | (split == AS_IN_SOURCES)
+            assigned[places[moved]] = 0
+            self.notes.append(f"{len(places):,} pseudo-labels, which nobody typed, are for training alone")
         originals = dict(zip(rows[~is_kept].tolist(), rows[kept[~is_kept]].tolist(), strict=True))
         return Plan(assigned, originals, split)
 

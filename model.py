@@ -43,11 +43,11 @@ class Defaults:
     height: int
     hidden: int
     resize: ResizeName = "pad"
-    normalise: bool = False
+    normalize: bool = False
 
 
 MODELS: dict[str, Defaults] = {
-    "mixer": Defaults("residual-large", "mixer", channels=3, height=32, hidden=192, resize="natural", normalise=True),
+    "mixer": Defaults("residual-large", "mixer", channels=3, height=32, hidden=192, resize="natural", normalize=True),
     "crnn": Defaults("residual", "ctc", channels=1, height=48, hidden=128),
     "efficientnet": Defaults("efficientnet-b0", "slots", channels=3, height=48, hidden=256),
     "resnet": Defaults("resnet18", "positions", channels=3, height=48, hidden=256),
@@ -56,7 +56,7 @@ MODELS: dict[str, Defaults] = {
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Backbones: (N, channels, H, W) in [-1, 1] or normalised, to (N, out_channels, h, w)
+# Backbones: (N, channels, H, W) in [-1, 1] or normalized, to (N, out_channels, h, w)
 
 
 class ResidualBlock(nn.Module):
@@ -253,7 +253,7 @@ class CTCHead(nn.Module):
 
 
 class MixerHead(nn.Module):
-    """Columns of the feature map, mixed with their neighbours by convolution and with all others by attention.
+    """Columns of the feature map, mixed with their neighbors by convolution and with all others by attention.
 
     A recurrent network sees the same, but step by step: on a CPU it takes half of the training time. After SVTR
     (Du et al., 2022, arXiv:2205.00159), which mixes locally and globally in turn.
@@ -289,17 +289,17 @@ def _join_rows(reduce: nn.Conv2d, features: Tensor) -> Tensor:
 
 
 class LocalMixing(nn.Module):
-    """Columns and their neighbours, up to four on each side: (N, D, w) to the same."""
+    """Columns and their neighbors, up to four on each side: (N, D, w) to the same."""
 
     def __init__(self, width: int, reach: int = 4) -> None:
         super().__init__()
-        self.neighbours = nn.Conv1d(width, width, 2 * reach + 1, padding=reach, groups=width, bias=False)
+        self.neighbors = nn.Conv1d(width, width, 2 * reach + 1, padding=reach, groups=width, bias=False)
         self.norm = nn.BatchNorm1d(width)
         self.expand = nn.Conv1d(width, 2 * width, 1)
         self.shrink = nn.Conv1d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.shrink(F.relu(self.expand(self.norm(self.neighbours(x)))))
+        return x + self.shrink(F.relu(self.expand(self.norm(self.neighbors(x)))))
 
 
 class GlobalMixing(nn.Module):
@@ -498,7 +498,7 @@ class CaptchaModel(nn.Module):
         return self.head.attend(features)[1].unflatten(-1, features.shape[2:]).sum(2)
 
     def log_probs(self, images: Tensor) -> Tensor:
-        """As `forward`, normalised over C, float32."""
+        """As `forward`, normalized over C, float32."""
         return self(images).float().log_softmax(-1)
 
     def losses(self, logits: Tensor, texts: Iterable[str], label_smoothing: float = 0.0) -> Tensor:

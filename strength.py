@@ -12,6 +12,11 @@ report, and the same command goes on from there. It is for captchas that you own
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that the imports take
+    from captcha_reader.cli import quiet_interrupt
+
+    quiet_interrupt()
+
 import json
 import platform
 import re
@@ -29,7 +34,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from accuracy_calculator import load_labelled
+from accuracy_calculator import load_labeled
 from captcha_generator import CaptchaSettings, parse_length, render_captcha
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import DatasetConfig, StrengthConfig, TrainConfig
@@ -141,7 +146,7 @@ def collect(config: StrengthConfig) -> Sample:
     name = ", ".join(Path(source).name or source for source in sources)
     if config.unlabeled:
         return Sample(name, [path.read_bytes() for path in find_images(sources)], [])
-    images, texts, _ = load_labelled(sources, "all", config.limit)
+    images, texts, _ = load_labeled(sources, "all", config.limit)
     if len(texts) < 2 * MIN_MEASURED:
         raise UserError(
             f"{name} has {len(texts)} labeled captchas, {2 * MIN_MEASURED} are the least: label more or add --unlabeled"

@@ -112,7 +112,7 @@ def load_teacher(config: TrainConfig, model: CaptchaModel) -> CaptchaModel | Non
     device = next(model.parameters()).device
     teacher = load_model(config.teacher, device).to(memory_format=torch.channels_last)
     set_requires_grad(teacher, False)
-    for name in ("alphabet", "image_size", "channels", "resize", "normalise"):
+    for name in ("alphabet", "image_size", "channels", "resize", "normalize"):
         theirs, ours = (getattr(m.config, name) for m in (teacher, model))
         if theirs != ours:
             raise UserError(f"--teacher {config.teacher} has the {name} {theirs!r}, this run {ours!r}: make them one")

@@ -71,10 +71,11 @@
     if (waiting === 0) {
       const first = items[0];
       const fresh = state.items.filter((item) => !first || item.id !== first.id);
-      const again = first && state.items.find((item) => item.id === first.id);
-      const typing = first && at("text").value !== first.text;
-      items = first ? [again && !typing ? again : first, ...fresh] : fresh;
-      if (!first || (again && !typing && again.text !== first.text)) show();
+      // A reading that came meanwhile is filled in, unless something was typed.
+      const again = [state.current, ...state.items].find((item) => item && first && item.id === first.id);
+      const anew = again && again.text !== first.text && at("text").value === first.text;
+      items = first ? [anew ? again : first, ...fresh] : fresh;
+      if (!first || anew) show();
       else preload();
     } else for (const item of state.items) if (!kept.has(item.id) && !answered.has(item.id)) items.push(item);
     const rest = progress.pictures - progress.typed - progress.accepted - progress.skipped - progress.unreadable;
@@ -85,10 +86,10 @@
       (progress.unreadable ? `, ${progress.unreadable} unreadable` : "") + `, ${rest} left`;
     at("advice").textContent = progress.advice;
     at("advice").classList.toggle("good", progress.stop);
-    at("background").textContent = state.said;
+    at("background").textContent = state.said || (state.scheme ? `By all readings: ${state.scheme}.` : "");
     at("sheet-button").hidden = !state.sheet;
     at("sheet-button").textContent = `Look over ${state.sheet} certain ones`;
-    draw(progress.curve);
+    draw(progress.curve, progress.corrections);
   }
 
   const answered = new Set();
@@ -107,8 +108,14 @@
         at("saving").textContent = "";
         if (item) { answered.delete(item.id); items = [item, ...items.filter((other) => other.id !== item.id)]; show(); at("text").value = body.text || item.text; color(); }
         say(error.message, "bad");
-        if (error.taken_over) { closed = true; at("take-over").hidden = false; at("work").hidden = true; }
+        if (error.taken_over) takenOver();
       });
+  }
+
+  function takenOver() {
+    closed = true;
+    at("take-over").hidden = false;
+    at("work").hidden = true;
   }
 
   function act(what) {
@@ -122,7 +129,7 @@
     items = items.slice(1);
     answered.add(item.id);
     const seconds = Math.min((performance.now() - shownAt) / 1000, 3600);
-    send(what === "label" ? { do: what, id: item.id, text, seconds } : { do: what, id: item.id }, item);
+    send(what === "label" ? { do: what, id: item.id, text, seconds, offered: item.text, model: item.model } : { do: what, id: item.id }, item);
     show();
   }
 
@@ -164,13 +171,14 @@
     show();
   }
 
-  function draw(curve) {
+  // Solid: pictures kept aside that each model reads right, with their intervals. Dashed: its readings that were corrected.
+  function draw(curve, corrections) {
     const svg = at("curve");
     svg.replaceChildren();
     const points = curve.filter((point) => point.n);
     svg.parentElement.hidden = !points.length;
     if (!points.length) return;
-    const most = Math.max(20, ...points.map((point) => point.labels));
+    const most = Math.max(20, ...points.map((point) => point.labels), ...corrections.map((row) => row.labels));
     const x = (labels) => 40 + 244 * Math.sqrt(labels / most), y = (share) => 8 + 84 * (1 - share);
     const make = (name, attributes, text) => {
       const node = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -189,7 +197,13 @@
       make("circle", { cx: x(point.labels), cy: y(point.accuracy), r: 4, class: "dot" });
       make("text", { x: x(point.labels), y: 108, class: "axis", "text-anchor": "middle" }, `${point.labels}`);
     }
-    const last = points[points.length - 1];
+    const share = (row) => row.corrected / row.typed;
+    make("polyline", { points: corrections.map((row) => `${x(row.labels)},${y(share(row))}`).join(" "), class: "line corrected" });
+    for (const row of corrections)
+      make("rect", { x: x(row.labels) - 3.5, y: y(share(row)) - 3.5, width: 7, height: 7, class: "mark" });
+    const last = points[points.length - 1], lately = corrections[corrections.length - 1];
+    at("corrected").textContent = lately
+      ? ` Of the ${lately.typed} readings offered since then ${lately.corrected} were corrected (squares).` : "";
     svg.setAttribute("aria-label", `After ${last.labels} labels ${Math.round(100 * last.accuracy)} % of ${last.n} pictures kept aside are read right`);
   }
 
@@ -202,13 +216,17 @@
     for (const link of element.querySelectorAll("[data-form]")) link.href = url(`export?form=${link.dataset.form}`);
     try {
       const state = await ask("claim", { tab });
-      say(state.took_over ? "Another tab was labeling this set; it has been told." : "");
+      say(state.took_over ? "Another tab was labeling this set: it stops now." : "");
       update(state);
       show();
     } catch (error) { say(error.message, "bad"); }
     // Readings and trainings come in the background.
     timer = setInterval(() => {
-      if (!closed && waiting === 0 && at("sheet").hidden && element.offsetParent) ask("next?count=4").then((s) => waiting || update(s), () => {});
+      if (closed || waiting || !at("sheet").hidden || !element.offsetParent) return;
+      const shown = items[0] ? `&current=${items[0].id}` : "";
+      ask(`next?count=4&tab=${tab}${shown}`).then(
+        (state) => waiting || !at("sheet").hidden || update(state),
+        (error) => { if (error.taken_over) { say(error.message, "bad"); takenOver(); } });
     }, 2000);
   }
 
@@ -234,6 +252,9 @@
     else if (what === "accept") closeSheet(true);
     else if (what === "close-sheet") closeSheet(false);
     else if (what === "take-over") begin(set);
+  });
+  window.addEventListener("pagehide", () => {
+    if (set && !closed) navigator.sendBeacon(url("release"), new Blob([JSON.stringify({ tab })], { type: "application/json" }));
   });
   const named = () => element.querySelector("[data-set]")?.dataset.set || "";
   new MutationObserver(() => { if (named() !== set) begin(named()); }).observe(

@@ -42,13 +42,13 @@ SHOWN = 12  # suspicious labels
 
 def milliseconds(checkpoint: Path, data: Path, runs: int = 200) -> float:
     """Median time of one picture, file bytes to text, one thread, ONNX Runtime."""
-    from accuracy_calculator import load_labelled
+    from accuracy_calculator import load_labeled
     from predict import CaptchaPredictor
 
     onnx = checkpoint.with_suffix(".onnx")
     command("export_model.py", "--checkpoint", checkpoint, "--out", onnx, "--data", data)
     predictor = CaptchaPredictor(ROOT / onnx, threads=1)
-    images, _, _ = load_labelled(str(ROOT / data), limit=runs)
+    images, _, _ = load_labeled(str(ROOT / data), limit=runs)
     times = []
     for image in images:
         started = time.perf_counter()
@@ -231,7 +231,7 @@ def few_labels() -> None:
     _tuned("few_labels", settings, commands)
 
 
-class Unlabelled(NamedTuple):
+class Unlabeled(NamedTuple):
     """A row of the table of pictures without labels."""
 
     what: str
@@ -239,16 +239,16 @@ class Unlabelled(NamedTuple):
     split: str
     pool: str  # the split whose pictures are read for labels
     test: Path | None = None  # other data to test on
-    labelled: bool = False  # the training split has labels: they are learned first, and again with the sure readings
+    labeled: bool = False  # the training split has labels: they are learned first, and again with the sure readings
 
 
 def no_labels() -> None:
     """Pictures of one kind read together, and what training on the sure readings of others brings."""
     drawn, fresh = WORK / "lepture-5000.parquet", WORK / "lepture-2000.parquet"
-    settings: list[Unlabelled] = [
-        Unlabelled("`captcha_v2`, 520 pictures", real("captcha_v2"), "520/0/520", "train"),
-        Unlabelled("lepture's `captcha`, 1,000 pictures", drawn, "1000/0/4000", "train", fresh),
-        Unlabelled("lepture's `captcha`, 50 labels and 1,000 pictures", drawn, "50/0/4950", "test", fresh, True),
+    settings: list[Unlabeled] = [
+        Unlabeled("`captcha_v2`, 520 pictures", real("captcha_v2"), "520/0/520", "train"),
+        Unlabeled("lepture's `captcha`, 1,000 pictures", drawn, "1000/0/4000", "train", fresh),
+        Unlabeled("lepture's `captcha`, 50 labels and 1,000 pictures", drawn, "50/0/4950", "test", fresh, True),
     ]
     commands = [f"pip install {LEPTURE}", lepture(drawn, 5000), lepture(fresh, 2000)]
     tune = "--config configs/finetune.yaml"
@@ -262,7 +262,7 @@ def no_labels() -> None:
             test, split = setting.test or data, "all" if setting.test else "test"
             lines = [split_set(setting.source, data, setting.split, seed)]
             start, sources = "saved_models/reader.onnx", str(sure)
-            if setting.labelled:
+            if setting.labeled:
                 run = WORK / f"{name}-run"
                 trained, _, _ = train(run, f"{tune} --data {data} --seed {seed} --folds 0 --evaluate false")
                 lines.append(trained)
@@ -330,10 +330,10 @@ def _tuned(section: str, settings: list[Setting], commands: list[str]) -> None:
             name = f"{Path(setting.source).stem}-{setting.split.replace('/', '-')}-{seed}"
             data, out = WORK / name, WORK / f"{name}-run"
             made = split_set(setting.source, data, setting.split, seed)
-            labelled = data / "train-00000-of-00001.parquet" if setting.folds else data
+            labeled = data / "train-00000-of-00001.parquet" if setting.folds else data
             rest = setting.flags if setting.folds else f"{setting.flags} --folds 0 --evaluate false"
             preset = f"--config configs/{setting.preset}.yaml"
-            trained, took, in_all = train(out, f"{preset} --data {labelled} --seed {seed}{rest}")
+            trained, took, in_all = train(out, f"{preset} --data {labeled} --seed {seed}{rest}")
             tested, part = (setting.test, "all") if setting.test else (data, "test")
             flags = f" --tta_views {setting.views}" if setting.views else ""
             flags += " --alike 0O" if setting.alike else ""

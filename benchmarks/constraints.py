@@ -28,7 +28,7 @@ print(json.dumps(sum(a.lower() == row["text"].lower() for a, row in zip(readings
 
 def constraints() -> None:
     """The twelve real sets and captcha_v2: free, with known characters, with lengths too, and read together."""
-    from accuracy_calculator import load_labelled
+    from accuracy_calculator import load_labeled
     from captcha_reader.reading.collection import read_together
     from captcha_reader.reading.constraints import Constraints
     from captcha_reader.reading.metrics import calibration, right_above
@@ -39,7 +39,7 @@ def constraints() -> None:
     sure: dict[str, list[tuple[float, bool]]] = {"one view": [], "free": [], "characters and length": []}
     rows = []
     for data in [*sorted(real("real").glob("*.parquet")), real("captcha_v2")]:
-        images, texts, _ = load_labelled(str(data), limit=LIMIT)
+        images, texts, _ = load_labeled(str(data), limit=LIMIT)
         everything = known(texts)
         characters = Constraints(everything.characters, ignore_case=True)
         predictor.tta_views = 1

@@ -1,4 +1,4 @@
-"""Read labelled captchas with one reader and say how well and how fast; runs in an environment that has that reader.
+"""Read labeled captchas with one reader and say how well and how fast; runs in an environment that has that reader.
 
     python benchmarks/read_with.py saved_models/reader.onnx DATA.csv
     python benchmarks/read_with.py saved_models/reader.onnx DATA.csv 1  # at most so many views of a picture
@@ -7,7 +7,7 @@
 DATA.csv has the columns file and text, as `benchmarks/run.py` writes them. Prints one JSON object: `n`,
 `sequence_accuracy` and `sequence_accuracy_ignore_case`, 0 to 1, `median_ms` of one picture at a time, from the bytes of
 its file to text, and `images_per_second` in batches, where the reader has them. Each works on all the cores that the
-process may use. What is neither a digit nor a letter in a reading is dropped, in favour of readers of any script.
+process may use. What is neither a digit nor a letter in a reading is dropped, in favor of readers of any script.
 """
 
 from __future__ import annotations

@@ -37,16 +37,16 @@ from tables import (
 def reading() -> None:
     """Time of one picture, of many, and from the start of a process, beside ddddocr on the same pictures."""
     shipped, taught = "saved_models/reader.onnx", WORK / "captcha_v2-100-0-940-0.onnx"
-    labelled = WORK / "captcha_v2-100-0-940-0"
-    commands = [split_set(real("captcha_v2"), labelled, "100/0/940", 0)]
-    preset = f"--config configs/finetune.yaml --data {labelled} --seed 0 --folds 0 --evaluate false"
-    commands.append(train(Path(f"{labelled}-run"), preset)[0])
-    exported = f"export_model.py --checkpoint {labelled}-run/best.safetensors --out {taught}"
+    labeled = WORK / "captcha_v2-100-0-940-0"
+    commands = [split_set(real("captcha_v2"), labeled, "100/0/940", 0)]
+    preset = f"--config configs/finetune.yaml --data {labeled} --seed 0 --folds 0 --evaluate false"
+    commands.append(train(Path(f"{labeled}-run"), preset)[0])
+    exported = f"export_model.py --checkpoint {labeled}-run/best.safetensors --out {taught}"
     command(*shlex.split(exported))
     ours = {"shipped": shipped, "shipped, `--tta_views 1`": f"{shipped} 1"}
     peer = "ddddocr 1.6.1"
     sets = {  # pictures, and the readers of ours
-        "`captcha_v2`": (as_files(labelled, COUNT, "test"), ours | {"after 100 labels": str(taught)}),
+        "`captcha_v2`": (as_files(labeled, COUNT, "test"), ours | {"after 100 labels": str(taught)}),
         "`generic_upper`": (as_files(real("generic_upper"), COUNT), ours),
         "held-out schemes": (as_files(WORK / "heldout", COUNT), ours),
     }
@@ -182,7 +182,7 @@ def precision() -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from accuracy_calculator import load_labelled
+    from accuracy_calculator import load_labeled
     from predict import CaptchaPredictor
 
     folder = WORK / "precision"
@@ -190,7 +190,7 @@ def precision() -> None:
     line = f"captcha_generator.py --count 300 --style schemes --length 3-10 --seed 7 --out {folder}/calibration"
     command(*shlex.split(line))
     reader = CaptchaPredictor(ROOT / "saved_models/reader.onnx", threads=1)
-    images, _, _ = load_labelled(str(folder / "calibration"), split="all")
+    images, _, _ = load_labeled(str(folder / "calibration"), split="all")
 
     class Pictures(CalibrationDataReader):
         def __init__(self) -> None:

@@ -112,7 +112,7 @@ CHANGES: dict[str, Change] = {
 
 def changed() -> None:
     """The shipped reader on pictures that are framed, inverted, sheared, and so on, beside what they were."""
-    from accuracy_calculator import load_labelled
+    from accuracy_calculator import load_labeled
     from captcha_reader.images import open_image
     from predict import CaptchaPredictor
 
@@ -125,12 +125,12 @@ def changed() -> None:
         **schemes,
     }
     predictor = CaptchaPredictor(ROOT / "saved_models" / "reader.onnx", threads=1)
-    labelled = [load_labelled(str(ROOT / data), limit=PICTURES)[:2] for data in sets.values()]
+    labeled = [load_labeled(str(ROOT / data), limit=PICTURES)[:2] for data in sets.values()]
     rows = []
     for what, change in CHANGES.items():
         rng = np.random.default_rng(0)
         shares = []
-        for images, texts in labelled:
+        for images, texts in labeled:
             readings = predictor.predict([change(open_image(image), rng) for image in images])
             shares.append(right_ignoring_case(readings, texts))
         rows.append([what, *shares, statistics.mean(shares)])
@@ -177,11 +177,11 @@ def generators() -> None:
     """The reader on the pictures of every test generator, beside ddddocr, and after 50 labels of some of them."""
     from generators import GENERATORS, UNSEEN
 
-    from accuracy_calculator import load_labelled
+    from accuracy_calculator import load_labeled
     from predict import CaptchaPredictor
 
     def right(predictor: CaptchaPredictor, data: Path) -> float:
-        images, texts, _ = load_labelled(str(ROOT / data))
+        images, texts, _ = load_labeled(str(ROOT / data))
         return right_ignoring_case(predictor.predict(images), texts)
 
     shipped = CaptchaPredictor(ROOT / "saved_models" / "reader.onnx", threads=1)

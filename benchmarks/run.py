@@ -23,6 +23,7 @@ import data_speed
 import reading_speed
 import robustness
 import training_speed
+import typist
 from results import RESULTS, ROOT, load, numbers, page_of, render, write_section
 from tables import WORK
 
@@ -41,6 +42,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
         accuracy.many_labels,
         accuracy.label_errors,
         constraints.constraints,
+        typist.typist,
         reading_speed.reading,
         reading_speed.precision,
         reading_speed.hardware,

@@ -90,7 +90,7 @@ def network(name: str) -> CaptchaModel:
             size,
             channels=3,
             resize="natural",
-            normalise=True,
+            normalize=True,
             head="mixer",
             backbone=str(config.backbone),
             hidden=int(config.hidden or 0),

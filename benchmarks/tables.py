@@ -213,13 +213,13 @@ def peer_python(name: str, package: str) -> Path:
 
 
 def as_files(data: Path | str, limit: int | None = None, split: str = "all") -> Path:
-    """Labelled pictures as files, for readers that know no parquet: a table of file and text."""
-    from accuracy_calculator import load_labelled
+    """Labeled pictures as files, for readers that know no parquet: a table of file and text."""
+    from accuracy_calculator import load_labeled
 
     folder = ROOT / WORK / "peers" / "pictures" / Path(data).stem
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    images, texts, _ = load_labelled(str(data), split=split, limit=limit)
+    images, texts, _ = load_labeled(str(data), split=split, limit=limit)
     with (folder / "data.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "text"])

@@ -25,6 +25,7 @@ Config = TypeVar("Config")
 RENAMED = {
     "lean": "shear",
     "looks": "tta_views",
+    "normalise": "normalize",
     "same_kind": "same_source",
     "share": "blend",
 }
@@ -309,7 +310,7 @@ def run(main: Callable[[], int | None]) -> None:
 
     A `UserError`, a full disk or a file out of reach is printed as one sentence (exit code 1), Ctrl-C ends with exit
     code 130; none shows a traceback. Characters that the output's encoding lacks (on Windows a pipe has that of the
-    country) are spelt out: `\\u2192`.
+    country) are spelled out: `\\u2192`.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a stream that a test or a notebook has put there

@@ -37,11 +37,11 @@ class ModelConfig:
     other_height: int | None = None
     """A second height of the input that its weights have learned, for a second view of what is hard to read."""
     channels: int = 1
-    """1: grey, 3: colour."""
+    """1: gray, 3: color."""
     resize: ResizeName = "pad"
     """How a picture comes to `image_size`: cut to its contents and as wide as they are, cut and stretched, padded in
     its shape, stretched, or padded to a square."""
-    normalise: bool = False
+    normalize: bool = False
     """Pictures are brought to dark letters on a light ground at full contrast, without a frame, and the margin that is
     left around their contents may lie beyond their edges."""
     head: HeadName = "ctc"
@@ -67,7 +67,8 @@ class ModelConfig:
             UserError: a value is missing, or cannot be used.
         """
         names = {field.name for field in fields(cls)}
-        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
+        named = {OLD_KEYS.get(key, key): value for key, value in values.items()}
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in named.items() if k in names}
         try:
             config = cls(**known)
         except TypeError:
@@ -88,6 +89,7 @@ def _whole(least: int, most: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and least <= value <= most
 
 
+OLD_KEYS = {"normalise": "normalize"}  # of a checkpoint's description -> the setting that it is now
 MAX_WEIGHTS = 2**27  # of a head, to read a checkpoint
 # What a checkpoint may say of its network. The limits are far above all that is of use, and keep a hostile file from
 # asking for more memory than there is.
@@ -104,7 +106,7 @@ MODEL_CHECKS: dict[str, Callable[[Any], bool]] = {
     "other_height": lambda value: value is None or _whole(1, 1024)(value),
     "channels": lambda value: type(value) is int and value in (1, 3),
     "resize": lambda value: value in get_args(ResizeName),
-    "normalise": lambda value: isinstance(value, bool),
+    "normalize": lambda value: isinstance(value, bool),
     "head": lambda value: value in get_args(HeadName),
     "backbone": lambda value: isinstance(value, str) and len(value) <= 40,
     "hidden": _whole(1, 2048),
@@ -147,12 +149,12 @@ class TrainConfig:
     """Height that every second picture of a batch has instead, for `natural` inputs and CTC heads: a second view of
     what the model is unsure of has this height, and its weights serve to start models of either."""
     channels: Literal[1, 3] | None = None
-    """1: grey, 3: colour. Default: the model's own."""
+    """1: gray, 3: color. Default: the model's own."""
     resize: ResizeName | None = None
     """`pad` keeps the picture's shape, `stretch` does not, `content` cuts off empty borders and stretches the rest,
     `natural` cuts them off and gives wide contents a wide input (for networks that read along the width), `square` pads
     to a square. Default: the model's own."""
-    normalise: bool | None = None
+    normalize: bool | None = None
     """Bring pictures to dark letters on a light ground at full contrast, without a frame, and leave a margin around
     their contents that may lie beyond their edges. Default: the model's own."""
     head: HeadName | None = None

@@ -159,7 +159,7 @@ def quicker(weights: Path) -> Path:
 
 
 def printable(name: object) -> str:
-    """A name as UTF-8 can write it: bytes in a file's name that are none are spelt out."""
+    """A name as UTF-8 can write it: bytes in a file's name that are none are spelled out."""
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 

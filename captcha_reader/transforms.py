@@ -24,8 +24,8 @@ Resizer = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 # The transform
 
 
-def border_colour(pixels: np.ndarray) -> tuple[int, ...]:
-    """Median colour of the border of a picture (H, W, C): what padding and warps fill in, so that no edge appears."""
+def border_color(pixels: np.ndarray) -> tuple[int, ...]:
+    """Median color of the border of a picture (H, W, C): what padding and warps fill in, so that no edge appears."""
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     return tuple(int(v) for v in np.median(border, axis=0))
 
@@ -71,13 +71,13 @@ def _padding(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, 
 
 
 def pad_and_resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W, C) into `size` (height, width) with its shape kept; the rest is filled with the border's colour."""
+    """Resize (H, W, C) into `size` (height, width) with its shape kept; the rest is filled with the border's color."""
     inner_height, inner_width, top, left = _padding(pixels.shape[0], pixels.shape[1], size)
     inner = _resize(pixels, inner_height, inner_width)
     if (inner_height, inner_width) == size:
         return inner
     canvas = np.empty((*size, pixels.shape[2]), dtype=np.uint8)
-    canvas[:] = border_colour(pixels)
+    canvas[:] = border_color(pixels)
     canvas[top : top + inner_height, left : left + inner_width] = inner
     return canvas
 
@@ -110,7 +110,7 @@ class SquarePadAndResize:
         height, width, channels = pixels.shape
         side, top, left = _square(height, width)
         canvas = np.empty((side, side, channels), dtype=np.uint8)
-        canvas[:] = border_colour(pixels)
+        canvas[:] = border_color(pixels)
         canvas[top : top + height, left : left + width] = pixels
         return _resize(canvas, *self.size)
 
@@ -120,7 +120,7 @@ def pad_to_square(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return SquarePadAndResize(size)(pixels)
 
 
-EDGE = 20  # brightness levels between neighbours; JPEG's traces and faint grain stay below
+EDGE = 20  # brightness levels between neighbors; JPEG's traces and faint grain stay below
 SAMPLED = 64  # rows, and twice as many columns, at most, by which the tones of a picture are judged
 RARE = 0.004  # part of these samples that may be cut off at each end of the scale
 STRONGEST = 8.0  # times the contrast that a faint picture is given: with more, its noise would be all there is
@@ -128,10 +128,10 @@ FRAME = 0.2  # part of each side that a frame may take
 BEYOND = 0.05  # part of the height by which a margin may lie outside of the picture
 
 
-def normalise(pixels: np.ndarray) -> np.ndarray:
+def normalize(pixels: np.ndarray) -> np.ndarray:
     """A picture (H, W, C) uint8 as dark letters on a light ground, at full contrast and without its frame.
 
-    All channels are changed alike, so that colours that differ go on doing so. Light letters on dark are inverted: the
+    All channels are changed alike, so that colors that differ go on doing so. Light letters on dark are inverted: the
     ground is where most pixels are, and letters and lines lie to one side of it.
     """
     pixels = _without_frame(pixels)
@@ -156,7 +156,7 @@ _LEVELS = np.arange(256)
 
 
 def _without_frame(pixels: np.ndarray) -> np.ndarray:
-    """The same picture, with the lines along its sides that are of one colour, and not the ground's, painted over."""
+    """The same picture, with the lines along its sides that are of one color, and not the ground's, painted over."""
     height, width, _ = pixels.shape
     top, bottom = (_frame_lines(lines) for lines in (pixels, pixels[::-1]))
     inner = pixels[top : height - bottom].transpose(1, 0, 2)
@@ -168,18 +168,18 @@ def _without_frame(pixels: np.ndarray) -> np.ndarray:
 
 
 def _frame_lines(lines: np.ndarray) -> int:
-    """How many of the first lines (H, W, C) are a frame: of one colour, and what follows is of another."""
+    """How many of the first lines (H, W, C) are a frame: of one color, and what follows is of another."""
     count, length, channels = lines.shape
     few = lines[: int(FRAME * count) + 1, :: -(-length // SAMPLED)].astype(np.int16)
-    colour = _median(few[0])
-    off = np.abs(few - colour) > EDGE
+    color = _median(few[0])
+    off = np.abs(few - color) > EDGE
     changed = np.logical_or.reduce([off[..., c] for c in range(channels)]).mean(axis=1)  # share of a line's pixels
     width = int((changed > 0.5).argmax())
     if not width or changed[:width].max() > 0.1:
         return 0
     middle = lines[count // 4 : count - count // 4 : 2, :: -(-length // SAMPLED)].reshape(-1, channels)
     inner, ground = _median(few[width]), _median(middle)
-    return width if np.abs(inner - ground).max() < np.abs(colour - ground).max() else 0
+    return width if np.abs(inner - ground).max() < np.abs(color - ground).max() else 0
 
 
 def _median(pixels: np.ndarray) -> np.ndarray:
@@ -230,7 +230,7 @@ def content_box(pixels: np.ndarray, beyond: bool = False) -> tuple[int, int, int
 
 
 def _edges(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, C) uint8, 1 where neighbours differ."""
+    """(H, W, C) uint8, 1 where neighbors differ."""
     steps = cv2.morphologyEx(pixels, cv2.MORPH_GRADIENT, np.ones((3, 3), dtype=np.uint8))
     return cv2.threshold(steps, EDGE, 1, cv2.THRESH_BINARY)[1].reshape(pixels.shape)
 
@@ -260,7 +260,7 @@ def _cut(
     part = pixels[max(top, 0) : bottom, max(left, 0) : right]
     missing = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
     if any(missing):
-        part = cv2.copyMakeBorder(part, *missing, cv2.BORDER_CONSTANT, value=border_colour(pixels))
+        part = cv2.copyMakeBorder(part, *missing, cv2.BORDER_CONSTANT, value=border_color(pixels))
         part = part.reshape(*part.shape[:2], pixels.shape[2])
     return _resize(part, size[0], natural_width(box, size, wide) if natural else size[1])
 
@@ -358,7 +358,7 @@ COPY = 4  # `View.copy` has at most so many times the input's height and width
 
 
 class CaptchaTransform:
-    """RGB picture to the network's input, a uint8 array (C, H, W); the network itself normalises.
+    """RGB picture to the network's input, a uint8 array (C, H, W); the network itself normalizes.
 
     `prepare` (resize) and `augment` are apart so that a dataset can keep the prepared picture.
     """
@@ -370,7 +370,7 @@ class CaptchaTransform:
         self.strength = strength if train else 0.0
         self.lean = lean
         self.natural = self.resize == "natural"
-        self.normalise = config.normalise
+        self.normalize = config.normalize
         self.widest = _widest(self.size) if self.natural else self.size[1]
 
     def at(self, height: int) -> CaptchaTransform:
@@ -403,7 +403,7 @@ class CaptchaTransform:
             wide: so many times as wide as its shape asks for, where that decides the width of the input.
             margin: more of it around the contents, in heights of these.
         """
-        left, top, right, bottom = content_box(pixels, self.normalise)
+        left, top, right, bottom = content_box(pixels, self.normalize)
         more = round(margin * (bottom - top))
         cut = left - more, top - more, right + more, bottom + more
         beside, above = ((pixels.shape[axis] - view.copy.shape[axis]) / 2 for axis in (1, 0))
@@ -422,17 +422,17 @@ class CaptchaTransform:
     def _pixels(self, image: Image.Image) -> np.ndarray:
         pixels = np.asarray(image.convert("L"))[..., None] if self.channels == 1 else np.asarray(image.convert("RGB"))
         pixels = smooth_blocks(pixels)
-        return normalise(pixels) if self.normalise else pixels
+        return normalize(pixels) if self.normalize else pixels
 
     def _seen(self, whole: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float, float]]:
         """A picture's pixels (H, W, C) resized, and what part of it they show."""
-        box = seen_box(whole, self.resize, self.size, self.normalise)
+        box = seen_box(whole, self.resize, self.size, self.normalize)
         if self.resize in CUT:
             return _cut(whole, box, self.size, self.natural), box  # type: ignore[arg-type]
         return RESIZERS[self.resize](whole, self.size), box
 
     def augment(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A small affine warp, other colours, brightness, contrast, now and then blur or noise; (H, W, C) uint8.
+        """A small affine warp, other colors, brightness, contrast, now and then blur or noise; (H, W, C) uint8.
 
         Letters stay whole: shifts and zooms are a few percent, so that the label stays true.
         """
@@ -444,10 +444,10 @@ class CaptchaTransform:
         shift_x, shift_y = 0.02 * s * width * draw[4], 0.04 * s * height * draw[5]
         cos, sin = np.cos(angle), np.sin(angle)
         linear = np.array([[zoom_x * cos, -sin + shear], [sin, zoom_y * cos]])
-        centre = np.array([width / 2, height / 2])
-        offset = centre - linear @ centre + (shift_x, shift_y)
+        center = np.array([width / 2, height / 2])
+        offset = center - linear @ center + (shift_x, shift_y)
         warped = cv2.warpAffine(
-            pixels, np.column_stack([linear, offset]), (width, height), borderValue=border_colour(pixels)
+            pixels, np.column_stack([linear, offset]), (width, height), borderValue=border_color(pixels)
         ).reshape(height, width, channels)
         if abs(draw[6]) < 0.15 * s:
             warped = cv2.GaussianBlur(warped, (3, 3), 0).reshape(height, width, channels)

@@ -10,12 +10,14 @@ import io
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,6 +34,26 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 ALPHABET = "abcd"
 SIZE = (16, 48)
+
+
+# The files whose tests take longest, longest first: begun late, one of them would keep one process busy alone.
+LONG_FILES = (
+    "test_interface.py",
+    "test_trainer.py",
+    "test_pipeline.py",
+    "test_export_model.py",
+    "test_server.py",
+    "test_main.py",
+    "test_serving.py",
+    "test_make_dataset.py",
+    "test_captcha_generator.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first."""
+    place = {name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -56,27 +79,45 @@ def captchas() -> list[tuple[bytes, str]]:
 
 
 @pytest.fixture(scope="session")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Fill a folder by the first test process that needs it, for all of them: `once(name, fill)` gives its path."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root if worker_id == "master" else root.parent) / "shared"
+    root.mkdir(exist_ok=True)
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = root / name
+        with FileLock(root / f"{name}.lock"):
+            if not folder.exists():
+                unfinished = root / f"{name}.unfinished"
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                fill(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shards(once: Callable) -> Path:
     """A folder with one raw parquet shard of 90 captchas."""
     from captcha_generator import generate_captcha_data
     from captcha_reader.config import GeneratorConfig
 
-    folder = tmp_path_factory.mktemp("shards")
-    generate_captcha_data(
-        GeneratorConfig(out=str(folder), count=90, style="line", alphabet=ALPHABET, length="2-3", workers=1)
-    )
-    return folder
+    settings = GeneratorConfig(count=90, style="line", alphabet=ALPHABET, length="2-3", workers=1)
+    made = once("shards", lambda folder: generate_captcha_data(replace(settings, out=str(folder / "shards"))))
+    return made / "shards"
 
 
 @pytest.fixture(scope="session")
-def dataset(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(shards: Path, once: Callable) -> Path:
     """The shard as a dataset: 60 pictures for training, 15 for validation, 15 for the test."""
     from captcha_reader.config import DatasetConfig
     from make_dataset import make_dataset
 
-    folder = tmp_path_factory.mktemp("data") / "dataset"
-    make_dataset(DatasetConfig(sources=[str(shards)], out=str(folder), split="60/15/15", workers=1))
-    return folder
+    settings = DatasetConfig(sources=[str(shards)], split="60/15/15", workers=1)
+    return once("data", lambda folder: make_dataset(replace(settings, out=str(folder / "dataset")))) / "dataset"
 
 
 @pytest.fixture(scope="session")
@@ -104,15 +145,20 @@ def tiny() -> Callable:
 
 
 @pytest.fixture(scope="session")
-def reader(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reader(tiny: Callable, captchas: list[tuple[bytes, str]], once: Callable) -> Path:
     """A checkpoint that reads something else in almost every picture, at no cost of training."""
+    made = once("reader", lambda folder: _make_reader(tiny(), captchas, folder / "reader.safetensors"))
+    return made / "reader.safetensors"
+
+
+def _make_reader(config, captchas: list[tuple[bytes, str]], out: Path) -> None:
     import torch
 
     from captcha_reader.images import open_image
     from model import build_model, save_checkpoint
 
     torch.manual_seed(5)
-    model = build_model(tiny())
+    model = build_model(config)
     pixels = torch.from_numpy(np.stack([_pixels(model, open_image(png)) for png, _ in captchas]))
     _settle(model, pixels)
     with torch.no_grad():
@@ -122,12 +168,8 @@ def reader(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory: 
         model.head.classifier.bias.copy_(-20 * (logits.mean((0, 1)) - model.head.classifier.bias))
         texts = {r.text for r in model.codec.decode(model.log_probs(pixels).numpy())}
     assert len(texts) > 20, f"this reader is of no use to a test: {texts}"
-    return save_checkpoint(
-        model,
-        tmp_path_factory.mktemp("reader") / "reader.safetensors",
-        metrics={"validation": {"n": 15, "cer": 0.5}},
-        provenance={"config": {"seed": 5}},
-    )
+    metrics, provenance = {"validation": {"n": 15, "cer": 0.5}}, {"config": {"seed": 5}}
+    save_checkpoint(model, out, metrics=metrics, provenance=provenance)
 
 
 @pytest.fixture(scope="session")
@@ -145,11 +187,11 @@ def natural(tiny: Callable, captchas: list[tuple[bytes, str]], tmp_path_factory:
 
 
 @pytest.fixture(scope="session")
-def exported(reader: Path) -> Path:
+def exported(reader: Path, once: Callable) -> Path:
     """The reader as an .onnx file."""
     from export_model import export_onnx
 
-    return export_onnx(reader, reader.parent / "onnx" / "reader.onnx")
+    return once("onnx", lambda folder: export_onnx(reader, folder / "reader.onnx")) / "reader.onnx"
 
 
 def _settle(model, pixels) -> None:
@@ -215,14 +257,13 @@ def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleN
 
 
 @pytest.fixture(scope="session")
-def all_labels(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def all_labels(shards: Path, once: Callable) -> Path:
     """The 90 captchas of `shards` as a dataset, all of them for training."""
     from captcha_reader.config import DatasetConfig
     from make_dataset import make_dataset
 
-    folder = tmp_path_factory.mktemp("all") / "dataset"
-    make_dataset(DatasetConfig(sources=[str(shards)], out=str(folder), split="100/0/0", workers=1))
-    return folder
+    settings = DatasetConfig(sources=[str(shards)], split="100/0/0", workers=1)
+    return once("all", lambda folder: make_dataset(replace(settings, out=str(folder / "dataset")))) / "dataset"
 
 
 # --------------------------------------------------------------------------------------------------------------------

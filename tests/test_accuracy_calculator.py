@@ -17,7 +17,7 @@ import pytest
 
 import accuracy_calculator
 import main
-from accuracy_calculator import load_labelled
+from accuracy_calculator import load_labeled
 from captcha_reader.config import TrainConfig
 from captcha_reader.dataset.folders import load_info
 from captcha_reader.errors import UserError
@@ -290,13 +290,13 @@ def test_what_cannot_be_measured_on_is_named(call: Callable, reader: Path, image
 
 
 def test_a_limit_is_a_choice_from_all(shards: Path) -> None:
-    everything = load_labelled(str(shards))[1]
-    some = load_labelled(str(shards), limit=12)[1]
+    everything = load_labeled(str(shards))[1]
+    some = load_labeled(str(shards), limit=12)[1]
     assert len(some) == 12 and some != everything[:12]
-    assert some == load_labelled(str(shards), limit=12)[1]
+    assert some == load_labeled(str(shards), limit=12)[1]
     for nothing in (0, -3):
         with pytest.raises(UserError, match=f"the limit is {nothing}: it must be 1 or more"):
-            load_labelled(str(shards), limit=nothing)
+            load_labeled(str(shards), limit=nothing)
 
 
 def test_by_default_it_measures_what_training_left_out(

@@ -27,7 +27,7 @@ def read_batch(files: list[Path], *arguments: Any, **settings: Any) -> tuple[lis
     return list(reader.read(files)), reader.batch()
 
 
-def test_a_batch_is_sorted_labelled_and_its_refusals_named(
+def test_a_batch_is_sorted_labeled_and_its_refusals_named(
     exported: Path, captchas: list[tuple[bytes, str]], tmp_path: Path
 ):
     predictor = CaptchaPredictor(exported, threads=1)

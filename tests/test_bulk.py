@@ -173,6 +173,7 @@ def test_a_cluster_reads_as_one_process_does(cluster: None, read: Callable, sour
     assert "bad/0.parquet" in read(tmp_path / "bad", "--engine", "ray", "--out", tmp_path / "c").stderr
 
 
+@pytest.mark.nightly
 def test_a_worker_killed_midway_costs_nothing(cluster: None, call: Callable, tmp_path: Path) -> None:
     settings = ["--count", 3000, "--shard_size", 250, "--style", "classic", "--seed", 5, "--workers", 1]
     assert call(captcha_generator, *settings, "--out", tmp_path / "local")[0] == 0

@@ -14,7 +14,7 @@ import pytest
 
 import accuracy_calculator
 import predict
-from accuracy_calculator import load_labelled
+from accuracy_calculator import load_labeled
 from captcha_reader.files import DEFAULT_CHECKPOINT
 from captcha_reader.reading.collection import Scheme, estimate_scheme, read_together
 from captcha_reader.reading.prediction import Prediction
@@ -192,7 +192,7 @@ def test_every_look_is_kept_where_it_is_asked_for(captchas: list[tuple[bytes, st
 
 @pytest.mark.skipif(not CAPTCHA_V2.is_dir(), reason="needs the real captchas of shared/data/captcha_v2")
 def test_real_captchas_of_one_kind_are_read_better_together() -> None:
-    images, texts, _ = load_labelled(str(CAPTCHA_V2), limit=200)
+    images, texts, _ = load_labeled(str(CAPTCHA_V2), limit=200)
     alone = CaptchaPredictor(DEFAULT_CHECKPOINT.with_suffix(".onnx"), threads=2).predict(images, keep_views=True)
     together, kind = read_together(alone)
 
@@ -225,7 +225,7 @@ def test_sure_readings_become_labels_to_train_on(call: Callable, exported: Path,
     assert code == 1 and "broken.png" in err and "Of one source: lengths" in err and str(labels) in err
     lines = [line.split("\t") for line in out.splitlines()]
     assert [Path(line[0]).name for line in lines] == [f"{i}.png" for i in range(6)]
-    images, texts, _ = load_labelled(str(labels))
+    images, texts, _ = load_labeled(str(labels))
     read = [(Path(file), text) for file, text, _ in lines if text]
     assert read and texts == [text for _, text in read]
     assert list(images) == [file.read_bytes() for file, _ in read]

@@ -29,11 +29,11 @@ from captcha_reader.text import Alphabet, CTCCodec
 from captcha_reader.transforms import (
     RESIZERS,
     SquarePadAndResize,
-    border_colour,
+    border_color,
     build_transform,
     content_box,
     crop_and_stretch,
-    normalise,
+    normalize,
     pad_and_resize,
     smooth_blocks,
     stretch,
@@ -134,13 +134,13 @@ def test_transparency_is_white(mode: str) -> None:
     assert np.array_equal(pixels, expected)
 
 
-def test_a_grey_network_and_a_colour_one_see_the_same_picture() -> None:
+def test_a_gray_network_and_a_color_one_see_the_same_picture() -> None:
     image = noise("L")
-    grey = preprocess_image(image, build_transform(config(channels=1)))
-    colour = preprocess_image(image, build_transform(config(channels=3)))
-    assert (grey.shape[0], colour.shape[0]) == (1, 3)
-    for channel in colour:
-        assert np.abs(channel.astype(int) - grey[0].astype(int)).max() <= 1
+    gray = preprocess_image(image, build_transform(config(channels=1)))
+    color = preprocess_image(image, build_transform(config(channels=3)))
+    assert (gray.shape[0], color.shape[0]) == (1, 3)
+    for channel in color:
+        assert np.abs(channel.astype(int) - gray[0].astype(int)).max() <= 1
 
 
 def extent(pixels: np.ndarray) -> tuple[slice, slice]:
@@ -172,7 +172,7 @@ def test_pad_keeps_a_circle_round_and_in_the_middle(shape: tuple[int, int]) -> N
     assert abs((columns.start + columns.stop) / 2 - 80) <= 1
 
 
-def test_pad_fills_with_the_colour_of_the_border() -> None:
+def test_pad_fills_with_the_color_of_the_border() -> None:
     pixels = np.full((10, 10, 3), (10, 200, 90), dtype=np.uint8)
     pixels[2:8, 2:8] = 0
     pixels[0, 3] = 255  # one odd pixel of the border does not count
@@ -180,7 +180,7 @@ def test_pad_fills_with_the_colour_of_the_border() -> None:
     assert np.array_equal(out[:, 15:25], pixels)
     assert (out[:, :15] == (10, 200, 90)).all()
     assert (out[:, 25:] == (10, 200, 90)).all()
-    assert border_colour(pixels) == (10, 200, 90)
+    assert border_color(pixels) == (10, 200, 90)
 
 
 def test_stretch_fills_the_whole_input() -> None:
@@ -254,42 +254,42 @@ def plain_word() -> np.ndarray:
     [lambda p: 255 - p, lambda p: (p * 0.3 + 150).astype(np.uint8), lambda p: (60 - p * 0.2).astype(np.uint8)],
     ids=["light on dark", "pale", "pale on dark"],
 )
-def test_a_normalised_picture_is_dark_on_light_at_full_contrast(shown: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_a_normalized_picture_is_dark_on_light_at_full_contrast(shown: Callable[[np.ndarray], np.ndarray]) -> None:
     word = plain_word()
-    out = normalise(shown(word))
+    out = normalize(shown(word))
     assert (out[5, 5] >= 250).all(), "the ground is white"
     assert (out[30, 52] <= 5).all(), "the darkest letters are black"
-    assert np.abs(out.astype(int) - normalise(word)).max() <= 8
+    assert np.abs(out.astype(int) - normalize(word)).max() <= 8
     blue = out[30, 112].astype(int)
-    assert blue[2] - blue[0] > 120, "colours that differ go on differing"
-    assert np.abs(normalise(out).astype(int) - out).max() <= 2, "there is nothing more to do"
+    assert blue[2] - blue[0] > 120, "colors that differ go on differing"
+    assert np.abs(normalize(out).astype(int) - out).max() <= 2, "there is nothing more to do"
 
 
 @pytest.mark.parametrize("height", [1, 2, 7, 300])
 @pytest.mark.parametrize("width", [1, 3, 500])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_of_any_size_are_normalised(height: int, width: int, channels: int) -> None:
+def test_pictures_of_any_size_are_normalized(height: int, width: int, channels: int) -> None:
     flat = np.full((height, width, channels), 90, dtype=np.uint8)
-    assert len(np.unique(normalise(flat))) == 1
+    assert len(np.unique(normalize(flat))) == 1
     grain = np.random.default_rng(0).integers(0, 256, flat.shape, dtype=np.uint8)
-    assert normalise(grain).shape == flat.shape
+    assert normalize(grain).shape == flat.shape
 
 
 def test_faint_noise_does_not_become_a_picture() -> None:
     noise = np.random.default_rng(0).integers(100, 103, (60, 160, 3), dtype=np.uint8)
-    assert np.ptp(normalise(noise)) <= 3 * 8
+    assert np.ptp(normalize(noise)) <= 3 * 8
 
 
 @pytest.mark.parametrize("width", [1, 3, 8])
-@pytest.mark.parametrize("colour", [(0, 0, 0), (120, 120, 160), (255, 0, 0)])
+@pytest.mark.parametrize("color", [(0, 0, 0), (120, 120, 160), (255, 0, 0)])
 @pytest.mark.parametrize("sides", ["all", "below", "right"])
-def test_a_frame_is_painted_over(width: int, colour: tuple[int, int, int], sides: str) -> None:
-    framed, bare = plain_word(), normalise(plain_word())
-    framed[-width:] = colour if sides != "right" else framed[-width:]
-    framed[:, -width:] = colour if sides != "below" else framed[:, -width:]
+def test_a_frame_is_painted_over(width: int, color: tuple[int, int, int], sides: str) -> None:
+    framed, bare = plain_word(), normalize(plain_word())
+    framed[-width:] = color if sides != "right" else framed[-width:]
+    framed[:, -width:] = color if sides != "below" else framed[:, -width:]
     if sides == "all":
-        framed[:width] = framed[:, :width] = colour
-    assert np.array_equal(normalise(framed), bare)
+        framed[:width] = framed[:, :width] = color
+    assert np.array_equal(normalize(framed), bare)
 
 
 def test_a_ground_that_changes_and_letters_at_the_edge_are_no_frame() -> None:
@@ -299,17 +299,17 @@ def test_a_ground_that_changes_and_letters_at_the_edge_are_no_frame() -> None:
     striped = plain_word()
     striped[:15] = (200, 200, 120)
     for pixels in (sloping, high_letters, striped):
-        out = normalise(np.ascontiguousarray(pixels))
+        out = normalize(np.ascontiguousarray(pixels))
         assert len(np.unique(out[:15], axis=0)) > 1 or np.abs(out[0, 0].astype(int) - out[20, 0]).max() > 20
 
 
-def test_letters_at_the_edge_get_a_margin_in_the_grounds_colour() -> None:
+def test_letters_at_the_edge_get_a_margin_in_the_grounds_color() -> None:
     pixels = np.full((40, 160, 3), 250, dtype=np.uint8)
     pixels[:, 20:28] = pixels[:, 80:88] = pixels[:, 141:148] = 0
     left, top, right, bottom = content_box(pixels, beyond=True)
     assert top == -2 and bottom == 42, "a twentieth of the height above and below"
     assert 0 <= left < 20 and 148 < right <= 160
-    transform = build_transform(config(resize="natural", image_size=(48, 192), normalise=True))
+    transform = build_transform(config(resize="natural", image_size=(48, 192), normalize=True))
     view = transform.view(Image.fromarray(pixels))
     assert view.box == (left, top, right, bottom)
     assert (view.pixels[:, :2] > 250).all() and (view.pixels[:, -2:] > 250).all()
@@ -318,10 +318,10 @@ def test_letters_at_the_edge_get_a_margin_in_the_grounds_colour() -> None:
 
 
 def test_light_letters_in_a_frame_give_the_input_of_dark_ones_alone() -> None:
-    transform = build_transform(config(resize="natural", image_size=(32, 128), normalise=True))
+    transform = build_transform(config(resize="natural", image_size=(32, 128), normalize=True))
     dark, light = plain_word(), 255 - plain_word()
     light[:2] = light[-2:] = light[:, :2] = light[:, -2:] = 200
-    dark[..., 2], light[..., 2] = dark[..., 0], light[..., 0]  # grey: inverted colours are others
+    dark[..., 2], light[..., 2] = dark[..., 0], light[..., 0]  # gray: inverted colors are others
     views = [transform.view(Image.fromarray(pixels)) for pixels in (dark, light)]
     assert np.abs(views[0].pixels.astype(int) - views[1].pixels).max() <= 4
     again = [transform.changed(view, view.copy, margin=0.1) for view in views]
@@ -392,8 +392,8 @@ def test_augmented_pictures_lean_as_far_as_told(lean: float, most: float) -> Non
     for seed in range(60):
         dark = transform.augment(pixels, np.random.default_rng(seed)).min(2) < 100
         rows = np.flatnonzero(dark.any(1))[4:-4]
-        centres = [np.flatnonzero(dark[row]).mean() for row in (rows[0], rows[-1])]
-        leans.append((centres[0] - centres[1]) / (rows[-1] - rows[0]))
+        centers = [np.flatnonzero(dark[row]).mean() for row in (rows[0], rows[-1])]
+        leans.append((centers[0] - centers[1]) / (rows[-1] - rows[0]))
     turned = np.tan(np.deg2rad(1.5))  # pictures turn, too
     assert 0.8 * most < max(leans) < 1.15 * most + turned and 0.8 * most < -min(leans) < 1.15 * most + turned
 
@@ -494,7 +494,7 @@ def shades(pixels: np.ndarray, count: int) -> str:
 
 
 def splice(texts: list[str], share: float, steps: int = 30, resize: str = "stretch") -> SplicedDataset:
-    """Grey pictures of such texts, with seams between the blocks."""
+    """Gray pictures of such texts, with seams between the blocks."""
     transform = build_transform(config(channels=1, image_size=(32, 128), resize=resize), train=True, strength=0.01)
     real = CaptchaDataset([shaded(text) for text in texts], texts, transform, seed=1)
     border = 4 if resize == "natural" else 0  # is cut off
@@ -758,7 +758,7 @@ def test_copies_go_to_a_temporary_folder_where_the_dataset_s_own_cannot_be_writt
 
 
 def numbered(number: int) -> tuple[np.ndarray, str]:
-    """A picture that tells its number by the shade of a square, grey or colour by turns."""
+    """A picture that tells its number by the shade of a square, gray or color by turns."""
     pixels = np.full((30, 90, 1 + 2 * (number % 2)), 255, dtype=np.uint8)
     pixels[5:25, 20:70] = number
     return pixels, f"text {number}"

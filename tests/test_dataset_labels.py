@@ -161,7 +161,7 @@ def test_files_that_have_no_labels_do_no_harm(tmp_path):
     files = {
         "README.md": "Look at aB3x.png and k7Qm.png",
         "words.txt": "\n".join(TEXTS),
-        "licence.txt": "MIT",
+        "license.txt": "MIT",
         "config.yaml": "width: 120\nheight: 40\n",
         "costs.xlsx": spreadsheet("<t>Date</t><t>Price</t>"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,14 +53,14 @@ def test_mixed_in_captchas_fit_the_alphabet_and_are_new_each_epoch(train: Callab
     texts = [[mixed[epoch, i][1] for i in range(60, 75)] for epoch in (0, 1)]
     assert texts[0] != texts[1]
     assert all(set(text) <= set("abcd") and 2 <= len(text) <= 3 for text in texts[0] + texts[1])
-    # Of 30 random texts some would hold equal neighbours in three letters, which three steps cannot write.
+    # Of 30 random texts some would hold equal neighbors in three letters, which three steps cannot write.
     assert all(codec.steps_needed(text) <= 3 for text in texts[0] + texts[1])
     free = finetune.mix_synthetic(config, real, codec, steps=12)
     assert any(codec.steps_needed(free[epoch, i][1]) > 3 for i in range(60, 75) for epoch in (0, 1))
     assert finetune.mix_synthetic(replace(config, mix_synthetic=0), real, codec, steps=12) is real
     result = train(*SCRATCH, "--mix_synthetic", 0.25, "--synthetic_style", "line", "--epochs", 1)
     assert result.code == 0, result.stderr
-    assert "4/4" in result.stderr or "/4 " in result.stderr, "75 pictures make four batches of 16"
+    assert re.search(r"step \d/4\b", result.stderr), "75 pictures make four batches of 16"
 
 
 def test_pictures_are_cut_between_their_characters() -> None:

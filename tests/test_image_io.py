@@ -52,7 +52,7 @@ def test_jpeg_is_what_pillow_decodes(rgb):
     np.testing.assert_array_equal(pixels(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-def test_grey_and_one_bit(rgb):
+def test_gray_and_one_bit(rgb):
     gray = rgb[:, :, 0]
     for source in (encode(Image.fromarray(gray), "PNG"), Image.fromarray(gray), gray, gray[:, :, None]):
         np.testing.assert_array_equal(pixels(source), np.repeat(gray[:, :, None], 3, axis=2))
@@ -66,15 +66,15 @@ def test_grey_and_one_bit(rgb):
 def test_transparency_lies_on_white(rgb, mode):
     alpha = np.random.default_rng(1).integers(0, 256, rgb.shape[:2], dtype=np.uint8)
     alpha[0, :2] = 0, 255
-    colour = rgb if mode == "RGBA" else np.repeat(rgb[:, :, :1], 3, axis=2)
-    image = Image.fromarray(np.dstack([colour if mode == "RGBA" else colour[:, :, :1], alpha]), mode=None)
+    color = rgb if mode == "RGBA" else np.repeat(rgb[:, :, :1], 3, axis=2)
+    image = Image.fromarray(np.dstack([color if mode == "RGBA" else color[:, :, :1], alpha]), mode=None)
     assert image.mode == mode
     weight = alpha[:, :, None] / 255
-    expected = colour * weight + 255 * (1 - weight)
+    expected = color * weight + 255 * (1 - weight)
     for source in (image, encode(image, "PNG")):
         assert np.abs(pixels(source) - expected).max() <= 1
     assert pixels(image)[0, 0].tolist() == [255, 255, 255]
-    np.testing.assert_array_equal(pixels(image)[alpha == 255], colour[alpha == 255])
+    np.testing.assert_array_equal(pixels(image)[alpha == 255], color[alpha == 255])
 
 
 def test_what_white_would_hide_lies_on_black():
@@ -103,14 +103,14 @@ def test_palette_with_and_without_transparency():
         assert pixels(data).tolist() == [[[255, 255, 255], [200, 100, 50]]]
 
 
-def test_colour_key_transparency(rgb):
+def test_color_key_transparency(rgb):
     rgb[0, 0] = (1, 2, 3)
     got = pixels(encode(Image.fromarray(rgb), "PNG", transparency=(1, 2, 3)))
     assert got[0, 0].tolist() == [255, 255, 255]
     np.testing.assert_array_equal(got[1:], rgb[1:])
 
 
-def test_sixteen_bit_float_and_integer_grey():
+def test_sixteen_bit_float_and_integer_gray():
     values = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
     expected = [0, 0, 1, 128, 255]
     for source in (Image.fromarray(values), encode(Image.fromarray(values), "PNG"), values):
@@ -154,7 +154,7 @@ def test_exif_orientation(rgb, orientation):
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP"])
 def test_animations_give_the_first_frame(image_format):
-    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (20, 10), color) for color in ("red", "blue")]
     options = {"lossless": True} if image_format == "WEBP" else {}
     data = encode(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50, **options)
     assert Image.open(io.BytesIO(data)).n_frames == 2
@@ -278,7 +278,7 @@ def test_what_is_no_picture_at_all(tmp_path):
             open_image(source, "" if isinstance(source, Path) else "sample 7")
 
 
-def test_palette_whose_colours_have_alpha_lies_on_white():
+def test_palette_whose_colors_have_alpha_lies_on_white():
     """`quantize` of a transparent picture keeps its alpha in the palette, with no word of it in `info`."""
     clear = Image.new("RGBA", (6, 4), (0, 0, 0, 0)).quantize()
     assert clear.mode == "P"
@@ -334,7 +334,7 @@ def test_light_letters_on_a_transparent_ground_are_seen(extra, image_format):
 
 
 @pytest.mark.parametrize("light", [True, False])
-def test_sixteen_bit_grey_with_a_transparent_shade(light):
+def test_sixteen_bit_gray_with_a_transparent_shade(light):
     ground, ink = (0, 65_000) if light else (65_000, 400)
     values = np.full(SIZE[::-1], ground, np.uint16)
     for left, top, right, bottom in LETTERS:

@@ -395,8 +395,8 @@ def test_finished_folds_are_kept_when_it_is_stopped(
     undisturbed = score_by_folds(dataclasses.replace(config, epochs=7), rows, reader)[0]
     assert len(untrained) == 8, "other settings, other folds"
     assert scores == undisturbed
-    relabelled = [dataclasses.replace(rows[0], label="dd"), *rows[1:]]
-    score_by_folds(config, relabelled, reader)
+    relabeled = [dataclasses.replace(rows[0], label="dd"), *rows[1:]]
+    score_by_folds(config, relabeled, reader)
     assert len(untrained) == 12, "a label was changed"
 
 

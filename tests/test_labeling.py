@@ -17,14 +17,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from accuracy_calculator import load_labeled
 from captcha_reader.config import DatasetConfig
 from captcha_reader.errors import UserError
 from captcha_reader.labeling.curve import Point, advise
 from captcha_reader.labeling.journal import Journal
+from captcha_reader.labeling.records import Corrections, TakenOverError, clean_text
 from captcha_reader.labeling.selection import choose, features, shuffled
-from captcha_reader.labeling.session import MIN_PICTURES, LabelSession, TakenOverError, clean_text
+from captcha_reader.labeling.session import LabelSession
+from captcha_reader.labeling.sets import MIN_PICTURES
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import Alphabet, build_codec
+from captcha_reader.web.labeled_zip import labeled_pictures
 from make_dataset import make_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +57,7 @@ def predictions(texts: list[str], confidences: list[float]) -> list[Prediction]:
 
 @pytest.fixture
 def session(tmp_path: Path) -> LabelSession:
-    """60 pictures, every one read as `ab` or `cd`, the first half of the order with little confidence."""
+    """60 pictures, every one read as `ab` or `cd` by a model that has learned from none of them."""
     made = LabelSession.create(tmp_path / "set", [(f"{i}.png", picture(i)) for i in range(60)], seed=3)
     made.add_readings("start", predictions(["ab", "cd"] * 30, [0.2 + 0.013 * i for i in range(60)]))
     return made
@@ -170,7 +174,7 @@ def test_what_is_kept_aside_does_not_depend_on_the_readings(tmp_path: Path) -> N
     for name, rising in (("a", True), ("b", False)):
         session = LabelSession.create(tmp_path / name, pictures, seed=1)
         confidences = sorted(np.linspace(0.1, 0.9, 50), reverse=not rising)
-        session.add_readings("start", predictions(["ab"] * 50, confidences))
+        session.add_readings("second", predictions(["ab"] * 50, confidences), labels=20)
         for item in session.next(50):
             session.answer(item.id, "ab")
         kept.append({data for data, _ in session.rows(measured=True)})
@@ -178,10 +182,26 @@ def test_what_is_kept_aside_does_not_depend_on_the_readings(tmp_path: Path) -> N
     assert kept[0] == kept[1] and len(kept[0]) == 10
 
 
-def test_the_unsure_come_first(session: LabelSession) -> None:
+def test_after_the_first_training_the_unsure_come_first(session: LabelSession) -> None:
+    random_ones = [item.id for item in session.next(20)]
+    assert random_ones != [item.id for item in sorted(session.next(60), key=lambda item: item.confidence)][:20]
+    session.add_readings("second", predictions(["ab", "cd"] * 30, [0.2 + 0.013 * i for i in range(60)]), labels=20)
     asked = [item.confidence for item in session.next(20) if not item.measured]
     left = [item.confidence for item in session.next(60)[20:] if not item.measured]
     assert np.mean(asked) < np.mean(left) - 0.2
+
+
+def test_a_random_order_asks_nothing_of_the_readings(tmp_path: Path) -> None:
+    pictures = [(f"{i}.png", picture(i)) for i in range(50)]
+    asked = []
+    for name, rising in (("a", True), ("b", False)):
+        session = LabelSession.create(tmp_path / name, pictures, seed=1, order="random")
+        confidences = sorted(np.linspace(0.1, 0.9, 50), reverse=not rising)
+        session.add_readings("second", predictions(["ab"] * 50, confidences), labels=20)
+        session.close()
+        session = LabelSession(tmp_path / name)  # the order is kept
+        asked.append([item.id for item in session.next(50)])
+    assert asked[0] == asked[1] and len(set(asked[0])) == 50
 
 
 def test_choice_is_spread_over_what_is_seen() -> None:
@@ -247,6 +267,11 @@ def test_a_second_tab_takes_over_and_the_first_is_told(session: LabelSession) ->
         session.answer(second.id, "cd", tab="one")
     assert second.id not in session.answers()
     session.answer(second.id, "cd", tab="two")
+    session.release("one")  # a late word of the first changes nothing
+    with pytest.raises(TakenOverError):
+        session.check_tab("one")
+    session.release("two")
+    assert session.claim("three") is False, "a tab that was closed is no other tab"
 
 
 @pytest.mark.parametrize(
@@ -266,13 +291,14 @@ def test_typed_text_is_composed() -> None:
 
 def test_a_sheet_holds_certain_pictures_and_the_wrong_ones_are_asked_next(session: LabelSession) -> None:
     session.add_readings("better", predictions(["ab", "cd"] * 30, [0.99] * 40 + [0.5] * 20))
+    session.next(3)  # the page has loaded some ahead
     sheet = session.sheet()
     assert len(sheet) == 24 and all(item.confidence >= 0.97 and not item.measured for item in sheet)
     texts = [item.text for item in sheet]
     assert texts == sorted(texts, key=lambda text: text != texts[0]), "alike ones stand together"
     wrong = [sheet[3].id, sheet[5].id]
     assert session.accept([item.id for item in sheet], wrong) == 22
-    assert {item.id for item in session.next(3) if not item.measured} >= set(wrong)
+    assert [item.id for item in session.next(2)] == wrong
     assert not {item.id for item in sheet} & {item.id for item in session.sheet()}
     progress = session.progress()
     assert (progress.accepted, progress.typed, progress.measured) == (22, 0, 0)
@@ -295,8 +321,10 @@ def test_the_curve_measures_every_model_on_what_was_kept_aside(session: LabelSes
     wrong = {id_ for i, id_ in enumerate(session._ids) if i % 3 == 0}  # what the first model misreads
     texts = ["dd" if id_ in wrong else truth[id_] for id_ in session._ids]
     session.add_readings("first", predictions(texts, [0.5] * 60))
-    for item in session.next(40):
-        session.answer(item.id, truth[item.id])
+    asked = session.next(40)
+    assert {item.id for item in asked if item.text != truth[item.id]} == wrong & {item.id for item in asked}
+    for item in asked:
+        session.answer(item.id, truth[item.id], offered=(item.text, item.model))
     session.add_readings("second", predictions([truth[i] for i in session._ids], [0.9] * 60), labels=32)
     aside = [id_ for id_, answer in session.answers().items() if answer.measured]
     curve = session.progress().curve
@@ -305,6 +333,27 @@ def test_the_curve_measures_every_model_on_what_was_kept_aside(session: LabelSes
     assert curve[2].accuracy == 1.0
     corrected = sum(id_ in wrong for id_ in session.answers())
     assert session.progress().corrected == corrected
+
+
+def test_corrections_are_counted_by_the_model_that_was_corrected(session: LabelSession) -> None:
+    for i, item in enumerate(session.next(5)):
+        session.answer(item.id, item.text if i < 2 else "dd")
+    session.add_readings("second", predictions(["ab", "cd"] * 30, [0.9] * 60), labels=4)
+    for i, item in enumerate(session.next(4)):
+        session.answer(item.id, item.text if i else "dd")
+    session.close()
+    progress = LabelSession(session.folder).progress()
+    assert progress.corrections == [Corrections(0, 3, 5), Corrections(4, 1, 4)] and progress.corrected == 4
+
+
+def test_a_model_that_was_misled_is_measured_and_not_used(session: LabelSession) -> None:
+    for item in session.next(20):
+        session.answer(item.id, item.text)  # four of them are kept aside
+    session.add_readings("misled", predictions(["dd"] * 60, [0.99] * 60), labels=16)
+    assert session.model == "start" and {item.text for item in session.next(10)} == {"ab", "cd"}
+    assert [point.right for point in session.progress().curve] == [4, 0]
+    session.add_readings("as good", predictions(["ab", "cd"] * 30, [0.9] * 60), labels=20)
+    assert session.model == "as good" and session.next()[0].confidence == pytest.approx(0.9)
 
 
 def test_case_may_be_ignored(tmp_path: Path) -> None:
@@ -350,6 +399,44 @@ def test_what_is_exported_is_a_source_for_make_dataset(session: LabelSession, fo
     read = [row for shard in made.glob("*.parquet") for row in pq.read_table(shard).to_pylist()]
     assert {row["image"]["bytes"]: row["text"] for row in read} == {data: text for data, (text, _) in expected.items()}
     assert session.export(tmp_path / "typed.parquet", accepted=False) == 20
+
+
+@pytest.mark.parametrize("form", ["parquet", "folder", "the set itself"])
+def test_pseudo_labels_are_never_measured_on(session: LabelSession, form: str, tmp_path: Path) -> None:
+    """Whatever the split, they go to training; where all of a source is measured, they are left out."""
+    session.add_readings("better", predictions(["ab", "cd"] * 30, [0.99] * 60))
+    for i, item in enumerate(session.next(20)):
+        session.answer(item.id, "abcd"[: 1 + i % 4])
+    session.accept([item.id for item in session.sheet()])
+    pseudo = {item.path.read_bytes() for item in map(session.item, session.answers()) if not item.measured}
+    pseudo -= {data for data, _ in session.rows(accepted=False)}
+    assert len(pseudo) == 24
+    source = {"parquet": tmp_path / "out.parquet", "folder": tmp_path / "out"}.get(form, session.folder)
+    if form == "the set itself":
+        session.write_table()
+    else:
+        session.export(source, form)
+    made = tmp_path / "dataset"
+    info = make_dataset(DatasetConfig(sources=[str(source)], out=str(made), split="10/45/45", workers=1))
+    assert sum(info["counts"].values()) == 44 and any("24 pseudo-labels" in note for note in info["notes"])
+    read = {
+        split: {row["image"]["bytes"] for shard in made.glob(f"{split}-*") for row in pq.read_table(shard).to_pylist()}
+        for split in ("train", "validation", "test")
+    }
+    assert pseudo <= read["train"] and len(read["validation"]) > 4 and len(read["test"]) > 4
+    images, _, _ = load_labeled(str(source), "all")
+    assert len(images) == 20 and not pseudo & set(map(bytes, images))
+
+
+def test_the_zip_is_a_source_of_the_tab_teach(session: LabelSession, tmp_path: Path) -> None:
+    session.add_readings("better", predictions(["ab", "cd"] * 30, [0.99] * 60))
+    for i, item in enumerate(session.next(20)):
+        session.answer(item.id, "abcd"[: 1 + i % 4])
+    session.accept([item.id for item in session.sheet(5)])
+    session.export(tmp_path / "out.zip", "zip")
+    rows, left_out = labeled_pictures(tmp_path / "out.zip")
+    typed = session.rows(accepted=False) + session.rows(measured=True)
+    assert sorted(rows) == sorted(typed) and left_out == {"pseudo-label": 5}
 
 
 def test_the_folder_of_a_set_is_a_source_too(session: LabelSession, tmp_path: Path) -> None:

@@ -199,15 +199,15 @@ def test_ctrl_c_before_there_is_anything_to_go_on_with(launch: Callable, dataset
     assert "Stopped; nothing is saved." in job.stderr and "Traceback" not in job.stderr
 
 
-def test_thirty_pictures_are_learnt_by_heart(train: Callable, dataset: Path) -> None:
+def test_thirty_pictures_are_learned_by_heart(train: Callable, dataset: Path) -> None:
     flags = ["--limit", 30, "--epochs", 40, "--augment", 0, "--dropout", 0, "--hidden", 32, "--learning_rate", 0.005]
     result = train(*SCRATCH, *flags, "--batch_size", 15)
     assert result.code == 0, result.stderr
     losses = [row["train_loss"] for row in history(result.out)]
     predictor = CaptchaPredictor(result.out / "last.safetensors", threads=1)
-    learnt = load_data(dataset, predictor.config, limit=30)["train"]
-    readings = [p.text for p in predictor.predict([learnt.images[i] for i in range(30)])]
-    assert sum(a == b for a, b in zip(readings, learnt.texts, strict=True)) >= 24, losses
+    learned = load_data(dataset, predictor.config, limit=30)["train"]
+    readings = [p.text for p in predictor.predict([learned.images[i] for i in range(30)])]
+    assert sum(a == b for a, b in zip(readings, learned.texts, strict=True)) >= 24, losses
     assert losses[-1] < losses[0] / 4
 
 
@@ -375,41 +375,41 @@ def resolved(config: TrainConfig, folder: Path) -> ModelConfig:
     return main.resolve_model_config(config, *load_split(folder, "train"), load_info(folder))
 
 
-def labelled(tmp_path: Path, captchas: list[tuple[bytes, str]], texts: list[str], split: str = "100/0/0") -> Path:
+def labeled(tmp_path: Path, captchas: list[tuple[bytes, str]], texts: list[str], split: str = "100/0/0") -> Path:
     """A dataset of pictures with labels of our own, all of them for training unless `split` says otherwise."""
     folder = named_pictures(tmp_path, [(captchas[i][0], text) for i, text in enumerate(texts)])
-    make_dataset(DatasetConfig(sources=[str(folder)], out=str(tmp_path / "labelled"), split=split, workers=1))
-    return tmp_path / "labelled"
+    make_dataset(DatasetConfig(sources=[str(folder)], out=str(tmp_path / "labeled"), split=split, workers=1))
+    return tmp_path / "labeled"
 
 
 def test_alphabet_and_length_are_those_of_the_labels_of_every_split(
     tmp_path: Path, captchas: list[tuple[bytes, str]]
 ) -> None:
     texts = [letter * count for count, letter in enumerate("abcdefgh", start=1)]
-    data = labelled(tmp_path, captchas, texts, split="4/2/2")
+    data = labeled(tmp_path, captchas, texts, split="4/2/2")
     found = resolved(replace(TrainConfig(), model="resnet", init="scratch"), data)
     assert (found.alphabet, found.max_length) == ("abcdefgh", 8)
 
 
-def test_pictures_are_normalised_as_the_starting_weights_know_them_or_as_told(
+def test_pictures_are_normalized_as_the_starting_weights_know_them_or_as_told(
     tmp_path: Path, captchas: list[tuple[bytes, str]], tiny: Callable
 ) -> None:
-    data = labelled(tmp_path, captchas, ["ab", "cd", "aaa"])
+    data = labeled(tmp_path, captchas, ["ab", "cd", "aaa"])
     asked = replace(TrainConfig(), model="mixer", init="scratch")
-    assert resolved(asked, data).normalise, "a new model of the default kind"
-    assert not resolved(replace(asked, model="crnn"), data).normalise
+    assert resolved(asked, data).normalize, "a new model of the default kind"
+    assert not resolved(replace(asked, model="crnn"), data).normalize
     for known in (True, False):
         weights = tmp_path / f"{known}.safetensors"
-        save_checkpoint(build_model(tiny("mixer", normalise=known, resize="content")), weights)
+        save_checkpoint(build_model(tiny("mixer", normalize=known, resize="content")), weights)
         start = replace(asked, init=str(weights))
-        assert resolved(start, data).normalise is known
-        assert resolved(replace(start, normalise=not known), data).normalise is not known
+        assert resolved(start, data).normalize is known
+        assert resolved(replace(start, normalize=not known), data).normalize is not known
 
 
 def test_labels_that_do_not_fit_are_named_before_the_first_step(
     train: Callable, tmp_path: Path, captchas: list[tuple[bytes, str]]
 ) -> None:
-    data = labelled(tmp_path, captchas, ["ab", "cd", "aaa", "abc", "aab", "ddd", "a", "b", "c", "d"])
+    data = labeled(tmp_path, captchas, ["ab", "cd", "aaa", "abc", "aab", "ddd", "a", "b", "c", "d"])
     ctc = train(*SCRATCH, "--image_size", "[16,16]", data=data)
     assert_one_sentence(ctc, "2 of 10", "'aaa'", "'ddd'", "4 steps", "--image_size")
     slots = train(*SCRATCH, "--head", "slots", "--max_length", 2, data=data)
@@ -624,16 +624,16 @@ def test_a_resumed_run_prepares_pictures_as_it_began(
     save_checkpoint(build_model(tiny("mixer", alphabet="abcd", resize="content")), weights)
     begun = train("--model", "mixer", "--init", weights, "--frozen_epochs", 0, "--epochs", 1)
     assert begun.code == 0, begun.stderr
-    save_checkpoint(build_model(tiny("mixer", alphabet="abcd", resize="content", normalise=True)), weights)
+    save_checkpoint(build_model(tiny("mixer", alphabet="abcd", resize="content", normalize=True)), weights)
     seen = []
-    build = main.initialise
-    monkeypatch.setattr(main, "initialise", lambda config, model: seen.append(model) or build(config, model))
+    build = main.initialize
+    monkeypatch.setattr(main, "initialize", lambda config, model: seen.append(model) or build(config, model))
     assert train("--resume", out=begun.out).code == 0
     state = torch.load(begun.out / "state.pt", weights_only=True)
-    assert state.pop("config")["normalise"] is False
+    assert state.pop("config")["normalize"] is False
     torch.save(state, begun.out / "state.pt")  # as an older version left it
     assert train("--resume", out=begun.out).code == 0
-    assert [model.normalise for model in seen] == [False, False]
+    assert [model.normalize for model in seen] == [False, False]
     assert seen[0] == ModelConfig.from_json(read_metadata(begun.out / "best.safetensors")["model"])
 
 

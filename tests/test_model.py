@@ -94,18 +94,18 @@ def test_every_name_builds_its_class_and_trains_all_its_weights(name: str, tiny:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_grey_pictures_go_with_every_model(name: str, tiny: Callable) -> None:
+def test_gray_pictures_go_with_every_model(name: str, tiny: Callable) -> None:
     for channels in (1, 3):
         model = build_model(tiny(name, channels=channels)).eval()
         assert model(pictures(2, channels)).shape[0] == 2
 
 
 @pytest.mark.parametrize("name", ["resnet", "efficientnet"])
-def test_imagenet_backbones_see_grey_as_its_colour_copy(name: str, tiny: Callable) -> None:
-    grey, colour = build_model(tiny(name, channels=1)).eval(), build_model(tiny(name, channels=3)).eval()
-    colour.load_state_dict(grey.state_dict())
+def test_imagenet_backbones_see_gray_as_its_color_copy(name: str, tiny: Callable) -> None:
+    gray, color = build_model(tiny(name, channels=1)).eval(), build_model(tiny(name, channels=3)).eval()
+    color.load_state_dict(gray.state_dict())
     images = pictures(2, 1)
-    assert torch.allclose(grey(images), colour(images.expand(-1, 3, -1, -1)), atol=1e-5)
+    assert torch.allclose(gray(images), color(images.expand(-1, 3, -1, -1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -121,7 +121,7 @@ def test_other_input_sizes_run(name: str, size: tuple[int, int], tiny: Callable)
     assert model(pictures(1, model.config.channels, size)).shape == (1, model.steps, 5)
 
 
-def test_pixels_are_normalised_inside_the_network(tiny: Callable) -> None:
+def test_pixels_are_normalized_inside_the_network(tiny: Callable) -> None:
     for name, mean, std in (("crnn", 0.5, 0.5), ("resnet", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])):
         model = build_model(tiny(name)).eval()
         images = pictures(2, model.config.channels)
@@ -145,7 +145,7 @@ def test_slots_say_where_they_look(name: str, tiny: Callable) -> None:
     assert (columns.diff(dim=1) > 0).all(), "untrained slots start to look from left to right"
 
 
-def test_log_probs_are_normalised(tiny: Callable) -> None:
+def test_log_probs_are_normalized(tiny: Callable) -> None:
     model = build_model(tiny()).eval()
     assert torch.allclose(model.log_probs(pictures(2, 1)).exp().sum(-1), torch.ones(2, model.steps))
 
@@ -292,7 +292,7 @@ def test_the_metadata_says_all_that_prediction_needs(tiny: Callable, tmp_path: P
         "other_height": None,
         "channels": 3,
         "resize": "square",
-        "normalise": False,
+        "normalize": False,
         "hidden": 8,
         "dropout": 0.1,
     }
@@ -422,11 +422,11 @@ def test_a_blend_lies_between_start_and_end(tiny: Callable) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
-def test_grey_and_colour_start_from_each_other(before: int, after: int, tiny: Callable, tmp_path: Path) -> None:
+def test_gray_and_color_start_from_each_other(before: int, after: int, tiny: Callable, tmp_path: Path) -> None:
     old, new = build_model(tiny(channels=before)).eval(), build_model(tiny(channels=after)).eval()
     assert load_into(new, save_checkpoint(old, tmp_path / "old.safetensors")).fresh == ()
-    grey = pictures(2, 1)
-    views = {1: grey, 3: grey.expand(-1, 3, -1, -1)}
+    gray = pictures(2, 1)
+    views = {1: gray, 3: gray.expand(-1, 3, -1, -1)}
     assert torch.allclose(old(views[before]), new(views[after]), atol=1e-5)
 
 
@@ -535,3 +535,9 @@ def test_the_keys_of_attention_have_no_say_by_their_bias(tiny: Callable, settle:
     assert torch.allclose(model(images), before, atol=1e-4)
     torch.nn.init.normal_(model.head.keys.weight, std=10)
     assert not torch.allclose(model(images), before, atol=1e-4)
+
+
+def test_a_setting_that_was_renamed_is_found_in_older_checkpoints() -> None:
+    described = {"name": "mixer", "alphabet": "ab", "max_length": 4, "image_size": (32, 64), "head": "mixer"}
+    assert ModelConfig.from_json(described | {"normalise": True}).normalize
+    assert not ModelConfig.from_json(described).normalize

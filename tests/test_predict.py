@@ -24,12 +24,10 @@ import predict
 from captcha_reader.config import EvaluateConfig, PredictConfig
 from captcha_reader.ctc import log_likelihood
 from captcha_reader.errors import UserError
-from captcha_reader.files import DEFAULT_CHECKPOINT
+from captcha_reader.files import DEFAULT_CHECKPOINT, ROOT
 from captcha_reader.transforms import build_transform
 from model import load_model
 from predict import CaptchaPredictor, find_checkpoint, find_images, predict_captcha
-
-ROOT = Path(predict.__file__).resolve().parent
 
 
 @pytest.fixture(scope="module", params=["torch", "onnx"])
@@ -171,7 +169,7 @@ def test_the_first_reading_stays_where_the_others_are_less_sure(looking: Callabl
     others = [says(text, 0.3, 4) for text in ("cd", "dc", "bd", "da", "ba", "ca")]
     predictor, seen = looking(says("ab", 0.6, 4), *others)
     prediction = predictor.predict([bars()])[0]
-    assert prediction.text == "ab" and len(seen) == 1 + len(others)  # the bars have no colour
+    assert prediction.text == "ab" and len(seen) == 1 + len(others)  # the bars have no color
     assert prediction.box[0] < 11 and prediction.box[2] > 178
 
 
@@ -197,7 +195,7 @@ def test_what_a_look_thinks_of_the_other_readings_counts(looking: Callable) -> N
 def test_a_network_that_learned_two_heights_looks_with_both(looking: Callable) -> None:
     predictor, seen = looking(says("ab", 0.3, 4), resize="natural", other_height=32)
     assert predictor.predict([bars()])[0].text == "ab"
-    assert [pixels.shape[2] for pixels in seen] == [16, 32, 16, 32, 16, 16, 32]  # grey bars have no colour to see
+    assert [pixels.shape[2] for pixels in seen] == [16, 32, 16, 32, 16, 16, 32]  # gray bars have no color to see
     assert seen[1].shape[3] > seen[3].shape[3] > 1.5 * seen[0].shape[3]  # wider; as it is
     predictor, seen = looking(says("", 0.9, 4), resize="natural", other_height=32)
     predictor.predict([bars()])
@@ -284,6 +282,17 @@ def test_names_that_no_line_or_font_can_hold(exported: Path, tmp_path: Path) -> 
     assert "b\\udce9.png\t" in done.stdout and "b\\udce9.png," in (tmp_path / "out.csv").read_text()
 
 
+def test_alternatives_share_what_a_calibrated_confidence_leaves() -> None:
+    """The shipped weights say how their confidences are to be read: an alternative beside one is of the same scale."""
+    predictor = CaptchaPredictor(DEFAULT_CHECKPOINT.with_suffix(".onnx"), threads=1)
+    for p in predictor.predict(sorted((ROOT / "examples").glob("*.png"))):
+        raw = dict(p.codec.alternatives(p.log_probs, count=3))
+        found = dict(p.alternatives)
+        assert found[p.text] == p.confidence
+        for text in found.keys() - {p.text}:
+            assert found[text] / (1 - p.confidence) == pytest.approx(raw[text] / (1 - raw[p.text]), rel=1e-3)
+
+
 def test_a_prediction_is_complete(predictor: CaptchaPredictor, encoded: list[bytes]) -> None:
     for p in predictor.predict(encoded):
         assert len(p.char_confidences) == len(p.spans) == len(p.text)
@@ -293,7 +302,7 @@ def test_a_prediction_is_complete(predictor: CaptchaPredictor, encoded: list[byt
         assert all(0 <= a < b <= 12 for a, b in p.spans)
         assert 1 <= len(p.alternatives) <= 3
         probabilities = [q for _, q in p.alternatives]
-        assert probabilities == sorted(probabilities, reverse=True)
+        assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1 + 1e-6
         assert dict(p.alternatives).get(p.text, p.confidence) == pytest.approx(p.confidence, rel=1e-3)
         as_dict = p.as_dict()
         assert list(as_dict) == ["text", "confidence", "characters"]

@@ -18,17 +18,17 @@ CONFIG = ModelConfig(
     image_size=(32, 128),
     channels=3,
     resize="natural",
-    normalise=True,
+    normalize=True,
     other_height=48,
 )
 TRANSFORM = build_transform(CONFIG)
 
 
-def ink(left: int, right: int, colour: tuple[int, int, int] = (0, 0, 0), times: int = 1) -> Image.Image:
+def ink(left: int, right: int, color: tuple[int, int, int] = (0, 0, 0), times: int = 1) -> Image.Image:
     """A stroke from one column to another, 20 of 60 rows high, on white, with small ones far to both sides."""
     pixels = np.full((60, 240, 3), 255, dtype=np.uint8)
-    pixels[20:40, left:right] = colour
-    pixels[20:40, 20:23] = pixels[20:40, 217:220] = colour
+    pixels[20:40, left:right] = color
+    pixels[20:40, 20:23] = pixels[20:40, 217:220] = color
     return Image.fromarray(pixels.repeat(times, axis=0).repeat(times, axis=1))
 
 
@@ -116,25 +116,25 @@ def test_blur_fades_specks() -> None:
     assert darkest[1] > darkest[0] + 40
 
 
-@pytest.mark.parametrize(("colour", "darkest", "by_colour"), [((255, 0, 0), 0, 0), ((128, 128, 128), 128, None)])
-def test_tones(colour: tuple[int, int, int], darkest: int, by_colour: int | None) -> None:
-    """Letters of a strong colour are as dark as black ones; grey ones have no colour."""
-    config = ModelConfig(**{**CONFIG.__dict__, "normalise": False})
+@pytest.mark.parametrize(("color", "darkest", "by_color"), [((255, 0, 0), 0, 0), ((128, 128, 128), 128, None)])
+def test_tones(color: tuple[int, int, int], darkest: int, by_color: int | None) -> None:
+    """Letters of a strong color are as dark as black ones; gray ones have no color."""
+    config = ModelConfig(**{**CONFIG.__dict__, "normalize": False})
     transform = build_transform(config)
-    view = transform.view(ink(60, 180, colour))
+    view = transform.view(ink(60, 180, color))
     again = make_view(ViewSpec(tone="darkest"), view, transform)
-    if colour[0] == colour[1]:
+    if color[0] == color[1]:
         assert again is None  # it would show the same
     else:
         assert again is not None and abs(int(again.pixels.min()) - darkest) < 8
         assert np.array_equal(again.pixels[0], again.pixels[1])
     again = make_view(ViewSpec(tone="saturation"), view, transform)
-    assert (again is None) == (by_colour is None)
+    assert (again is None) == (by_color is None)
     if again is not None:
-        assert abs(int(again.pixels.min()) - by_colour) < 8 and again.pixels.max() == 255
+        assert abs(int(again.pixels.min()) - by_color) < 8 and again.pixels.max() == 255
 
 
-def test_a_grey_network_sees_every_form_that_needs_no_colour() -> None:
+def test_a_gray_network_sees_every_form_that_needs_no_color() -> None:
     config = ModelConfig(**{**CONFIG.__dict__, "channels": 1})
     transform = build_transform(config)
     view = transform.view(ink(60, 180, (255, 0, 0)))

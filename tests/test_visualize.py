@@ -81,7 +81,7 @@ def opened(path: Path, widest: int = 2600, highest: int = 9000) -> Image.Image:
     return picture.convert("RGB")
 
 
-GREY = Image.new("RGB", (160, 60), "#888888")
+GRAY = Image.new("RGB", (160, 60), "#888888")
 SEEN = (40, -5, 140, 55)  # of that picture, by the network
 
 
@@ -90,29 +90,29 @@ SEEN = (40, -5, 140, 55)  # of that picture, by the network
 
 
 def test_right_and_wrong_differ_in_color_and_in_mark():
-    right = figure_image(draw_grid([GREY], [says("abc")], ["abc"]))
-    wrong = figure_image(draw_grid([GREY], [says("abc")], ["abd"]))
-    unknown = figure_image(draw_grid([GREY], [says("abc")]))
+    right = figure_image(draw_grid([GRAY], [says("abc")], ["abc"]))
+    wrong = figure_image(draw_grid([GRAY], [says("abc")], ["abd"]))
+    unknown = figure_image(draw_grid([GRAY], [says("abc")]))
     # All characters are sure, so crimson stands in the frame and the mark, and a little in the legend.
     legend = count(right, WRONG)
     assert count(wrong, WRONG) > legend + 300
     assert count(right, RIGHT) > count(wrong, RIGHT) + 300
     assert count(unknown, WRONG) == legend and count(unknown, RIGHT) < count(right, RIGHT) - 300
     # Without color the marks still differ, in the strip under the picture and left of the reading.
-    left, top, *_ = _middle_grey(right)
+    left, top, *_ = _middle_gray(right)
     strip = (left, top, left + 26, top + 50)
     marks = [np.asarray(p.crop(strip).convert("L"), dtype=int) < 200 for p in (right, wrong)]
     assert marks[0].any() and (marks[0] != marks[1]).sum() > 20
 
 
-def _middle_grey(picture: Image.Image) -> tuple[int, int, int, int]:
+def _middle_gray(picture: Image.Image) -> tuple[int, int, int, int]:
     """(left, below) of the captcha in a cell, and its size."""
     rows, columns = np.nonzero((np.asarray(picture) == 0x88).all(axis=2))
     return int(columns.min()), int(rows.max()) + 1, int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1
 
 
 def test_the_picture_itself_is_in_its_cell_and_keeps_its_shape():
-    *_, width, height = _middle_grey(figure_image(draw_grid([GREY], [says("abc")], ["abc"])))
+    *_, width, height = _middle_gray(figure_image(draw_grid([GRAY], [says("abc")], ["abc"])))
     assert width > 200 and width / height == pytest.approx(160 / 60, rel=0.05)
 
 
@@ -121,8 +121,8 @@ def test_each_character_has_the_color_of_its_confidence():
         *("high", "high", "medium", "medium", "low", "low")
     ]
     for name, confidence in (("high", 0.95), ("medium", 0.7), ("low", 0.4)):
-        picture = figure_image(draw_grid([GREY], [says("abc", [0.95, confidence, 0.95])]))
-        _, below, *_ = _middle_grey(picture)
+        picture = figure_image(draw_grid([GRAY], [says("abc", [0.95, confidence, 0.95])]))
+        _, below, *_ = _middle_gray(picture)
         caption = picture.crop((0, below, picture.width, picture.height))
         for other, color in CONFIDENCE_COLORS.items():
             assert (count(caption, color) > 15) == (other in (name, "high")), (name, other)
@@ -131,11 +131,11 @@ def test_each_character_has_the_color_of_its_confidence():
 @pytest.mark.parametrize(
     "image, text, truth",
     [
-        (GREY, "", "abc"),
-        (GREY, "", ""),
-        (GREY, "abcdefghij", "abcdefghiJ"),
-        (GREY, "a$a$b", "a$a$b"),
-        (GREY, "a" * 32, "a" * 32),
+        (GRAY, "", "abc"),
+        (GRAY, "", ""),
+        (GRAY, "abcdefghij", "abcdefghiJ"),
+        (GRAY, "a$a$b", "a$a$b"),
+        (GRAY, "a" * 32, "a" * 32),
         (Image.new("RGB", (60, 400), "#888888"), "abc", "abc"),
         (Image.new("RGB", (1800, 40), "#888888"), "abc", "abc"),
         (Image.new("RGBA", (3, 3), (0, 0, 0, 0)), "abc", "abc"),
@@ -148,7 +148,7 @@ def test_odd_readings_and_shapes_stay_inside_the_page(image, text, truth):
 
 
 def test_the_caption_stays_inside_its_frame():
-    picture = np.asarray(figure_image(draw_grid([GREY], [says("a" * 32)], ["J" * 32], ["n" * 90 + ".png"])))
+    picture = np.asarray(figure_image(draw_grid([GRAY], [says("a" * 32)], ["J" * 32], ["n" * 90 + ".png"])))
     rows, columns = np.nonzero(np.abs(picture.astype(int) - getrgb(WRONG)).max(axis=2) <= 3)
     below = rows > 90  # under the title and the legend
     left, right = columns[below].min(), columns[below].max()
@@ -160,17 +160,17 @@ def test_more_pictures_than_fit_are_cut_at_200_and_that_is_said(tmp_path: Path, 
     real = grid.draw_grid
     monkeypatch.setattr(grid, "MAX_PICTURES", 6)  # the same path, in a fraction of the time
     monkeypatch.setattr(grid, "draw_grid", lambda *a, **k: notes.append((len(a[0]), a[5])) or real(*a, **k))
-    show_all_images_with_predictions([GREY] * 6, [says("abc")] * 6, tmp_path / "six.png")
-    show_all_images_with_predictions([GREY] * 7, [says("abc")] * 7, tmp_path / "seven.png", ["abc"] * 7)
+    show_all_images_with_predictions([GRAY] * 6, [says("abc")] * 6, tmp_path / "six.png")
+    show_all_images_with_predictions([GRAY] * 7, [says("abc")] * 7, tmp_path / "seven.png", ["abc"] * 7)
     assert notes == [(6, ""), (6, "The first 6 of 7 pictures.")]
 
 
 def test_a_folder_of_files_is_shown_with_their_names(tmp_path: Path):
     files = [tmp_path / "one.png", tmp_path / "two.png"]
     for file in files:
-        GREY.save(file)
+        GRAY.save(file)
     named = opened(show_all_images_with_predictions(files, [says("abc")] * 2, tmp_path / "named.png"))
-    nameless = opened(show_all_images_with_predictions([GREY] * 2, [says("abc")] * 2, tmp_path / "nameless.png"))
+    nameless = opened(show_all_images_with_predictions([GRAY] * 2, [says("abc")] * 2, tmp_path / "nameless.png"))
     assert named.height > nameless.height
     opened(show_all_images_with_predictions([], [], tmp_path / "none.png"))
 
@@ -182,18 +182,18 @@ def test_worst_errors_come_first(visualizer: CaptchaVisualizer, tmp_path: Path, 
     shown = []
     real = grid.draw_grid
     monkeypatch.setattr(grid, "draw_grid", lambda *a, **k: shown.append(a[1]) or real(*a, **k))
-    visualizer.visualize_predictions([GREY] * 4, truths, tmp_path / "worst.png", readings, worst=True)
-    visualizer.visualize_predictions([GREY] * 4, truths, tmp_path / "all.png", readings)
+    visualizer.visualize_predictions([GRAY] * 4, truths, tmp_path / "worst.png", readings, worst=True)
+    visualizer.visualize_predictions([GRAY] * 4, truths, tmp_path / "all.png", readings)
     assert shown == [[readings[i] for i in (2, 1, 3, 0)], readings]
     with pytest.raises(UserError, match="truths"):
-        visualizer.visualize_predictions([GREY] * 4, None, tmp_path / "x.png", readings, worst=True)
+        visualizer.visualize_predictions([GRAY] * 4, None, tmp_path / "x.png", readings, worst=True)
 
 
 def test_lists_of_different_length_are_refused(tmp_path: Path):
     for images, readings, truths in ((1, 2, 1), (2, 2, 1)):
         with pytest.raises(UserError, match="one for each"):
             show_all_images_with_predictions(
-                [GREY] * images, [says("abc")] * readings, tmp_path / "x.png", ["abc"] * truths
+                [GRAY] * images, [says("abc")] * readings, tmp_path / "x.png", ["abc"] * truths
             )
     assert not list(tmp_path.iterdir())
 
@@ -326,27 +326,27 @@ class Seer:
 
 def test_boxes_of_ctc_stand_around_the_steps_in_order():
     prediction = says("abc", head="ctc")  # 7 steps; the characters are at 0, 2 and 4
-    boxes = character_boxes(GREY, prediction, Seer())
+    boxes = character_boxes(GRAY, prediction, Seer())
     for i, (left, top, right, bottom) in enumerate(boxes):
         assert left <= 40 + (2 * i + 0.5) / 7 * 100 <= right and (top, bottom) == (0, 55)
     assert [b[0] for b in boxes[1:]] == pytest.approx([b[2] for b in boxes[:-1]])
-    assert len(character_boxes(GREY, says("a", head="ctc"), Seer())) == 1
-    assert character_boxes(GREY, says("", head="ctc"), Seer()) == []
-    assert draw_boxes(GREY, says("", head="ctc"), Seer()) is None
+    assert len(character_boxes(GRAY, says("a", head="ctc"), Seer())) == 1
+    assert character_boxes(GRAY, says("", head="ctc"), Seer()) == []
+    assert draw_boxes(GRAY, says("", head="ctc"), Seer()) is None
 
 
 def test_boxes_of_slots_stand_where_they_look():
     attention = np.full((3, 20), 0.001)
     for slot, column in enumerate((2, 9, 17)):
         attention[slot, column] = 1
-    boxes = character_boxes(GREY, says("ab"), Seer(attention))
+    boxes = character_boxes(GRAY, says("ab"), Seer(attention))
     for (left, _, right, _), column in zip(boxes, (2, 9), strict=True):
         assert 40 + 5 * column <= left < right <= 40 + 5 * (column + 1)
-    assert character_boxes(GREY, says("ab"), Seer()) is None and draw_boxes(GREY, says("ab"), Seer()) is None
+    assert character_boxes(GRAY, says("ab"), Seer()) is None and draw_boxes(GRAY, says("ab"), Seer()) is None
 
 
 def test_boxes_are_drawn_in_the_color_of_the_confidence():
-    picture = draw_boxes(GREY, says("abc", [0.99, 0.7, 0.3], head="ctc"), Seer())
+    picture = draw_boxes(GRAY, says("abc", [0.99, 0.7, 0.3], head="ctc"), Seer())
     assert picture.mode == "RGBA" and picture.width > 300
     assert all(count(picture, color) > 50 for color in CONFIDENCE_COLORS.values())
 

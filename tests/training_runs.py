@@ -22,11 +22,11 @@ SMALL = ["--model", "crnn", "--image_size", "[16,48]", "--hidden", "8", "--cpu",
 SCRATCH = [*SMALL, "--init", "scratch", "--frozen_epochs", "0"]
 
 
-def named_pictures(tmp_path: Path, labelled: Sequence[tuple[bytes, str]]) -> Path:
+def named_pictures(tmp_path: Path, labeled: Sequence[tuple[bytes, str]]) -> Path:
     """A folder of pictures whose file names carry the labels."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for i, (picture, text) in enumerate(labelled):
+    for i, (picture, text) in enumerate(labeled):
         (folder / f"{text}_{i}.png").write_bytes(picture)
     return folder
 

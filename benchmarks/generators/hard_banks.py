@@ -269,7 +269,7 @@ def tax_office_hatching(rng: random.Random) -> Drawn:
 
 @generator
 def notary_embossed_seal(rng: random.Random) -> Drawn:
-    """Grey paper into which letters and the rings of a seal are pressed: only their lit edges show."""
+    """Gray paper into which letters and the rings of a seal are pressed: only their lit edges show."""
     size = (216, 66)
     text = word(rng, "ABDEFGHJKLMNPRSTUVWXYZ234679", 5, 6)
     face = font(rng.choice(["DejaVuSans-Bold.ttf", "Caladea-Bold.ttf", "URWGothic-Demi.otf"]), 41)

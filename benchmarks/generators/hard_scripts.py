@@ -157,7 +157,7 @@ def scattered_pixels(rng: random.Random) -> Drawn:
 
 @generator
 def embossed_wave(rng: random.Random) -> Drawn:
-    """Grey relief: an embossed word on waves and bumps pressed into the same sheet, smeared sideways."""
+    """Gray relief: an embossed word on waves and bumps pressed into the same sheet, smeared sideways."""
     text = word(rng, SAFE_CAPITALS + "24579", 5)
     size = 230, 76
     word_layer = jumping_mask(rng, text, ["OpenSans-ExtraBold.ttf", "Roboto-Black.ttf"], size, 50, 10, 1)

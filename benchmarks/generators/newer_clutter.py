@@ -64,7 +64,7 @@ def _lens(
 
 @generator
 def blur_salt_small(rng: random.Random) -> Drawn:
-    """A small grey picture of soft digits with black and white specks, as a bad JPEG by a site in PHP."""
+    """A small gray picture of soft digits with black and white specks, as a bad JPEG by a site in PHP."""
     text = word(rng, "23456789", 5, 6)
     w, h = 110, 36
     image = Image.new("L", (w, h), 200)

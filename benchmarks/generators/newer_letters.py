@@ -68,8 +68,8 @@ def gd_builtin_font(rng: random.Random) -> Drawn:
 
 
 @generator
-def django_one_font_grey(rng: random.Random) -> Drawn:
-    """Dark grey capitals of one font with a few arcs behind, by a snippet for Django with Pillow."""
+def django_one_font_gray(rng: random.Random) -> Drawn:
+    """Dark gray capitals of one font with a few arcs behind, by a snippet for Django with Pillow."""
     text = word(rng, SAFE_CAPITALS, 5, 6)
     w, h = 130, 40
     image = Image.new("RGB", (w, h), (240, 240, 240))

@@ -89,8 +89,8 @@ def ghost_letters(rng: random.Random) -> Drawn:
 
 
 @generator
-def emboss_grey(rng: random.Random) -> Drawn:
-    """Letters that stand out of a grey ground with a little noise, by PHP's imagefilter with IMG_FILTER_EMBOSS."""
+def emboss_gray(rng: random.Random) -> Drawn:
+    """Letters that stand out of a gray ground with a little noise, by PHP's imagefilter with IMG_FILTER_EMBOSS."""
     text = word(rng, SAFE, 5)
     w, h = 160, 56
     mask = Image.new("L", (w, h))
@@ -99,15 +99,15 @@ def emboss_grey(rng: random.Random) -> Drawn:
     row(mask, letters, 4, lambda: rng.randint(-4, 4))
     levels = np.asarray(mask.filter(ImageFilter.GaussianBlur(0.7)), float)
     slope = levels - np.roll(levels, (2, 2), (0, 1))
-    grey = 120 + levels * 0.1 + slope * rng.uniform(0.28, 0.42)
-    grey = grey + numpy_rng(rng).normal(0, rng.uniform(4, 11), (h, w))
+    gray = 120 + levels * 0.1 + slope * rng.uniform(0.28, 0.42)
+    gray = gray + numpy_rng(rng).normal(0, rng.uniform(4, 11), (h, w))
     tint = np.array(color(rng, 190, 255)) / 255
-    return text, to_image(grey[..., None] * tint * 1.1)
+    return text, to_image(gray[..., None] * tint * 1.1)
 
 
 @generator
 def blurred_salt_pepper(rng: random.Random) -> Drawn:
-    """Black and white specks over grey letters, then smoothed, as by a forum's PHP with a filter of its own."""
+    """Black and white specks over gray letters, then smoothed, as by a forum's PHP with a filter of its own."""
     text = word(rng, DIGITS + "ABCDEF", 6)
     w, h, noise = 150, 46, numpy_rng(rng)
     image = Image.new("L", (w, h), 255)
@@ -225,7 +225,7 @@ def chessboard_invert(rng: random.Random) -> Drawn:
 
 
 @generator
-def colour_blind_dots(rng: random.Random) -> Drawn:
+def color_blind_dots(rng: random.Random) -> Drawn:
     """Dots of two families of colors, as on a plate that tests for color blindness, by PHP's imagefilledellipse."""
     text = word(rng, SAFE, 4)
     w, h = 220, 90

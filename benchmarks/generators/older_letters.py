@@ -210,7 +210,7 @@ def tiny_verdana_upscaled(rng: random.Random) -> Drawn:
 
 @generator
 def rmagick_gradient_ink(rng: random.Random) -> Drawn:
-    """Text that goes from one color to another, on thin grey rays, by Ruby's RMagick."""
+    """Text that goes from one color to another, on thin gray rays, by Ruby's RMagick."""
     text = word(rng, SAFE_LOWER, 5, 6)
     image = Image.new("RGB", (180, 60), (255, 255, 255))
     draw = ImageDraw.Draw(image)

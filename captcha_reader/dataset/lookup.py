@@ -54,6 +54,7 @@ class PictureLabels:
         self._labels: dict[str, str] = {}  # by picture: from tables
         self._texts: dict[str, str] = {}  # by picture: its text file
         self._unlisted: dict[str, str] = {}  # by picture: why it has no label
+        self._pseudo: set[str] = set()
         self._missing: list[Reject] = []
         self.note = ""
         tables = [path for path in others if is_table(_name(path))]
@@ -83,6 +84,10 @@ class PictureLabels:
         if picture in self._texts:
             return self._text_of(shown, self._texts[picture])
         return label_from_name(_name(picture))
+
+    def is_pseudo(self, picture: str) -> bool:
+        """Whether a table says that a model gave the label, and nobody typed it."""
+        return picture in self._pseudo
 
     def missing(self) -> Iterator[Reject]:
         """The entries of tables that name no picture, or more than one."""
@@ -151,6 +156,8 @@ class PictureLabels:
 
     def _give(self, picture: str, table: str, entry: Entry) -> None:
         label = self._labels.setdefault(picture, entry.label)
+        if entry.pseudo:
+            self._pseudo.add(picture)
         if label != entry.label:
             raise UserError(
                 f"line {entry.line} of {self._source}{table} gives {entry.name} the label {entry.label!r}, which had "

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pyarrow as pa
 
 from captcha_reader.config import DatasetConfig
@@ -13,6 +14,7 @@ from captcha_reader.dataset.checks import RejectLog
 from captcha_reader.dataset.samples import Note, Reject, Sample
 from captcha_reader.dataset.shards import CHUNK_BYTES, CHUNK_ROWS, PART_ROWS, Shard, Spilled
 from captcha_reader.dataset.sources import iter_items, list_folder
+from captcha_reader.dataset.split import PSEUDO
 from captcha_reader.dataset.writer import to_batch
 
 LARGE_GROUP_ROWS = 4 * PART_ROWS  # a row group is read from its start: a larger one would keep a single process busy
@@ -57,8 +59,11 @@ def iter_parts(
                     yield from chunk.add(item)
                 else:
                     yield from chunk.flush()
+                    pseudo = item.pseudo()
                     for part in item.parts():
-                        if part.rows > LARGE_GROUP_ROWS:
+                        if pseudo.any():
+                            yield from chunk.spill_apart(part, pseudo)
+                        elif part.rows > LARGE_GROUP_ROWS:
                             yield from (chunk.spill(batch, part.split) for batch in part.batches())
                         else:
                             yield part
@@ -86,6 +91,16 @@ class _Chunk:
             batch, split = to_batch(self._samples), self._samples[0].split
             self._samples, self._size = [], 0
             yield self.spill(batch, split)
+
+    def spill_apart(self, part: Shard, pseudo: np.ndarray) -> Iterator[Spilled]:
+        """The rows of a shard, and apart from them those with pseudo-labels; `pseudo` (N,) tells them."""
+        row = part.start
+        for batch in part.batches():
+            marks = pseudo[row : row + batch.num_rows]
+            row += batch.num_rows
+            for chosen, split in ((~marks, part.split), (marks, PSEUDO)):
+                if chosen.any():
+                    yield self.spill(batch.filter(pa.array(chosen)), split)
 
     def spill(self, batch: pa.RecordBatch, split: str | None) -> Spilled:
         message, offset = batch.serialize(), self._file.tell()

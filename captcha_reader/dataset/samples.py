@@ -16,7 +16,7 @@ class Sample:
         image: the picture file's bytes.
         text: the label as the source has it; `parse_label` cleans it.
         source: where it stands: a file's path, or a shard's path and the row, counted from 0.
-        split: of SPLITS the one in which its source has it, where it says so.
+        split: of SPLITS the one in which its source has it, where it says so, or PSEUDO.
     """
 
     image: bytes

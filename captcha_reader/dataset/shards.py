@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from captcha_reader.dataset.writer import ROW_GROUP_ROWS, SCHEMA, record_batch
 from captcha_reader.errors import UserError
 
+SOURCE_COLUMN, MODEL = "source", "model"  # who gave a label: a model's reading that nobody typed is a pseudo-label
 TEXT_COLUMNS = ("text", "label", "caption")
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 8 << 20
@@ -41,6 +43,7 @@ class Shard:
         start: number of the first row.
         rows: how many there are.
         split: of SPLITS the one in which its source has them, where it says so.
+        marked: whether a column says who gave each label, see `pseudo`.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Shard:
     start: int
     rows: int
     split: str | None = None
+    marked: bool = False
 
     @classmethod
     def open(cls, path: Path) -> Shard:
@@ -76,7 +80,20 @@ class Shard:
         groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         if min(groups, default=0) < 0 or sum(groups) != metadata.num_rows:
             raise UserError(f"{path} is not a readable parquet file (its row counts differ): replace or remove it")
-        return cls(path, image, text, stamp, 0, groups, 0, metadata.num_rows)
+        marked = SOURCE_COLUMN in schema.names and _is_any(schema.field(SOURCE_COLUMN).type, STRING_TYPES)
+        return cls(path, image, text, stamp, 0, groups, 0, metadata.num_rows, marked=marked)
+
+    def pseudo(self) -> np.ndarray:
+        """Which rows of the whole file have a label that a model gave and nobody typed, (N,) bool."""
+        if not self.marked:
+            return np.zeros(self.start + self.rows, bool)
+        with open_parquet(self.path) as file:
+            found = [
+                source == MODEL
+                for batch in read_batches(file, self.path, columns=[SOURCE_COLUMN])
+                for source in batch.column(0).to_pylist()
+            ]
+        return np.array(found, bool)
 
     def parts(self) -> Iterator[Shard]:
         """Cut at the ends of row groups, so that each part has about PART_ROWS rows."""

@@ -12,7 +12,7 @@ from captcha_reader.dataset.hub import iter_hub
 from captcha_reader.dataset.lookup import PictureLabels
 from captcha_reader.dataset.samples import Note, Reject, Sample
 from captcha_reader.dataset.shards import Shard
-from captcha_reader.dataset.split import split_of
+from captcha_reader.dataset.split import PSEUDO, split_of
 from captcha_reader.dataset.strangers import LOOKED_AT, names_pictures
 from captcha_reader.dataset.tables import is_table
 from captcha_reader.errors import UserError
@@ -208,4 +208,5 @@ def _iter_pictures(source: Path, paths: Sequence[Path], labels: PictureLabels) -
         except OSError as error:
             yield Reject(str(path), "unreadable image", error.strerror or str(error))
             continue
-        yield Sample(image, text, str(path), split_of(name, source))
+        split = PSEUDO if labels.is_pseudo(name.as_posix()) else split_of(name, source)
+        yield Sample(image, text, str(path), split)

@@ -12,6 +12,7 @@ from captcha_reader.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 UNUSED, DUPLICATE, REJECTED = -1, -2, -3  # rows of no split
+PSEUDO = "pseudo-labels"  # in place of one of SPLITS: readings that nobody typed, for training alone
 KEY = "S16"  # NumPy's type for hashes: they sort as bytes do, and trailing zeros make no two of them equal
 
 

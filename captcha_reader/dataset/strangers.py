@@ -19,7 +19,7 @@ SAMPLED = 20  # pictures that are looked for
 TOKEN = re.compile(r"""[^\s,;:"'{}\[\]()<>=|/\\]+""")
 # They speak of pictures for other reasons.
 PROSE = re.compile(
-    r"(readme|license|licence|changelog|notice)\b.*|.*\.(md|rst|html?|py|ipynb|sh|css|js)", re.IGNORECASE
+    r"(readme|license|license|changelog|notice)\b.*|.*\.(md|rst|html?|py|ipynb|sh|css|js)", re.IGNORECASE
 )
 OWN = ("dataset.json", "rejects.jsonl")
 TEXTS = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".lst", ".list", ".dat", ".gt", "")

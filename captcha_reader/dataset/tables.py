@@ -2,6 +2,7 @@
 
 labels.csv, gt.csv     filename,label                   or without a header, two columns
 metadata.csv           file_name,text                   an image folder of the Hugging Face Hub
+labels.csv             file_name,text,source            as the tab Label exports: `model` marks pseudo-labels
 metadata.jsonl         {"file_name": "1.png", "text": "aB3x"}
 labels.txt             1.png aB3x
 gt.txt                 1.png, "aB3x"                    ICDAR; or a tab between, as PaddleOCR's rec_gt_train.txt
@@ -14,9 +15,9 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from captcha_reader.dataset.shards import TEXT_COLUMNS
+from captcha_reader.dataset.shards import MODEL, SOURCE_COLUMN, TEXT_COLUMNS
 from captcha_reader.errors import UserError
 from captcha_reader.files import csv_safe
 
@@ -37,11 +38,12 @@ SEPARATOR = re.compile(r"[\s,]+")
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a table: its number, counted from 1, the picture's name, and the label."""
+    """A line of a table: its number, counted from 1, the picture's name, the label, and whether a model gave it."""
 
     line: int
     name: str
     label: str
+    pseudo: bool = False
 
 
 def is_table(file_name: str) -> bool:
@@ -102,7 +104,7 @@ def _csv_lines(text: str, path: str, delimiter: str | None) -> Iterator[Entry]:
         skipped += 1
     first = next((line for line in lines[skipped:] if line.strip()), "")
     delimiter = delimiter or next((d for d in ",;\t" if d in first), ",")
-    name_at, label_at, width = 0, 1, 2
+    name_at, label_at, width, source_at = 0, 1, 2, None
     is_first = True
     reader = csv.reader(lines[skipped:], delimiter=delimiter, skipinitialspace=True)
     try:
@@ -112,6 +114,8 @@ def _csv_lines(text: str, path: str, delimiter: str | None) -> Iterator[Entry]:
                 continue
             if is_first and (columns := _header(row, path)):
                 (name_at, label_at), width = columns, len(row)
+                cells = [cell.strip().lower() for cell in row]
+                source_at = cells.index(SOURCE_COLUMN) if SOURCE_COLUMN in cells else None
                 is_first = False
                 continue
             is_first = False
@@ -123,7 +127,8 @@ def _csv_lines(text: str, path: str, delimiter: str | None) -> Iterator[Entry]:
             name, label = _cell(row[name_at]), _cell(row[label_at])
             if "\n" in name + label or "\r" in name + label:
                 raise UserError(f"line {number} of {path} ends in the middle of a quoted cell: close the quotes")
-            yield Entry(number, name, label)
+            pseudo = source_at is not None and source_at < len(row) and row[source_at].strip() == MODEL
+            yield Entry(number, name, label, pseudo)
     except csv.Error as error:
         number = skipped + reader.line_num
         raise UserError(f"{path} is not proper CSV ({error}): correct line {number}") from None
@@ -204,5 +209,5 @@ def _without_quotes(entries: list[Entry]) -> list[Entry]:
     labels = [entry.label for entry in entries if entry.label]
     for opening, closing in QUOTES:
         if labels and all(len(text) >= 2 and text[0] == opening and text[-1] == closing for text in labels):
-            return [Entry(e.line, e.name, e.label[1:-1] if e.label else "") for e in entries]
+            return [replace(e, label=e.label[1:-1] if e.label else "") for e in entries]
     return entries

@@ -2,7 +2,8 @@
 
 Uncertainty sampling (Lewis and Gale, 1994) alone asks for many pictures with the same difficulty. So the most unsure
 pictures are thinned by farthest-first traversal in feature space (the k-center greedy choice of Sener and Savarese,
-2018), and every fifth picture is a random one that is kept aside for measuring.
+2018), and every fifth picture is a random one that is kept aside for measuring. Until a model has learned from the
+set's own labels the order is random.
 """
 
 from __future__ import annotations

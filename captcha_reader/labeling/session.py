@@ -12,143 +12,34 @@ of each model. A killed process or a closed page loses nothing that was answered
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
-import os
 import shutil
 import threading
 import time
-import unicodedata
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_atomically, write_text
-from captcha_reader.images import IMAGE_SUFFIXES, open_image
-from captcha_reader.labeling.curve import Advice, Point, advise
+from captcha_reader.labeling.curve import Point, advise
+from captcha_reader.labeling.export import Form, Row, table_text, write_parquet, write_zip
 from captcha_reader.labeling.journal import Event, Journal
+from captcha_reader.labeling.readings import Readings
+from captcha_reader.labeling.records import Answer, Corrections, Item, Kind, Order, Progress, TakenOverError, clean_text
 from captcha_reader.labeling.selection import MEASURED_EVERY, choose, features, shuffled
+from captcha_reader.labeling.sets import PICTURES, SET, SetInfo, write_pictures
 from captcha_reader.reading.prediction import Prediction
 
-FORMAT = "captcha-labels-1"
-SET, EVENTS, PICTURES = "set.json", "events.jsonl", "pictures"
-MAX_PICTURES = 5000  # of one set
-MIN_PICTURES = 10
-MAX_TEXT = 32  # characters
+EVENTS = "events.jsonl"
 MAX_MEASURED = 200  # pictures reserved for measuring, at most
 BLOCK = 10  # pictures chosen at a time; they are spread out among themselves
 TRAIN_AT = (20, 50, 100, 200, 400, 800)  # labels to learn from after which a model is trained
 SHEET = 24  # pictures of a sheet to accept at once
 MIN_SHEET_CONFIDENCE = 0.97  # of the readings on it
-FOLDER_COLUMNS = ("file_name", "text", "source")  # of the labels.csv of an exported folder
-
-Kind = Literal["typed", "accepted", "skipped", "unreadable"]
-Form = Literal["parquet", "folder", "zip"]
-
-
-class TakenOverError(UserError):
-    """Another tab labels this set now."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A picture to label, and what the reader thinks of it.
-
-    Attributes:
-        id: of the picture, made from its content.
-        name: of its file.
-        path: where it is.
-        text: the reading, to be typed into the box; "" where there is none.
-        confidence: of the text, 0 to 1.
-        char_confidences: one per character of the text, 0 to 1.
-        measured: it is kept aside for measuring, and no model learns from it.
-    """
-
-    id: str
-    name: str
-    path: Path
-    text: str = ""
-    confidence: float = 0.0
-    char_confidences: tuple[float, ...] = ()
-    measured: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is known of one picture: `text` is empty where it was skipped or is unreadable."""
-
-    kind: Kind
-    text: str = ""
-    measured: bool = False
-    suggested: str = ""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a set stands.
-
-    Attributes:
-        pictures: of the set.
-        typed: labels that a person typed or confirmed one by one; `measured` of them are kept aside.
-        accepted: pseudo-labels, accepted from sheets.
-        corrected: typed labels that differ from the reading that was offered.
-        curve: one point a model, all measured on the pictures kept aside so far.
-        advice: when to stop.
-    """
-
-    pictures: int
-    typed: int
-    measured: int
-    accepted: int
-    skipped: int
-    unreadable: int
-    corrected: int
-    curve: list[Point]
-    advice: Advice
-
-
-@dataclass
-class _Readings:
-    """What one model reads in every picture of the set, in the set's order."""
-
-    model: str
-    labels: int  # that the model learned from
-    texts: list[str]
-    confidences: np.ndarray
-    char_confidences: list[list[float]]
-    features: np.ndarray
-
-    def save(self, path: Path) -> None:
-        chars = [[round(p, 4) for p in row] for row in self.char_confidences]
-        data = {"model": self.model, "labels": self.labels, "texts": self.texts, "char_confidences": chars}
-        data |= {"confidences": self.confidences.round(5).tolist(), "features": self.features.round(3).tolist()}
-        write_text(path, json.dumps(data, ensure_ascii=False))
-
-    @classmethod
-    def load(cls, path: Path, count: int) -> _Readings | None:
-        """None where the file is damaged: readings can be made again."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            loaded = cls(
-                str(data["model"]),
-                int(data["labels"]),
-                [str(text) for text in data["texts"]],
-                np.array(data["confidences"], np.float32),
-                data["char_confidences"],
-                np.array(data["features"], np.float32),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        sizes = {len(loaded.texts), len(loaded.confidences), len(loaded.char_confidences), len(loaded.features)}
-        return loaded if sizes == {count} else None
 
 
 @dataclass
@@ -172,17 +63,10 @@ class LabelSession:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        try:
-            info = json.loads((self.folder / SET).read_text(encoding="utf-8"))
-            if info["format"] != FORMAT:
-                raise ValueError
-            self.name, self.seed = str(info["name"]), int(info["seed"])
-            self.ignore_case = bool(info["ignore_case"])
-            self.known: dict[str, Any] = dict(info["known"])
-            files = [(str(row["file"]), str(row["name"])) for row in info["pictures"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{self.folder} is no set of pictures to label: start a new one") from None
-        self._items = {Path(file).stem: (self.folder / PICTURES / file, name) for file, name in files}
+        info = SetInfo.load(self.folder)
+        self.name, self.seed, self.ignore_case = info.name, info.seed, info.ignore_case
+        self.order, self.known = info.order, info.known
+        self._items = {Path(file).stem: (self.folder / PICTURES / file, name) for file, name in info.pictures}
         self._ids = shuffled(list(self._items), self.seed)
         self._place = {id_: i for i, id_ in enumerate(self._ids)}
         # Reserved before anything is chosen: what is left after choosing the unsure ones is no fair sample.
@@ -207,6 +91,7 @@ class LabelSession:
         ignore_case: bool = False,
         known: dict[str, Any] | None = None,
         on_skip: Callable[[str], None] | None = None,
+        order: Order = "unsure",
     ) -> LabelSession:
         """Start a set.
 
@@ -218,6 +103,7 @@ class LabelSession:
             ignore_case: whether `a` and `A` are the same answer.
             known: what is known of the captcha, such as its characters and length; kept for the caller.
             on_skip: is told why a picture that cannot be read is left out; without it, that is an error.
+            order: from the first training on the unsure and different ones first, or a random order throughout.
 
         Raises:
             UserError: too few or too many pictures, one that cannot be read, or the folder exists.
@@ -225,31 +111,8 @@ class LabelSession:
         folder = Path(folder)
         if (folder / SET).exists():
             raise UserError(f"{folder} exists already: open it, or choose another name")
-        rows: dict[str, dict[str, str]] = {}
-        for file_name, data in pictures:
-            try:
-                open_image(data, file_name)
-            except UserError as error:
-                if on_skip is None:
-                    raise
-                on_skip(str(error))
-                continue
-            id_ = hashlib.sha256(data).hexdigest()[:16]
-            suffix = PurePosixPath(file_name).suffix.lower()
-            file = id_ + (suffix if suffix in IMAGE_SUFFIXES else ".png")
-            if id_ not in rows:
-                if len(rows) == MAX_PICTURES:
-                    raise UserError(f"these are more than {MAX_PICTURES:,} pictures: label a part of them")
-                (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-                (folder / PICTURES / file).write_bytes(data)
-                rows[id_] = {"file": file, "name": PurePosixPath(file_name).name}
-        if len(rows) < MIN_PICTURES:
-            raise UserError(f"these are {len(rows)} different pictures: {MIN_PICTURES} are the least")
-        info = {"format": FORMAT, "name": name or folder.name, "seed": seed, "ignore_case": ignore_case}
-        info |= {"known": known or {}, "pictures": list(rows.values())}
-        if hasattr(os, "sync"):  # once for all pictures: until set.json is there, the folder is no set
-            os.sync()
-        write_text(folder / SET, json.dumps(info, ensure_ascii=False, indent=1))
+        rows = write_pictures(folder, pictures, on_skip)
+        SetInfo(name or folder.name, seed, ignore_case, order, known or {}, rows).save(folder)
         return cls(folder)
 
     def close(self) -> None:
@@ -267,8 +130,24 @@ class LabelSession:
         """Whether a model has read the pictures."""
         return bool(self._readings)
 
+    @property
+    def model(self) -> str:
+        """The model whose readings are offered; "" where none has read the pictures."""
+        with self._lock:
+            return self._readings[self._offered()].model if self._readings else ""
+
+    def _offered(self) -> int:
+        """Which readings are offered: those that are right for most pictures kept aside, of equal ones the newest.
+
+        Few labels can mislead a model; it is then measured and not used.
+        """
+        aside = [(self._place[id_], answer.text) for id_, answer in self._state.answers.items() if answer.measured]
+        right = [sum(self.same(r.texts[i], text) for i, text in aside) for r in self._readings]
+        return max(range(len(right)), key=lambda n: (right[n], n))
+
     def add_readings(self, model: str, predictions: Sequence[Prediction], labels: int = 0) -> None:
-        """Take what a model reads; from now on its readings are offered, and its accuracy is a point of the curve.
+        """Take what a model reads: its accuracy is a point of the curve, and unless an earlier one reads more of the
+        pictures kept aside, its readings are offered.
 
         Args:
             model: its name.
@@ -280,7 +159,7 @@ class LabelSession:
         """
         if len(predictions) != len(self._ids):
             raise ValueError(f"{len(predictions)} predictions of {len(self._ids)} pictures")
-        readings = _Readings(
+        readings = Readings(
             model,
             labels,
             [p.text for p in predictions],
@@ -293,8 +172,8 @@ class LabelSession:
             self._readings.append(readings)
             self._queue.clear()
 
-    def _load_readings(self) -> list[_Readings]:
-        loaded = (_Readings.load(path, len(self._ids)) for path in sorted(self.folder.glob("readings-*.json")))
+    def _load_readings(self) -> list[Readings]:
+        loaded = (Readings.load(path, len(self._ids)) for path in sorted(self.folder.glob("readings-*.json")))
         return [readings for readings in loaded if readings is not None]
 
     # Asking
@@ -328,7 +207,9 @@ class LabelSession:
     def _chosen(self, free: list[str]) -> list[str]:
         """The next ones to learn from, best first."""
         first = [id_ for id_ in self._first if id_ in free]
-        if not self._readings:
+        # What a reader is unsure of that has learned from none of these captchas says little of what they teach
+        # (benchmarks/labeling.md).
+        if self.order == "random" or not self._readings or not self._readings[-1].labels:
             return first + [id_ for id_ in free if id_ not in first]
         now = self._readings[-1]
         typed = [self._place[id_] for id_, answer in self._state.answers.items() if answer.kind == "typed"]
@@ -339,9 +220,10 @@ class LabelSession:
         path, name = self._items[id_]
         if not self._readings:
             return Item(id_, name, path, measured=aside)
-        now, i = self._readings[-1], self._place[id_]
+        number, i = self._offered(), self._place[id_]
+        now = self._readings[number]
         chars = tuple(now.char_confidences[i])
-        return Item(id_, name, path, now.texts[i], float(now.confidences[i]), chars, aside)
+        return Item(id_, name, path, now.texts[i], float(now.confidences[i]), chars, aside, number + 1)
 
     def item(self, id_: str) -> Item:
         """Any picture of the set.
@@ -365,8 +247,37 @@ class LabelSession:
             self._tab = tab
             return other
 
-    def answer(self, id_: str, text: str, tab: str | None = None, seconds: float | None = None) -> None:
+    def release(self, tab: str) -> None:
+        """Forget a tab that is closed, so that the next one is told of no other."""
+        with self._lock:
+            if self._tab == tab:
+                self._tab = None
+
+    def check_tab(self, tab: str | None) -> None:
+        """Whether a tab may answer.
+
+        Raises:
+            TakenOverError: another one has taken over.
+        """
+        if tab is not None and self._tab not in (None, tab):
+            raise TakenOverError("this set was opened in another tab: go on there, or take it over here")
+
+    def answer(
+        self,
+        id_: str,
+        text: str,
+        tab: str | None = None,
+        seconds: float | None = None,
+        offered: tuple[str, int] | None = None,
+    ) -> None:
         """Keep what a picture says; when this returns, it is on the disk. An earlier answer is replaced.
+
+        Args:
+            id_: the picture.
+            text: what it says.
+            tab: that answers, where there may be several.
+            seconds: that it took.
+            offered: `text` and `model` of the item as it was shown; those of now by default.
 
         Raises:
             UserError: the text cannot be a label, the picture is none of the set, or it cannot be written.
@@ -375,7 +286,9 @@ class LabelSession:
         text = clean_text(text)
         with self._lock:
             item = self.item(id_)
-            event: Event = {"do": "label", "id": id_, "text": text, "suggested": item.text, "measured": item.measured}
+            suggested, model = offered or (item.text, item.model)
+            event: Event = {"do": "label", "id": id_, "text": text, "suggested": suggested, "measured": item.measured}
+            event["model"] = min(model, len(self._readings))
             if seconds is not None:
                 event["seconds"] = round(seconds, 2)
             self._add(event, tab)
@@ -398,7 +311,7 @@ class LabelSession:
         with self._lock:
             if not self._readings:
                 return []
-            now = self._readings[-1]
+            now = self._readings[self._offered()]
             taken = self._state.answers.keys() | set(self._reserved) | set(self._first)
             sure = [
                 i
@@ -423,6 +336,8 @@ class LabelSession:
             rows = [(id_, self._item(id_).text) for id_ in ids if id_ not in set(wrong)]
             rows = [(id_, text) for id_, text in rows if text and id_ not in self._reserved]
             self._add({"do": "accept", "rows": rows, "wrong": list(wrong)}, tab)
+            rejected = [(id_, id_ in self._reserved) for id_ in wrong]
+            self._queue = [*rejected, *(pair for pair in self._queue if pair[0] not in wrong)]
             return len(rows)
 
     def undo(self, tab: str | None = None) -> str | None:
@@ -437,8 +352,7 @@ class LabelSession:
             return id_
 
     def _add(self, event: Event, tab: str | None) -> None:
-        if tab is not None and self._tab not in (None, tab):
-            raise TakenOverError("this set was opened in another tab: go on there, or take it over here")
+        self.check_tab(tab)
         event["at"] = round(time.time(), 1)
         self._journal.append(event)
         self._apply(event)
@@ -448,7 +362,8 @@ class LabelSession:
         state, do = self._state, event.get("do")
         try:
             if do == "label":
-                answer = Answer("typed", event["text"], bool(event["measured"]), event["suggested"])
+                model = int(event.get("model", 0))
+                answer = Answer("typed", event["text"], bool(event["measured"]), event["suggested"], model)
                 self._set([(event["id"], answer)])
             elif do in ("skip", "unreadable"):
                 self._set([(event["id"], Answer("skipped" if do == "skip" else "unreadable"))])
@@ -511,6 +426,7 @@ class LabelSession:
         with self._lock:
             answers = self._state.answers
             typed = [answer for answer in answers.values() if answer.kind == "typed"]
+            offered = [[answer for answer in typed if answer.model == n] for n in range(1, len(self._readings) + 1)]
             aside = [(self._place[id_], answer.text) for id_, answer in answers.items() if answer.measured]
             curve = [
                 Point(r.labels, sum(self.same(r.texts[i], text) for i, text in aside), len(aside))
@@ -523,10 +439,18 @@ class LabelSession:
                 self._count("accepted"),
                 self._count("skipped"),
                 self._count("unreadable"),
-                sum(not self.same(answer.text, answer.suggested) for answer in typed),
+                self._corrected(typed),
                 curve,
+                [
+                    Corrections(readings.labels, self._corrected(answers), len(answers))
+                    for readings, answers in zip(self._readings, offered, strict=True)
+                    if answers
+                ],
                 advise(curve, len(typed)),
             )
+
+    def _corrected(self, answers: Iterable[Answer]) -> int:
+        return sum(not self.same(answer.text, answer.suggested) for answer in answers)
 
     # Export
 
@@ -537,9 +461,9 @@ class LabelSession:
         if not rows:
             return None
         named = [(path.relative_to(self.folder).as_posix(), text, source) for path, text, source in rows]
-        return write_text(self.folder / "labels.csv", _table(named))
+        return write_text(self.folder / "labels.csv", table_text(named))
 
-    def _labeled(self, accepted: bool) -> list[tuple[Path, str, str]]:
+    def _labeled(self, accepted: bool) -> list[Row]:
         """Picture, label, and who gave it (`person` or `model`)."""
         return [
             (self._items[id_][0], answer.text, "person" if answer.kind == "typed" else "model")
@@ -565,56 +489,13 @@ class LabelSession:
         if not rows:
             raise UserError("nothing is labeled yet: label a picture first")
         if form == "parquet":
-            _write_parquet(out, rows)
+            write_parquet(out, rows)
         elif form == "zip":
-            write_atomically(out, lambda temporary: _write_zip(temporary, rows))
+            write_atomically(out, lambda temporary: write_zip(temporary, rows))
         else:
             if out.exists():
                 raise UserError(f"{out} exists already: choose another name")
             for path, _, _ in rows:
                 write_atomically(out / path.name, partial(shutil.copyfile, path))
-            write_text(out / "labels.csv", _table([(path.name, text, source) for path, text, source in rows]))
+            write_text(out / "labels.csv", table_text([(path.name, text, source) for path, text, source in rows]))
         return len(rows)
-
-
-def clean_text(text: str) -> str:
-    """What was typed as a label: composed characters, no white space around.
-
-    Raises:
-        UserError: it is empty, too long, or has a character that cannot be part of a captcha.
-    """
-    text = unicodedata.normalize("NFC", text).strip()
-    if not text:
-        raise UserError("there is no text: type what the picture says, or skip it")
-    if len(text) > MAX_TEXT:
-        raise UserError(f"the text has {len(text)} characters: at most {MAX_TEXT} make a label")
-    if any(c.isspace() or not c.isprintable() for c in text):
-        raise UserError("the text has a space or a character that cannot be printed: type the captcha's characters")
-    return text
-
-
-def _write_parquet(out: Path, rows: list[tuple[Path, str, str]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from captcha_reader.dataset.writer import SCHEMA
-
-    images = [{"bytes": path.read_bytes(), "path": path.name} for path, _, _ in rows]
-    table = pa.table({"image": images, "text": [text for _, text, _ in rows]}, schema=SCHEMA)
-    table = table.append_column("source", pa.array([source for _, _, source in rows]))
-    write_atomically(out, lambda temporary: pq.write_table(table, temporary, compression="none"))
-
-
-def _table(rows: list[tuple[str, str, str]]) -> str:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer)
-    writer.writerow(FOLDER_COLUMNS)
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
-def _write_zip(path: Path, rows: list[tuple[Path, str, str]]) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
-        file.writestr("labels.csv", _table([(path.name, text, source) for path, text, source in rows]))
-        for picture, _, _ in rows:
-            file.write(picture, picture.name)

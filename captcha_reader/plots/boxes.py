@@ -50,7 +50,7 @@ def character_boxes(image: Image.Image, prediction: Prediction, predictor: SaysW
 def _ctc_columns(prediction: Prediction) -> list[tuple[float, float]]:
     """First and last column of each character as shares of the width.
 
-    CTC marks a point of a letter rather than its outline: the columns reach half-way to the neighbours', and at most
+    CTC marks a point of a letter rather than its outline: the columns reach half-way to the neighbors', and at most
     half the usual distance of two characters.
     """
     steps = len(prediction.log_probs)

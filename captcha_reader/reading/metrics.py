@@ -27,13 +27,13 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
     if n == 0:
         return 0.0, 1.0
     p = successes / n
-    centre = p + z * z / (2 * n)
+    center = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+    return max(0.0, (center - half) / (1 + z * z / n)), min(1.0, (center + half) / (1 + z * z / n))
 
 
 def _align(truths: Sequence[str], readings: Sequence[str]) -> CharacterOutput:
-    """jiwer's alignment, character by character; nothing is normalised away."""
+    """jiwer's alignment, character by character; nothing is normalized away."""
     import jiwer
 
     return jiwer.process_characters(

@@ -58,8 +58,18 @@ class Prediction:
 
     @cached_property
     def alternatives(self) -> list[tuple[str, float]]:
-        """The three most probable readings with their probabilities, best first; computed when first asked for."""
-        return self.codec.alternatives(self.log_probs, count=3)
+        """The three most probable readings with their probabilities, best first; computed when first asked for.
+
+        The reading has its confidence, which is calibrated and may come from several views; the others share what is
+        left, as this view divides it among them.
+        """
+        found = dict(self.codec.alternatives(self.log_probs, count=3))
+        own = found.pop(self.text, None)
+        if own is None:
+            own = float(self.codec.probabilities([self.log_probs], [self.text])[0, 0])
+        left = (1 - self.confidence) / max(1 - own, 1e-9)
+        shared = [(self.text, self.confidence), *((text, min(p * left, 1.0)) for text, p in found.items())]
+        return sorted(shared, key=lambda pair: -pair[1])[:3]
 
     def as_dict(self) -> dict[str, Any]:
         """`text`, `confidence` and `characters`, ready for JSON."""

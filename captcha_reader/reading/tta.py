@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from captcha_reader.reading.prediction import Prediction
-from captcha_reader.transforms import CaptchaTransform, View, border_colour
+from captcha_reader.transforms import CaptchaTransform, View, border_color
 
 MIN_SATURATION = 40  # levels between the channels of a pixel that has a color
 MIN_COLORED = 0.02  # part of the pixels of a colored picture that have one
@@ -46,7 +46,7 @@ class ViewSpec(NamedTuple):
     blur: bool = False
     """Blurred a little: specks and thin lines fade."""
     tone: Literal["", "darkest", "saturation"] = ""
-    """In grey: by each pixel's darkest channel, or the darker, the more saturated it is, if anything is."""
+    """In gray: by each pixel's darkest channel, or the darker, the more saturated it is, if anything is."""
 
 
 # In this order: chosen of some forty, one after the other, by what each adds (benchmarks/findings.md).
@@ -76,13 +76,13 @@ def make_view(spec: ViewSpec, first: View, transform: CaptchaTransform) -> View 
     pixels = first.copy
     if spec.tone:
         channels = cv2.split(pixels)
-        grey = darkest = functools.reduce(cv2.min, channels)
+        gray = darkest = functools.reduce(cv2.min, channels)
         if spec.tone == "saturation":
             saturation = functools.reduce(cv2.max, channels) - darkest
             if np.count_nonzero(saturation >= MIN_SATURATION) < MIN_COLORED * saturation.size:
                 return None
-            grey = 255 - saturation
-        pixels = cv2.merge([grey] * len(channels)).reshape(pixels.shape)
+            gray = 255 - saturation
+        pixels = cv2.merge([gray] * len(channels)).reshape(pixels.shape)
     if spec.blur:
         pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.8, pixels.shape[0] / 60)).reshape(pixels.shape)
     view = transform.changed(first, _warp(pixels, spec.shear, spec.rotation), spec.width, spec.margin)
@@ -101,7 +101,7 @@ def _warp(pixels: np.ndarray, shear: float, rotation: float) -> np.ndarray:
     wide = width + math.ceil(abs(linear[0, 1]) * height)
     high = height + math.ceil(abs(linear[1, 0]) * width)
     offset = np.array([wide, high]) / 2 - linear @ np.array([width, height]) / 2
-    warped = cv2.warpAffine(pixels, np.column_stack([linear, offset]), (wide, high), borderValue=border_colour(pixels))
+    warped = cv2.warpAffine(pixels, np.column_stack([linear, offset]), (wide, high), borderValue=border_color(pixels))
     return warped.reshape(high, wide, channels)
 
 

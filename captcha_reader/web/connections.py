@@ -4,7 +4,7 @@ a number of connections for each client and for all."""
 from __future__ import annotations
 
 import json
-from asyncio import TimerHandle, Transport
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from collections import OrderedDict
 from typing import Any
 
@@ -12,6 +12,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from captcha_reader.web.limits import Limits
+
+LINGER_SECONDS = 5.0  # in which a client that was refused midway may end what it sends, and read why
 
 
 class Connections:
@@ -55,6 +57,36 @@ class Connections:
         return False
 
 
+class LingeringTransport:
+    """A transport that, told to close while the client still sends, only ends its own side and discards what comes.
+
+    Closed at once, with bytes that nobody read, the system resets the connection, and the client loses the answer that
+    says why (RFC 9112, section 9.6).
+    """
+
+    def __init__(self, transport: Transport, loop: AbstractEventLoop) -> None:
+        self.transport, self.loop = transport, loop
+        self.sends = False  # whether the client has more to send; the protocol says so
+        self.lingers = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether nothing is answered any more."""
+        return self.lingers or self.transport.is_closing()
+
+    def close(self) -> None:
+        """Close, after a while if the client still sends; told so twice, at once."""
+        if not self.sends or self.is_closing():
+            self.transport.close()
+            return
+        self.lingers = True
+        self.transport.write_eof()  # once the answer is out
+        self.transport.resume_reading()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
 class GuardedProtocol(H11Protocol):
     """uvicorn's protocol with these limits; `protocol_class` binds them."""
 
@@ -69,7 +101,8 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Count it, and give the client a while for its request."""
-        super().connection_made(transport)
+        self.lingering = LingeringTransport(transport, self.loop)
+        super().connection_made(self.lingering)  # type: ignore[arg-type]
         self.address = self.client[0] if self.client else ""
         self.admitted = self.open_connections.admit(self, self.address)
         if not self.admitted:
@@ -92,6 +125,7 @@ class GuardedProtocol(H11Protocol):
         if not self.transport.is_closing():
             before = self.cycle
             super().data_received(data)
+            self.lingering.sends = self.conn.their_state is h11.SEND_BODY
             if self.cycle is not before:  # a head is complete, a request begins
                 self._busy()
 

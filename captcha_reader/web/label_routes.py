@@ -1,9 +1,12 @@
 """What the script of the tab Label asks for: pictures to label, and what was answered.
 
-GET  /labels/{set}/next?count=4      the next pictures, with their readings, and the progress
+GET  /labels/{set}/next?count=4      the next pictures, with their readings, and the progress; `current`, the picture
+                                     that is shown, with its reading by now; `tab`: whether another has taken over
 GET  /labels/{set}/pictures/{id}     a picture, as PNG
 POST /labels/{set}/claim             {"tab"}: this tab labels now
-POST /labels/{set}/answer            {"tab", "do": "label" | "skip" | "unreadable" | "undo", "id", "text", "seconds"}
+POST /labels/{set}/release           {"tab"}: this tab is closed
+POST /labels/{set}/answer            {"tab", "do": "label" | "skip" | "unreadable" | "undo", "id", "text", "seconds",
+                                     "offered", "model"}: the last two are `text` and `model` of what was shown
 GET  /labels/{set}/sheet             certain readings, to accept at once
 POST /labels/{set}/accept            {"tab", "ids", "wrong"}
 GET  /labels/{set}/export?form=zip   the labeled pictures; `parquet` or `zip`
@@ -24,7 +27,7 @@ from starlette.background import BackgroundTask
 
 from captcha_reader.errors import UserError
 from captcha_reader.images import open_image
-from captcha_reader.labeling.session import Item, Progress, TakenOverError
+from captcha_reader.labeling.records import Item, Progress, TakenOverError
 from captcha_reader.web.labels import Desk, Labels
 
 MAX_AHEAD = 8  # pictures that a page may ask for at once
@@ -38,6 +41,8 @@ class Answer(BaseModel):
     id: str = Field("", max_length=64)
     text: str = Field("", max_length=200)
     seconds: float | None = Field(None, ge=0, le=1e6, allow_inf_nan=False)
+    offered: str | None = Field(None, max_length=200)
+    model: int = Field(0, ge=0, le=1000)
 
 
 class Accepted(BaseModel):
@@ -70,6 +75,8 @@ def label_router(labels: Labels) -> APIRouter:
         return {"items": items, "progress": describe_progress(desk.session.progress()), "sheet": sheet} | {
             "said": desk.said,
             "model": desk.model,
+            "scheme": desk.scheme,
+            "read": desk.session.has_readings,
         }
 
     async def answered(work: Any, *arguments: Any) -> Response:
@@ -82,8 +89,20 @@ def label_router(labels: Labels) -> APIRouter:
             return JSONResponse({"error": str(error), "status": 422}, 422)
 
     @router.get("/{set_}/next")
-    async def next_items(set_: str, count: Annotated[int, Query(ge=1, le=MAX_AHEAD)] = 4) -> Response:
-        return await answered(lambda: state(desk_of(set_), count))
+    async def next_items(
+        set_: str,
+        count: Annotated[int, Query(ge=1, le=MAX_AHEAD)] = 4,
+        current: Annotated[str, Query(max_length=64)] = "",
+        tab: Annotated[str, Query(max_length=64)] = "",
+    ) -> Response:
+        def work() -> dict[str, Any]:
+            desk = desk_of(set_)
+            if tab:
+                desk.session.check_tab(tab)
+            shown = {"current": describe_item(desk.session.item(current))} if current else {}
+            return shown | state(desk, count)
+
+        return await answered(work)
 
     @router.get("/{set_}/pictures/{id_}")
     async def picture(set_: str, id_: str) -> Response:
@@ -107,6 +126,14 @@ def label_router(labels: Labels) -> APIRouter:
 
         return await answered(work)
 
+    @router.post("/{set_}/release")
+    async def release(set_: str, asked: Annotated[Claim, Body()]) -> Response:
+        def work() -> dict[str, Any]:
+            desk_of(set_).session.release(asked.tab)
+            return {}
+
+        return await answered(work)
+
     @router.post("/{set_}/answer")
     async def answer(set_: str, given: Annotated[Answer, Body()]) -> Response:
         def work() -> dict[str, Any]:
@@ -114,7 +141,8 @@ def label_router(labels: Labels) -> APIRouter:
             session = desk.session
             back = None
             if given.do == "label":
-                session.answer(given.id, given.text, given.tab, given.seconds)
+                shown = None if given.offered is None else (given.offered, given.model)
+                session.answer(given.id, given.text, given.tab, given.seconds, shown)
             elif given.do == "skip":
                 session.skip(given.id, given.tab)
             elif given.do == "unreadable":
@@ -168,6 +196,7 @@ def describe_item(item: Item) -> dict[str, Any]:
         "name": item.name,
         "text": item.text,
         "confidence": round(item.confidence, 4),
+        "model": item.model,
         "chars": [round(p, 3) for p in item.char_confidences],
     }
 
@@ -185,6 +214,9 @@ def describe_progress(progress: Progress) -> dict[str, Any]:
         "curve": [
             {"labels": point.labels, "accuracy": point.accuracy, "interval": point.interval, "n": point.measured}
             for point in progress.curve
+        ],
+        "corrections": [
+            {"labels": row.labels, "corrected": row.corrected, "typed": row.typed} for row in progress.corrections
         ],
         "advice": progress.advice.text,
         "stop": progress.advice.stop,

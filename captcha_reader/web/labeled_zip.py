@@ -39,6 +39,8 @@ def labeled_pictures(source: bytes | str | Path) -> tuple[list[Row], dict[str, i
             left_out[text.reason] += 1
         elif isinstance(data, UserError):
             left_out["unreadable image"] += 1
+        elif labels.is_pseudo(name):  # the training measures itself on its labels
+            left_out["pseudo-label"] += 1
         else:
             rows.append((data, text))
     left_out.update(reject.reason for reject in labels.missing())

@@ -11,15 +11,20 @@ from datetime import datetime
 from pathlib import Path
 
 from captcha_reader.errors import UserError
-from captcha_reader.labeling.session import SET, LabelSession
-from captcha_reader.reading.constraints import Constraints
+from captcha_reader.labeling.reading import read_set
+from captcha_reader.labeling.session import LabelSession
+from captcha_reader.labeling.sets import SET
+from captcha_reader.reading.constraints import Constraints, compact
 from captcha_reader.web.job import Job
 from captcha_reader.web.jobs import JobQueue
 from captcha_reader.web.models import Models
 
-CHUNK = 32  # pictures of one forward pass; between two, readings of others have their turn
 LOOK_SECONDS = 0.5  # between two looks at what is to do
 NAME = re.compile(r"[\w][\w .-]{0,39}")
+
+
+class _Closing(Exception):
+    """The program ends while pictures are read."""
 
 
 @dataclass(eq=False)
@@ -32,6 +37,7 @@ class Desk:
         job: the training that runs for it.
         learned: labels that this training learns from.
         said: what happens in the background, for people.
+        scheme: what the texts have in common by all readings, for people; empty where all of it was known.
     """
 
     id: str
@@ -40,6 +46,7 @@ class Desk:
     job: Job | None = None
     learned: int = 0
     said: str = ""
+    scheme: str = ""
     changed: bool = True  # since the table of labels was written
     failed: set[str] = field(default_factory=set)  # models that could not read the set
 
@@ -167,22 +174,24 @@ class Labels:
     def _read(self, desk: Desk, model: str, labels: int) -> None:
         """All pictures of a set, with one model."""
         session = desk.session
-        constraints = None
-        if session.known.get("characters") or session.known.get("length") or session.ignore_case:
-            constraints = Constraints(session.known.get("characters"), session.known.get("length"), session.ignore_case)
+
+        def tell(done: int) -> None:
+            if self._closing:
+                raise _Closing
+            desk.said = f"{model} reads the pictures, {done} of {len(pictures)}"
+
+        pictures = session.pictures()
         try:
             predictor = self.models.predictor(model)
-            pictures, found = session.pictures(), []
-            for start in range(0, len(pictures), CHUNK):
-                if self._closing:
-                    return
-                desk.said = f"{model} reads the pictures, {start} of {len(pictures)}"
-                found += predictor.predict(pictures[start : start + CHUNK], constraints=constraints)
+            constraints = _known(session, predictor.alphabet.characters)
+            found, scheme = read_set(predictor, pictures, constraints, tell)
+        except _Closing:
+            return
         except UserError:
             desk.failed.add(model)
             raise
         session.add_readings(model, found, labels)
-        desk.model, desk.said = model, ""
+        desk.model, desk.said, desk.scheme = session.model, "", str(scheme or "")
 
     def _train(self, desk: Desk, labels: int) -> None:
         if self.jobs is None:
@@ -209,3 +218,19 @@ class Labels:
         if made is not None:
             self._read(desk, made, desk.learned)
             desk.said = f"the readings are now those of a model that learned from {desk.learned} labels"
+            if desk.session.model != made:
+                desk.said = (
+                    f"a model learned from {desk.learned} labels, but an earlier one reads more of the pictures kept "
+                    "aside: its readings stay until more labels say otherwise"
+                )
+
+
+def _known(session: LabelSession, characters: str) -> Constraints | None:
+    """What is known of a set's texts, as far as a model of these characters can write it: one that has learned from
+    few labels may lack characters that are allowed."""
+    given = Constraints(session.known.get("characters"), session.known.get("length"), session.ignore_case)
+    if given.allowed is not None:
+        written = {*characters, *characters.lower(), *characters.upper()} if given.ignore_case else set(characters)
+        allowed = "".join(c for c in given.allowed if c in written)
+        given = Constraints(compact(allowed) if allowed else None, given.length, given.ignore_case)
+    return given or None

@@ -19,7 +19,7 @@ from captcha_reader.web.tabs.make import make_tab
 from captcha_reader.web.tabs.model import model_tab
 from captcha_reader.web.tabs.read import read_tab
 from captcha_reader.web.tabs.teach import FOLLOW_SECONDS, job_card, running_strip, teach_tab
-from captcha_reader.web.theme import ON_LOAD, STYLE_SHEET, theme
+from captcha_reader.web.theme import HEAD, ON_LOAD, STYLE_SHEET, theme
 from captcha_reader.web.widgets import QUIET, load_gradio, own_html
 from captcha_reader.web.workshop import TORCH_MISSING, Workshop
 
@@ -68,7 +68,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
             tabs.append(tab)
             if not shop.read_only:
                 with gr.Tab("Label", id="label") as tab:
-                    label_tab(gr, shop, checkpoint, tab)
+                    label_tab(gr, shop, checkpoint, demo, tab)
                 tabs.append(tab)
                 with gr.Tab("Teach", id="teach") as tab:
                     panel = teach_tab(gr, shop, checkpoint, owner, follow)
@@ -158,6 +158,7 @@ def build_app(
         max_file_size=limits.file_bytes,
         theme=theme(gr),
         css_paths=[STYLE_SHEET],
+        head=HEAD,
         footer_links=["api"],
     )
     # As its own server would: until then Gradio takes any path of this machine for an upload.

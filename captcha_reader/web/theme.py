@@ -7,6 +7,8 @@ from typing import Any
 from captcha_reader.files import ROOT
 
 STYLE_SHEET = ROOT / "assets" / "page.css"
+# Gradio applies the style sheet inside its padding alone: a phone has no room for 32 pixels on either side.
+HEAD = "<style>@media (max-width: 640px) { .gradio-container > .app { padding: 10px !important; } }</style>"
 
 # Fonts that a browser has anyway: the page loads none.
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]

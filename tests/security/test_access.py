@@ -51,6 +51,18 @@ def test_a_token_is_asked_for(guarded: Served, png: bytes):
     assert client.get("/health").status_code == 200
 
 
+def test_who_is_refused_while_he_still_sends_reads_why(guarded: Served):
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=20) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 401"  # the server is done with it
+        for _ in range(30):
+            client.sendall(b"x" * 100_000)
+        assert b"a token is needed" in client.recv(10_000)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(10_000):
+            pass
+
+
 def test_a_browser_gets_a_form_and_keeps_a_cookie(guarded: Served):
     browser = {"Accept": "text/html"}
     with httpx.Client(base_url=guarded.address, trust_env=False, timeout=60) as client:

@@ -114,7 +114,7 @@ def flipped(data: bytes, rng: np.random.Generator, until: int) -> bytes:
         ("model", {"channels": 2}),
         ("model", {"dropout": "nan"}),
         ("model", {"head": []}),
-        ("model", {"normalise": "yes"}),
+        ("model", {"normalize": "yes"}),
         ("model", {"other_height": 1e9}),
         ("metrics", {"test": {"n": "<b>many</b>"}}),
         ("metrics", {"test": [[1]]}),

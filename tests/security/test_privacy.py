@@ -1,4 +1,7 @@
-"""Nothing leaves this machine: each script runs under a guard that sees every address it looks up or connects to."""
+"""Nothing leaves this machine: each script runs under a guard that sees every address it looks up or connects to.
+
+They write into a pipe that holds ASCII alone, as on Windows: no script may die of a character that it prints.
+"""
 
 from __future__ import annotations
 
@@ -65,6 +68,7 @@ def is_loopback(address: str) -> bool:
 def run(commands: list[list[str]], folder: Path, *before: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if k not in SWITCHED_OFF}
     environment = clean | {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONIOENCODING"] = "ascii"
     command = [*before, sys.executable, "-c", GUARD, str(ROOT), json.dumps(commands)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=280)
 
@@ -93,14 +97,15 @@ def test_scripts_speak_to_nobody(tmp_path: Path):
     commands = [
         ["captcha_generator.py", "--out", "raw", *pictures],
         ["make_dataset.py", "raw", "--out", "set", "--workers", "1"],
-        ["predict.py", str(ROOT / "examples"), "--threads", "1"],
+        ["predict.py", "→.png", "--threads", "1"],
         ["accuracy_calculator.py", "--data", "set", "--checkpoint", str(ROOT / "saved_models/reader.onnx")],
-        ["main.py", "--data", "set", "--out", "run", *small, *scratch],
-        ["export_model.py", "--checkpoint", "run/best.safetensors", "--out", "reader.onnx", "--tolerance", "0.1"],
+        ["main.py", "--data", "set", "--out", "rün→", *small, *scratch],
+        ["export_model.py", "--checkpoint", "rün→/best.safetensors", "--out", "reader.onnx", "--tolerance", "0.1"],
         ["interface.py", "--port", port, "--threads", "1", "--data", "kept"],
     ]
+    shutil.copy(ROOT / "examples" / "7kPx2.png", tmp_path / "→.png")
     done = run(commands, tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0 and done.stdout.isascii(), done.stderr[-2000:]
     asked = json.loads(re.search(r"^ASKED (.*)$", done.stdout, re.MULTILINE)[1])  # type: ignore[index]
     assert [address for address in asked if not is_loopback(address)] == []
     assert not (tmp_path / "cache" / "Microsoft").exists() and not (tmp_path / ".cache" / "Microsoft").exists()

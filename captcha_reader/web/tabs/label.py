@@ -9,54 +9,60 @@ from typing import Any
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.images import IMAGE_SUFFIXES
-from captcha_reader.reading.constraints import Constraints
 from captcha_reader.web.html import bad, note, render
+from captcha_reader.web.tabs.known import known, known_line, problem, require_fit
 from captcha_reader.web.uploads import PictureZip, is_zip
 from captcha_reader.web.widgets import QUIET, own_html
 from captcha_reader.web.workshop import Workshop
 
 SCRIPT = ROOT / "assets" / "label.js"
+NEW = "a new set"
+INTRO = (
+    '<p class="tab-intro">Captchas without labels: the reader fills in its reading, you accept it by '
+    "<kbd>Enter</kbd> or correct it. After 20, 50, 100 and 200 labels it learns from them while you go on. "
+    "No mouse needed.</p>"
+)
 
 
-def label_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
+def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> None:
     """Start a set or go on with one, and label it.
 
     Args:
         gr: Gradio.
         shop: what the tabs share.
         checkpoint: the chooser of the model whose readings are offered at first.
+        demo: the page.
         tab: that it stands in.
     """
     labels = shop.labels
-    own_html(
-        gr,
-        '<p class="tab-intro">Captchas without labels: the reader fills in its reading, you accept or correct it. '
-        "After 20, 50, 100 and 200 labels it learns from them while you go on. No mouse needed.</p>",
-    )
+    own_html(gr, INTRO)
     sets = labels.names()
+    local = shop.local and not shop.read_only  # a folder of this machine is for those who sit at it
     with gr.Row():
-        with gr.Column(scale=2, min_width=260):
-            chosen = gr.Dropdown([("a new set", ""), *sets], value="", label="Set", elem_id="label-set")
-            with gr.Column() as new:
+        with gr.Column(scale=2, min_width=260, elem_id="label-left"):
+            choices = [(NEW, ""), *sets]
+            chosen = gr.Dropdown(choices, value="", label="Set", visible=bool(sets), elem_id="label-set")
+            with gr.Column(elem_classes="known") as new:
                 files = gr.File(
                     label="Captchas, or a zip of them", file_count="multiple", height=140, elem_id="label-files"
                 )
-                # A folder of this machine is for those who sit at it.
-                folder = gr.Textbox(
-                    label="or a folder on this machine",
-                    max_lines=1,
-                    visible=shop.local and not shop.read_only,
-                    elem_id="label-folder",
-                )
-                name = gr.Textbox(
-                    label="Name", placeholder="my captchas", max_lines=1, max_length=40, elem_id="label-name"
-                )
-                with gr.Row():
-                    characters = gr.Textbox(
-                        label="Characters, if known", placeholder="0-9A-Z", max_lines=1, min_width=110
+                box: dict[str, Any] = {"show_label": False, "container": False, "max_lines": 1, "min_width": 110}
+                with gr.Row(elem_classes="known-line"):
+                    folder = gr.Textbox(
+                        label="Folder on this machine",
+                        placeholder="or a folder on this machine",
+                        visible=local,
+                        elem_id="label-folder",
+                        **box,
                     )
-                    length = gr.Textbox(label="Length", placeholder="6 or 4-6", max_lines=1, min_width=80)
-                ignore_case = gr.Checkbox(label="Case does not matter")
+                    name = gr.Textbox(
+                        label="Name of the set",
+                        placeholder="name: my captchas",
+                        max_length=40,
+                        elem_id="label-name",
+                        **box,
+                    )
+                line = known_line(gr, shop, checkpoint, demo, "label")
                 start = gr.Button("Start labeling", variant="primary", elem_id="label-start")
             said = own_html(gr, "", elem_id="label-said")
         with gr.Column(scale=3, min_width=280):
@@ -64,19 +70,19 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
             panel = own_html(gr, render("label", set=""), js_on_load=script, elem_id="label-panel")
 
     def begin(
-        paths: Sequence[str] | None, place: str, title: str, known: str, many: str, fold: bool, model: str | None
+        paths: Sequence[str] | None, place: str, title: str, model: str | None, characters: str, length: str, fold: bool
     ) -> tuple[Any, Any, Any]:
         try:
-            constraints = Constraints.parse({"characters": known, "length": many, "ignore_case": bool(fold)})
+            constraints = known(characters, length, fold)
+            require_fit(constraints, shop.models.predictor(model or None))
             skipped: list[str] = []
-            pictures = _pictures(paths or [], place if shop.local and not shop.read_only else "", skipped)
+            pictures = _pictures(paths or [], place if local else "", skipped)
             desk = labels.create(pictures, title or "", model, constraints, skipped.append)
         except UserError as error:
             return bad(error), gr.skip(), gr.skip()
-        choices = [("a new set", ""), *labels.names()]
         left_out = f"{len(skipped)} left out: {'; '.join(skipped[:5])}" if skipped else ""
         told[desk.id] = left_out
-        return "", gr.Dropdown(choices=choices, value=desk.id), gr.skip()
+        return "", gr.Dropdown(choices=[(NEW, ""), *labels.names()], value=desk.id, visible=True), gr.skip()
 
     def go_on(id_: str, model: str | None) -> tuple[Any, Any, Any]:
         if not id_:
@@ -90,8 +96,20 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
         return note(kept), gr.Column(visible=False), render("label", set=id_)
 
     told: dict[str, str] = {}  # what was left out of a set that was just made
-    given = [files, folder, name, characters, length, ignore_case, checkpoint]
-    tab.select(lambda: gr.Dropdown(choices=[("a new set", ""), *labels.names()]), None, chosen, **QUIET)
+    given = [files, folder, name, checkpoint, *line.entries]
+
+    def offer() -> Any:
+        found = labels.names()
+        return gr.Dropdown(choices=[(NEW, ""), *found], visible=bool(found))
+
+    tab.select(offer, None, chosen, **QUIET)
+    gr.on(
+        line.typed,
+        lambda model, *entries: problem(shop, model, entries),
+        [checkpoint, *line.entries],
+        line.said,
+        **QUIET,
+    )
     start.click(begin, given, [said, chosen, panel], **QUIET)
     chosen.change(go_on, [chosen, checkpoint], [said, new, panel], **QUIET)
 

@@ -63,7 +63,7 @@ def _architecture(model: Mapping[str, Any], path: Path) -> list[Fact]:
     longest = f"trained on up to {length}" if model["head"] in CTC_HEADS else f"at most {length}"
     color = "gray" if model.get("channels", 1) == 1 else "color"
     resize = RESIZES.get(model.get("resize", "pad"), model.get("resize"))
-    normalized = ", brought to dark letters on a light ground" if model.get("normalise") else ""
+    normalized = ", brought to dark letters on a light ground" if model.get("normalize") else ""
     return [
         ("Architecture", f"{model['name']} ({model.get('backbone', '')})", ""),
         ("Reads", HEADS.get(model["head"], model["head"]), ""),
