@@ -47,7 +47,7 @@ FLAGS = [
     "--no-first-run",
 ]
 LAPTOP, PHONE = {"width": 1366, "height": 768}, {"width": 390, "height": 844}
-TABS = ("Read", "Batch", "Make", "Strength", "Teach", "Model")
+TABS = ("Read", "Batch", "Make", "Strength", "Label", "Teach", "Model")
 PATIENCE = 60_000  # milliseconds; a machine that does other things too is slow
 
 

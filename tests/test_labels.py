@@ -168,7 +168,7 @@ def test_a_full_queue_is_said_and_tried_again(labels: Labels, pictures: list, mo
     until(lambda: desk.session.has_readings)
     submit = labels.jobs.submit
 
-    def refuse(*_: object, **__: object) -> Job:
+    def refuse(*_: object, **__: object) -> None:
         raise UserError("4 trainings wait already")
 
     monkeypatch.setattr(labels.jobs, "submit", refuse)
