@@ -20,7 +20,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,7 @@ def load_labeled(
     split: str | None = None,
     limit: int | None = None,
     otherwise: str = "name another --split",
+    on_rejects: Callable[[dict[str, Any]], None] = lambda rejects: None,
 ) -> tuple[Sequence[bytes], list[str], str]:
     """Encoded pictures and labels to measure on.
 
@@ -159,11 +160,12 @@ def load_labeled(
         split: `train`, `validation`, `test` or `all`; by default `test` of a dataset, and all of other sources.
         limit: at most this many, a seeded choice.
         otherwise: what to do where the split is empty, for the message.
+        on_rejects: is told the `rejects` of each dataset, those that make_dataset.py made and the one made here.
 
     Raises:
         UserError: there is no such split, or nothing in it, or `limit` is below 1.
     """
-    from captcha_reader.dataset.folders import is_dataset
+    from captcha_reader.dataset.folders import is_dataset, load_info
     from data_loader import SPLITS, load_split
 
     if limit is not None:
@@ -176,8 +178,9 @@ def load_labeled(
     chosen = split or ("all" if others else "test")
     if others and chosen != "all":
         raise UserError(f"{others[0]} is not split: make a dataset of it with make_dataset.py, or leave --split out")
-    images, texts = _cleaned(others) if others else ([], [])
+    images, texts = _cleaned(others, on_rejects) if others else ([], [])
     for source in made:
+        on_rejects(load_info(source)["rejects"])
         for name in SPLITS if chosen == "all" else (chosen,):
             pictures, labels = load_split(source, name)
             images += [pictures[i] for i in range(len(labels))]
@@ -215,7 +218,7 @@ def _own_data() -> list[str]:
     return found
 
 
-def _cleaned(sources: Sequence[str]) -> tuple[list[bytes], list[str]]:
+def _cleaned(sources: Sequence[str], on_rejects: Callable[[dict[str, Any]], None]) -> tuple[list[bytes], list[str]]:
     """Pictures and labels of the sources that make_dataset.py would keep."""
     from captcha_reader.dataset.sources import iter_source
     from make_dataset import make_dataset
@@ -226,6 +229,7 @@ def _cleaned(sources: Sequence[str]) -> tuple[list[bytes], list[str]]:
         samples = [sample for shard in shards for sample in iter_source(str(shard))]
     images, texts = [sample.image for sample in samples], [sample.text for sample in samples]
     rejects = info["rejects"]
+    on_rejects(rejects)
     for reject in rejects["listed"][:LISTED]:
         detail = f": {reject['detail']}" if reject["detail"] else ""
         print(f"left out: {reject['source']}, {reject['reason']}{detail}", file=sys.stderr)

@@ -4,8 +4,8 @@
     python interface.py --checkpoint RUN/best.safetensors --port 8000
 
 The page stays on this machine: it listens on 127.0.0.1, takes its fonts and scripts from here, and sends nothing to
-anybody. Its tabs, one file each in captcha_reader/web/tabs: Read one captcha, read a Batch, Make captchas and see how
-well they keep a machine out, Teach a reader yours, and what the Model says of itself. http://127.0.0.1:7860/docs
+anybody. Its tabs, one file each in captcha_reader/web/tabs: Read one captcha, read a Batch, Make captchas, measure the
+Strength of yours, Label them, Teach a reader with them, and what the Model says of itself. http://127.0.0.1:7860/docs
 describes the route, docs/serving.md what is defended and the limits.
 
 torch is imported only when a .safetensors model is used: the page opens on the .onnx one.
@@ -31,7 +31,7 @@ from captcha_reader.config import InterfaceConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, SAVED_MODELS
 from captcha_reader.web.access import Access
-from captcha_reader.web.jobs import Commands
+from captcha_reader.web.job import Commands
 from captcha_reader.web.limits import MEGABYTE, Limits
 from captcha_reader.web.models import Models
 from captcha_reader.web.page import TITLE, build_app
@@ -64,13 +64,14 @@ def detect_captcha(
     return describe_reading(image, checkpoint, models or open_models())
 
 
-def finetune_commands() -> Commands:
-    """The programs of a fine-tuning job."""
+def job_commands() -> Commands:
+    """The programs of the jobs."""
     train = [sys.executable, str(ROOT / "main.py"), "--config", str(ROOT / "configs" / "finetune.yaml")]
     return Commands(
         dataset=[sys.executable, str(ROOT / "make_dataset.py")],
         train=[*train, "--progress", "json", "--save_every", "1000"],  # a job is never resumed
         export=[sys.executable, str(ROOT / "export_model.py")],
+        strength=[sys.executable, str(ROOT / "strength.py")],
     )
 
 
@@ -102,7 +103,7 @@ def main() -> int:
             shop = Workshop.build(
                 models,
                 config.data or ROOT / "data",
-                finetune_commands(),
+                job_commands(),
                 read_only=config.read_only,
                 local=access.is_local and not access.root_path,
                 privacy=access.said,

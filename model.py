@@ -293,13 +293,14 @@ class LocalMixing(nn.Module):
 
     def __init__(self, width: int, reach: int = 4) -> None:
         super().__init__()
-        self.neighbors = nn.Conv1d(width, width, 2 * reach + 1, padding=reach, groups=width, bias=False)
+        # The British name stands in the shipped weights.
+        self.neighbours = nn.Conv1d(width, width, 2 * reach + 1, padding=reach, groups=width, bias=False)
         self.norm = nn.BatchNorm1d(width)
         self.expand = nn.Conv1d(width, 2 * width, 1)
         self.shrink = nn.Conv1d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.shrink(F.relu(self.expand(self.norm(self.neighbors(x)))))
+        return x + self.shrink(F.relu(self.expand(self.norm(self.neighbours(x)))))
 
 
 class GlobalMixing(nn.Module):

@@ -17,14 +17,14 @@ if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that 
 
     quiet_interrupt()
 
+import importlib.util
 import json
 import platform
-import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from tqdm import tqdm
 
 from accuracy_calculator import load_labeled
 from captcha_generator import CaptchaSettings, parse_length, render_captcha
@@ -41,93 +40,40 @@ from captcha_reader.config import DatasetConfig, StrengthConfig, TrainConfig
 from captcha_reader.dataset.writer import write_shard
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, write_atomically, write_text
+from captcha_reader.generator.schemes import get_style
+from captcha_reader.generator.styles import Style
+from captcha_reader.generator.variations import op_variations
+from captcha_reader.progress import JsonLines
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
-from captcha_reader.strength.figures import accuracy_figures, legibility
+from captcha_reader.strength.figures import accuracy_figures
+from captcha_reader.strength.legibility import legibility_of, sees
 from captcha_reader.strength.page import Example, render_page
+from captcha_reader.strength.progress import Bar, Clock, Event, Pace, guess_seconds
 from captcha_reader.strength.report import build_report
+from captcha_reader.strength.sample import LeftOut, Sample
+from captcha_reader.strength.settings import LEAST_LABELED, parse_duration, parse_labels
 from captcha_reader.text import Alphabet
 from make_dataset import make_dataset
 from predict import CaptchaPredictor, find_images
 
-Event = dict[str, Any]
-
 STATE = "strength-state.json"
 PRESET = ROOT / "configs" / "finetune.yaml"
-MIN_LABELS = 10  # fewer are no training
-MIN_MEASURED = 20  # pictures kept aside: fewer say nothing
-MAX_MEASURED = 1000
 SHEET = 12  # example pictures of each kind
 CHUNK = 32  # pictures between two looks at the clock
 TRAINING_PART = 0.9  # of the time of a step, the rest is reading
+LEGIBLE = 24  # pictures of a variation on which the legibility proxy is measured
 MIN_TRAINING_SECONDS = 20.0  # what a training takes at least, before one has been timed
 SURE, UNSURE = 0.9, 0.5  # confidence of an example that is read with certainty, and of one that is unreadable
+NO_TORCH = "training needs torch, which is not installed (pip install -r requirements.txt): it is read without labels"
 
 
 class OutOfTime(Exception):
     """The budget does not allow the next step."""
 
 
-@dataclass
-class Sample:
-    """The captchas: `measured` are kept aside; `texts` is empty where nothing is labeled."""
-
-    name: str
-    pictures: list[bytes]
-    texts: list[str]
-    left_out: int = 0
-
-    def split(self, most_labels: int, seed: int) -> tuple[list[int], list[int]]:
-        """Places to measure on, and places to learn from, at random."""
-        order = np.random.default_rng(seed).permutation(len(self.texts)).tolist()
-        count = min(max(len(order) - most_labels, len(order) // 4, MIN_MEASURED), MAX_MEASURED)
-        return order[:count], order[count:]
-
-
-@dataclass
-class Clock:
-    """The seconds that a run may take; what it has taken in earlier runs does not count."""
-
-    budget: float
-    started: float = field(default_factory=time.monotonic)
-
-    def left(self) -> float:
-        """Seconds, at least 0."""
-        return max(self.budget - (time.monotonic() - self.started), 0.0)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Settings
-
-
-def parse_labels(text: str) -> list[int]:
-    """`0,10,30` as numbers, sorted, each once.
-
-    Raises:
-        UserError: one is no number of labels.
-    """
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words or not all(word.isascii() and word.isdigit() and len(word) < 7 for word in words):
-        raise UserError(f"--labels {text!r} cannot be used: write numbers such as 0,10,30,100")
-    counts = sorted({int(word) for word in words})
-    if few := [n for n in counts if 0 < n < MIN_LABELS]:
-        raise UserError(
-            f"--labels: {few[0]} labels are too few to learn from: {MIN_LABELS} are the least, or 0 for none"
-        )
-    return counts
-
-
-def parse_duration(text: str) -> float:
-    """`90s`, `10m` or `1h` in seconds.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", str(text))
-    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
-    if not 0 < seconds < 1e6:
-        raise UserError(f"--budget {text!r} cannot be used: write 90s, 10m or 1h")
-    return seconds
 
 
 def collect(config: StrengthConfig) -> Sample:
@@ -138,20 +84,22 @@ def collect(config: StrengthConfig) -> Sample:
     """
     if (config.data is None) == (config.style is None):
         raise UserError("name --data FOLDER with captchas or --style NAME of the generator, one of the two")
+    left_out = LeftOut.load(config.left_out)
     if config.style is not None:
         settings = style_settings(config)
         drawn = [render_captcha(i, settings) for i in range(config.count)]
-        return Sample(f"style {Path(config.style).name}", [p for p, _ in drawn], [t for _, t in drawn])
+        name = config.name or f"style {Path(config.style).name}"
+        return Sample(name, [p for p, _ in drawn], [t for _, t in drawn], left_out)
     sources = [config.data] if isinstance(config.data, str) else list(config.data or [])
-    name = ", ".join(Path(source).name or source for source in sources)
+    name = config.name or ", ".join(Path(source).name or source for source in sources)
     if config.unlabeled:
-        return Sample(name, [path.read_bytes() for path in find_images(sources)], [])
-    images, texts, _ = load_labeled(sources, "all", config.limit)
-    if len(texts) < 2 * MIN_MEASURED:
+        return Sample(name, left_out.readable(find_images(sources), config.limit), [], left_out)
+    images, texts, _ = load_labeled(sources, "all", config.limit, on_rejects=left_out.add)
+    if len(texts) < LEAST_LABELED:
         raise UserError(
-            f"{name} has {len(texts)} labeled captchas, {2 * MIN_MEASURED} are the least: label more or add --unlabeled"
+            f"{name} has {len(texts)} labeled captchas, {LEAST_LABELED} are the least: label more or add --unlabeled"
         )
-    return Sample(name, list(images), list(texts))
+    return Sample(name, list(images), list(texts), left_out)
 
 
 def style_settings(config: StrengthConfig) -> CaptchaSettings:
@@ -191,7 +139,7 @@ def train_on(
     Returns:
         The new checkpoint.
     """
-    from main import train_model
+    from main import train_model  # with torch
     from trainer import Interrupted
 
     shard, dataset = folder / "labels.parquet", folder / "dataset"
@@ -206,7 +154,8 @@ def train_on(
         "seed": config.seed,
         "progress": "none",
     }
-    values |= {"threads": config.threads, "epochs": config.epochs, "init": config.checkpoint or values["init"]}
+    # Small batches gain little from a second thread, and lose much where another process takes its core.
+    values |= {"threads": config.threads or 1, "epochs": config.epochs, "init": config.checkpoint or values["init"]}
     try:
         return Path(train_model(TrainConfig(**values), on_progress=on_progress)["checkpoint"])
     except Interrupted:
@@ -223,12 +172,16 @@ class Strength:
 
     Args:
         config: the settings.
-        on_event: is told `{"event": "step", "labels": n, "done": 0..1}` and `{"event": "point", ...}` as it goes.
+        on_event: is told how it goes: captcha_reader/strength/progress.py lists the events.
     """
 
     def __init__(self, config: StrengthConfig, on_event: Callable[[Event], None] | None = None) -> None:
         self.config, self.tell = config, on_event or (lambda event: None)
         self.counts = parse_labels(config.labels)
+        self.skipped: list[str] = []
+        if max(self.counts) and importlib.util.find_spec("torch") is None:
+            self.counts = [0]
+            self.skipped.append(NO_TORCH)
         self.clock = Clock(parse_duration(config.budget))
         self.constraints = None
         if config.characters or config.length or config.ignore_case:
@@ -240,9 +193,9 @@ class Strength:
         self.measured, self.learned = (
             self.sample.split(max(self.counts), config.seed) if self.sample.texts else ([], [])
         )
-        self.skipped: list[str] = []
         self.partial = ""
         self.state = self._load_state()
+        self.pace = self._pace()
 
     # State
 
@@ -262,22 +215,72 @@ class Strength:
             state = json.loads((self.out / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return empty
-        return state if isinstance(state, dict) and state.get("fingerprint") == empty["fingerprint"] else empty
+        if not isinstance(state, dict) or state.get("fingerprint") != empty["fingerprint"]:
+            return empty
+        # Other --labels may keep another number of pictures aside.
+        same = all(len(step["readings"]) == len(self.measured) for step in state["steps"].values())
+        return state if same else empty | {"changes": state["changes"]}
 
     def _save_state(self) -> None:
         write_text(self.out / STATE, json.dumps(self.state, ensure_ascii=False))
 
     # Steps
 
+    def _pace(self) -> Pace:
+        """What there is to do, and what earlier runs have done of it."""
+        preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))
+        guesses: dict[Any, float] = {}
+        for count in self.counts if self.sample.texts else []:
+            if count <= len(self.learned):
+                epochs = self.config.epochs
+                if epochs is None and count:
+                    from finetune import default_epochs  # with torch
+
+                    epochs = default_epochs(count, True)
+                guesses[count] = guess_seconds(count, epochs or 0, preset["batch_size"], len(self.measured))
+        if not self.sample.texts:
+            guesses["unlabeled"] = guess_seconds(0, 0, 1, len(self.sample.pictures))
+        for op, _, _ in self._variations():
+            guesses[op] = 3 * (0.03 * self.config.tries + 0.03 * LEGIBLE)
+        pace = Pace(guesses, self.clock)
+        for step in [*map(int, self.state["steps"]), *(change["op"] for change in self.state["changes"])]:
+            pace.waive(step)
+        if "unlabeled" in self.state:
+            pace.waive("unlabeled")
+        return pace
+
+    def _variations(self) -> list[tuple[str, bool, list[tuple[str, Style]]]]:
+        """Of each op of the style its name (the second of a kind is `spots 2`), whether the legibility proxy sees it,
+        and the style with it weak, as it is, and strong."""
+        if self.config.style is None:
+            return []
+        kinds = {op.name: sees(op) for op in get_style(str(self.config.style)).ops}
+        seen: Counter[str] = Counter()
+        found = []
+        for op, styles in op_variations(str(self.config.style)):
+            seen[op] += 1
+            found.append((op if seen[op] == 1 else f"{op} {seen[op]}", kinds[op], styles))
+        return found
+
+    def _advance(self, step: Any, part: float, doing: str) -> None:
+        self.pace.advance(step, part)
+        left = self.pace.seconds_left
+        said = {"doing": doing, "labels": step if isinstance(step, int) else 0, "done": round(self.pace.done, 4)}
+        self.tell({"event": "step", **said, "seconds_left": None if left is None else round(left, 1)})
+
     def measure(self) -> None:
         """Take all steps that are left, as far as the budget goes; Ctrl-C leaves what is finished."""
+        plan = {"labels": self.counts, "measured": len(self.measured), "ops": [op for op, _, _ in self._variations()]}
+        self.tell({"event": "plan", **plan})
         try:
             if not self.sample.texts:
                 self._read_unlabeled()
+            # What takes longest comes last: the budget may end before it.
             for count in self.counts if self.sample.texts else []:
+                if count:
+                    self._try_changes()
                 self._step(count)
-            if self.config.style is not None:
-                self._try_changes()
+            self._try_changes()
         except KeyboardInterrupt:
             self.partial = "it was interrupted; run the same command again to go on"
         except OutOfTime as error:
@@ -294,13 +297,15 @@ class Strength:
         expected = self._expected_seconds(count)
         if count and expected > self.clock.left():
             raise OutOfTime(f"the budget of {self.config.budget} ends before the training on {count} labels")
-        part = {"event": "step", "labels": count}
-        self.tell(part | {"done": 0.0})
+        doing = f"training on {count} labels" if count else "reading without labels"
+        self._advance(count, 0.0, doing)
         started = time.monotonic()
 
         def trained(event: Event) -> None:
             if event["event"] == "step":
-                self.tell(part | {"done": TRAINING_PART * event["done"], "seconds_left": event["seconds_left"]})
+                if self.clock.left() <= 0:
+                    raise OutOfTime(f"the budget of {self.config.budget} ended during the training on {count} labels")
+                self._advance(count, TRAINING_PART * event["done"], doing)
 
         with tempfile.TemporaryDirectory(prefix="captcha-strength-") as work:
             checkpoint = self.config.checkpoint
@@ -315,7 +320,7 @@ class Strength:
                 predictor,
                 pictures,
                 self.constraints,
-                lambda done: self.tell(part | {"done": begun + (1 - begun) * done}),
+                lambda done: self._advance(count, begun + (1 - begun) * done, doing),
             )
         self.state["steps"][str(count)] = {
             "seconds": time.monotonic() - started,
@@ -328,19 +333,20 @@ class Strength:
         self.tell({"event": "point", **self._row(count)})
 
     def _expected_seconds(self, count: int) -> float:
-        """From the steps that were timed: a training takes time in proportion to its labels, and a start."""
-        timed = [(int(n), step["seconds"]) for n, step in self.state["steps"].items() if int(n)]
-        if not count or not timed:
-            return MIN_TRAINING_SECONDS if count else 0.0
-        labels, seconds = max(timed)
-        return max(seconds * min(count / labels, 3.0), seconds)
+        """By the steps that this run has timed; a training takes some time whatever they say."""
+        factor = self.pace.factor
+        return max(self.pace.guesses[count] * factor, MIN_TRAINING_SECONDS) if factor else MIN_TRAINING_SECONDS
 
     def _read_unlabeled(self) -> None:
         if "unlabeled" in self.state:
             return
         predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
-        part = {"event": "step", "labels": 0}
-        found = read(predictor, self.sample.pictures, self.constraints, lambda done: self.tell(part | {"done": done}))
+        found = read(
+            predictor,
+            self.sample.pictures,
+            self.constraints,
+            lambda done: self._advance("unlabeled", done, "reading without labels"),
+        )
         self.state["unlabeled"] = {
             "readings": [p.text for p in found],
             "confidences": [round(float(p.confidence), 5) for p in found],
@@ -349,30 +355,37 @@ class Strength:
 
     def _try_changes(self) -> None:
         """One op of the style at a time, weaker and stronger."""
-        from captcha_reader.generator.variations import op_variations
-
-        predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
-        settings = style_settings(self.config)
         done = {change["op"] for change in self.state["changes"]}
-        for op, styles in op_variations(str(self.config.style)):
-            if op in done:
-                continue
+        left = [variation for variation in self._variations() if variation[0] not in done]
+        if not left:
+            return
+        predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
+        for op, visible, styles in left:
             if self.clock.left() <= 0:
                 raise OutOfTime(f"the budget of {self.config.budget} ends before {op} was tried")
             levels = []
-            for strength, style in styles:
-                varied = CaptchaSettings((style,), settings.alphabet, settings.length, settings.seed)
-                drawn = [render_captcha(i, varied) for i in range(self.config.tries)]
-                found = predictor.predict([picture for picture, _ in drawn], constraints=self.constraints)
-                right = [
-                    fold_case(p.text, self.constraints) == fold_case(text, self.constraints)
-                    for p, (_, text) in zip(found, drawn, strict=True)
-                ]
-                people = float(np.mean([legibility(picture)["score"] for picture, _ in drawn]))
-                levels.append({"strength": strength, "accuracy": float(np.mean(right)), "legibility": people})
+            for i, (strength, style) in enumerate(styles):
+                self._advance(op, i / len(styles), f"trying {op.replace('_', ' ')}, {strength}")
+                levels.append({"strength": strength, **self._try(style, predictor, visible)})
+            self._advance(op, 1.0, f"trying {op.replace('_', ' ')}")
             self.state["changes"].append({"op": op, "n": self.config.tries, "levels": levels})
             self._save_state()
             self.tell({"event": "change", "op": op, "levels": levels})
+
+    def _try(self, style: Style, predictor: CaptchaPredictor, visible: bool) -> dict[str, Any]:
+        """How much of a style is read, and how legible it is where the proxy can tell."""
+        settings = style_settings(self.config)
+        varied = CaptchaSettings((style,), settings.alphabet, settings.length, settings.seed)
+        drawn = [render_captcha(i, varied) for i in range(self.config.tries)]
+        found = predictor.predict([picture for picture, _ in drawn], constraints=self.constraints)
+        right = [
+            fold_case(p.text, self.constraints) == fold_case(text, self.constraints)
+            for p, (_, text) in zip(found, drawn, strict=True)
+        ]
+        people = None
+        if visible:
+            people = float(np.mean([legibility_of(i, varied) for i in range(min(LEGIBLE, self.config.tries))]))
+        return {"accuracy": float(np.mean(right)), "legibility": people}
 
     # Report
 
@@ -391,7 +404,7 @@ class Strength:
             "name": self.sample.name,
             "pictures": len(self.sample.pictures),
             "labeled": len(self.sample.texts),
-            "left_out": self.sample.left_out,
+            "left_out": self.sample.left_out.as_dict(),
         }
         settings = {key: getattr(config, key) for key in ("seed", "length", "ignore_case")}
         settings["characters"] = Alphabet.parse(config.characters).characters if config.characters else None
@@ -463,49 +476,24 @@ class Strength:
         return write_text(self.out / "report.html", render_page(report, self.sheets()))
 
 
-class Bar:
-    """One progress bar over all steps, with the time left."""
-
-    def __init__(self, counts: Sequence[int]) -> None:
-        self._bar = tqdm(total=len(counts), unit="step", disable=None, bar_format="{l_bar}{bar}| {elapsed}<{remaining}")
-        self._done: dict[int, float] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Show an event."""
-        if event["event"] == "step":
-            self._bar.set_description(f"{event['labels']} labels" if event["labels"] else "without labels")
-            self._done[event["labels"]] = event["done"]
-            self._bar.n = sum(self._done.values())
-            self._bar.refresh()
-        elif event["event"] == "point":
-            low, high = event["interval"]
-            self._bar.write(f"{event['labels']:>5} labels: {event['accuracy']:.1%} ({low:.1%} to {high:.1%})")
-        elif event["event"] == "change":
-            said = ", ".join(f"{level['accuracy']:.0%}" for level in event["levels"])
-            self._bar.write(f"{event['op']}, weak to strong: {said}")
-
-    def close(self) -> None:
-        """Leave the last state on the screen."""
-        self._bar.close()
-
-
 def main() -> int:
     """Command line. Exit code 130 where it was interrupted; the partial report is written all the same."""
     config = parse_config(StrengthConfig, "How weak is a captcha? Measure it, and write a report.")
     strength = Strength(config)
-    bar = Bar(strength.counts)
-    strength.tell = bar
+    bar = Bar() if config.progress == "bar" else None
+    strength.tell = bar or JsonLines(sys.stdout)
     strength.measure()
-    bar.close()
+    if bar:
+        bar.close()
     page = strength.write()
-    report = json.loads((strength.out / "report.json").read_text(encoding="utf-8"))
+    verdict = json.loads((strength.out / "report.json").read_text(encoding="utf-8"))["verdict"]
     for line in strength.skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    print(report["verdict"]["text"])
-    print(report["verdict"]["advice"])
     if strength.partial:
         print(f"The report is partial: {strength.partial}.", file=sys.stderr)
-    print(f"Report: {page}")
+    if bar:
+        print(verdict["text"], verdict["advice"], f"Report: {page}", sep="\n")
+    strength.tell({"event": "result", "verdict": verdict, "partial": strength.partial, "page": str(page)})
     return 130 if strength.partial.startswith("it was interrupted") else 0
 
 

@@ -14,7 +14,7 @@ from calibration import known
 from results import ROOT, Table, record
 from tables import DDDDOCR, as_files, peer_python, real, right_ignoring_case, weights
 
-LIMIT = 100  # pictures of each set
+LIMIT = 200  # pictures of each set
 PEER = """
 import csv, json, sys
 import ddddocr

@@ -54,8 +54,6 @@ def _batch(page: Page, picture: str) -> None:
 def _make(page: Page, picture: str) -> None:
     page.locator("#another").click()
     page.locator("#made img").wait_for(timeout=PATIENCE)
-    page.locator("#try").click()
-    page.locator("#strength .verdict").wait_for(timeout=PATIENCE)
     page.locator("#sweep").click()
     page.locator("#sweep-chart svg").wait_for(timeout=PATIENCE)
 

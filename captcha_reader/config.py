@@ -521,11 +521,17 @@ class StrengthConfig:
     """With `style`: captchas for each variation of an op."""
     limit: int | None = None
     """Take at most this many captchas (a seeded choice)."""
+    name: str | None = None
+    """What the report calls the captcha; the name of the data or the style by default."""
+    left_out: str | None = None
+    """A JSON file {reason: number} of pictures that were left out before, to be told with the rest."""
     checkpoint: str | None = None
     """A .safetensors file to start from; the shipped weights by default."""
     epochs: int | None = None
     """Epochs of each training; by default as many as fine-tuning takes."""
+    progress: Literal["bar", "json"] = "bar"
+    """`bar`: lines and a progress bar. `json`: one JSON object a line on stdout, for programs."""
     seed: int = 0
     """Of the choice of pictures and of the training."""
     threads: int | None = None
-    """CPU threads; all available cores by default."""
+    """CPU threads; by default all available cores to read, and one to train, which small batches gain little from."""

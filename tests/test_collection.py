@@ -17,6 +17,7 @@ import predict
 from accuracy_calculator import load_labeled
 from captcha_reader.files import DEFAULT_CHECKPOINT
 from captcha_reader.reading.collection import Scheme, estimate_scheme, read_together
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.reading.tta import MIN_CONFIDENCE
 from captcha_reader.text import Alphabet, CTCCodec, SlotCodec
@@ -63,6 +64,42 @@ def test_what_a_kind_does_not_use_is_told_from_many_readings_and_not_from_few() 
     assert many.charset_known and many.characters == "0123456789"
     assert many.weigh(doubtful)[0] == "1204"
     assert "10 characters, 0123456789" in str(many) and "4 (" in str(many)
+
+
+def doubted(texts: list[str], favored: str, spurned: str, seed: int = 1) -> list[dict[str, float]]:
+    """Candidates of a reader that takes every `spurned` for `favored`, a little less surely than it reads these."""
+    rng = random.Random(seed)
+    pictures = []
+    for text in texts:
+        found = {text: 1.0}
+        for i, character in enumerate(text):
+            if character in favored + spurned:
+                says_favored = rng.uniform(0.7, 0.99) if character == favored else rng.uniform(0.51, 0.8)
+                other = {t[:i] + favored + t[i + 1 :]: p * says_favored for t, p in found.items()}
+                found = other | {t[:i] + spurned + t[i + 1 :]: p * (1 - says_favored) for t, p in found.items()}
+        pictures.append(found)
+    return pictures
+
+
+def test_what_is_taken_for_another_is_told_by_uneven_use_of_given_characters() -> None:
+    texts = words(5, 200, "abcdefgh")
+    pictures = doubted(texts, "a", "b")
+
+    def right(scheme: Scheme) -> float:
+        return np.mean([scheme.weigh(found)[0] == text for found, text in zip(pictures, texts, strict=True)])
+
+    knowing = estimate_scheme(pictures, Constraints("abcdefgh", 5))
+    assert right(estimate_scheme(pictures)) < 0.6  # each `b` is wrong
+    assert right(knowing) > 0.7
+    assert knowing.corrections["a"] < 0 < knowing.corrections["b"]
+    assert all(abs(knowing.corrections[c]) < 0.3 for c in "cdefgh")
+
+
+def test_words_whose_letters_are_uneven_are_left_alone() -> None:
+    usual = "etaoinshrdlcumwfgypbvk"  # 1/n, as letters of a language are used
+    rng = random.Random(0)
+    texts = ["".join(rng.choices(usual, [1 / n for n in range(1, 23)], k=6)) for _ in range(200)]
+    assert not estimate_scheme(sure(texts), Constraints("a-z")).corrections
 
 
 def test_a_rare_character_that_is_read_surely_stays() -> None:

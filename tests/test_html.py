@@ -12,13 +12,15 @@ from PIL import Image
 
 from captcha_reader.text import Alphabet, build_codec
 from captcha_reader.web.batch_reading import Batch
+from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.html import as_sentence, gallery, note, percent, progress_bar, render, sentence
-from captcha_reader.web.job import Job
 from captcha_reader.web.knobs import Trial, success
+from captcha_reader.web.strength_job import Asked, StrengthJob
 from captcha_reader.web.tabs.batch import batch_grid, batch_summary
-from captcha_reader.web.tabs.make import strength_card, sweep_chart
+from captcha_reader.web.tabs.make import sweep_chart
 from captcha_reader.web.tabs.model import model_card
 from captcha_reader.web.tabs.read import likely_card, no_reading, reading_card, where_card
+from captcha_reader.web.tabs.strength import report_links, strength_card
 from captcha_reader.web.tabs.teach import job_card, running_strip
 from predict import Prediction
 
@@ -68,7 +70,7 @@ def pieces() -> dict[str, str]:
         "other": NASTY,
     }
     figures = {"n": 10, "sequence_accuracy": 0.5, "sequence_accuracy_ignore_case": 0.6, "wilson_95": (0.2, 0.8)}
-    taught = Job(NASTY, Path(), Path(), NASTY, None, 40, name=NASTY, state="done", note=NASTY, model=NASTY)
+    taught = FineTuning(NASTY, Path(), Path(), NASTY, None, 40, name=NASTY, state="done", note=NASTY, model=NASTY)
     taught.history = [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0, "train_accuracy": 0.5}]
     taught.result = {
         "before": figures,
@@ -78,8 +80,15 @@ def pieces() -> dict[str, str]:
         "reasons": {NASTY: 2},
         "export": NASTY,
     }
-    running = Job(NASTY, Path(), Path(), NASTY, None, 5, name=NASTY, state="training", note=NASTY, left=70.0)
+    running = FineTuning(NASTY, Path(), Path(), NASTY, None, 5, name=NASTY, state="training", note=NASTY, left=70.0)
     running.plan = [{"name": NASTY, "phases": [{"name": NASTY, "epochs": 3, "steps": 9}]}]
+    measured = StrengthJob(NASTY, Path(), Path(), NASTY, Asked(), NASTY, 40, key=NASTY, state="done", note=NASTY)
+    point = {"labels": 0, "n": 20, "accuracy": 0.5, "interval": [0.3, 0.7], "training_seconds": 0, "typing_seconds": 0}
+    measured.points = [point, point | {"labels": 30, "training_seconds": 40.0, "typing_seconds": 300.0}]
+    measured.verdict, measured.partial = {"level": NASTY, "text": NASTY, "advice": NASTY}, NASTY
+    measured.reports = {"report.html": b"", "report.json": b""}
+    measuring = StrengthJob(NASTY, Path(), Path(), NASTY, Asked(), NASTY, state="measuring", note=NASTY, place=NASTY)
+    measuring.points, measuring.plan = [point], [0, 10, 30]
     metadata: dict[str, Any] = {
         "model": {
             "name": NASTY,
@@ -109,12 +118,14 @@ def pieces() -> dict[str, str]:
         "nothing read": batch_summary(Batch([], [(NASTY, NASTY)]), NASTY, 1.0),
         "grid": batch_grid(batch),
         "gallery": gallery([(b"png", NASTY, NASTY)]),
-        "strength": strength_card(success([trial] * 30), [trial] * 30, NASTY, NASTY),
+        "strength": strength_card(measured, 0, report_links(measured)),
+        "strength of another": strength_card(measuring, 1, {}, mine=False),
+        "measuring": strength_card(measuring, 0, {}),
         "sweep": sweep_chart(NASTY, [(0, success([trial])), (1, success([trial]))], 0.5),
         "job": job_card(taught, 2, {NASTY: NASTY}),
         "running job": job_card(running, 0, {}, mine=False),
         "strip": running_strip(running, 0),
-        "waiting": job_card(Job(NASTY, Path(), Path(), NASTY, None, 5, note=NASTY), 2, {}),
+        "waiting": job_card(FineTuning(NASTY, Path(), Path(), NASTY, None, 5, note=NASTY), 2, {}),
         "model": model_card(NASTY, Path(__file__), metadata, NASTY),
         "note": note(NASTY),
         "sentence": note(sentence(NASTY)),

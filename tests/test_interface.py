@@ -28,7 +28,7 @@ from PIL import Image
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.reading.constraints import Constraints
-from captcha_reader.web.jobs import Commands
+from captcha_reader.web.job import Commands
 from captcha_reader.web.models import Models
 from captcha_reader.web.own_models import Maker, write_marker
 from captcha_reader.web.page import RESPONSIBLE_USE, build_demo
@@ -47,7 +47,7 @@ FLAGS = [
     "--no-first-run",
 ]
 LAPTOP, PHONE = {"width": 1366, "height": 768}, {"width": 390, "height": 844}
-TABS = ("Read", "Batch", "Make", "Teach", "Model")
+TABS = ("Read", "Batch", "Make", "Strength", "Label", "Teach", "Model")
 PATIENCE = 60_000  # milliseconds; a machine that does other things too is slow
 
 
@@ -148,8 +148,8 @@ def test_a_read_only_page_keeps_nothing(models: Models, tmp_path: Path):
     usual = parts(build_demo(Workshop.build(models, tmp_path), tmp_path / "nowhere"))
     shop = Workshop.build(models, tmp_path, read_only=True, local=False, privacy="It goes to a server.")
     shown = parts(build_demo(shop, tmp_path / "nowhere"))
-    assert {"correction", "keep", "start", "upload"} <= usual.keys() - shown.keys()
-    assert {"picture", "read-all", "try", "card"} <= shown.keys()
+    assert {"correction", "keep", "start", "upload", "measure"} <= usual.keys() - shown.keys()
+    assert {"picture", "read-all", "sweep", "card"} <= shown.keys()
     write_marker(models.folder, Maker("me", "reader", 40))
     assert not shop.may_change("reader.onnx", "me") and shop.downloads(None) == {}
 
@@ -157,12 +157,14 @@ def test_a_read_only_page_keeps_nothing(models: Models, tmp_path: Path):
 def test_without_torch_fine_tuning_says_what_is_missing(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    commands = Commands(["a"], ["b"], ["c"])
-    assert parts(build_demo(Workshop.build(models, tmp_path, commands), tmp_path))["start"].interactive
+    commands = Commands(["a"], ["b"], ["c"], ["d"])
+    usual = parts(build_demo(Workshop.build(models, tmp_path, commands), tmp_path))
+    assert usual["start"].interactive and usual["measure"].interactive and usual["strength-said"].value == ""
     monkeypatch.setattr(models, "torch", False)
     shop = Workshop.build(models, tmp_path, commands)
     shown = parts(build_demo(shop, tmp_path))
     assert not shown["start"].interactive and "pip install -r requirements.txt" in shown["no-torch"].value
+    assert shown["measure"].interactive and "without labels only" in shown["strength-said"].value
     assert shop.choices() == [("reader.onnx", "reader.onnx")]
 
 
@@ -262,10 +264,19 @@ class Tab:
         page.locator("#reading .empty").wait_for()
 
     def on_screen(self, selector: str) -> bool:
-        """Whether the top of an element stands within the window as it is now, without scrolling."""
-        box = self.page.locator(selector).first.bounding_box()
-        height = self.page.viewport_size["height"]
-        return box is not None and box["y"] >= 0 and box["y"] + min(box["height"], 40) <= height
+        """Whether the top of an element comes to stand within the window, without a scroll of ours: the page moves as
+        its parts arrive."""
+        from playwright.sync_api import TimeoutError as NeverSeen
+
+        look = """selector => {
+          const box = document.querySelector(selector)?.getBoundingClientRect();
+          return box && box.height && box.top >= 0 && box.top + Math.min(box.height, 40) <= innerHeight;
+        }"""
+        try:
+            self.page.wait_for_function(look, arg=selector, timeout=10_000)
+        except NeverSeen:
+            return False
+        return True
 
     def fits(self, width: int) -> None:
         assert self.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -432,6 +443,7 @@ def test_what_a_button_says_is_seen_without_scrolling(
 ):
     tab = open_tab(viewport=viewport)
     page = tab.page
+    page.locator("#example .reading").wait_for()
     page.locator("#keep").click()
     page.locator("#kept .bad").wait_for()
     assert tab.on_screen("#kept .bad")
@@ -470,19 +482,20 @@ def test_what_a_button_says_is_seen_without_scrolling(
     page.evaluate("scrollTo(0, 0)")
     page.locator("#made-reading .reading").wait_for()
     assert tab.on_screen("#made-reading .reading")
-    page.locator("#try").click()
-    # It may be gone before it is measured from here, so the browser looks while it is there.
-    page.wait_for_function(
-        """() => {
-          const box = document.querySelector("#strength-status .progress")?.getBoundingClientRect();
-          return box && box.top >= 0 && box.top + Math.min(box.height, 40) <= innerHeight;
-        }"""
-    )
-    page.locator("#strength .verdict").wait_for()
-    assert tab.on_screen("#strength .verdict")
     page.locator("#sweep").click()
+    # It may be gone before it is measured from here, so the browser looks while it is there.
+    seen = """selector => {
+      const box = document.querySelector(selector)?.getBoundingClientRect();
+      return box && box.top >= 0 && box.top + Math.min(box.height, 40) <= innerHeight;
+    }"""
+    page.wait_for_function(seen, arg="#sweep-status .progress")
     page.locator("#sweep-chart svg").wait_for()
     assert tab.on_screen("#sweep-chart svg")
+    tab.open("Strength")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#measure").click()
+    page.locator("#strength-said .bad").wait_for()
+    assert tab.on_screen("#strength-said .bad")
     tab.open("Teach")
     page.evaluate("scrollTo(0, 0)")
     page.locator("#start").click()
@@ -524,6 +537,10 @@ def test_every_tab_is_used_and_fits_the_screen(
     page.locator("#another").click()
     page.locator("#made img").wait_for()
     page.locator("#made-reading .reading").wait_for()
+    tab.fits(width)
+    tab.open("Strength")
+    page.locator("#measure").click()
+    page.locator("#strength-said .bad").wait_for()
     tab.fits(width)
     tab.open("Teach")
     page.locator("#start").click()
@@ -598,7 +615,7 @@ def test_a_batch_gives_a_table_and_downloads(
     tab.settled()
 
 
-def test_knobs_change_the_captcha_and_a_hundred_are_tried(open_tab):
+def test_knobs_change_the_captcha_and_one_is_tried_along(open_tab):
     tab = open_tab(viewport=LAPTOP, color_scheme="dark")
     page = tab.page
     tab.open("Make")
@@ -612,19 +629,14 @@ def test_knobs_change_the_captcha_and_a_hundred_are_tried(open_tab):
     page.locator("#blur input[type=number]").press("Tab")
     page.wait_for_function(changed, arg=first)
     page.locator("#made-reading .reading").wait_for()
-    page.locator("#try").click()
-    page.locator("#strength .verdict").wait_for()
-    assert "of 100 read" in page.locator("#strength").inner_text()
-    assert "95 % interval" in page.locator("#strength").inner_text()
-    assert page.locator("#strength figure").count() > 0  # this reader is a bad one
-    assert "classic" in page.locator("#strength").inner_text()
     page.locator("#sweep").click()
     page.locator("#sweep-chart svg").wait_for()
+    assert "40 captchas at each value" in page.locator("#sweep-chart").inner_text()
     rotation = page.locator("#rotation input[type=number]")
     for typed in ("", "5000"):  # emptied before another number is typed, or far too large
         rotation.fill(typed)
         rotation.press("Tab")
-        page.locator("#strength .verdict").wait_for(state="detached")  # it was of other settings
+        page.locator("#sweep-chart svg").wait_for(state="detached")  # it was of other settings
     page.locator("#made-reading .reading").wait_for()
     assert page.locator(".toast-body").count() == 0
     page.locator("#length input, #length textarea").fill("99")
@@ -712,6 +724,50 @@ def test_fine_tuning_makes_a_model_that_gets_a_name_and_goes(
     expect(chosen).to_have_value("reader.onnx")
     assert {p.name for p in demo.models.iterdir()} == {"reader.onnx", "reader.safetensors"}
     expect(page.locator("#rename")).to_have_count(0)  # it was not made here
+    tab.settled()
+
+
+def test_a_zip_is_measured_and_its_curve_and_report_are_its_owners(
+    open_tab, captchas: list[tuple[bytes, str]], tmp_path: Path, demo: SimpleNamespace
+):
+    """strength.py itself: the curve stands there while a model learns, and pictures without labels end in a report."""
+    tab = open_tab(viewport=LAPTOP)
+    page, panel = tab.page, tab.page.locator("#strength")
+    tab.open("Strength")
+    (tmp_path / "c.zip").write_bytes(zipped({f"{text}_{i}.png": png for i, (png, text) in enumerate(captchas)}))
+    tab.upload(tmp_path / "c.zip", "#strength-zip")
+    page.locator("#strength-zip .filename[aria-label='c.zip']").wait_for()
+    page.locator("#measure").click()
+    panel.locator("[role=progressbar]").wait_for()
+    assert tab.on_screen("#strength [role=progressbar]") and tab.on_screen("#strength-said .good")
+    panel.locator("svg.chart").wait_for(timeout=3 * PATIENCE)
+    assert panel.locator("tbody tr").count() >= 1 and "Measured on 20 pictures" in panel.inner_text()
+    tab.open("Make")
+    assert tab.on_screen("#running .running")  # on every tab
+    other = open_tab(viewport=PHONE)
+    other.open("Strength")
+    other.page.locator("#strength", has_text="another visitor").wait_for()
+    assert other.page.locator("#strength svg.chart").count() == 0  # the figures are their owner's
+    other.page.locator("#strength-cancel").click()
+    other.page.locator("#strength-said", has_text="another visitor").wait_for()
+    other.fits(PHONE["width"])
+    other.settled()
+    tab.open("Strength")
+    page.locator("#strength-cancel").click()
+    panel.locator("[data-state=cancelled]").wait_for()
+    assert panel.locator("svg.chart").count() == 1 and panel.locator("a").count() == 0
+    page.locator("#strength-unlabeled input").check()
+    page.locator("#measure").click()
+    panel.locator("[data-state=done]").wait_for(timeout=3 * PATIENCE)
+    assert "Without labels nothing is certain" in panel.locator(".verdict").inner_text()
+    links = panel.locator("a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
+    report = page.request.get(demo.address + next(link for link in links if link.endswith("report.json")))
+    assert report.status == 200 and report.json()["data"]["pictures"] == 40 and report.json()["data"]["name"] == "c.zip"
+    opened = page.request.get(demo.address + links[0])
+    assert opened.status == 200 and "script-src" not in opened.headers["content-security-policy"]
+    assert page.request.get(f"{demo.address}reports/nothing/report.json").status == 404
+    assert not list((demo.data / ".jobs").iterdir())
+    tab.fits(LAPTOP["width"])
     tab.settled()
 
 

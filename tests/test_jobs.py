@@ -15,9 +15,10 @@ import pytest
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
-from captcha_reader.web import jobs as module
-from captcha_reader.web.job import Job
-from captcha_reader.web.jobs import Commands, JobQueue
+from captcha_reader.web import finetuning
+from captcha_reader.web.finetuning import FineTuning
+from captcha_reader.web.job import Commands, Job
+from captcha_reader.web.jobs import MOST_WAITING, JobQueue
 from captcha_reader.web.own_models import MARKER
 
 
@@ -116,7 +117,7 @@ def test_a_failure_is_one_sentence_and_the_next_job_runs(fake: JobQueue, models:
 def test_a_training_that_takes_too_long_says_so(
     fake: JobQueue, models: Path, rows: list, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "MOST_SECONDS", 2)
+    monkeypatch.setattr(finetuning, "MOST_SECONDS", 2)
     job = wait(fake.submit(rows, models / "reader.safetensors", "reader.safetensors", epochs=1), 30)
     assert job.state == "failed" and "the most that it may: take fewer" in job.note
     assert "terminal" not in job.note
@@ -154,7 +155,7 @@ def test_a_job_belongs_to_its_session(fake: JobQueue, models: Path, rows: list):
     for secret in ("you", "", "m"):
         with pytest.raises(UserError, match="another visitor"):
             fake.cancel(job, secret)
-    assert fake.of("me") is job and fake.of("you") is other and fake.of("") is None
+    assert fake.of("me", FineTuning) is job and fake.of("you", FineTuning) is other and fake.of("", FineTuning) is None
     assert fake.running() is job and not job.cancelling
     fake.cancel(other, "you")
     fake.cancel(job, "me")
@@ -171,7 +172,7 @@ def test_a_stopped_job_says_where(fake: JobQueue, models: Path, rows: list):
 
 def test_progress_never_runs_backwards():
     """Of what a training says, event by event."""
-    job = Job("1", Path(), Path(), "reader", None, 40)
+    job = FineTuning("1", Path(), Path(), "reader", None, 40)
     place = {"epoch": 1, "epochs": 2}
     events = [
         {"event": "plan", "parts": [{"name": "training", "phases": []}]},
@@ -227,7 +228,7 @@ def test_jobs_are_limited(fake: JobQueue, models: Path, rows: list):
         fake.submit(rows, start, "reader", name="../x")
     with pytest.raises(UserError, match="cannot be fine-tuned"):
         fake.submit(rows, models / "a.onnx", "a.onnx")
-    for _ in range(1 + module.MOST_WAITING):
+    for _ in range(1 + MOST_WAITING):
         fake.submit(rows, start, "reader.safetensors", epochs=1)
     with pytest.raises(UserError, match="wait already"):
         fake.submit(rows, start, "reader.safetensors", epochs=1)

@@ -27,7 +27,7 @@ from captcha_reader.labeling.session import LabelSession
 from captcha_reader.reading.collection import read_together
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.web import labels as labels_of_web
-from captcha_reader.web.job import Job
+from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.label_routes import label_router
 from captcha_reader.web.labels import Desk, Labels
 from captcha_reader.web.models import Models
@@ -67,10 +67,10 @@ class Trainings:
     """Stands in for the queue of jobs: remembers what was submitted, and ends when it is told to."""
 
     def __init__(self) -> None:
-        self.submitted: list[tuple[list, Job]] = []
+        self.submitted: list[tuple[list, FineTuning]] = []
 
-    def submit(self, rows: list, start: Path, start_name: str, **settings: object) -> Job:
-        job = Job("1", Path(), start, start_name, None, len(rows))
+    def submit(self, rows: list, start: Path, start_name: str, **settings: object) -> FineTuning:
+        job = FineTuning("1", Path(), start, start_name, None, len(rows))
         self.submitted.append((list(rows), job))
         return job
 
@@ -168,7 +168,7 @@ def test_a_full_queue_is_said_and_tried_again(labels: Labels, pictures: list, mo
     until(lambda: desk.session.has_readings)
     submit = labels.jobs.submit
 
-    def refuse(*_: object, **__: object) -> Job:
+    def refuse(*_: object, **__: object) -> None:
         raise UserError("4 trainings wait already")
 
     monkeypatch.setattr(labels.jobs, "submit", refuse)

@@ -7,28 +7,43 @@ import json
 import math
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
+import strength
+from captcha_generator import CaptchaSettings, render_captcha, render_image
+from captcha_reader.config import StrengthConfig
 from captcha_reader.errors import UserError
+from captcha_reader.generator.ops.background import Plain
+from captcha_reader.generator.ops.clutter import Lines
+from captcha_reader.generator.ops.ink import Ink
+from captcha_reader.generator.ops.layout import Rotation, Row
+from captcha_reader.generator.ops.warp import Elastic
+from captcha_reader.generator.styles import Style
 from captcha_reader.reading.metrics import detailed_metrics
 from captcha_reader.strength.figures import (
     accuracy_figures,
     character_table,
     guesses_needed,
-    legibility,
     near_duplicates,
     repeated_texts,
     secret_bits,
 )
+from captcha_reader.strength.legibility import Legibility, legibility_of, letters_alone, measure_legibility, sees
 from captcha_reader.strength.page import Example, attempts, duration, percent, render_page
+from captcha_reader.strength.progress import Clock, Pace
 from captcha_reader.strength.report import build_report
-from strength import parse_duration, parse_labels
+from captcha_reader.strength.settings import parse_duration, parse_labels
+from predict import CaptchaPredictor
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,18 +141,62 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
     assert near_duplicates(pictures[:1]) == []
 
 
-def test_legibility_falls_with_what_troubles_people() -> None:
-    clean = legibility(picture())
-    faint = Image.blend(picture(), Image.new("RGB", (90, 40), "white"), 0.8)
-    pixels = np.asarray(picture()).copy()
-    specks = np.random.default_rng(0).random(pixels.shape[:2]) < 0.25
-    pixels[specks] = 0
-    noisy = Image.fromarray(pixels)
-    assert clean["score"] > legibility(faint)["score"] and clean["contrast"] > 3 * legibility(faint)["contrast"]
-    assert clean["score"] > legibility(noisy)["score"] and clean["clarity"] > legibility(noisy)["clarity"]
-    assert clean["score"] > legibility(picture().filter(ImageFilter.GaussianBlur(4)))["score"]
-    assert legibility(Image.new("RGB", (20, 20), "white"))["score"] == 0
-    assert all(0 <= value <= 1 for p in (picture(), faint, noisy) for value in legibility(p).values())
+# --------------------------------------------------------------------------------------------------------------------
+# Legibility
+
+
+def bar(height: int = 30, line: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Colors, ink and clutter of one black upright stroke, four pixels wide, on white; a black line may cross it."""
+    colors = np.full((height, 40, 3), 255, np.uint8)
+    ink, clutter = np.zeros((height, 40), np.uint8), np.zeros((height, 40), bool)
+    ink[:, 18:22] = 255
+    if line:
+        clutter[14:16] = True
+    colors[(ink > 0) | clutter] = 0
+    return colors, ink, clutter
+
+
+def test_a_line_across_a_letter_hides_its_ink_as_counted_pixel_by_pixel() -> None:
+    assert measure_legibility(*bar()) == Legibility(1.0, 1.0, 1.0)
+    colors, ink, clutter = bar(line=True)
+    found = measure_legibility(colors, ink, clutter)
+    visible = touched = count = 0
+    for y, x in zip(*np.nonzero(ink), strict=True):
+        count += 1
+        touched += any(clutter[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].flat)
+        beside = [
+            colors[j, i].sum()
+            for j in range(max(y - 3, 0), min(y + 4, 30))
+            for i in range(max(x - 3, 0), min(x + 4, 40))
+            if not 17 <= i <= 22  # the stroke and the pixel beside it
+        ]
+        visible += sum(color == 0 for color in beside) <= 0.1 * len(beside)
+    assert found.visibility == pytest.approx(visible / count) and 0.5 < found.visibility < 0.9
+    assert found.freedom == pytest.approx(1 - touched / count) and touched == 4 * 4
+    assert found.contrast == 1 and found.score == pytest.approx(visible / count * (1 - touched / count))
+
+
+def test_faint_ink_and_specks_cost_legibility() -> None:
+    colors, ink, clutter = bar()
+    faint = np.where(ink[..., None] > 0, np.uint8(225), colors)
+    assert measure_legibility(faint, ink, clutter).contrast == pytest.approx((100 - 89.5) / 50, abs=0.01)  # L* of 225
+    specks = np.random.default_rng(0).random(ink.shape) < 0.25
+    noisy = np.where(specks[..., None], np.uint8(0), colors)
+    assert measure_legibility(noisy, ink, specks).score < 0.1
+    assert measure_legibility(colors, np.zeros_like(ink), clutter).score == 0
+
+
+def test_the_letters_of_a_style_are_found_where_it_draws_them() -> None:
+    """A style without clutter and blur, black on white: its ink is the picture itself."""
+    bent = Style(ops=(Row(), Rotation(20), Plain((255, 255)), Ink((0, 0), tint=0), Elastic((2, 2))), mode="L")
+    crossed = bent.with_op("lines", count=(6, 6), width=(3, 3), level=(0, 0), tint=0, above=1)
+    for i in range(3):
+        settings = CaptchaSettings((bent,), seed=3)
+        picture, text = render_image(i, settings)
+        letters, _ = render_image(i, CaptchaSettings((letters_alone(crossed),), seed=3), text)
+        assert np.array_equal(letters[..., 0], picture[..., 0])
+        assert legibility_of(i, settings) > 0.9 > 0.7 > legibility_of(i, CaptchaSettings((crossed,), seed=3))
+    assert sees(Lines()) and not sees(Rotation(20)) and not sees(Elastic((2, 2)))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -168,6 +227,7 @@ def test_numbers_are_said_as_people_do() -> None:
     assert [percent(x) for x in (0, 0.004, 0.62, 0.999, 0.9999, 1)] == [
         "0 %", "0.4 %", "62 %", "99.9 %", "99.9 %", "100 %",
     ]  # fmt: skip
+    assert percent(accuracy_figures(["a"] * 70, ["a"] * 70)["interval"][1]) == "100 %"
     assert [duration(x) for x in (0, 40, 600, 7200)] == ["–", "40 s", "10 min", "2.0 h"]
     assert attempts({"attempts": None, "n": 50}) == "none in 50" and attempts({"attempts": 1.61, "n": 50}) == "1.6"
 
@@ -176,6 +236,11 @@ def step(labels: int, right: int, n: int = 100) -> dict:
     truths = ["a"] * n
     figures = accuracy_figures(truths, ["a"] * right + ["b"] * (n - right))
     return {"labels": labels, **figures, "training_seconds": 40.0 * (labels > 0), "typing_seconds": 10.0 * labels}
+
+
+def left_out(**reasons: int) -> dict:
+    listed = [{"source": f"{i}.png", "reason": reason, "detail": ""} for i, reason in enumerate(reasons)]
+    return {"total": sum(reasons.values()), "reasons": reasons, "listed": listed}
 
 
 def make_report(attack: list[dict], **changes: object) -> dict:
@@ -188,7 +253,8 @@ def make_report(attack: list[dict], **changes: object) -> dict:
     }
     about = {"created": "2026-01-01", "machine": "m", "reader": "reader", "reading_ms": 3.0, "mean_confidence": 0.5}
     settings = {"seed": 0, "ignore_case": False, "seconds_per_label": 10.0, "characters": None, "length": None}
-    data = {"name": "<set>", "pictures": 80, "labeled": 80 if attack else 0, "left_out": 0}
+    settings |= {"labels": [0, 100], "skipped": []}
+    data = {"name": "<set>", "pictures": 80, "labeled": 80 if attack else 0, "left_out": left_out()}
     sample = {"texts": truths, "pictures": [picture(i, f"{i}") for i in range(4)]}
     values = {"data": data, "settings": settings, "attack": attack, "last": last if attack else None, "sample": sample}
     return build_report(**(values | about | changes))
@@ -216,7 +282,7 @@ def test_the_verdict_does_not_praise() -> None:
 
 def test_what_gives_it_away_is_said() -> None:
     lines = " ".join(make_report([step(0, 62)])["weaknesses"])
-    assert "4 characters (abcd)" in lines and "Texts repeat: abc (10 times)" in lines
+    assert "4 characters (abcd) and texts of 3 of them" in lines and "Texts repeat: abc (10 times)" in lines
     assert "d (" in lines and "Characters that hold" in lines
 
 
@@ -239,7 +305,8 @@ class Page(HTMLParser):
 
 def test_the_page_is_alone_and_escapes_everything() -> None:
     nasty = '<script>alert("x")</script>'
-    report = make_report([step(0, 62), step(10, 80)], data={"name": nasty, "pictures": 1, "labeled": 1, "left_out": 3})
+    data = {"name": nasty, "pictures": 1, "labeled": 1, "left_out": left_out(**{nasty: 3})}
+    report = make_report([step(0, 62), step(10, 80)], data=data)
     html = render_page(report, [("Read wrongly", [Example(picture(), nasty, 0.9, "abc")]), ("none", [])])
     page = Page()
     page.feed(html)
@@ -254,3 +321,169 @@ def test_a_report_without_labels_says_what_it_can() -> None:
     html = render_page(report, [("Most certain", [Example(picture(), "abc", 0.9)])])
     assert "Without labels nothing is certain" in html and "The attack" not in html
     json.dumps(report, allow_nan=False)
+
+
+def change(op: str, accuracies: tuple, legible: tuple) -> dict:
+    levels = zip(("weak", "is", "strong"), accuracies, legible, strict=True)
+    return {"op": op, "n": 100, "levels": [{"strength": s, "accuracy": a, "legibility": p} for s, a, p in levels]}
+
+
+def test_what_would_change_it_is_said_of_people_only_where_the_proxy_sees() -> None:
+    changes = [
+        change("lines", (0.9, 0.8, 0.4), (0.9, 0.8, 0.85)),
+        change("small_spots", (0.9, 0.9, 0.88), (0.9, 0.7, 0.4)),
+        change("wave", (0.9, 0.8, 0.5), (None, None, None)),
+        change("blur", (0.9, 0.9, 0.85), (0.9, 0.9, 0.89)),
+    ]
+    report = make_report([step(0, 62)], changes=changes)
+    assert report["change_advice"] == [
+        "wave: stronger costs this reader 40 points; what people, the proxy cannot see.",
+        "lines: stronger costs this reader 50 points, and people 5 by the proxy.",
+        "small spots: stronger costs people 50 points by the proxy, and this reader 2. Make it weaker.",
+    ]
+    page = Page()
+    page.feed(render_page(report, []))
+    assert "No person was asked" in " ".join(page.text.split())
+    validate(report)
+    none = make_report([step(0, 62)], changes=changes[3:])["change_advice"]
+    assert none == ["No step alone makes a difference beyond chance."]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The schema, the time, whole runs
+
+
+def validate(report: dict) -> None:
+    """By docs/strength.schema.json, a schema that is one."""
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((ROOT / "docs" / "strength.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(json.dumps(report, allow_nan=False)), schema, jsonschema.Draft202012Validator)
+
+
+def test_the_schema_describes_every_field_and_refuses_others() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    report = make_report([step(0, 62), step(100, 97)])
+    validate(report)
+    validate(make_report([]))
+    for wrong in (
+        {"extra": 1},
+        {"attack": [step(0, 62) | {"accuracy": 1.5}]},
+        {"guesses": {"1": 0.5}},
+        {"format": "x"},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            validate(report | wrong)
+
+
+def test_the_time_left_is_over_all_steps_and_never_beyond_the_budget() -> None:
+    now = [0.0]
+    clock = Clock(100.0, lambda: now[0])
+    pace = Pace({0: 2.0, 10: 10.0, 30: 28.0}, clock)
+    assert pace.done == 0 and pace.seconds_left is None
+    now[0], _ = 4.0, pace.advance(0, 1.0)
+    assert pace.done == 0.05 and pace.factor == 2 and pace.seconds_left == 76
+    now[0], _ = 24.0, pace.advance(10, 1.0)
+    assert pace.done == pytest.approx(0.3) and pace.seconds_left == 56
+    pace.advance(10, 0.2)
+    assert pace.done == pytest.approx(0.3), "it never runs backwards"
+    now[0] = 70.0
+    assert pace.seconds_left == 30, "the budget ends before"
+    resumed = Pace({0: 2.0, 10: 10.0}, Clock(100.0, lambda: now[0]))
+    resumed.waive(0)
+    assert resumed.done == pytest.approx(1 / 6) and resumed.seconds_left is None, "nothing was timed in this run"
+
+
+def run_strength(folder: Path, *arguments: object) -> tuple[list[dict], dict, str]:
+    """A run as a process that tells its progress as JSON: its events, its report, and what it says on stderr."""
+    words = [sys.executable, str(ROOT / "strength.py"), "--out", folder, "--progress", "json", "--threads", 1]
+    done = subprocess.run([*map(str, [*words, *arguments])], capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    return events, json.loads((folder / "report.json").read_text(encoding="utf-8")), done.stderr
+
+
+def test_a_run_counts_and_names_what_was_left_out(
+    captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    settings = CaptchaSettings(("line", "classic"), "abcd", (2, 3), seed=9)
+    pngs = [png for png, _ in captchas] + [render_captcha(i, settings)[0] for i in range(40)]
+    readings = [p.text for p in CaptchaPredictor(exported, threads=1).predict(pngs)]
+    rows = [(png, text) for png, text in zip(pngs, readings, strict=True) if text][:40]
+    for i, (png, text) in enumerate(rows):
+        (data / f"{text}_{i}.png").write_bytes(png)
+    (data / "abc_90.png").write_bytes(b"no picture")
+    (data / f"{rows[0][1]}_91.png").write_bytes(rows[0][0])
+    (tmp_path / "before.json").write_text('{"not in the label file": 2}')
+    arguments = ("--data", data, "--labels", "0,500", "--checkpoint", exported, "--name", "mine")
+    events, report, said = run_strength(tmp_path / "out", *arguments, "--left_out", tmp_path / "before.json")
+    validate(report)
+    left_out = report["data"]["left_out"]
+    assert left_out["total"] == 4
+    assert left_out["reasons"] == {"not in the label file": 2, "unreadable image": 1, "duplicate image": 1}
+    assert {row["source"] for row in left_out["listed"]} == {"abc_90.png", f"{rows[0][1]}_91.png"}
+    assert report["data"]["name"] == "mine" and report["data"]["labeled"] == 40
+    assert "500 labels: only 20 are left" in said and len(report["settings"]["skipped"]) == 1
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "4 left out" in page and "abc_90.png" in page and "One picture is an exact copy of another" in page
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "plan" and kinds[-1] == "result" and kinds.count("point") == 1
+    point = events[kinds.index("point")]
+    assert point["n"] == 20 and point["right"] == 20, "the labels are what this very reader reads"
+    assert events[-1]["verdict"] == report["verdict"]
+    done = [event["done"] for event in events if event["event"] == "step"]
+    assert done == sorted(done) and done[-1] == 1
+
+
+def test_the_budget_cuts_a_training_and_the_report_is_partial(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[int] = []
+
+    def train(rows: list, config: object, folder: Path, on_progress: Callable[[dict], None]) -> Path:
+        taught.append(len(rows))
+        on_progress({"event": "step", "done": 0.5})
+        if len(rows) == 20:
+            measurement.clock.started -= 1000  # as if so many seconds had passed
+        on_progress({"event": "step", "done": 0.6})
+        return exported
+
+    monkeypatch.setattr(strength, "train_on", train)
+    given = {"style": "line", "characters": "a-d", "length": "3", "count": 60, "tries": 1, "labels": "0,10,20,30"}
+    config = StrengthConfig(**given, checkpoint=str(exported), threads=1, out=str(tmp_path / "out"))
+    measurement = strength.Strength(config)
+    measurement.measure()
+    assert taught == [10, 20]
+    report = measurement.report()
+    validate(report)
+    assert [row["labels"] for row in report["attack"]] == [0, 10]
+    assert {row["op"] for row in report["changes"]} >= {"lines", "rotation"}, "they come before the trainings"
+    assert report["partial"].startswith("the budget of 10m ended during the training on 20 labels; raise --budget")
+    again = strength.Strength(config)
+    assert again.pace.done > 0 and set(again.state["steps"]) == {"0", "10"}, "the same command goes on from there"
+    other = strength.Strength(replace(config, labels="0,10"))
+    assert len(other.measured) != len(again.measured)
+    assert other.state["steps"] == {} and other.state["changes"], "they were measured on other pictures"
+
+
+def test_pictures_without_labels_are_read_and_a_style_is_varied(
+    captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i, (png, _) in enumerate(captchas[:5]):
+        (data / f"{i}.png").write_bytes(png)
+    (data / "bad.png").write_bytes(b"no picture")
+    _, report, _ = run_strength(tmp_path / "a", "--data", data, "--unlabeled", "--checkpoint", exported)
+    validate(report)
+    assert report["attack"] == [] and report["data"]["pictures"] == 5 and report["data"]["left_out"]["total"] == 1
+    expected = CaptchaPredictor(exported, threads=1).predict([png for png, _ in captchas[:5]])
+    assert report["mean_confidence"] == pytest.approx(np.mean([p.confidence for p in expected]), abs=1e-4)
+    few = ("--style", "line", "--count", 40, "--tries", 4, "--labels", "0", "--characters", "a-d", "--length", 3)
+    events, report, _ = run_strength(tmp_path / "b", *few, "--checkpoint", exported)
+    validate(report)
+    changes = {row["op"]: [level["legibility"] for level in row["levels"]] for row in report["changes"]}
+    assert changes["lines"][0] > changes["lines"][2] > 0 and changes["rotation"] == [None] * 3
+    assert [event["op"] for event in events if event["event"] == "change"] == list(changes)

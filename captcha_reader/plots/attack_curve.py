@@ -64,21 +64,21 @@ def plot_changes(changes: Sequence[dict[str, Any]]) -> Figure:
     """Accuracy of the machine against the legibility proxy for people, one arrow from each weaker to stronger op.
 
     Args:
-        changes: rows with `op` and `levels`, a list of dicts with `strength`, `accuracy` and `legibility`, both 0 to 1.
+        changes: rows with `op` and `levels`, a list of dicts with `strength`, `accuracy` and `legibility`, both 0 to 1;
+            `legibility` is None where the proxy is blind for the op.
     """
     figure = new_figure(6.4, 0.55 + 0.34 * max(len(changes), 1))
     axes = figure.add_axes((0.27, 0.28 / figure.get_figheight(), 0.71, 1 - 0.5 / figure.get_figheight()))
     for row, change in enumerate(changes):
         y = len(changes) - 1 - row
         values = [100 * level["accuracy"] for level in change["levels"]]
-        people = [100 * level["legibility"] for level in change["levels"]]
+        people = [100 * level["legibility"] for level in change["levels"] if level["legibility"] is not None]
         axes.plot(values, [y + 0.14] * len(values), color=LINE, linewidth=1, alpha=0.5)
         axes.plot(people, [y - 0.14] * len(people), color=MUTED, linewidth=1, alpha=0.5)
-        for i, (value, person) in enumerate(zip(values, people, strict=True)):
-            size = 3 + 2 * i
-            axes.plot(value, y + 0.14, "o", color=LINE, markersize=size)
-            axes.plot(person, y - 0.14, "o", color=MUTED, markersize=size)
-    axes.set_yticks(range(len(changes)), [change["op"] for change in reversed(changes)])
+        for marks, color, shift in ((values, LINE, 0.14), (people, MUTED, -0.14)):
+            for i, value in enumerate(marks):
+                axes.plot(value, y + shift, "o", color=color, markersize=3 + 2 * i)
+    axes.set_yticks(range(len(changes)), [change["op"].replace("_", " ") for change in reversed(changes)])
     axes.set_xlim(-2, 102)
     axes.set_ylim(-0.6, len(changes) - 0.4)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))

@@ -178,39 +178,3 @@ def near_duplicates(pictures: Sequence[ImageLike]) -> list[tuple[int, int]]:
 def _thumbnail(picture: ImageLike) -> np.ndarray:
     gray = np.asarray(open_image(picture).convert("L"))
     return cv2.resize(gray, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
-
-
-def legibility(picture: ImageLike) -> dict[str, float]:
-    """What a person may have trouble with, measured on one picture. A proxy: no person was asked.
-
-    Returns:
-        `contrast`: between the darker and the lighter class of pixels (Otsu, 1979), 0 to 1.
-        `separation`: the share of the brightness variance that lies between these classes, 0 to 1; noise and gradients
-            lower it.
-        `clarity`: how much of the edges belongs to strokes and not to specks, 0 to 1: the edge strength that is left
-            after a 3x3 median, which removes specks, against all of it.
-        `score`: the geometric mean of the three.
-    """
-    gray = np.asarray(open_image(picture).convert("L"))
-    level, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    dark, light = gray[gray <= level], gray[gray > level]
-    if not dark.size or not light.size:
-        return {"contrast": 0.0, "separation": 0.0, "clarity": 0.0, "score": 0.0}
-    contrast = float(light.mean() - dark.mean()) / 255
-    part = dark.size / gray.size
-    between = part * (1 - part) * (float(light.mean()) - float(dark.mean())) ** 2
-    separation = between / max(float(gray.var()), 1e-9)
-    whole = _edge_strength(gray)
-    clarity = min(_edge_strength(cv2.medianBlur(gray, 3)) / whole, 1.0) if whole > 0 else 0.0
-    score = float((max(contrast, 0) * max(separation, 0) * clarity) ** (1 / 3))
-    return {"contrast": contrast, "separation": min(separation, 1.0), "clarity": clarity, "score": score}
-
-
-def _edge_strength(gray: np.ndarray) -> float:
-    across, down = cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)
-    return float(np.hypot(across, down).mean())
-
-
-def typing_hours(labels: int, seconds_each: float) -> float:
-    """Hours that a person types for so many labels."""
-    return labels * seconds_each / 3600

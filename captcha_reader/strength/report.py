@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from captcha_reader.dataset.samples import CONTRADICTION, COPY
 from captcha_reader.reading.metrics import detailed_metrics, wilson_interval
 from captcha_reader.strength.figures import (
     BROKEN_AT,
@@ -19,7 +20,7 @@ from captcha_reader.strength.figures import (
 )
 from captcha_reader.strength.page import MIN_SEEN, duration, percent
 
-FORMAT = "captcha-strength-1"
+FORMAT = "captcha-strength-2"
 WEAK_AT = 0.3  # accuracy from which on a bot needs no patience
 FEW_BITS = 16.0  # a scheme with less is guessed in some ten thousand attempts
 
@@ -37,7 +38,7 @@ def build_report(
     """All figures and sentences of a report, ready for JSON.
 
     Args:
-        data: `name`, `pictures`, `labeled`, `left_out`.
+        data: `name`, `pictures`, `labeled`, `left_out` (`total`, `reasons`, `listed`).
         settings: `seed`, `ignore_case`, `seconds_per_label`, `characters`, `length`, as they were given.
         attack: one row a number of labels: `accuracy_figures` and `labels`, `training_seconds`, `typing_seconds`.
         last: `truths`, `readings`, `confidences`, `guesses` of the last model on the pictures kept aside; None where
@@ -113,7 +114,7 @@ def _weaknesses(report: dict[str, Any]) -> list[str]:
     secret, repeats = report["secret"], report["repeats"]
     says = []
     lengths = list(secret["lengths"])
-    length = lengths[0] if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    length = " or ".join(lengths) if len(lengths) < 3 else f"{lengths[0]} to {lengths[-1]}"
     says.append(
         f"It uses {len(secret['characters'])} characters ({secret['characters'][:80]}) and texts of {length} of them: "
         f"{secret['nominal_bits']:.0f} bits if all were equally likely, about {secret['estimated_bits']:.0f} as it is."
@@ -127,12 +128,17 @@ def _weaknesses(report: dict[str, Any]) -> list[str]:
         says.append(
             f"{report['near_duplicates']} pairs of pictures are nearly the same: whoever collects them needs no reader."
         )
+    copies = sum(n for why, n in report["data"]["left_out"]["reasons"].items() if why in (COPY, CONTRADICTION))
+    if copies:
+        said = (
+            f"{copies} pictures are exact copies of others" if copies > 1 else "One picture is an exact copy of another"
+        )
+        says.append(f"{said} (left out): whoever collects them needs no reader.")
     if report["guesses"]:
         one, three = report["guesses"]["1"], report["guesses"]["3"]
-        says.append(
-            f"The first guess is right for {percent(one)}, one of the first three for {percent(three)}"
-            + (": a second attempt on the same picture helps a bot." if three - one >= 0.03 else ".")
-        )
+        further = f", one of the first three for {percent(three)}" if three > one else ""
+        further += ": a second attempt on the same picture helps a bot" if three - one >= 0.03 else ""
+        says.append(f"The first guess is right for {percent(one)}{further}.")
     known = [row for row in report["characters"] if row["n"] >= MIN_SEEN]
     if known and known[0]["accuracy"] < 0.95:
         worst = [row for row in known if row["accuracy"] < 0.95][:5]
@@ -151,21 +157,45 @@ def _change_advice(changes: Sequence[dict[str, Any]]) -> list[str]:
     """What costs people more than machines, and what costs machines more than people."""
     if not changes:
         return []
-    gains = []
-    apart = {}  # whether weak and strong differ beyond chance: their 95 % intervals part
-    for change in changes:
-        weak, strong = change["levels"][0], change["levels"][-1]
-        machine, people = weak["accuracy"] - strong["accuracy"], weak["legibility"] - strong["legibility"]
-        gains.append((machine - people, machine, people, change["op"]))
-        low = wilson_interval(round(weak["accuracy"] * change["n"]), change["n"])[0]
-        apart[change["op"]] = low > wilson_interval(round(strong["accuracy"] * change["n"]), change["n"])[1]
-    says = []
-    for gain, machine, people, op in sorted(gains, reverse=True):
-        if apart[op] and machine >= 0.1 and gain > 0.05:
-            points = round(100 * machine)
-            says.append(f"{op}: stronger costs this reader {points} points, and people little by the proxy.")
-        elif people > 0.05 and machine < people:
-            says.append(f"{op}: stronger costs people more than this reader. Make it weaker.")
+    rows = sorted(map(_effect, changes), key=lambda row: -row.machine)
+    says = [
+        f"{row.op}: stronger costs this reader {100 * row.machine:.0f} points; what people, the proxy cannot see."
+        for row in rows
+        if row.people is None and row.certain and row.machine >= 0.1
+    ]
+    seen = [(row, row.people) for row in rows if row.people is not None]
+    for row, people in seen:
+        if row.certain and row.machine >= 0.1 and row.machine - people > 0.05:
+            says.append(
+                f"{row.op}: stronger costs this reader {100 * row.machine:.0f} points, and people "
+                f"{max(100 * people, 0):.0f} by the proxy."
+            )
+    for row, people in sorted(seen, key=lambda pair: -pair[1]):
+        if people > 0.05 and row.machine < people:
+            says.append(
+                f"{row.op}: stronger costs people {100 * people:.0f} points by the proxy, and this reader "
+                f"{max(100 * row.machine, 0):.0f}. Make it weaker."
+            )
     if not says:
         says.append("No step alone makes a difference beyond chance.")
     return says[:6]
+
+
+class _Effect(NamedTuple):
+    """What an op costs from weak to strong: shares of accuracy and of legibility (None: the proxy is blind for it)."""
+
+    op: str
+    machine: float
+    people: float | None
+    certain: bool
+
+
+def _effect(change: dict[str, Any]) -> _Effect:
+    weak, strong, n = change["levels"][0], change["levels"][-1], change["n"]
+    people = None
+    if weak["legibility"] is not None:
+        people = weak["legibility"] - strong["legibility"]
+    # Beyond chance: the 95 % intervals of weak and strong part.
+    low = wilson_interval(round(weak["accuracy"] * n), n)[0]
+    certain = low > wilson_interval(round(strong["accuracy"] * n), n)[1]
+    return _Effect(change["op"].replace("_", " "), weak["accuracy"] - strong["accuracy"], people, certain)

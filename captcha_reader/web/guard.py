@@ -27,7 +27,7 @@ LABEL_BYTES = 64_000  # of one answer of the tab Label
 CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 # What the page and its clients ask of Gradio. Its other routes fetch addresses, run ffmpeg, edit code or log in.
 SERVED = re.compile(
-    r"/(?:|predict|health|access|docs|openapi\.json|models(?:/.*)?|labels/[^/]+/[\w/]+"
+    r"/(?:|predict|health|access|docs|openapi\.json|models(?:/.*)?|labels/[^/]+/[\w/]+|reports/[\w-]+/report\.(?:html|json)"
     r"|(?:config|info|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon(?:/\d+)?)/?"
     r"|(?:assets|static|svelte|docs)/.*"
     r"|gradio_api/(?:info|openapi\.json|app_id|startup-events|theme\.css|upload|upload_progress|cancel|reset"

@@ -1,75 +1,93 @@
-"""One fine-tuning job of the page: what it is, and what its training says of itself."""
+"""A job of the page: what every kind of job has, its state, and how far it is."""
 
 from __future__ import annotations
 
 import subprocess
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from captcha_reader.reading.metrics import wilson_interval
+State = Literal["waiting", "checking", "training", "measuring", "exporting", "done", "failed", "cancelled"]
 
-State = Literal["waiting", "checking", "training", "exporting", "done", "failed", "cancelled"]
 
-# How far through the whole job each state begins and ends.
-SHARES: dict[State, tuple[float, float]] = {
-    "waiting": (0.0, 0.0),
-    "checking": (0.0, 0.03),
-    "training": (0.03, 0.95),
-    "exporting": (0.95, 1.0),
-}
+@dataclass(frozen=True)
+class Commands:
+    """The programs that jobs run: beginnings of command lines, to which a job adds what concerns it.
+
+    Attributes:
+        dataset: takes `SOURCE --out FOLDER --split 100/0/0 --workers 1` (make_dataset.py).
+        train: takes `--data`, `--out`, `--init`, `--model`, `--epochs` and `--threads`, and prints progress as JSON
+            lines (main.py).
+        export: takes `--checkpoint`, `--data` and `--out` (export_model.py).
+        strength: takes what `strength_job.arguments` gives, and prints progress as JSON lines (strength.py).
+    """
+
+    dataset: Sequence[str] = ()
+    train: Sequence[str] = ()
+    export: Sequence[str] = ()
+    strength: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a job finds when its turn has come.
+
+    Attributes:
+        commands: the programs.
+        models: folder that new models go to.
+        threads: CPU threads of a program; None: all available cores.
+    """
+
+    commands: Commands
+    models: Path
+    threads: int | None = None
 
 
 @dataclass(eq=False)
 class Job:
-    """One fine-tuning, and what there is to say of it.
+    """One job, and what there is to say of it.
 
     Attributes:
         id: made here, never from outside.
         folder: of its files while it runs.
-        start: the checkpoint to start from, and what the page calls it.
-        name: of the new model.
+        name: what the page calls what it makes, or measures.
         owner: the secret of the session that started it.
-        measure: whether cross-validation says what to expect of the new model.
-        epochs: of the whole network; None for as many as suit the number of pictures.
-        pictures: how many it learns from, as far as is known.
-        left_out: how many of the upload were left out before the job began, by reason.
         state: where it is.
         part: how much of that state is done, 0 to 1.
-        left: seconds until the training has ended; None where it is not known yet.
+        left: seconds until its long part has ended; None where it is not known yet.
         note: what it does just now, or why it failed: one sentence.
-        plan: what the training will do, the `parts` of its event `plan`.
-        place: which part of the plan it is at.
-        history: the rows of history.json so far.
-        result: `before` and `after` (figures of metrics.text_metrics), `expect` (a sentence), `left_out` and its
-            `reasons`; `export` where the export failed.
-        model: folder of the new model; None until there is one.
+        place: which part of its plan it is at; empty before.
+        started, ended: seconds since 1970.
+        cancelling: somebody asked it to stop.
+        process: the program that runs for it.
     """
+
+    shares: ClassVar[dict[State, tuple[float, float]]] = {}
+    """How far through the whole job each state begins and ends."""
+    titles: ClassVar[dict[str, str]] = {}
+    """What the page calls each state; "" for those that are not named."""
+    after_stop: ClassVar[str] = "everything is as it was"
+    """What is left of it when it was stopped."""
 
     id: str
     folder: Path
-    start: Path
-    start_name: str
-    epochs: int | None
-    pictures: int
-    left_out: dict[str, int] = field(default_factory=dict)
-    name: str = "model"
+    _: KW_ONLY
+    name: str = ""
     owner: str = ""
-    measure: bool = True
     state: State = "waiting"
     part: float = 0.0
     left: float | None = None
     note: str = "waiting for its turn"
-    plan: list[dict[str, Any]] = field(default_factory=list)
     place: str = ""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    result: dict[str, Any] = field(default_factory=dict)
-    model: str | None = None
-    started: float = field(default_factory=time.time)
+    started: float = 0.0
     ended: float | None = None
     cancelling: bool = False
     process: subprocess.Popen | None = None
+
+    def __post_init__(self) -> None:
+        self.started = self.started or time.time()
 
     @property
     def running(self) -> bool:
@@ -81,7 +99,7 @@ class Job:
         """How much of the whole is done, 0 to 1."""
         if not self.running:
             return 1.0
-        begin, end = SHARES[self.state]
+        begin, end = self.shares.get(self.state, (0.0, 0.0))
         return begin + (end - begin) * min(max(self.part, 0.0), 1.0)
 
     @property
@@ -89,34 +107,20 @@ class Job:
         """How long it has taken so far."""
         return (self.ended or time.time()) - self.started
 
+    @property
+    def title(self) -> str:
+        """What the page calls it in its state."""
+        return self.titles.get(self.state, self.titles[""])
+
+    def run(self, place: Place) -> None:
+        """Do the work, in the job's folder, which is removed afterwards.
+
+        Raises:
+            UserError: it failed, in one sentence.
+            Cancelled: it was asked to stop.
+        """
+        raise NotImplementedError
+
     def follow(self, event: dict[str, Any]) -> None:
-        """Take in what the training says (captcha_reader/progress.py lists the events)."""
-        kind = event.get("event")
-        if kind == "plan":
-            self.plan = event["parts"]
-        elif kind in ("step", "epoch"):
-            self.part, self.left = max(self.part, event.get("done") or 0.0), event.get("seconds_left")
-            self.place = event["part"]
-            self.note = f"{self.place}, epoch {event['epoch']} of {event.get('epochs', '?')}"
-            if kind == "epoch" and self.plan and self.place == self.plan[0]["name"]:
-                self.history.append(event)
-        elif kind == "result":
-            self.part, self.left = 1.0, None
-            self.result["expect"] = event.get("expect") or ""
-            if report := event.get("report"):
-                self.result |= _compared(report)
-
-
-def _compared(report: dict[str, Any]) -> dict[str, Any]:
-    """`after`, the report's figures, and `before`, those of the starting weights on the same pictures."""
-    n = report["n"]
-    keys = ("n", "sequence_accuracy", "sequence_accuracy_ignore_case", "wilson_95")
-    found = {"after": {key: report[key] for key in keys}}
-    if "before" in report:
-        found["before"] = {
-            "n": n,
-            "sequence_accuracy": report["before"],
-            "sequence_accuracy_ignore_case": report["before_ignore_case"],
-            "wilson_95": wilson_interval(round(report["before"] * n), n),
-        }
-    return found
+        """Take in what its program says of itself."""
+        raise NotImplementedError

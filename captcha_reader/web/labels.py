@@ -15,7 +15,7 @@ from captcha_reader.labeling.reading import read_set
 from captcha_reader.labeling.session import LabelSession
 from captcha_reader.labeling.sets import SET
 from captcha_reader.reading.constraints import Constraints, compact
-from captcha_reader.web.job import Job
+from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.jobs import JobQueue
 from captcha_reader.web.models import Models
 
@@ -43,7 +43,7 @@ class Desk:
     id: str
     session: LabelSession
     model: str
-    job: Job | None = None
+    job: FineTuning | None = None
     learned: int = 0
     said: str = ""
     scheme: str = ""
@@ -207,7 +207,7 @@ class Labels:
         desk.session.training_begun(labels)  # not where the queue is full: it is tried again after the next answer
         desk.learned, desk.said = labels, f"a model learns from {labels} labels; go on typing"
 
-    def _finish(self, desk: Desk, job: Job) -> None:
+    def _finish(self, desk: Desk, job: FineTuning) -> None:
         """Use the model that was trained."""
         desk.job = None
         if job.state != "done" or job.model is None:

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 from captcha_reader.files import ROOT
 from captcha_reader.web.access import Access
 from captcha_reader.web.api import build_api
+from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.html import note, render
 from captcha_reader.web.limits import Limits
 from captcha_reader.web.page_calls import protect_page
 from captcha_reader.web.storage import UploadFolder
+from captcha_reader.web.strength_job import StrengthJob
 from captcha_reader.web.tabs.batch import NOTHING_ELSE, batch_tab
 from captcha_reader.web.tabs.label import label_tab
 from captcha_reader.web.tabs.make import make_tab
 from captcha_reader.web.tabs.model import model_tab
 from captcha_reader.web.tabs.read import read_tab
+from captcha_reader.web.tabs.strength import report_links, strength_card, strength_tab
 from captcha_reader.web.tabs.teach import FOLLOW_SECONDS, job_card, running_strip, teach_tab
 from captcha_reader.web.theme import HEAD, ON_LOAD, STYLE_SHEET, theme
 from captcha_reader.web.widgets import QUIET, load_gradio, own_html
@@ -55,7 +58,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
             own_html(gr, note(TORCH_MISSING), elem_id="no-torch")
         strip = own_html(gr, "", elem_id="running")
         tabs = []
-        panel = gr.State()
+        panel, measured = gr.State(), gr.State()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Read", id="read") as tab:
                 read_tab(gr, shop, checkpoint, found, demo)
@@ -66,7 +69,10 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
             with gr.Tab("Make", id="make") as tab:
                 make_tab(gr, shop, checkpoint, tab)
             tabs.append(tab)
-            if not shop.read_only:
+            if not shop.read_only:  # strangers start no work of minutes, and none of their pictures are kept
+                with gr.Tab("Strength", id="strength") as tab:
+                    measured = strength_tab(gr, shop, checkpoint, owner, follow)
+                tabs.append(tab)
                 with gr.Tab("Label", id="label") as tab:
                     label_tab(gr, shop, checkpoint, demo, tab)
                 tabs.append(tab)
@@ -78,7 +84,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
             tabs.append(tab)
         own_html(gr, render("footer", privacy=shop.privacy, kept=not shop.read_only))
         demo.load(None, js=ON_LOAD, api_visibility="private")
-        _follow_jobs(gr, shop, demo, tabs, follow, owner, [strip, panel, checkpoint, other])
+        _follow_jobs(gr, shop, demo, tabs, follow, owner, [strip, panel, measured, checkpoint, other])
     demo.queue(default_concurrency_limit=4, max_size=64)
     return demo
 
@@ -92,12 +98,12 @@ def _follow_jobs(
         tabs: looked at, too, when one is opened: the job may be another session's.
         follow: the timer that looks each second, while a job runs.
         owner: the secret of the session.
-        outputs: the strip above the tabs, the panel of the tab Teach, and the two choosers.
+        outputs: the strip above the tabs, the panels of the tabs Teach and Strength, and the two choosers.
     """
     seen = gr.State({"names": [], "job": ""})  # what this session's choosers have, and its job that was done
 
     def look(secret: str, known: dict[str, Any], opened: bool = False) -> tuple[Any, ...]:
-        job = shop.job_for(secret)
+        job, measurement = shop.job_for(secret, FineTuning), shop.job_for(secret, StrengthJob)
         running = shop.jobs.running()
         mine = job is not None and bool(secret) and job.owner == secret
         before = shop.jobs.before(job) if job else 0
@@ -108,9 +114,12 @@ def _follow_jobs(
             chooser, other = gr.Dropdown(choices=names), gr.Dropdown(choices=[(NOTHING_ELSE, ""), *names])
         if job and now["job"] != known["job"] and not opened and (made := shop.model_of(job)):
             chooser = gr.Dropdown(choices=names, value=made)  # the model that was just made here
-        strip = running_strip(job if mine and job and job.running else running, before)
+        own = [one for one in (job, measurement) if one and one.running and secret and one.owner == secret]
+        shown = min(own, key=shop.jobs.before, default=running)
+        strip = running_strip(shown, shop.jobs.before(shown) if shown else 0)
         panel = job_card(job, before, shop.downloads(job), mine)
-        return gr.Timer(active=running is not None), now, strip, panel, chooser, other
+        card = _measurement(shop, measurement, secret)
+        return gr.Timer(active=running is not None), now, strip, panel, card, chooser, other
 
     def arrive(secret: str, known: dict[str, Any]) -> tuple[Any, ...]:
         secret = secret or secrets.token_urlsafe(16)
@@ -121,6 +130,12 @@ def _follow_jobs(
     demo.load(arrive, [owner, seen], [owner, *every], **QUIET)
     follow.tick(look, [owner, seen], every, trigger_mode="once", **QUIET)
     gr.on([tab.select for tab in tabs], look, [owner, seen], every, **QUIET)
+
+
+def _measurement(shop: Workshop, job: StrengthJob | None, secret: str) -> Any:
+    """The panel of the tab Strength, for a session."""
+    mine = job is not None and bool(secret) and job.owner == secret
+    return strength_card(job, shop.jobs.before(job) if job else 0, report_links(job) if mine else {}, mine)
 
 
 def build_app(
@@ -143,8 +158,10 @@ def build_app(
     app = build_api(shop.models, limits, access)
     if not shop.read_only:
         from captcha_reader.web.label_routes import label_router  # with FastAPI
+        from captcha_reader.web.report_routes import report_router
 
         app.include_router(label_router(shop.labels))
+        app.include_router(report_router(shop.jobs))
     protect_page(app, demo, UploadFolder(gr.utils.get_upload_folder(), limits))
     app = gr.mount_gradio_app(
         app,

@@ -1,4 +1,4 @@
-"""What the tabs share: the models, the corrected readings and the fine-tuning jobs."""
+"""What the tabs share: the models, the corrected readings and the jobs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from urllib.parse import quote
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.web.feedback import Feedback
-from captcha_reader.web.job import Job
-from captcha_reader.web.jobs import Commands, JobQueue
+from captcha_reader.web.finetuning import FineTuning
+from captcha_reader.web.job import Commands
+from captcha_reader.web.jobs import JobQueue, Kind
 from captcha_reader.web.labels import Labels
 from captcha_reader.web.models import Models
 from captcha_reader.web.own_models import label_of, may_change
@@ -29,7 +30,7 @@ class Workshop:
     Attributes:
         models: on offer.
         feedback: the corrected readings.
-        jobs: the fine-tuning jobs.
+        jobs: fine-tunings and measurements.
         labels: the sets that are being labeled.
         read_only: nothing is kept: no fine-tuning, no corrections, no download, no change of models.
         local: the page serves this machine alone.
@@ -57,11 +58,11 @@ class Workshop:
         Args:
             models: on offer.
             data: folder for corrections and for jobs that run.
-            commands: what a job runs; without them nothing can be fine-tuned.
+            commands: what jobs run; without them nothing can be fine-tuned or measured.
             settings: the attributes `read_only`, `local` and `privacy`.
         """
         folder = Path(data)
-        queue = JobQueue(models.folder, folder / ".jobs", commands or Commands((), (), ()), models.threads)
+        queue = JobQueue(models.folder, folder / ".jobs", commands or Commands(), models.threads)
         trained = queue if queue.commands.train and models.torch else None
         return cls(models, Feedback(folder / "feedback"), queue, Labels(folder / "labels", models, trained), **settings)
 
@@ -101,12 +102,13 @@ class Workshop:
         """Whether a session may rename or delete a model."""
         return not self.read_only and bool(name) and may_change(self.models.folder, str(name), owner, self.local)
 
-    def job_for(self, owner: str) -> Job | None:
-        """The job to show a session: its own latest, or the one that runs."""
-        own, running = self.jobs.of(owner), self.jobs.running()
+    def job_for(self, owner: str, kind: type[Kind]) -> Kind | None:
+        """The job of a kind to show a session: its own latest, or the one that runs."""
+        own, first = self.jobs.of(owner, kind), self.jobs.running()
+        running = first if isinstance(first, kind) else None
         return own if own and (own.running or not running) else running or own
 
-    def downloads(self, job: Job | None) -> dict[str, str]:
+    def downloads(self, job: FineTuning | None) -> dict[str, str]:
         """Links to the files of a job's model, by the names that the route knows."""
         if job is None or job.model is None or self.read_only:
             return {}
@@ -114,7 +116,7 @@ class Workshop:
         both = {"Checkpoint": f"{job.model}/best.safetensors", "ONNX": f"{job.model}/best.onnx"}
         return {label: model_url(name) for label, name in both.items() if name in names}
 
-    def model_of(self, job: Job) -> str | None:
+    def model_of(self, job: FineTuning) -> str | None:
         """The name on offer of a job's model, the quicker file first; None where it is gone."""
         names = self.models.paths()
         both = [f"{job.model}/best.onnx", f"{job.model}/best.safetensors"]
@@ -123,7 +125,7 @@ class Workshop:
     def renamed(self, old: str, new: str) -> None:
         """Tell the jobs that the folder of a model has another name."""
         for job in self.jobs.jobs():
-            if job.model == old:
+            if isinstance(job, FineTuning) and job.model == old:
                 job.model = job.name = new
 
 

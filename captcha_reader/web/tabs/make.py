@@ -1,4 +1,4 @@
-"""The tab Make: the generator's knobs, and how well a captcha keeps a machine out."""
+"""The tab Make: the generator's knobs, and whether a captcha is still read as they turn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from captcha_reader.web.knobs import (
     KNOBS,
     OWN_FONTS,
     STYLES,
-    Trial,
     build_settings,
     draw_one,
     style_values,
@@ -34,48 +33,11 @@ from captcha_reader.web.workshop import Workshop
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-TRIALS, SWEEP_TRIALS = 100, 40
-SHOWN_FAILURES = 24
-
-# From which share of captchas read: class of color, a word, and what it means.
-VERDICTS = (
-    (0.9, "low", "No obstacle", "This reader reads nearly all of them."),
-    (0.5, "medium", "Weak", "This reader reads more than half of them, so that nobody needs more than a few tries."),
-    (0.1, "medium", "A hurdle", "It still reads some; fine-tuned on a few hundred of them, it would read far more."),
-    (
-        0.0,
-        "high",
-        "Hard for this reader",
-        "It hardly reads any. Fine-tuned on a few hundred of them it may well do; and people must read them, too.",
-    ),
-)
+SWEEP_TRIALS = 40  # captchas at each value of a knob
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # HTML
-
-
-def strength_card(outcome: Mapping[str, Any], failures: Sequence[Trial], tried: str = "", unknown: str = "") -> Markup:
-    """The success rate with its interval, what it means, and the captchas that were misread.
-
-    Args:
-        outcome: of `knobs.success`.
-        failures: what was misread.
-        tried: what was tried, in words.
-        unknown: characters that the captchas may have and the model cannot write.
-    """
-    _, kind, word, meaning = next(v for v in VERDICTS if outcome["rate"] >= v[0])
-    return render(
-        "strength",
-        outcome=outcome,
-        failures=failures,
-        tried=tried,
-        unknown=unknown,
-        kind=kind,
-        word=word,
-        meaning=meaning,
-        shown=SHOWN_FAILURES,
-    )
 
 
 def sweep_chart(label: str, points: Sequence[tuple[float, Mapping[str, Any]]], now: float) -> Markup:
@@ -103,8 +65,8 @@ def make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
     """The generator's knobs, and how readable a captcha stays."""
     own_html(
         gr,
-        '<p class="tab-intro">Turn the knobs of a captcha and see whether the model still reads it: a strength meter '
-        "for captchas.</p>",
+        '<p class="tab-intro">Turn the knobs of a captcha and see whether the model still reads it. The tab Strength '
+        "measures captchas of your own.</p>",
     )
     with gr.Row(elem_id="make-row"):
         with gr.Column(scale=4, min_width=280):
@@ -123,16 +85,14 @@ def make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
             )
             with gr.Row(elem_id="make-buttons"):
                 another = gr.Button("Another", elem_id="another", min_width=90)
-                attempt = gr.Button(f"Try {TRIALS}", variant="primary", elem_id="try", min_width=90)
                 labels = [(k.label, key) for key, k in KNOBS.items()]
                 knob = gr.Dropdown(
                     labels, value="rotation", label="Knob", container=False, elem_id="knob", min_width=110
                 )
                 along = gr.Button("Try along it", elem_id="sweep", min_width=110)
             # What is tried appears right below its button, above the reading of the one captcha.
-            status = own_html(gr, "", elem_id="strength-status")
+            status = own_html(gr, "", elem_id="sweep-status")
             chart = own_html(gr, "", elem_id="sweep-chart")
-            strength = own_html(gr, "", elem_id="strength")
             truth = own_html(gr, "", elem_id="made-reading", js_on_load=COPY)
     style, font, alphabet, length, seed = inputs
     inputs = [*inputs, checkpoint, *knobs]
@@ -146,10 +106,9 @@ def make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
     changes = [c.change for c in (style, font, alphabet, length, seed, checkpoint, *knobs)]
     gr.on([*changes, tab.select], trying.draw, inputs, [made, truth], trigger_mode="always_last", **QUIET)
     others = [c.change for c in (style, font, alphabet, length, checkpoint, *knobs)]
-    gr.on(others, None, None, [strength, chart], js="() => ['', '']", **QUIET)  # figures of other settings
+    gr.on(others, None, None, chart, js="() => ''", **QUIET)  # figures of other settings
     another.click(lambda s: int(number(s)) + 1, seed, seed, **QUIET)
-    attempt.click(trying.many, inputs, [status, chart, strength], concurrency_limit=2, **QUIET)
-    along.click(trying.along, [knob, *inputs], [status, chart, strength], concurrency_limit=2, **QUIET)
+    along.click(trying.along, [knob, *inputs], [status, chart], concurrency_limit=2, **QUIET)
 
 
 def _settings(gr: Any) -> tuple[list[Any], list[Any]]:
@@ -216,24 +175,6 @@ class _Trying:
         card = reading_card(prediction, milliseconds, self.shop.label(values[5]))
         return Image.open(io.BytesIO(png)), note(verdict) + card
 
-    def many(self, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """A hundred captchas, and how many are read."""
-        skip = self.gr.skip()
-        try:
-            settings, predictor = self.settings(values), self.shop.models.predictor(values[5])
-            trials: list[Trial] = []
-            yield progress_bar(0, f"0 of {TRIALS}", "Trying"), "", ""
-            for chunk in try_many(settings, predictor, TRIALS):
-                trials += chunk
-                yield progress_bar(len(trials) / TRIALS, f"{len(trials)} of {TRIALS}", "Trying"), skip, skip
-            failures = [t for t in trials if t.reading != t.text]
-            unknown = "".join(sorted({c for t in trials for c in t.text if c not in predictor.alphabet}))
-            tried = f"{TRIALS} captchas of the style {values[0]}, seeds from {number(values[4]):g}"
-            tried += f", on {self.shop.label(values[5])}"
-            yield "", skip, strength_card(success(trials), failures, tried, unknown)
-        except UserError as error:
-            yield bad(error), "", ""
-
     def along(self, key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Captchas at several values of one knob, and how many of them are read."""
         skip = self.gr.skip()
@@ -244,12 +185,12 @@ class _Trying:
             position = 6 + list(KNOBS).index(key)
             points: list[tuple[float, Any]] = []
             steps = sweep_values(key)
-            yield progress_bar(0, f"{KNOBS[key].label} {steps[0]:g}", "Trying"), "", ""
+            yield progress_bar(0, f"{KNOBS[key].label} {steps[0]:g}", "Trying"), ""
             for i, value in enumerate(steps):
-                yield progress_bar(i / len(steps), f"{KNOBS[key].label} {value:g}", "Trying"), skip, skip
+                yield progress_bar(i / len(steps), f"{KNOBS[key].label} {value:g}", "Trying"), skip
                 turned = [*values[:position], value, *values[position + 1 :]]
                 trials = [t for c in try_many(self.settings(turned), predictor, SWEEP_TRIALS) for t in c]
                 points.append((value, success(trials)))
-            yield "", sweep_chart(KNOBS[key].label, points, number(values[position])), skip
+            yield "", sweep_chart(KNOBS[key].label, points, number(values[position]))
         except UserError as error:
-            yield bad(error), "", ""
+            yield bad(error), ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from captcha_reader.errors import UserError
 from captcha_reader.web.chart import Chart
+from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.html import bad, duration, note, progress_bar, render
 from captcha_reader.web.job import Job
 from captcha_reader.web.labeled_zip import LEAST_PICTURES, labeled_pictures
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from captcha_reader.web.feedback import Row
 
 FOLLOW_SECONDS = 1.0  # between two looks at a job that runs
-TITLES = {
-    "done": "Fine-tuned",
-    "failed": "Failed",
-    "cancelled": "Stopped",
-    "waiting": "Waiting",
-}
 PHASES = {"frozen": "of the head alone", "whole": "of the whole network"}
 
 
@@ -36,7 +31,7 @@ PHASES = {"frozen": "of the head alone", "whole": "of the whole network"}
 # HTML
 
 
-def job_card(job: Job | None, before: int, downloads: Mapping[str, str], mine: bool = True) -> Markup:
+def job_card(job: FineTuning | None, before: int, downloads: Mapping[str, str], mine: bool = True) -> Markup:
     """A fine-tuning: its steps, how far it is, its curve, its result, its files.
 
     Args:
@@ -56,7 +51,7 @@ def job_card(job: Job | None, before: int, downloads: Mapping[str, str], mine: b
         "job",
         job=job,
         mine=mine,
-        title=TITLES.get(job.state, "Fine-tuning"),
+        title=job.title,
         kind=kind,
         bar=progress_bar(job.progress, describe_place(job, before), "Training"),
         steps=describe_steps(job),
@@ -69,13 +64,13 @@ def job_card(job: Job | None, before: int, downloads: Mapping[str, str], mine: b
 
 
 def running_strip(job: Job | None, before: int) -> Markup | str:
-    """A line for every tab: what is being fine-tuned, and how long it takes."""
+    """A line for every tab: which job runs, and how long it takes."""
     if job is None or not job.running:
         return ""
     return render(
         "running",
         job=job,
-        title=TITLES.get(job.state, "Fine-tuning"),
+        title=job.title,
         note=describe_place(job, before),
         whole=round(job.progress * 100),
     )
@@ -89,7 +84,7 @@ def describe_place(job: Job, before: int) -> str:
     return job.note + left
 
 
-def describe_steps(job: Job) -> list[dict[str, str]]:
+def describe_steps(job: FineTuning) -> list[dict[str, str]]:
     """What a job does, step by step: `text`, `detail` and `state` (done, now or to come) of each."""
     order = ["checking", "training", "measuring", "exporting"]
     place = {"waiting": -1, "checking": 0, "training": 1, "exporting": 3, "done": 4}.get(job.state)
@@ -186,7 +181,7 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
     ) -> tuple[Any, Any, Any, Any]:
         secret = secret or secrets.token_urlsafe(16)
         try:
-            if (own := shop.jobs.of(secret)) and own.running:
+            if (own := shop.jobs.of(secret, FineTuning)) and own.running:
                 raise UserError("the training that you started is not done yet: wait for it, or cancel it")
             if new.strip():
                 check_name(new)
@@ -200,9 +195,10 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
         return note(message, "good"), job_card(job, shop.jobs.before(job), {}), gr.Timer(active=True), secret
 
     def stop(secret: str) -> tuple[Any, Any]:
-        job = shop.jobs.of(secret)
+        job = shop.jobs.of(secret, FineTuning)
         if job is None or not job.running:
-            job = shop.jobs.running()
+            running = shop.jobs.running()
+            job = running if isinstance(running, FineTuning) else None
         try:
             if job is None:
                 raise UserError("no training runs")
