@@ -421,7 +421,7 @@ class Strength:
             self.partial,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=f"{platform.machine()}, Python {platform.python_version()}",
-            reader=Path(config.checkpoint or "reader").name,
+            reader=Path(config.checkpoint).name if config.checkpoint else "the shipped reader",
             reading_ms=self._reading_milliseconds(),
             mean_confidence=float(np.mean(unlabeled["confidences"])) if unlabeled else None,
         )

@@ -282,7 +282,7 @@ def test_the_verdict_does_not_praise() -> None:
 
 def test_what_gives_it_away_is_said() -> None:
     lines = " ".join(make_report([step(0, 62)])["weaknesses"])
-    assert "4 characters (abcd) and texts of 3 of them" in lines and "Texts repeat: abc (10 times)" in lines
+    assert "4 characters (a-d) and texts of 3 of them" in lines and "Texts repeat: abc (10 times)" in lines
     assert "d (" in lines and "Characters that hold" in lines
 
 
