@@ -40,12 +40,12 @@ from captcha_reader.generator.font_packages import check_packages
 from captcha_reader.generator.fonts import find_fonts
 from captcha_reader.generator.ops.clutter import draw_lines, draw_spots
 from captcha_reader.generator.ops.warp import elastic_transform
+from captcha_reader.generator.png import encode_png
 from captcha_reader.generator.render import (
     GENERATOR_VERSION,
     MAX_LENGTH,
     CaptchaSettings,
     draw_captcha,
-    encode_png,
     generate_random_string,
     parse_length,
     render_captcha,

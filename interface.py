@@ -69,7 +69,7 @@ def job_commands() -> Commands:
     train = [sys.executable, str(ROOT / "main.py"), "--config", str(ROOT / "configs" / "finetune.yaml")]
     return Commands(
         dataset=[sys.executable, str(ROOT / "make_dataset.py")],
-        train=[*train, "--progress", "json"],
+        train=[*train, "--progress", "json", "--save_every", "1000"],  # a job is never resumed
         export=[sys.executable, str(ROOT / "export_model.py")],
         strength=[sys.executable, str(ROOT / "strength.py")],
     )

@@ -148,8 +148,9 @@ def numbers() -> str:
     ]
     rows = [[f"{what}, no labels", *values, "generators" if "18" in what else "unseen"] for what, *values in no_labels]
     rows += [[what, figure(section, row, case), "", section] for what, section, row in after]
-    speed = [figure("reading", f"{v2} {who}", ms, ".1f") for who in ("shipped", peer)]
-    rows.append(["milliseconds a picture, one core", *speed, "reading"])
+    for pictures, what in ((v2, "*captcha version 2*, mostly one view"), ("`generic_upper`", "*generic*, many views")):
+        speed = [figure("reading", f"{pictures} {who}", ms, ".1f") for who in ("shipped", peer)]
+        rows.append([f"milliseconds a picture, one core: {what}", *speed, "reading"])
     rows = [[*row, f"`python benchmarks/run.py {section}`"] for *row, section in rows]
     return markdown(["sequence accuracy", "this reader", peer, "measured by"], rows)
 

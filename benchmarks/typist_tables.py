@@ -125,6 +125,27 @@ def _saved_interval(draws: Sequence[Mapping[str, Mapping[str, Curve]]], target: 
     return f"{low:.0%} to {high:.0%}"
 
 
+def equal_table(sessions: Sequence[Session]) -> Table:
+    """Labels that the chosen order takes for the accuracy of the random order at its last step."""
+    rows: list[list[Value]] = []
+    rng = np.random.default_rng(0)
+    for name, of in by_set(sessions).items():
+        curves = draw_curves(of, None)
+        last, accuracy = curves["random"][-1]
+        if last == curves["random"][min(1, len(curves["random"]) - 1)][0]:
+            continue  # it ended at the first training, until which both orders are the same
+        found = labels_needed(curves["unsure"], accuracy)
+        drawn = []
+        for _ in range(DRAWS):
+            draw = draw_curves(of, rng)
+            needed = labels_needed(draw["unsure"], draw["random"][-1][1])
+            drawn.append(float(last if needed is None else needed))
+        cell = _needed_cell(found, drawn, curves["unsure"])
+        rows.append([f"`{name}`", accuracy, last, cell, None if found is None else 1 - found / last])
+    columns = {"set": "", "accuracy": ".1%", "labels, random": ",", "labels, chosen": ".0f", "saved": ".0%"}
+    return Table(columns, rows)
+
+
 def accuracy_table(sessions: Sequence[Session], steps: Sequence[int]) -> Table:
     """Mean accuracy and range of the seeds at each step."""
     rows: list[list[Value]] = []
@@ -156,8 +177,8 @@ def keys_table(sessions: Sequence[Session], lengths: Mapping[str, float]) -> Tab
     return Table(columns, [["**mean**", *means], *rows])
 
 
-def first_table(sessions: Sequence[Session], outliers: Mapping[str, dict[str, str]]) -> Table:
-    """The first 20 labels, seed 0: any, or those of which the shipped reader is least sure."""
+def first_tables(sessions: Sequence[Session], outliers: Mapping[str, dict[str, str]]) -> list[Table]:
+    """None, or one of the first 20 labels, seed 0: any, or those of which the shipped reader is least sure."""
     rows: list[list[Value]] = []
     for session in sessions:
         if session.seed == 0 and session.order == "random" and session.of in outliers:
@@ -165,18 +186,18 @@ def first_table(sessions: Sequence[Session], outliers: Mapping[str, dict[str, st
             rows.append([f"`{session.of}`", *(float(right[n].mean()) for n in (0, 20)), bits.count("1") / len(bits)])
     columns = {"set": "", "0 labels": ".1%", "20 at random": ".1%", "20 of which the reader is least sure": ".1%"}
     means = [statistics.mean(column) for column in list(zip(*rows, strict=True))[1:]]
-    return Table(columns, [["**mean**", *means], *rows] if rows else [])
+    return [Table(columns, [["**mean**", *means], *rows])] if rows else []
 
 
-def errors_table(errors: Mapping[str, dict[str, int]]) -> Table:
-    """Wrong labels among the 20 that `--find_label_errors` suspects most."""
+def errors_tables(errors: Mapping[str, dict[str, int]]) -> list[Table]:
+    """None, or one of the wrong labels among the 20 that `--find_label_errors` suspects most."""
     columns = {"set": "", "labels": ",", "wrong": ",", "among the first 20": ",", "recall, 95 % interval": ".0%"}
     rows: list[list[Value]] = [
         [f"`{name}`", *(found[key] for key in ("labels", "wrong", "found")), None] for name, found in errors.items()
     ]
     labels, wrong, found = (sum(one[key] for one in errors.values()) for key in ("labels", "wrong", "found"))
     interval = list(wilson_interval(found, wrong)) if wrong else None
-    return Table(columns, [["**all**", labels, wrong, found, interval], *rows])
+    return [Table(columns, [["**all**", labels, wrong, found, interval], *rows])] if rows else []
 
 
 def raw_table(sessions: Sequence[Session]) -> Table:

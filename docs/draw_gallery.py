@@ -40,7 +40,7 @@ def alone(op: Op, index: int = 0, word: str = WORD) -> Image.Image:
     kept = [other for other in usual if other.stage is not op.stage]
     style = Style((*kept, op), (HEIGHT, HEIGHT), (WIDTH, WIDTH), mode)
     style = replace(style, font_per_letter=False, fonts=("DejaVuSans-Bold.ttf",))
-    if op.most_height:
+    if 0 < op.most_height < HEIGHT:
         style = replace(style, height=(30, 30), width=(90, 90))
     return to_image(draw_captcha(word, style, f"7/{index}", find_fonts("".join(sorted(set(word))))))
 
@@ -96,10 +96,10 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def save(picture: Image.Image, path: Path, colours: int = 128) -> None:
-    """As a PNG of few colours: a third of the size."""
+def save(picture: Image.Image, path: Path, colors: int = 128) -> None:
+    """As a PNG of few colors: a third of the size."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:

@@ -95,7 +95,7 @@ def test_the_same_bytes_for_any_workers_and_shard_size(small_set: Path, tmp_path
     ]
 
 
-def test_shards_are_named_counted_and_labelled(small_set: Path) -> None:
+def test_shards_are_named_counted_and_labeled(small_set: Path) -> None:
     names = [path.name for path in sorted(small_set.glob("*.parquet"))]
     assert names == [f"train-0000{i}-of-00003.parquet" for i in range(3)]
     assert [pq.read_metadata(small_set / name).num_rows for name in names] == [120, 120, 60]
@@ -224,7 +224,7 @@ def test_thin_is_transparent_and_grows_with_the_text() -> None:
 
 
 def test_line_looks_like_the_real_set_in_numbers() -> None:
-    """Facts of the public set: 200x50 grey, corner brightnesses, black ink from 0 to 255, about a fifth of it dark."""
+    """Facts of the public set: 200x50 gray, corner brightnesses, black ink from 0 to 255, about a fifth of it dark."""
     arrays = [
         np.asarray(generate_captcha(None, "line", seed=1, index=i, alphabet="2345678bcdefgmnpwxy", length="5")[0])
         for i in range(100)
@@ -293,15 +293,15 @@ def test_random_strings_are_even() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_colour_is_blended_into_a_region_of_any_shape(channels: int) -> None:
-    colour = (30.0, 90.0, 200.0, 255.0)[:channels]
+def test_a_color_is_blended_into_a_region_of_any_shape(channels: int) -> None:
+    color = (30.0, 90.0, 200.0, 255.0)[:channels]
     for height in range(1, 6):
         for width in range(1, 6):
             region = np.full((height, width, channels), 250, np.uint8)
             mask = np.linspace(0, 255, height * width).reshape(height, width).astype(np.uint8)
             part = mask[..., None] / 255
-            expected = region * (1 - part) + np.array(colour) * part
-            blend(region, mask, colour)
+            expected = region * (1 - part) + np.array(color) * part
+            blend(region, mask, color)
             assert np.abs(region - expected).max() <= 1
 
 

@@ -47,7 +47,7 @@ FLAGS = [
     "--no-first-run",
 ]
 LAPTOP, PHONE = {"width": 1366, "height": 768}, {"width": 390, "height": 844}
-TABS = ("Read", "Batch", "Make", "Strength", "Teach", "Model")
+TABS = ("Read", "Batch", "Make", "Strength", "Label", "Teach", "Model")
 PATIENCE = 60_000  # milliseconds; a machine that does other things too is slow
 
 
@@ -264,10 +264,19 @@ class Tab:
         page.locator("#reading .empty").wait_for()
 
     def on_screen(self, selector: str) -> bool:
-        """Whether the top of an element stands within the window as it is now, without scrolling."""
-        box = self.page.locator(selector).first.bounding_box()
-        height = self.page.viewport_size["height"]
-        return box is not None and box["y"] >= 0 and box["y"] + min(box["height"], 40) <= height
+        """Whether the top of an element comes to stand within the window, without a scroll of ours: the page moves as
+        its parts arrive."""
+        from playwright.sync_api import TimeoutError as NeverSeen
+
+        look = """selector => {
+          const box = document.querySelector(selector)?.getBoundingClientRect();
+          return box && box.height && box.top >= 0 && box.top + Math.min(box.height, 40) <= innerHeight;
+        }"""
+        try:
+            self.page.wait_for_function(look, arg=selector, timeout=10_000)
+        except NeverSeen:
+            return False
+        return True
 
     def fits(self, width: int) -> None:
         assert self.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -434,6 +443,7 @@ def test_what_a_button_says_is_seen_without_scrolling(
 ):
     tab = open_tab(viewport=viewport)
     page = tab.page
+    page.locator("#example .reading").wait_for()
     page.locator("#keep").click()
     page.locator("#kept .bad").wait_for()
     assert tab.on_screen("#kept .bad")

@@ -163,6 +163,26 @@ def test_a_training_begins_by_itself_and_its_readings_are_offered(labels: Labels
     assert len(labels.jobs.submitted) == 1, "not again for the same labels"
 
 
+def test_a_full_queue_is_said_and_tried_again(labels: Labels, pictures: list, monkeypatch) -> None:
+    desk = labels.create(pictures, "full")
+    until(lambda: desk.session.has_readings)
+    submit = labels.jobs.submit
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("4 trainings wait already")
+
+    monkeypatch.setattr(labels.jobs, "submit", refuse)
+    for _ in range(25):
+        desk.session.answer(desk.session.next()[0].id, "ab")
+        labels.touched(desk)
+    until(lambda: "trainings wait" in desk.said)
+    monkeypatch.setattr(labels.jobs, "submit", submit)
+    desk.session.answer(desk.session.next()[0].id, "ab")
+    labels.touched(desk)
+    until(lambda: desk.job is not None)
+    assert len(labels.jobs.submitted[0][0]) == 21
+
+
 def test_a_failed_training_is_said_and_labels_stay(labels: Labels, pictures: list) -> None:
     desk = labels.create(pictures, "fails")
     until(lambda: desk.session.has_readings)

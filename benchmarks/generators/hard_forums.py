@@ -199,7 +199,7 @@ def ransom_letters_overlapping_in_glass(rng: random.Random) -> Drawn:
 
 
 @generator
-def noisy_gif_of_five_dithered_colors(rng: random.Random) -> Drawn:
+def noisy_gif_of_five_dithered_colours(rng: random.Random) -> Drawn:
     """A word in a color not far from a blotchy ground's, grainy, saved as a GIF of five colors with dithering."""
     text = word(rng, DIGITS if rng.random() < 0.4 else SAFE, 5, 6)
     noise = numpy_rng(rng).uniform(-1, 1, (4, 9, 3)).astype(np.float32)
@@ -236,7 +236,7 @@ def tiny_digits_in_specks_blown_up(rng: random.Random) -> Drawn:
 
 
 @generator
-def mosaic_of_colored_dots(rng: random.Random) -> Drawn:
+def mosaic_of_coloured_dots(rng: random.Random) -> Drawn:
     """Dots like those of a test for color blindness: warm ones make the word, cool ones as bright the ground."""
     text = word(rng, SAFE_CAPITALS, 4, 5)
     size = 240, 84

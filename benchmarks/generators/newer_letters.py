@@ -68,7 +68,7 @@ def gd_builtin_font(rng: random.Random) -> Drawn:
 
 
 @generator
-def django_one_font_gray(rng: random.Random) -> Drawn:
+def django_one_font_grey(rng: random.Random) -> Drawn:
     """Dark gray capitals of one font with a few arcs behind, by a snippet for Django with Pillow."""
     text = word(rng, SAFE_CAPITALS, 5, 6)
     w, h = 130, 40

@@ -89,7 +89,7 @@ def ghost_letters(rng: random.Random) -> Drawn:
 
 
 @generator
-def emboss_gray(rng: random.Random) -> Drawn:
+def emboss_grey(rng: random.Random) -> Drawn:
     """Letters that stand out of a gray ground with a little noise, by PHP's imagefilter with IMG_FILTER_EMBOSS."""
     text = word(rng, SAFE, 5)
     w, h = 160, 56
@@ -225,7 +225,7 @@ def chessboard_invert(rng: random.Random) -> Drawn:
 
 
 @generator
-def color_blind_dots(rng: random.Random) -> Drawn:
+def colour_blind_dots(rng: random.Random) -> Drawn:
     """Dots of two families of colors, as on a plate that tests for color blindness, by PHP's imagefilledellipse."""
     text = word(rng, SAFE, 4)
     w, h = 220, 90

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 from typing import TypeVar
 
 import numpy as np
@@ -59,7 +60,7 @@ class Stream(random.Random):
 
     def restart(self, key: object, *name: object) -> Stream:
         """Begin the numbers of a key and a name (whose parts are joined by slashes); returns the stream itself."""
-        ((word, first),) = _first_numbers([hash64(str(key)) ^ name_hash("/".join(map(str, name)))])
+        (word,), (first,) = _first_numbers(hash64(str(key)), Names(["/".join(map(str, name))]).words)
         return self.begin(word, first)
 
     def begin(self, word: int, first: Sequence[float]) -> Stream:
@@ -90,6 +91,17 @@ class Stream(random.Random):
         """One of a sequence that is not empty."""
         return seq[int(self.random() * len(seq))]
 
+    def choices(  # type: ignore[override]
+        self, population: Sequence[T], weights: Sequence[float] | None = None, *, k: int = 1
+    ) -> list[T]:
+        """`k` of a sequence, with repetition."""
+        random = self.random
+        if weights is None:
+            count = len(population)
+            return [population[int(random() * count)] for _ in range(k)]
+        limits = list(accumulate(weights))
+        return [population[bisect(limits, random() * limits[-1])] for _ in range(k)]
+
     def randint(self, a: int, b: int) -> int:
         """A whole number from `a` to `b`, both included."""
         return a + int(self.random() * (b - a + 1))
@@ -103,10 +115,23 @@ def _parts(word: int, first: Sequence[float]) -> Iterator[Iterable[float]]:
     yield iter(random.Random(word).random, None)  # without end: no number is None
 
 
-def _first_numbers(words: Sequence[int]) -> Iterator[tuple[int, list[float]]]:
-    """Of each key, given as a word, the word mixed and its first numbers; all keys in the time of one."""
-    started = mix64(np.array(words, np.uint64))
-    return zip(started.tolist(), to_floats(mix64(started[:, None] + _STEPS)).tolist(), strict=True)
+class Names:
+    """Names of streams, made ready for many keys.
+
+    Attributes:
+        places: of each name.
+        words: (n,) uint64, of each name.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.places = {name: place for place, name in enumerate(names)}
+        self.words = np.array([name_hash(name) for name in names], np.uint64)
+
+
+def _first_numbers(key: int, names: np.ndarray) -> tuple[list[int], list[list[float]]]:
+    """Of each name, (n,) uint64, under one key: its word, and its first numbers; all in the time of one."""
+    words = names ^ np.uint64(key)  # both are hashes, so that words of other names or keys have nothing in common
+    return words.tolist(), to_floats(mix64(words[:, None] + _STEPS)).tolist()
 
 
 class Numbers:
@@ -118,12 +143,12 @@ class Numbers:
         stream: any, to be used again: making one takes longer than to give it another key.
     """
 
-    def __init__(self, key: str, names: Sequence[str], stream: Stream | None = None) -> None:
+    def __init__(self, key: str, names: Names, stream: Stream | None = None) -> None:
         self._stream = stream or Stream()
-        start = hash64(key)
-        first = _first_numbers([start ^ name_hash(name) for name in names])
-        self._first = dict(zip(names, first, strict=True))
+        self._places = names.places
+        self._words, self._first = _first_numbers(hash64(key), names.words)
 
     def of(self, name: str) -> Stream:
         """The stream of a name, the same object for all: its numbers end where another name's begin."""
-        return self._stream.begin(*self._first[name])
+        place = self._places[name]
+        return self._stream.begin(self._words[place], self._first[place])

@@ -54,7 +54,7 @@ class Stage(enum.IntEnum):
     BACKGROUND = 4
     """The ground; exactly one op, by default `plain`. From here on there are pixels."""
     INK = 5
-    """Colours of the letters, by default `ink`."""
+    """Colors of the letters, by default `ink`."""
     DECOR = 6
     """What belongs to each letter: shadow, edge, tile, gloss."""
     UNDER = 7
@@ -68,7 +68,7 @@ class Stage(enum.IntEnum):
     OVER = 11
     """Clutter above the letters, unbent. Clutter with `above` moves here from UNDER."""
     PHOTOMETRIC = 12
-    """Colours of the whole picture."""
+    """Colors of the whole picture."""
     DEGRADATION = 13
     """What a camera, a printer or a file format does to it."""
 
@@ -130,7 +130,7 @@ class Op:
     weight: ClassVar[float] = 0
     tags: ClassVar[frozenset[str]] = frozenset()
     excludes: ClassVar[frozenset[str]] = frozenset()
-    favours: ClassVar[frozenset[str]] = frozenset()
+    favors: ClassVar[frozenset[str]] = frozenset()
     least_height: ClassVar[int] = 0
     """Pixels; random schemes that are lower do without it."""
     most_height: ClassVar[int] = 0
@@ -222,7 +222,7 @@ def register(
     weight: float = 1,
     tags: Iterable[str] = (),
     excludes: Iterable[str] = (),
-    favours: Iterable[str] = (),
+    favors: Iterable[str] = (),
     least_height: int = 0,
     most_height: int = 0,
 ) -> Callable[[OpClass], OpClass]:
@@ -233,7 +233,7 @@ def register(
         weight: how often random schemes take it, against the others of its stage; 0: never.
         tags: of `TAGS`.
         excludes: names of ops that a scheme with this one does without.
-        favours: names of ops of later stages that a scheme with this one takes more often, as real captchas do.
+        favors: names of ops of later stages that a scheme with this one takes more often, as real captchas do.
         least_height: pixels; schemes that are lower do without it.
         most_height: pixels; schemes with it are no higher; 0: as high as any.
     """
@@ -243,7 +243,7 @@ def register(
     def add(cls: OpClass) -> OpClass:
         cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         cls.stage, cls.weight, cls.tags = stage, weight, frozenset(tags)
-        cls.excludes, cls.favours = frozenset(excludes), frozenset(favours)
+        cls.excludes, cls.favors = frozenset(excludes), frozenset(favors)
         cls.least_height, cls.most_height = least_height, most_height
         if cls.name in OPS and OPS[cls.name].__module__ != cls.__module__:
             raise ValueError(f"there are two ops of the name {cls.name}: rename one")
@@ -253,12 +253,16 @@ def register(
     return add
 
 
+RENAMED = {"colour_fringe": "color_fringe"}  # names in users' files that are read for one more release
+
+
 def find_op(name: str) -> type[Op]:
-    """The op of a name.
+    """The op of a name, also of one that it had in the last release.
 
     Raises:
         UserError: there is none; the message lists those there are.
     """
+    name = RENAMED.get(name, name)
     if name not in OPS:
         raise UserError(f"there is no op {name!r}: choose from {', '.join(sorted(OPS))}")
     return OPS[name]

@@ -24,7 +24,7 @@ import numpy as np
 
 from captcha_reader.errors import UserError
 from captcha_reader.generator.ops.degradation import Enlarge, Noise
-from captcha_reader.generator.randomness import Numbers, hash64, mix64, to_floats
+from captcha_reader.generator.randomness import Names, Numbers, hash64, mix64, to_floats
 from captcha_reader.generator.registry import OPS, Op, Stage
 from captcha_reader.generator.styles import STYLES, Style, load_style
 
@@ -34,7 +34,7 @@ RARE_SCHEMES = "rare"  # draws one for training in which ops that few schemes ha
 DRAWN = (MIXED, SCHEMES, HELD_OUT_SCHEMES, RARE_SCHEMES)
 NUMBER_OF_SCHEMES = 1_000_000  # that these draw from
 RARER = 12.0  # times the weight of ops for training alone in rare schemes
-FAVOUR = 8.0  # times the weight of ops that another one of the scheme favours
+FAVOR = 8.0  # times the weight of ops that another one of the scheme favors
 
 DIGITS, UPPER, LOWER = "0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 UNLIKE = (
@@ -112,7 +112,7 @@ class _Race:
         self.weights = np.array([op.weight for op in self.ops])
         self.tagged = {t: [i for i, op in enumerate(self.ops) if t in op.tags] for t in ("train_only", "heldout")}
         self.foes = [{i for i, other in enumerate(self.ops) if _exclude(op, other)} for op in self.ops]
-        self.friends = [[self.index[name] for name in op.favours if name in self.index] for op in self.ops]
+        self.friends = [[self.index[name] for name in op.favors if name in self.index] for op in self.ops]
         self.limits = [list(accumulate(weights)) for _, weights in HOW_MANY.values()]
         self.numbers = [numbers for numbers, _ in HOW_MANY.values()]
 
@@ -171,7 +171,7 @@ def _choose(race: _Race, draw: _Draw, held_out: bool, rare: bool) -> list[type[O
             barred |= race.foes[at]
             height = min(height, op.most_height or height)
             for friend in race.friends[at]:
-                arrival[friend] /= FAVOUR
+                arrival[friend] /= FAVOR
             places -= 1
             if not places:
                 break
@@ -182,7 +182,7 @@ def _draw_scheme(key: str, race: _Race, draw: _Draw, held_out: bool, rare: bool)
     height = draw.height
     chosen = _choose(race, draw, held_out, rare)
     names = {op.name: None for op in chosen}
-    numbers = Numbers(f"scheme/{key}", ("picture", *names))
+    numbers = Numbers(f"scheme/{key}", Names(["picture", *names]))
     rng = numbers.of("picture")
     for op in chosen:
         if op.most_height and height > op.most_height:

@@ -10,6 +10,7 @@ import types
 import typing
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +24,32 @@ from captcha_reader.generator.ops.ink import Ink
 from captcha_reader.generator.ops.layout import Bounce, Rotation, Row, Shear
 from captcha_reader.generator.ops.photometric import Invert
 from captcha_reader.generator.ops.warp import Elastic, KaptchaRipple, Wave
+from captcha_reader.generator.randomness import Names
 from captcha_reader.generator.registry import OPS, Op, Range, Stage, find_op
 
 LARGEST_SIDE = 2000  # pixels
 ONE_OF = (Stage.LAYOUT, Stage.BACKGROUND)  # stages of which a picture has one op, whatever a style has
+
+
+_USUAL = (Row(), Plain(), Ink(level=(0, 120)))  # what a style has that says nothing of their stages
+Step = tuple[Stage, int, Op, str]  # when it draws, its place in the style, what, and the name of its random numbers
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The ops of a style in groups, each in the order of stages and places.
+
+    Attributes:
+        fixed: those that draw in every picture at the same stage.
+        moving: clutter, whose stage is drawn for every picture.
+        one_of: several ops of a stage of which a picture has one.
+        names: of all random numbers that a picture may need: those of text, sizes, fonts, choices and ops.
+    """
+
+    fixed: list[Step]
+    moving: list[Step]
+    one_of: list[list[Step]]
+    names: Names
 
 
 @dataclass(frozen=True)
@@ -41,7 +64,7 @@ class Style:
     width: Range | None = (160, 160)
     """Pixels. None: as wide as the text needs. Too long a text is shrunk to fit."""
     mode: Literal["L", "RGB", "RGBA"] = "RGB"
-    """Grey, colour, or colour with transparency."""
+    """Gray, color, or color with transparency."""
     antialias: bool = True
     """False: hard edges."""
     characters: str = ""
@@ -62,30 +85,25 @@ class Style:
     """Draw a font for every letter, or one for the word."""
 
     @cached_property
-    def plan(self) -> tuple[tuple[Op, str], ...]:
-        """The ops in the order of their stages, each with the key of its random numbers: name and place.
-
-        The place counts the ops of one name, so that another op before it changes nothing.
-        """
-        given = list(self.ops)
-        stages = {op.stage for op in given}
-        given += [op for op in (Row(), Plain(), Ink(level=(0, 120))) if op.stage not in stages]
+    def steps(self) -> Steps:
+        """The ops in the order of their stages, and what they are called for their random numbers."""
+        stages = {op.stage for op in self.ops}
+        given = [*self.ops, *(op for op in _USUAL if op.stage not in stages)]
         seen: dict[str, int] = {}
-        keyed = []
-        for op in given:
-            place = seen[op.name] = seen.get(op.name, -1) + 1
-            keyed.append((op, f"{op.name}/{place}"))
-        return tuple(sorted(keyed, key=_stage_of_pair))
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of all that may draw random numbers for a picture: text, fonts, sizes, choices and ops."""
-        names = ["text", "picture", "fonts", *(stage.name for stage in ONE_OF)]
-        for op, name in self.plan:
-            names.append(name)
-            if getattr(op, "above", 0):
-                names.append(f"{name}/stage")
-        return tuple(names)
+        fixed: list[Step] = []
+        moving: list[Step] = []
+        one_of: dict[Stage, list[Step]] = {stage: [] for stage in ONE_OF}
+        for place, op in enumerate(given):
+            # The number counts the ops of one name, so that another op before it changes nothing.
+            number = seen[op.name] = seen.get(op.name, -1) + 1
+            group = moving if getattr(op, "above", 0) else one_of.get(op.stage, fixed)
+            group.append((op.stage, place, op, f"{op.name}/{number}"))
+        names = ["text", "picture", "fonts", *(name for *_, name in chain(fixed, moving, *one_of.values()))]
+        names += [f"{name}/stage" for *_, name in moving]
+        several = [steps for steps in one_of.values() if len(steps) > 1]
+        names += [steps[0][0].name for steps in several]
+        fixed += [steps[0] for steps in one_of.values() if len(steps) == 1]
+        return Steps(sorted(fixed), moving, several, Names(names))
 
     def find(self, name: str) -> Op | None:
         """Its first op of that name."""
@@ -103,12 +121,8 @@ class Style:
         return replace(self, ops=tuple(op for op in self.ops if op.name not in names))
 
 
-def _stage_of_pair(pair: tuple[Op, str]) -> Stage:
-    return pair[0].stage
-
-
 STYLES: dict[str, Style] = {
-    # Coloured turned letters, spots, lines, elastic transform, on a light ground.
+    # Colored turned letters, spots, lines, elastic transform, on a light ground.
     "classic": Style(
         ops=(
             *(Row(), Rotation(20), Shear(0.15), Bounce(0.08)),
@@ -134,7 +148,7 @@ STYLES: dict[str, Style] = {
             Jpeg((75, 75)),
         ),
     ),
-    # Coloured letters of one font, often small and far apart, on a transparent ground, crossed by thin black lines; as
+    # Colored letters of one font, often small and far apart, on a transparent ground, crossed by thin black lines; as
     # wide as the text needs.
     "thin": Style(
         height=(80, 80),

@@ -201,10 +201,10 @@ class Labels:
         start = path if path.suffix == ".safetensors" else path.with_suffix(".safetensors")
         if not start.is_file():
             return
-        desk.session.training_begun(labels)
         desk.job = self.jobs.submit(
             rows, start, start.name, name=f"{desk.id[:28]} {labels} labels", owner=f"labels/{desk.id}", measure=False
         )
+        desk.session.training_begun(labels)  # not where the queue is full: it is tried again after the next answer
         desk.learned, desk.said = labels, f"a model learns from {labels} labels; go on typing"
 
     def _finish(self, desk: Desk, job: FineTuning) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas, pixel_grid
+from captcha_reader.generator.canvas import Canvas, between_colors, pixel_grid
 from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
 
 
@@ -22,7 +22,7 @@ class Background(Op):
     level: Range = (215, 255)
     """Brightness of the ground."""
     tint: float = 0.25
-    """0: grey, 1: strong colours."""
+    """0: gray, 1: strong colors."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         canvas.ground, canvas.ground_tint = self.level, self.tint
@@ -47,10 +47,10 @@ class Background(Op):
 @register(stage=Stage.BACKGROUND, weight=56, tags=["split"])
 @dataclass(frozen=True)
 class Plain(Background):
-    """One colour."""
+    """One color."""
 
     def paint(self, canvas: Canvas, rng: random.Random) -> None:
-        canvas.fill(canvas.colour(rng, self.level, self.tint))
+        canvas.fill(canvas.color(rng, self.level, self.tint))
 
 
 @register(stage=Stage.BACKGROUND, weight=14, tags=["split"])
@@ -82,10 +82,10 @@ def _enlarged(canvas: Canvas, corners: np.ndarray, interpolation: int) -> None:
 @register(stage=Stage.BACKGROUND, weight=12, tags=["split"])
 @dataclass(frozen=True)
 class Gradient(Background):
-    """From one colour to another, across or down."""
+    """From one color to another, across or down."""
 
     def paint(self, canvas: Canvas, rng: random.Random) -> None:
-        first, second = (canvas.colour(rng, self.level, self.tint) for _ in range(2))
+        first, second = (canvas.color(rng, self.level, self.tint) for _ in range(2))
         corners = np.array([first, second, first, second], np.float32).reshape(2, 2, canvas.channels)
         if rng.random() < 0.5:
             corners = corners.transpose(1, 0, 2).copy()
@@ -99,7 +99,7 @@ class Clouds(Background):
     """Soft spots of lighter and darker."""
 
     def paint(self, canvas: Canvas, rng: random.Random) -> None:
-        first = canvas.colour(rng, self.level, self.tint)
+        first = canvas.color(rng, self.level, self.tint)
         rows, columns = rng.randint(3, max(3, canvas.height // 3)), rng.randint(4, max(4, canvas.width // 3))
         low, high = self.level
         spread = np.frombuffer(rng.randbytes(rows * columns), np.uint8).reshape(rows, columns, 1)
@@ -107,19 +107,13 @@ class Clouds(Background):
         _enlarged(canvas, corners, cv2.INTER_CUBIC)  # hides the cells
 
 
-def _blended(pair: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Between two colours (2, channels) as far as (h, w) uint8 says."""
-    table = pair[0] + (pair[1] - pair[0]) * np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-    return np.take(np.clip(table, 0, 255).astype(np.uint8), part, axis=0)
-
-
 @dataclass(frozen=True)
 class _Patterned(Background):
-    """Between two colours, as a pattern says."""
+    """Between two colors, as a pattern says."""
 
     def paint(self, canvas: Canvas, rng: random.Random) -> None:
-        pair = np.array([canvas.colour(rng, self.level, self.tint) for _ in range(2)], np.float32)
-        canvas.pixels = _blended(pair, self.pattern(canvas, rng))
+        first, second = (canvas.color(rng, self.level, self.tint) for _ in range(2))
+        canvas.pixels = between_colors(first, second, self.pattern(canvas, rng))
 
     def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
         """(height, width) uint8."""
@@ -129,7 +123,7 @@ class _Patterned(Background):
 @register(stage=Stage.BACKGROUND, weight=5, tags=["split"])
 @dataclass(frozen=True)
 class Grain(_Patterned):
-    """Coarse noise of two colours."""
+    """Coarse noise of two colors."""
 
     pixel: Range = ranged((0.5, 3), 0.008, 0.05, per_height=True)
     """Side of a grain."""
@@ -161,25 +155,25 @@ class StripedGround(_Patterned):
 @register(stage=Stage.BACKGROUND, weight=4, tags=["split"])
 @dataclass(frozen=True)
 class Patches(Background):
-    """Coloured rectangles over each other."""
+    """Colored rectangles over each other."""
 
     count: Range = ranged((4, 20), 4, 20)
     """Number of rectangles."""
 
     def paint(self, canvas: Canvas, rng: random.Random) -> None:
         height, width = canvas.height, canvas.width
-        canvas.fill(canvas.colour(rng, self.level, self.tint))
+        canvas.fill(canvas.color(rng, self.level, self.tint))
         for _ in range(round(rng.uniform(*self.count))):
             x, y = rng.random() * width, rng.random() * height
             far = (int(x + rng.random() * 0.5 * width), int(y + rng.random() * 0.7 * height))
             near = (int(x - 0.1 * width), int(y - 0.2 * height))
-            cv2.rectangle(canvas.pixels, near, far, canvas.colour(rng, self.level, self.tint), -1)
+            cv2.rectangle(canvas.pixels, near, far, canvas.color(rng, self.level, self.tint), -1)
 
 
 @register(stage=Stage.BACKGROUND, weight=0)
 @dataclass(frozen=True)
 class KaptchaGradient(Background):
-    """From light grey (192) in the upper left to white in the lower right corner, as the Kaptcha library has it."""
+    """From light gray (192) in the upper left to white in the lower right corner, as the Kaptcha library has it."""
 
     level: Range = (192, 255)
     """Not used: the library's is fixed."""
@@ -205,7 +199,7 @@ def _kaptcha(height: int, width: int, channels: int) -> np.ndarray:
 )
 @dataclass(frozen=True)
 class Panels(Background):
-    """Upright panels of strong colours, light beside dark, with bands along the picture's edges."""
+    """Upright panels of strong colors, light beside dark, with bands along the picture's edges."""
 
     count: Range = ranged((2, 5), 2, 6)
     """Number of panels."""
@@ -219,20 +213,20 @@ class Panels(Background):
         count = max(1, round(rng.uniform(*self.count)))
         tint, light = max(self.tint, 0.5), rng.random() < 0.5
         canvas.varied = True
-        canvas.fill(canvas.colour(rng, (215, 250) if light else (10, 80), tint))
+        canvas.fill(canvas.color(rng, (215, 250) if light else (10, 80), tint))
         for k in range(1, count):
             light = not light if rng.random() < 0.75 else light
             at = (k + rng.uniform(-0.25, 0.25)) * width / count
             lean = rng.uniform(-self.slope, self.slope) * height
             corners = np.array([(at - lean, 0), (width, 0), (width, height), (at + lean, height)], np.int32)
-            colour = canvas.colour(rng, (190, 250) if light else (10, 80), tint)
-            cv2.fillConvexPoly(canvas.pixels, corners, colour, canvas.line_type)
+            color = canvas.color(rng, (190, 250) if light else (10, 80), tint)
+            cv2.fillConvexPoly(canvas.pixels, corners, color, canvas.line_type)
         for upper in (True, False):
             if rng.random() < self.bands:
                 thick = max(1, round(rng.uniform(0.03, 0.13) * height))
                 top = 0 if upper else height - thick
-                colour = canvas.colour(rng, (0, 255), 1.0)
-                cv2.rectangle(canvas.pixels, (0, top), (width, top + thick - 1), colour, -1)
+                color = canvas.color(rng, (0, 255), 1.0)
+                cv2.rectangle(canvas.pixels, (0, top), (width, top + thick - 1), color, -1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -258,7 +252,7 @@ def _fractal(rng: random.Random, height: int, width: int, cell: tuple[float, flo
     return total * np.float32(1 / (255 * weights))
 
 
-@register(stage=Stage.BACKGROUND, weight=2.5, tags=["train_only"], favours=_SHINY)
+@register(stage=Stage.BACKGROUND, weight=2.5, tags=["train_only"], favors=_SHINY)
 @dataclass(frozen=True)
 class Wood(_Patterned):
     """Long fibres, as of a board."""
@@ -274,7 +268,7 @@ class Wood(_Patterned):
         return np.clip(255 * (0.6 * rings + 0.4 * fibres), 0, 255).astype(np.uint8)
 
 
-@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"], favours=_SHINY)
+@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"], favors=_SHINY)
 @dataclass(frozen=True)
 class Brick(_Patterned):
     """A wall of bricks with mortar between."""
@@ -297,7 +291,7 @@ class Brick(_Patterned):
         return np.clip(wall + (rough - 0.5) * 90, 0, 255).astype(np.uint8)
 
 
-@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"], favours=_SHINY)
+@register(stage=Stage.BACKGROUND, weight=2, tags=["train_only"], favors=_SHINY)
 @dataclass(frozen=True)
 class Metal(_Patterned):
     """Brushed metal: fine scratches and a broad shine."""
@@ -314,7 +308,7 @@ class Metal(_Patterned):
         return np.clip(255 * part, 0, 255).astype(np.uint8)
 
 
-@register(stage=Stage.BACKGROUND, weight=3, tags=["train_only"], favours=_SHINY)
+@register(stage=Stage.BACKGROUND, weight=3, tags=["train_only"], favors=_SHINY)
 @dataclass(frozen=True)
 class Marble(_Patterned):
     """Clouds of many sizes, or veins between them."""

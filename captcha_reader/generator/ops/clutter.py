@@ -12,22 +12,22 @@ from typing import Any
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas, Colour, Point, bezier, draw_curve
+from captcha_reader.generator.canvas import Canvas, Color, Point, bezier, draw_curve
 from captcha_reader.generator.registry import Op, Range, Stage, around, one_of, ranged, register
 
 
 @dataclass(frozen=True)
 class Clutter(Op):
-    """What is drawn in colours of its own, or in the letters'."""
+    """What is drawn in colors of its own, or in the letters'."""
 
     level: Range | None = None
     """Brightness; None: as `tone` says."""
     tone: Range = (0.7, 1)
     """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
     tint: float = 0.9
-    """0: grey, 1: strong colours."""
+    """0: gray, 1: strong colors."""
     as_letters: float = 0
-    """Probability of a picture to have all of it in the very colour of a letter."""
+    """Probability of a picture to have all of it in the very color of a letter."""
     above: float = 0
     """Probability of a picture to have it above the letters, where nothing bends it, and not below them."""
 
@@ -36,21 +36,21 @@ class Clutter(Op):
             return self.stage
         return Stage.OVER if self.above >= 1 or rng.random() < self.above else self.stage
 
-    def colours(self, canvas: Canvas, rng: random.Random) -> Callable[[], Colour]:
-        """What gives a colour for each piece."""
+    def colors(self, canvas: Canvas, rng: random.Random) -> Callable[[], Color]:
+        """What gives a color for each piece."""
         if self.as_letters and rng.random() < self.as_letters:
-            colour = rng.choice(canvas.letters).colour
-            return lambda: colour
+            color = rng.choice(canvas.letters).color
+            return lambda: color
         level = self.level or canvas.between(self.tone)
-        return lambda: canvas.colour(rng, level, self.tint)
+        return lambda: canvas.color(rng, level, self.tint)
 
     @classmethod
     def sample_fields(cls, rng: random.Random, height: float) -> dict[str, Any]:
-        return super().sample_fields(rng, height) | cls.colouring(rng)
+        return super().sample_fields(rng, height) | cls.coloring(rng)
 
     @classmethod
-    def colouring(cls, rng: random.Random) -> dict[str, Any]:
-        """Fields that decide colour and place, for a random scheme."""
+    def coloring(cls, rng: random.Random) -> dict[str, Any]:
+        """Fields that decide color and place, for a random scheme."""
         level, tone = rng.choices([(None, (0.7, 1.0)), (None, (0.0, 0.4)), ((0.0, 255.0), (1, 1))], [50, 15, 35])[0]
         return {
             "level": level,
@@ -73,39 +73,41 @@ def draw_spots(
     rng: random.Random,
     count: int,
     radius: Range,
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
     kinds: Sequence[str] = ("disc",),
 ) -> None:
     """Draw dots of random place, radius and kind into (height, width, channels) uint8, in place.
 
     Args:
         radius: pixels, rounded.
-        colours: they take turns.
+        colors: they take turns.
         kinds: `disc`, `ring`, `square` (turned, filled), `dash` (a line, four times as long); one for each dot.
 
     Raises:
         ValueError: there is no such kind.
     """
     height, width, _ = pixels.shape
+    low, span = radius[0], radius[1] - radius[0]
+    draw = rng.random
     for i in range(count):
-        centre = (int(rng.random() * width), int(rng.random() * height))
-        size = round(rng.uniform(*radius))
+        center = (int(draw() * width), int(draw() * height))
+        size = round(low + span * draw())
         kind = rng.choice(kinds) if len(kinds) > 1 else kinds[0]
-        colour = colours[i % len(colours)]
+        color = colors[i % len(colors)]
         if kind in ("disc", "ring"):
-            cv2.circle(pixels, centre, size, colour, -1 if kind == "disc" else 1)
+            cv2.circle(pixels, center, size, color, -1 if kind == "disc" else 1)
             continue
         if kind not in ("square", "dash"):
             raise ValueError(f"unknown kind of spot {kind!r}")
         sides = (2 * size, 2 * size) if kind == "square" else (8 * size, 1)
-        corners = cv2.boxPoints((centre, sides, rng.uniform(0, 180)))
-        cv2.fillConvexPoly(pixels, corners.round().astype(np.int32), colour)
+        corners = cv2.boxPoints((center, sides, rng.uniform(0, 180)))
+        cv2.fillConvexPoly(pixels, corners.round().astype(np.int32), color)
 
 
 @register(stage=Stage.UNDER, weight=30)
 @dataclass(frozen=True)
 class Spots(Clutter):
-    """Dots, rings, squares or dashes, in up to six colours."""
+    """Dots, rings, squares or dashes, in up to six colors."""
 
     count: Range = ranged((15, 40), 5, 120)
     """Number of dots in a picture three times as wide as high, and in proportion in others."""
@@ -117,9 +119,9 @@ class Spots(Clutter):
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         count = round(rng.uniform(*self.count))
         if count:
-            colour = self.colours(canvas, rng)
-            colours = [colour() for _ in range(min(count, 6))]
-            draw_spots(canvas.pixels, rng, count, self.radius, colours, self.kinds)
+            color = self.colors(canvas, rng)
+            colors = [color() for _ in range(min(count, 6))]
+            draw_spots(canvas.pixels, rng, count, self.radius, colors, self.kinds)
 
     @classmethod
     def sample(cls, rng: random.Random, height: float) -> Spots:
@@ -131,7 +133,7 @@ class Spots(Clutter):
             kinds = rng.choice([("square",), ("ring",), ("dash",), ("disc", "ring", "square", "dash")])
         elif rng.random() < 0.3:
             most, radius = 60, (0.0, max(1.0, 0.03 * height))
-        return cls(count=around(rng, 0.1 * most, most), radius=radius, kinds=kinds, **cls.colouring(rng))
+        return cls(count=around(rng, 0.1 * most, most), radius=radius, kinds=kinds, **cls.coloring(rng))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -144,17 +146,17 @@ def draw_lines(
     count: int,
     kinds: Sequence[str],
     width: Range,
-    colour: Callable[[], Colour],
+    color: Callable[[], Color],
     line_type: int = cv2.LINE_AA,
 ) -> None:
-    """Draw lines of random kind, place and colour into (height, width, channels) uint8, in place.
+    """Draw lines of random kind, place and color into (height, width, channels) uint8, in place.
 
     Args:
         kinds: one is drawn for each line: `straight`, `arc`, `wave`, `kinked` (a few straight pieces, often ever
             thinner), `rings` (ellipses around a point), `loop` (one ellipse, up to the picture's height), or `taper`
             (the pairs of the Kaptcha library, kinked and thick at the left end).
         width: pixels, rounded; of a `kinked` line, its thickest piece; `taper` has its own.
-        colour: called for each line.
+        color: called for each line.
 
     Raises:
         ValueError: there is no such kind.
@@ -163,56 +165,56 @@ def draw_lines(
         kind = rng.choice(kinds)
         if kind not in LINES:
             raise ValueError(f"unknown kind of line {kind!r}")
-        LINES[kind](pixels, rng, colour(), max(1, round(rng.uniform(*width))), line_type, i)
+        LINES[kind](pixels, rng, color(), max(1, round(rng.uniform(*width))), line_type, i)
 
 
-def _straight(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, line_type: int, _: int) -> None:
+def _straight(pixels: np.ndarray, rng: random.Random, color: Color, thick: int, line_type: int, _: int) -> None:
     height, width, _ = pixels.shape
-    draw_curve(pixels, [(rng.random() * width, rng.random() * height) for _ in range(2)], colour, thick, line_type)
+    draw_curve(pixels, [(rng.random() * width, rng.random() * height) for _ in range(2)], color, thick, line_type)
 
 
-def _arc(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, line_type: int, _: int) -> None:
+def _arc(pixels: np.ndarray, rng: random.Random, color: Color, thick: int, line_type: int, _: int) -> None:
     height, width, _ = pixels.shape
     ends = (-0.05 * width, 0.3 * width, 0.7 * width, 1.05 * width)
     points = bezier([(x, (rng.random() * 1.2 - 0.1) * height) for x in ends], 16)
-    draw_curve(pixels, points, colour, thick, line_type)
+    draw_curve(pixels, points, color, thick, line_type)
 
 
-def _wave(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, line_type: int, _: int) -> None:
+def _wave(pixels: np.ndarray, rng: random.Random, color: Color, thick: int, line_type: int, _: int) -> None:
     height, width, _ = pixels.shape
     level, swing = rng.uniform(0.3, 0.7) * height, rng.uniform(0.05, 0.25) * height
     turns, phase = rng.uniform(0.5, 2.5) * 2 * math.pi, rng.random() * 2 * math.pi
     points = [(t / 32 * width, level + swing * math.sin(turns * t / 32 + phase)) for t in range(33)]
-    draw_curve(pixels, points, colour, thick, line_type)
+    draw_curve(pixels, points, color, thick, line_type)
 
 
-def _rings(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, line_type: int, _: int) -> None:
+def _rings(pixels: np.ndarray, rng: random.Random, color: Color, thick: int, line_type: int, _: int) -> None:
     height, width, _ = pixels.shape
-    centre = (int(rng.random() * width), int(rng.random() * height))
+    center = (int(rng.random() * width), int(rng.random() * height))
     apart, flat = max(3.0, rng.uniform(0.1, 0.35) * height), rng.uniform(0.4, 1.0)
     for i in range(1, int(width / apart) + 1):
         axes = (round(i * apart), round(i * apart * flat))
-        cv2.ellipse(pixels, centre, axes, 0, 0, 360, colour, thick, line_type)
+        cv2.ellipse(pixels, center, axes, 0, 0, 360, color, thick, line_type)
 
 
-def _loop(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, line_type: int, _: int) -> None:
+def _loop(pixels: np.ndarray, rng: random.Random, color: Color, thick: int, line_type: int, _: int) -> None:
     height, width, _ = pixels.shape
-    centre = (int(rng.random() * width), int(rng.random() * height))
+    center = (int(rng.random() * width), int(rng.random() * height))
     axes = (round(rng.uniform(0.1, 0.5) * height), round(rng.uniform(0.1, 0.5) * height))
-    cv2.ellipse(pixels, centre, axes, rng.uniform(0, 180), 0, 360, colour, thick, line_type)
+    cv2.ellipse(pixels, center, axes, rng.uniform(0, 180), 0, 360, color, thick, line_type)
 
 
-def _kinked(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, line_type: int, _: int) -> None:
+def _kinked(pixels: np.ndarray, rng: random.Random, color: Color, thick: int, line_type: int, _: int) -> None:
     """Two to five straight pieces from left to right; in every other line, each is thinner than the one before."""
     height, width, _ = pixels.shape
     pieces = rng.randint(2, 5)
     start, end = rng.uniform(0, 0.3), rng.uniform(0.6, 1)
     places = [start + (end - start) * (i + rng.uniform(-0.5, 0.5)) / pieces for i in range(pieces + 1)]
     points = [(round(place * width), round(rng.random() * height)) for place in places]
-    draw_pieces(pixels, points, colour, thick, rng.choice((0, 1)), line_type)
+    draw_pieces(pixels, points, color, thick, rng.choice((0, 1)), line_type)
 
 
-def _taper(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, line_type: int, turn: int) -> None:
+def _taper(pixels: np.ndarray, rng: random.Random, color: Color, thick: int, line_type: int, turn: int) -> None:
     """A curve in few straight pieces of falling width: the noise lines of the Kaptcha library, which come in pairs."""
     height, width, _ = pixels.shape
     places = (0.1, 0.1, 0.25, 0.25) if turn % 2 == 0 else (0.1, 0.25, 0.5, 0.9)
@@ -229,7 +231,7 @@ def _taper(pixels: np.ndarray, rng: random.Random, colour: Colour, thick: int, l
             (ax - ux + uy, ay - uy - ux),
         ]
         fixed = (np.array(corners) * 16).round().astype(np.int32)
-        cv2.fillConvexPoly(pixels, fixed, colour, cv2.LINE_AA, shift=4)
+        cv2.fillConvexPoly(pixels, fixed, color, cv2.LINE_AA, shift=4)
 
 
 LINES = {
@@ -239,11 +241,11 @@ LINES = {
 
 
 def draw_pieces(
-    pixels: np.ndarray, points: Sequence[Any], colour: Colour, thickness: float, thinner: float, line_type: int
+    pixels: np.ndarray, points: Sequence[Any], color: Color, thickness: float, thinner: float, line_type: int
 ) -> None:
     """Straight pieces from point to point, each by `thinner` pixels thinner than the one before, one at least."""
     for i, (a, b) in enumerate(pairwise(points)):
-        cv2.line(pixels, a, b, colour, max(1, round(thickness - i * thinner)), line_type)
+        cv2.line(pixels, a, b, color, max(1, round(thickness - i * thinner)), line_type)
 
 
 def _flatten(control: Sequence[Point], tolerance: float, depth: int = 10) -> list[Point]:
@@ -284,18 +286,18 @@ class Lines(Clutter):
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         if count := round(rng.uniform(*self.count)):
-            colour = self.colours(canvas, rng)
-            draw_lines(canvas.pixels, rng, count, self.kinds, self.width, colour, canvas.line_type)
+            color = self.colors(canvas, rng)
+            draw_lines(canvas.pixels, rng, count, self.kinds, self.width, color, canvas.line_type)
 
     @classmethod
     def sample(cls, rng: random.Random, height: float) -> Lines:
         kind = rng.choices(["straight", "arc", "wave", "kinked", "loop", "rings"], [40, 22, 20, 13, 6, 4])[0]
         if kind == "rings":
-            return cls(count=(1, rng.choice([1, 2])), kinds=(kind,), width=(1, 1), **cls.colouring(rng))
+            return cls(count=(1, rng.choice([1, 2])), kinds=(kind,), width=(1, 1), **cls.coloring(rng))
         most = rng.choice([2, 4, 6])
         thickest = max(1.0, height * min(0.07, 0.12 / most))  # many thick lines would leave nothing to read
         width = around(rng, 1, max(1.2, thickest))
-        return cls(count=around(rng, 1, most), kinds=(kind,), width=width, **cls.colouring(rng))
+        return cls(count=around(rng, 1, most), kinds=(kind,), width=width, **cls.coloring(rng))
 
 
 @register(stage=Stage.UNDER, weight=6)
@@ -306,21 +308,22 @@ class FaintLines(Clutter):
     tone: Range = (0.05, 0.35)
     """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
     count: Range = ranged((10, 80), 10, 80)
-    """Number of lines."""
+    """Number of lines in a picture 60 pixels high or more; in proportion in lower ones."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        colour = self.colours(canvas, rng)
-        draw_lines(canvas.pixels, rng, round(rng.uniform(*self.count)), ("straight",), (1, 1), colour, canvas.line_type)
+        color = self.colors(canvas, rng)
+        count = round(rng.uniform(*self.count) * min(1, canvas.height / 60))
+        draw_lines(canvas.pixels, rng, count, ("straight",), (1, 1), color, canvas.line_type)
 
     @classmethod
-    def colouring(cls, rng: random.Random) -> dict[str, Any]:
+    def coloring(cls, rng: random.Random) -> dict[str, Any]:
         return FAINT | {"tint": rng.choice([0.2, 0.6, 1.0]), "above": rng.choice([0.0, 0.0, 1.0])}
 
 
 @register(stage=Stage.UNDER, weight=10, tags=["split"])
 @dataclass(frozen=True)
 class Grid(Clutter):
-    """Lines along both axes, in one colour."""
+    """Lines along both axes, in one color."""
 
     pitch: Range = ranged((8, 20), 0.5, 0.15, per_height=True)
     """From line to line."""
@@ -329,15 +332,15 @@ class Grid(Clutter):
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         height, width = canvas.height, canvas.width
-        colour = self.colours(canvas, rng)()
+        color = self.colors(canvas, rng)()
         thickness = max(1, round(rng.uniform(*self.width)))
         for size, end in ((width, lambda at: ((at, 0), (at, height))), (height, lambda at: ((0, at), (width, at)))):
             pitch = max(3.0, rng.uniform(*self.pitch))
             for k in range(math.ceil(size / pitch)):
                 first, last = end(round((k + 0.5) * pitch))
-                cv2.line(canvas.pixels, first, last, colour, thickness)
+                cv2.line(canvas.pixels, first, last, color, thickness)
 
     @classmethod
-    def colouring(cls, rng: random.Random) -> dict[str, Any]:
-        values = super().colouring(rng) | {"as_letters": 1 if rng.random() < 0.25 else 0}
+    def coloring(cls, rng: random.Random) -> dict[str, Any]:
+        values = super().coloring(rng) | {"as_letters": 1 if rng.random() < 0.25 else 0}
         return values | ({"level": None, "tone": (0.1, 0.6)} if rng.random() < 0.5 else {})

@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas, mix, noise
+from captcha_reader.generator.canvas import BELL, Canvas, blend, noise
 from captcha_reader.generator.ops.photometric import OpaqueOnly
 from captcha_reader.generator.registry import Op, Range, Stage, chosen, one_of, ranged, register
 
@@ -40,7 +40,8 @@ class Noise(Op):
         deviation = rng.uniform(*self.deviation)
         if deviation >= 0.5:
             bell = noise(rng, canvas.pixels.shape)
-            mixed = cv2.addWeighted(canvas.pixels, 1, bell, deviation / 100, 0, dtype=cv2.CV_8U)
+            part = deviation / BELL
+            mixed = cv2.addWeighted(canvas.pixels, 1, bell, part, -128 * part)
             canvas.pixels = mixed.reshape(canvas.pixels.shape)
 
 
@@ -136,7 +137,7 @@ class Enlarge(Op):
 
 def _in_cells(pixels: np.ndarray, rng: random.Random, side: int, kind: str) -> np.ndarray:
     """Enlarged pixels apart from each other, on a ground as theirs, or darker or lighter."""
-    behind = np.median(pixels, axis=(0, 1)) * rng.choice((1, 0.5, 0.8, 1.2))
+    behind = np.median(pixels[::side, ::side], axis=(0, 1)) * rng.choice((1, 0.5, 0.8, 1.2))
     cell = np.zeros((side, side), np.float32)
     if kind == "disc":
         middle = (side - 1) / 2
@@ -144,11 +145,10 @@ def _in_cells(pixels: np.ndarray, rng: random.Random, side: int, kind: str) -> n
         cell[:] = np.clip(side / 2 - np.hypot(x - middle, y - middle) + 0.3, 0, 1)
     else:
         cell[:-1, :-1] = 1
-    cover = np.tile(np.round(255 * cell).astype(np.uint8), (pixels.shape[0] // side, pixels.shape[1] // side))
-    ground = np.empty_like(pixels)
-    ground[:] = np.clip(behind, 0, 255)
-    mix(ground, pixels, cover)
-    return ground
+    gaps = np.tile(np.round(255 * (1 - cell)).astype(np.uint8), (pixels.shape[0] // side, pixels.shape[1] // side))
+    drawn = pixels.copy()
+    blend(drawn, gaps, np.clip(behind, 0, 255).tolist())
+    return drawn
 
 
 @register(stage=Stage.DEGRADATION, weight=30)

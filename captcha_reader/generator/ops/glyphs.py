@@ -41,19 +41,22 @@ def skeleton(mask: np.ndarray, size: int) -> np.ndarray:
 
     thin = skeletonize(cv2.GaussianBlur(mask, (0, 0), max(0.5, size / 60)) > 127)
     for _ in range(size // 40):  # what sticks out of a corner is as short as this
-        around = cv2.filter2D(thin.astype(np.uint8), -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
-        ends = (thin & (around == 2)).astype(np.uint8)
-        beside = cv2.filter2D(ends, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
-        thin[(ends > 0) & (beside < 2)] = False  # two ends side by side are all that is left of a dot
+        ends = thin & (_count_around(thin) == 2)
+        thin[ends & (_count_around(ends) < 2)] = False  # two ends side by side are all that is left of a dot
     return thin
+
+
+def _count_around(marked: np.ndarray) -> np.ndarray:
+    """Of each pixel, how many of the nine at and around it are marked, (h, w) bool -> uint8."""
+    return cv2.boxFilter(marked.view(np.uint8), -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 
 def thicken(glyph: Glyph, character: str, size: int, part: float) -> Glyph:
     """Strokes thicker by a part of the font size, or thinner, by two pixels at most."""
     weight = max(round(part * size * 2) / 2, -2)
     mask, change = glyph.mask, cv2.erode if weight < 0 else cv2.dilate
-    for _ in range(int(abs(weight) / 2)):  # whole pixels on each side, and a part of what one more would do
-        mask = change(mask, _CROSS)
+    if whole := int(abs(weight) / 2):  # whole pixels on each side, and a part of what one more would do
+        mask = change(mask, _CROSS, iterations=whole)
     if rest := abs(weight) / 2 % 1:
         mask = cv2.addWeighted(mask, 1 - rest, change(mask, _CROSS), rest, 0)
     return reshaped(glyph, mask, glyph.under)
@@ -91,7 +94,7 @@ def _outline(glyph: Glyph, character: str, size: int, part: float) -> Glyph:
     tags=["split"],
     least_height=30,
     excludes=_ON_LINES,
-    favours=["thick_curve", "gradient"],
+    favors=["thick_curve", "gradient"],
 )
 @dataclass(frozen=True)
 class Hollow(Op):
@@ -168,7 +171,7 @@ class Stripes(Op):
 
 
 def _hatched(glyph: Glyph, character: str, size: int, pitch: float, angle: float) -> Glyph:
-    y, x = np.mgrid[: glyph.mask.shape[0], : glyph.mask.shape[1]]
+    y, x = np.ogrid[: glyph.mask.shape[0], : glyph.mask.shape[1]]
     phase = (x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / max(3, pitch * size))
     lines = np.clip(127 + 400 * np.sin(phase), 0, 255).astype(np.uint8)
     rim = cv2.morphologyEx(glyph.mask, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
@@ -292,7 +295,7 @@ def _dashed(glyph: Glyph, character: str, size: int, pitch: float, gap: float, w
     """The middle line, with gaps where the way along it (from left and top) is near a multiple of the pitch."""
     line = skeleton(glyph.mask, size).astype(np.uint8)
     apart = max(4.0, pitch * size)
-    y, x = np.mgrid[: line.shape[0], : line.shape[1]]
+    y, x = np.ogrid[: line.shape[0], : line.shape[1]]
     # Along both axes, so that lying, standing and slanting strokes all break.
     way = np.where(cv2.blur(line, (1, 5)) * 5 > cv2.blur(line, (5, 1)) * 5, y, x)
     line[way % apart < gap * apart] = 0
@@ -327,7 +330,7 @@ _SHARP += ["hollow", "pen", "pixels", "stripes", "dots", "stencil", "dotted_stro
 
 
 @register(
-    stage=Stage.GLYPHS, weight=7, tags=["train_only"], excludes=_SHARP, favours=["grid", "enlarge"], most_height=44
+    stage=Stage.GLYPHS, weight=7, tags=["train_only"], excludes=_SHARP, favors=["grid", "enlarge"], most_height=44
 )
 @dataclass(frozen=True)
 class Bitmap(Op):
@@ -398,7 +401,7 @@ class Segments(Op):
     thickness: Range = ranged((0.08, 0.14), 0.14, 0.08, width=1)
     """Of a piece, as a part of the digit's height."""
     off: float = amount(0.15, 0, 0.3)
-    """Colour of the pieces that are off, from the ground's (0) to the letters' (1); 0: not drawn."""
+    """Color of the pieces that are off, from the ground's (0) to the letters' (1); 0: not drawn."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         thickness = steps(rng.uniform(*self.thickness), 0.03)

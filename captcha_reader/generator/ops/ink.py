@@ -1,4 +1,4 @@
-"""Colours of the letters (stage INK), and what belongs to each letter: shadow, edge, gloss, tile (stage DECOR)."""
+"""Colors of the letters (stage INK), and what belongs to each letter: shadow, edge, gloss, tile (stage DECOR)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, 
 @register(stage=Stage.INK, weight=1)
 @dataclass(frozen=True)
 class Ink(Op):
-    """Colours of the letters."""
+    """Colors of the letters."""
 
     level: Range | None = None
     """Brightness, 0 to 255; None: as `contrast` says."""
     contrast: Range = ranged((100, 255), 255, 40)
     """Brightness levels between the letters and the nearest level of the ground, on the side with more room."""
     tint: float = 0.9
-    """0: grey letters, 1: strong colours."""
+    """0: gray letters, 1: strong colors."""
     per_letter: bool = True
-    """A colour for every letter, or one for the word."""
+    """A color for every letter, or one for the word."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         canvas.ink_tint = self.tint
@@ -37,9 +37,9 @@ class Ink(Op):
             self._by_place(canvas, rng)
             return
         if not self.per_letter:
-            canvas.ink_colour = canvas.colour(rng, canvas.ink, self.tint)
+            canvas.ink_color = canvas.color(rng, canvas.ink, self.tint)
         for letter in canvas.letters:
-            letter.colour = canvas.ink_colour or canvas.colour(rng, canvas.ink, self.tint)
+            letter.color = canvas.ink_color or canvas.color(rng, canvas.ink, self.tint)
 
     def _away_from(self, ground: Range) -> Range:
         near, far = self.contrast
@@ -60,7 +60,7 @@ class Ink(Op):
             low, high = self._away_from((level, level))
             depth = rng.random() if self.per_letter else shared
             wanted = low + depth * (high - low)
-            letter.colour = canvas.colour(rng, (wanted, wanted), self.tint if self.per_letter else 0.3 * self.tint)
+            letter.color = canvas.color(rng, (wanted, wanted), self.tint if self.per_letter else 0.3 * self.tint)
 
     @classmethod
     def sample(cls, rng: random.Random, height: float) -> Ink:
@@ -70,20 +70,20 @@ class Ink(Op):
         if near < 40:
             return cls(contrast=(near, near + 10), tint=rng.choice([0.0, 0.2]), per_letter=False)
         tint, per_letter = rng.choice([0.0, 0.5, 1.0]), rng.random() < 0.4
-        if rng.random() < 0.1:  # strong colours of any brightness but the ground's
+        if rng.random() < 0.1:  # strong colors of any brightness but the ground's
             near, far, tint, per_letter = 40.0, 255.0, 1.0, rng.random() < 0.7
         return cls(contrast=(near, far), tint=tint, per_letter=per_letter)
 
 
-def brightness(colour: Sequence[float]) -> float:
-    """Of a grey or red, green and blue."""
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] if any(colour[1:3]) else colour[0]
+def brightness(color: Sequence[float]) -> float:
+    """Of a gray or red, green and blue."""
+    return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] if any(color[1:3]) else color[0]
 
 
-@register(stage=Stage.INK, weight=0.05, tags=["train_only"], favours=["noise", "grain", "blur"])
+@register(stage=Stage.INK, weight=0.05, tags=["train_only"], favors=["noise", "grain", "blur"])
 @dataclass(frozen=True)
 class FaintInk(Op):
-    """Grey letters that are hardly darker, or lighter, than the ground."""
+    """Gray letters that are hardly darker, or lighter, than the ground."""
 
     contrast: Range = ranged((20, 40), 42, 20, width=1)
     """Brightness levels between the letters and the nearest level of the ground, on the side with more room."""
@@ -101,9 +101,9 @@ def restyled(canvas: Canvas, letter: Letter, effect: Callable[..., Glyph], *argu
     return shaped_glyph(letter.path, letter.character, canvas.drawn, effects)
 
 
-def second_colour(canvas: Canvas, rng: random.Random, level: Range | None, tone: Range) -> tuple[float, ...]:
-    """The colour of a layer: of a given brightness, or so far from the ground (0) to the letters (1)."""
-    return canvas.colour(rng, level or canvas.between(tone), canvas.ink_tint)
+def second_color(canvas: Canvas, rng: random.Random, level: Range | None, tone: Range) -> tuple[float, ...]:
+    """The color of a layer: of a given brightness, or so far from the ground (0) to the letters (1)."""
+    return canvas.color(rng, level or canvas.between(tone), canvas.ink_tint)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -120,32 +120,32 @@ class Shadow(Op):
     level: Range | None = None
     """Brightness; None: as `tone` says."""
     tone: Range = ranged((0.2, 0.6), 0.15, 0.7)
-    """From the ground's colour (0) to the letters' (1)."""
+    """From the ground's color (0) to the letters' (1)."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        colour = second_colour(canvas, rng, self.level, self.tone)
+        color = second_color(canvas, rng, self.level, self.tone)
         across = rng.choice((-1, 1)) * rng.uniform(*self.distance) * canvas.size
         down = rng.uniform(0.75 * self.distance[0], self.distance[1]) * canvas.size
         for letter in canvas.letters:
-            letter.below.append(Layer(letter.glyph, colour, (across, down)))
+            letter.below.append(Layer(letter.glyph, color, (across, down)))
 
 
 @register(stage=Stage.DECOR, weight=20, tags=["split"])
 @dataclass(frozen=True)
 class Edge(Op):
-    """Letters have an outline of a second colour."""
+    """Letters have an outline of a second color."""
 
     thickness: float = amount(0.1, 0.05, 0.12)
     """As a part of the font size."""
     level: Range | None = None
     """Brightness; None: as `tone` says."""
     tone: Range = ranged((0, 0.6), 0, 0.7, width=1)
-    """From the ground's colour (0) to the letters' (1)."""
+    """From the ground's color (0) to the letters' (1)."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        colour = second_colour(canvas, rng, self.level, self.tone)
+        color = second_color(canvas, rng, self.level, self.tone)
         for letter in canvas.letters:
-            letter.below.append(Layer(restyled(canvas, letter, thicken, steps(self.thickness, 0.02)), colour))
+            letter.below.append(Layer(restyled(canvas, letter, thicken, steps(self.thickness, 0.02)), color))
 
 
 def _extruded(glyph: Glyph, character: str, size: int, depth: float, side: float) -> Glyph:
@@ -166,12 +166,12 @@ class Extrusion(Op):
     depth: float = amount(0.1, 0.06, 0.2)
     """As a part of the font size."""
     tone: Range = ranged((0.3, 0.6), 0.2, 0.6)
-    """Colour of the sides, from the ground's (0) to the letters' (1)."""
+    """Color of the sides, from the ground's (0) to the letters' (1)."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        colour, side = second_colour(canvas, rng, None, self.tone), rng.choice((-1, 1))
+        color, side = second_color(canvas, rng, None, self.tone), rng.choice((-1, 1))
         for letter in canvas.letters:
-            letter.below.append(Layer(restyled(canvas, letter, _extruded, steps(self.depth, 0.02), side), colour))
+            letter.below.append(Layer(restyled(canvas, letter, _extruded, steps(self.depth, 0.02), side), color))
 
 
 def _box(letter: Letter, canvas: Canvas, room: float) -> Glyph:
@@ -187,7 +187,7 @@ def _box(letter: Letter, canvas: Canvas, room: float) -> Glyph:
 @register(stage=Stage.DECOR, weight=7, tags=["train_only"], excludes=["spacing_jitter", "opacity"])
 @dataclass(frozen=True)
 class Tiles(Op):
-    """Each letter has a tile of its own, letters and ground with their colours exchanged."""
+    """Each letter has a tile of its own, letters and ground with their colors exchanged."""
 
     room: float = amount(0.1, 0.12, 0.04)
     """Beyond the letter, on each side, as a part of the font size."""
@@ -197,8 +197,8 @@ class Tiles(Op):
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         for letter in canvas.letters:
             if rng.random() < self.every:
-                letter.below.insert(0, Layer(_box(letter, canvas, self.room), letter.colour))
-                letter.colour = canvas.colour(rng, canvas.ground, canvas.ground_tint)
+                letter.below.insert(0, Layer(_box(letter, canvas, self.room), letter.color))
+                letter.color = canvas.color(rng, canvas.ground, canvas.ground_tint)
 
 
 @register(stage=Stage.DECOR, weight=10, tags=["train_only"], excludes=["tiles"])
@@ -222,9 +222,9 @@ class Opacity(Op):
 def _half(glyph: Glyph, character: str, size: int, angle: float, place: float) -> Glyph:
     """What lies beyond a straight line through the glyph; `place`: how far off its middle, in halves of the size."""
     h, w = glyph.mask.shape
-    y, x = np.mgrid[:h, :w].astype(np.float32)
-    middle = (-glyph.y - CAPITAL / 2 * size, w / 2)
-    beyond = (x - middle[1]) * math.cos(angle) + (y - middle[0]) * math.sin(angle) - place * size / 2
+    down, across = -glyph.y - CAPITAL / 2 * size, w / 2
+    y = ((np.arange(h) - down) * math.sin(angle) - place * size / 2)[:, None]
+    beyond = (np.arange(w) - across) * math.cos(angle) + y
     return reshaped(glyph, cv2.min(glyph.mask, np.clip(127 + 127 * beyond, 0, 255).astype(np.uint8)))
 
 
@@ -236,7 +236,7 @@ class TwoTones(Op):
     tones: int = amount(2, 2, 3)
     """Number of tones, 2 or 3."""
     apart: float = amount(0.35, 0.2, 0.5)
-    """How far further tones are from the letters' colour to the ground's."""
+    """How far further tones are from the letters' color to the ground's."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         angle = rng.choice((0.0, 0.25, 0.5, 0.75, 1.0)) * math.pi
@@ -245,8 +245,8 @@ class TwoTones(Op):
         ground = cv2.mean(canvas.pixels)[: canvas.channels]
         for letter in canvas.letters:
             for place, tone in zip(places, tones, strict=True):
-                colour = tuple(a + tone * (b - a) for a, b in zip(letter.colour, ground, strict=True))
-                letter.above.append(Layer(restyled(canvas, letter, _half, angle, place), colour))
+                color = tuple(a + tone * (b - a) for a, b in zip(letter.color, ground, strict=True))
+                letter.above.append(Layer(restyled(canvas, letter, _half, angle, place), color))
 
 
 def _gleam(glyph: Glyph, character: str, size: int) -> Glyph:
@@ -269,9 +269,9 @@ class Gloss(Op):
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         white = (255.0,) * canvas.channels
         for letter in canvas.letters:
-            dark = max(letter.colour[:3]) < 200
-            colour = white if dark else tuple(0.55 * c for c in letter.colour[:3]) + letter.colour[3:]
-            letter.above.append(Layer(restyled(canvas, letter, _gleam), colour, opacity=self.opacity))
+            dark = max(letter.color[:3]) < 200
+            color = white if dark else tuple(0.55 * c for c in letter.color[:3]) + letter.color[3:]
+            letter.above.append(Layer(restyled(canvas, letter, _gleam), color, opacity=self.opacity))
 
 
 def _lit(glyph: Glyph, character: str, size: int, part: float, side: float) -> Glyph:
@@ -299,5 +299,5 @@ class Bevel(Op):
         light, dark = (255.0,) * canvas.channels, (0.0, 0.0, 0.0, 255.0)[: canvas.channels]
         part = steps(self.width, 0.01)
         for letter in canvas.letters:
-            for colour, way in ((light, side), (dark, -side)):
-                letter.above.append(Layer(restyled(canvas, letter, _lit, part, way), colour, opacity=self.opacity))
+            for color, way in ((light, side), (dark, -side)):
+                letter.above.append(Layer(restyled(canvas, letter, _lit, part, way), color, opacity=self.opacity))

@@ -12,7 +12,7 @@ from captcha_reader.generator.canvas import CAPITAL, Canvas, Letter
 from captcha_reader.generator.fonts import load_glyph, shaped_glyph
 from captcha_reader.generator.registry import Op, Range, Stage, amount, ranged, register
 
-GLYPH_SIZES = (16, 24, 36, 54, 80, 120, 180, 270)  # pixels, of the glyphs that letters are scaled from
+GLYPH_SIZES = (14, 21, 28, 42, 63, 84, 126, 189, 284)  # pixels, of the glyphs that letters are scaled from
 FINE = 36  # pixels, least size at which effects on strokes can be drawn
 
 
@@ -289,7 +289,7 @@ class EvenHeight(Op):
 @register(stage=Stage.LETTERS, weight=14)
 @dataclass(frozen=True)
 class SpacingJitter(Op):
-    """Some neighbours overlap, by half of the narrower one at most, and others stand apart."""
+    """Some neighbors overlap, by half of the narrower one at most, and others stand apart."""
 
     amount: float = amount(0.2, 0.05, 0.35)
     """Part of the font size by which a gap changes, at most; the word stays about as wide."""

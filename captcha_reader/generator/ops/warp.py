@@ -10,8 +10,10 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from captcha_reader.generator.canvas import Canvas, displace, fetch, pixel_grid
+from captcha_reader.generator.canvas import Canvas, coarse_grid, displace, fetch, pixel_grid
 from captcha_reader.generator.registry import Op, Range, Stage, amount, ranged, register
+
+CELL = 4  # pixels between the samples of smooth displacements
 
 
 def elastic_field(height: int, width: int, rng: random.Random, amplitude: float, cell: float) -> np.ndarray:
@@ -98,10 +100,12 @@ class Ripple(Op):
         height, width = canvas.height, canvas.width
         amplitude, length = rng.uniform(*self.amplitude), max(2.0, rng.uniform(*self.length))
         x, y = rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height
-        from_centre = pixel_grid(height, width) - np.array([x, y], np.float32)
-        distance = np.maximum(cv2.magnitude(from_centre[..., 0], from_centre[..., 1]), 1)
+        across, down = coarse_grid(height, width, int(min(max(length / 8, 1), CELL)))
+        across, down = across - np.float32(x), down - np.float32(y)
+        distance = np.maximum(np.sqrt(across * across + down * down), 1)
         phase = distance * np.float32(2 * math.pi / length) + np.float32(rng.random() * 2 * math.pi)
-        canvas.displace(from_centre * (amplitude * np.sin(phase) / distance)[..., None])
+        move = np.float32(amplitude) * np.sin(phase) / distance
+        canvas.displace_smoothly(across * move, down * move)
 
 
 @register(stage=Stage.WARP, weight=7, tags=["split"])
@@ -113,25 +117,26 @@ class Arch(Op):
     """As a part of the picture's height; up or down by lot."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        shift = np.zeros((canvas.height, canvas.width, 2), np.float32)
-        across = np.linspace(-1, 1, canvas.width, dtype=np.float32)
-        sink = rng.choice((-1, 1)) * rng.uniform(*self.height) * canvas.height
-        shift[..., 1] = sink * (across * across - 0.5)
-        canvas.displace(shift)
+        x = np.arange(canvas.width, dtype=np.float32)
+        across = x * np.float32(2 / canvas.width) - 1
+        sink = np.float32(rng.choice((-1, 1)) * rng.uniform(*self.height) * canvas.height)
+        y = np.arange(canvas.height, dtype=np.float32)[:, None]
+        places = np.broadcast_to(x, (canvas.height, canvas.width)), y + sink * (across * across - np.float32(0.5))
+        canvas.pixels = fetch(canvas.pixels, *places)
 
 
 def _from_middle(canvas: Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each pixel: how far right and down of the middle, and how near to it, 1 there and 0 in the corners."""
-    grid = pixel_grid(canvas.height, canvas.width)
-    x, y = grid[..., 0] - canvas.width / 2, grid[..., 1] - canvas.height / 2
+    """Of places on a coarse grid: how far right and down of the middle, and how near to it, 1 there, 0 in corners."""
+    x, y = coarse_grid(canvas.height, canvas.width, CELL)
+    x, y = x - np.float32(canvas.width / 2), y - np.float32(canvas.height / 2)
     across, down = x * (2 / canvas.width), y * (2 / canvas.height)
     return x, y, np.clip(1 - (across * across + down * down) * 0.5, 0, 1)
 
 
-def _turned(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """How far points move that are turned around (0, 0), each by its angle in radians: (..., 2), right and down."""
+def _turned(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far points move, right and down, that are turned around (0, 0), each by its angle in radians."""
     cos, sin = np.cos(angle) - 1, np.sin(angle)
-    return np.stack([x * cos - y * sin, x * sin + y * cos], axis=-1)
+    return x * cos - y * sin, x * sin + y * cos
 
 
 @register(stage=Stage.WARP, weight=6, tags=["split"])
@@ -145,7 +150,7 @@ class Swirl(Op):
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         x, y, near = _from_middle(canvas)
         turn = rng.choice((-1, 1)) * math.radians(rng.uniform(*self.degrees))
-        canvas.displace(_turned(x, y, np.float32(turn) * near * near))
+        canvas.displace_smoothly(*_turned(x, y, np.float32(turn) * near * near))
 
 
 @register(stage=Stage.WARP, weight=5, tags=["split"])
@@ -158,8 +163,8 @@ class Pinch(Op):
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         x, y, near = _from_middle(canvas)
-        part = (near * (rng.choice((-1, 1)) * rng.uniform(*self.amount)))[..., None]
-        canvas.displace(np.stack([x, y], axis=2) * part)
+        part = near * np.float32(rng.choice((-1, 1)) * rng.uniform(*self.amount))
+        canvas.displace_smoothly(x * part, y * part)
 
 
 @register(stage=Stage.WARP, weight=12, tags=["split"])
@@ -199,15 +204,14 @@ class Fan(Op):
         height, width = canvas.height, canvas.width
         degrees = rng.uniform(*self.degrees)
         up = rng.random() < 0.5
-        grid = pixel_grid(height, width)
+        x, y = coarse_grid(height, width, CELL)
         radius = width / math.radians(min(degrees, 220 * height / width))  # steeper arcs would leave the picture
         sag = 0.5 * radius * (1 - math.cos(width / radius / 2))  # half of the arc's height is above the middle
-        rise = (height / 2 - grid[..., 1] if up else grid[..., 1] - height / 2) + radius - sag
-        right = grid[..., 0] - width / 2
-        away = np.hypot(right, rise) - radius
-        sideways = radius * np.arctan2(right, rise) - right
-        down = height / 2 + (-away if up else away) - grid[..., 1]
-        canvas.displace(np.stack([sideways, down], axis=2).astype(np.float32))
+        rise = (height / 2 - y if up else y - height / 2) + np.float32(radius - sag)
+        right = x - np.float32(width / 2)
+        away = np.sqrt(right * right + rise * rise) - np.float32(radius)
+        sideways = np.float32(radius) * np.arctan2(right, rise) - right
+        canvas.displace_smoothly(sideways, height / 2 + (-away if up else away) - y)
 
 
 @register(stage=Stage.WARP, weight=3, tags=["train_only"])
@@ -243,39 +247,41 @@ class Lenses(Op):
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         height, width = canvas.height, canvas.width
-        shift = np.zeros((height, width, 2), np.float32)
+        across, down = coarse_grid(height, width, 2)  # a disc has a border, which a coarser one would blur
+        shape = (down.shape[0], across.shape[1])
+        right, below = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         for _ in range(round(rng.uniform(*self.count))):
-            x, y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.2, 0.8) * height
+            at_x, at_y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.2, 0.8) * height
             radius, whirls = rng.uniform(0.3, 0.8) * height, rng.random() < 0.5
             turn = rng.choice((-1, 1)) * rng.uniform(0.4, 1.3)
-            part = self.strength * (turn if whirls else rng.uniform(-0.5, 0.6))
-            rows, columns = (slice(max(int(at - radius), 0), int(at + radius) + 2) for at in (y, x))  # all that moves
-            from_centre = pixel_grid(height, width)[rows, columns] - np.array([x, y], np.float32)
-            near = np.clip(1 - cv2.magnitude(from_centre[..., 0], from_centre[..., 1]) / np.float32(radius), 0, 1)
-            if whirls:
-                moves = _turned(from_centre[..., 0], from_centre[..., 1], np.float32(part) * near)
-            else:
-                moves = from_centre * (np.float32(part) * near)[..., None]
-            shift[rows, columns] += moves
-        canvas.displace(shift)
+            part = np.float32(self.strength * (turn if whirls else rng.uniform(-0.5, 0.6)))
+            x, y = across - np.float32(at_x), down - np.float32(at_y)
+            near = part * np.clip(1 - np.sqrt(x * x + y * y) / np.float32(radius), 0, 1)
+            moves = _turned(x, y, near) if whirls else (x * near, y * near)
+            right += moves[0]
+            below += moves[1]
+        canvas.displace_smoothly(right, below)
 
 
 @register(stage=Stage.WARP, weight=0)
 @dataclass(frozen=True)
 class KaptchaRipple(Op):
-    """Rings around the centre, then fixed sine waves, as the Kaptcha library has them."""
+    """Rings around the center, then fixed sine waves, as the Kaptcha library has them."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
-        for shift in _kaptcha_fields(canvas.height, canvas.width):
-            canvas.displace(shift)
+        for maps in _kaptcha_maps(canvas.height, canvas.width):
+            bent = cv2.remap(canvas.pixels, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            canvas.pixels = bent.reshape(canvas.pixels.shape)
 
 
 @lru_cache(maxsize=8)
-def _kaptcha_fields(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _kaptcha_maps(height: int, width: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Places to fetch pixels from, as OpenCV takes them fastest."""
     grid = pixel_grid(height, width)
-    from_centre = grid - np.array([width // 2, height // 2], np.float32)
-    distance = np.hypot(from_centre[..., 0], from_centre[..., 1])
+    from_center = grid - np.array([width // 2, height // 2], np.float32)
+    distance = np.hypot(from_center[..., 0], from_center[..., 1])
     shift = 1.5 * np.sin(distance / 2 * 2 * np.pi - 10) * np.clip(1 - distance / 50.0, 0, None)
-    rings = from_centre * (shift * 2 / np.maximum(distance, 1))[..., None]
+    rings = from_center * (shift * 2 / np.maximum(distance, 1))[..., None]
     waves = np.stack([2.6 * np.sin(grid[..., 1] / 15), 1.7 * np.sin(grid[..., 0] / 5)], axis=2)
-    return rings.astype(np.float32), waves.astype(np.float32)
+    places = (grid + shift.astype(np.float32) for shift in (rings, waves))
+    return [cv2.convertMaps(place, None, cv2.CV_16SC2) for place in places]
