@@ -333,9 +333,11 @@ class Strength:
         self.tell({"event": "point", **self._row(count)})
 
     def _expected_seconds(self, count: int) -> float:
-        """By the steps that this run has timed; a training takes some time whatever they say."""
-        factor = self.pace.factor
-        return max(self.pace.guesses[count] * factor, MIN_TRAINING_SECONDS) if factor else MIN_TRAINING_SECONDS
+        """By the trainings that were timed; one takes some time whatever they say."""
+        timed = {int(n): step["seconds"] for n, step in self.state["steps"].items() if int(n)}
+        guessed = sum(self.pace.guesses.get(n, 0.0) for n in timed)
+        factor = sum(timed.values()) / guessed if guessed else 0.0
+        return max(self.pace.guesses[count] * factor, MIN_TRAINING_SECONDS)
 
     def _read_unlabeled(self) -> None:
         if "unlabeled" in self.state:
@@ -421,7 +423,7 @@ class Strength:
             self.partial,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=f"{platform.machine()}, Python {platform.python_version()}",
-            reader=Path(config.checkpoint or "reader").name,
+            reader=Path(config.checkpoint).name if config.checkpoint else "the shipped reader",
             reading_ms=self._reading_milliseconds(),
             mean_confidence=float(np.mean(unlabeled["confidences"])) if unlabeled else None,
         )

@@ -59,6 +59,7 @@ class Pace:
         self.guesses, self.clock = dict(guesses), clock
         self.parts: dict[Any, float] = {}  # of each step that has begun, how much is done
         self._waived = 0.0  # seconds by the guesses of steps that earlier runs have taken
+        self._began: float | None = None  # seconds of the clock: before, imports and files took their time
 
     def waive(self, step: Any) -> None:
         """A step needs nothing more of this run."""
@@ -68,6 +69,7 @@ class Pace:
 
     def advance(self, step: Any, part: float) -> None:
         """So much of a step is done, 0 to 1; never less than before."""
+        self._began = self.clock.spent if self._began is None else self._began
         if step in self.guesses:
             self.parts[step] = max(self.parts.get(step, 0.0), min(part, 1.0))
 
@@ -86,7 +88,7 @@ class Pace:
         """How much longer than guessed it takes; None before enough was timed."""
         here = self._through - self._waived
         enough = here > ENOUGH_DONE * (sum(self.guesses.values()) - self._waived)
-        return self.clock.spent / here if enough else None
+        return (self.clock.spent - (self._began or 0.0)) / here if enough else None
 
     @property
     def seconds_left(self) -> float | None:

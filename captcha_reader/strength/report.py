@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from captcha_reader.dataset.samples import CONTRADICTION, COPY
+from captcha_reader.reading.constraints import compact
 from captcha_reader.reading.metrics import detailed_metrics, wilson_interval
 from captcha_reader.strength.figures import (
     BROKEN_AT,
@@ -115,8 +116,9 @@ def _weaknesses(report: dict[str, Any]) -> list[str]:
     says = []
     lengths = list(secret["lengths"])
     length = " or ".join(lengths) if len(lengths) < 3 else f"{lengths[0]} to {lengths[-1]}"
+    used = secret["characters"]
     says.append(
-        f"It uses {len(secret['characters'])} characters ({secret['characters'][:80]}) and texts of {length} of them: "
+        f"It uses {len(used)} characters ({compact(used)[:80]}) and texts of {length} of them: "
         f"{secret['nominal_bits']:.0f} bits if all were equally likely, about {secret['estimated_bits']:.0f} as it is."
     )
     if secret["estimated_bits"] < FEW_BITS:

@@ -156,7 +156,7 @@ def _form(gr: Any, shop: Workshop) -> tuple[Any, ...]:
     can = bool(shop.jobs.commands.strength)
     with gr.Row(elem_id="strength-buttons"):
         budget = gr.Dropdown(
-            [(f"at most {budget.replace('m', ' minutes').replace('1h', '1 hour')}", budget) for budget in BUDGETS],
+            [(budget.replace("m", " min").replace("1h", "1 hour"), budget) for budget in BUDGETS],
             value="10m",
             label="Time that it may take",
             container=False,
