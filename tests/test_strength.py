@@ -264,7 +264,8 @@ def test_the_verdict_has_its_figures() -> None:
     verdict = make_report([step(0, 62), step(100, 97), step(300, 98)])["verdict"]
     assert "never seen it reads 62 % (52 % to 71 %)" in verdict["text"]
     assert "After 100 labels, 17 min of a person's typing and 40 s of training, 97 %" in verdict["text"]
-    assert verdict["level"] == "bad"
+    assert verdict["level"] == "bad" and "no gain" not in verdict["text"]
+    assert make_report([step(0, 97), step(100, 98)])["verdict"]["text"].endswith("): no gain beyond chance.")
 
 
 @pytest.mark.parametrize("rights", [(100, 100), (100, 90), (0, 0), (3, 100)])
