@@ -309,9 +309,12 @@ def load_split(folder: str | Path, split: str) -> tuple[Sequence[bytes], list[st
     try:
         rows = datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=str(place))
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (*FORBIDDEN, *FULL):
+        cause: BaseException | None = error  # `datasets` wraps what the system says
+        while cause is not None and not (isinstance(cause, OSError) and cause.errno in (*FORBIDDEN, *FULL)):
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, OSError):
             raise UserError(
-                f"the copy of {folder} that is read from cannot be written to {place} ({error.strerror}): make room "
+                f"the copy of {folder} that is read from cannot be written to {place} ({cause.strerror}): make room "
                 "there, or set TMPDIR to a folder that can be written"
             ) from error
         raise UserError(f"{folder} cannot be read ({error}): make it again with make_dataset.py") from error

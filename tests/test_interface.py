@@ -739,9 +739,9 @@ def test_a_zip_is_measured_and_its_curve_and_report_are_its_owners(
     page.locator("#strength-zip .filename[aria-label='c.zip']").wait_for()
     page.locator("#measure").click()
     panel.locator("[role=progressbar]").wait_for()
-    assert tab.on_screen("#strength [role=progressbar]") and tab.on_screen("#strength-said .good")
-    other.open("Strength")  # the program still imports what it needs
+    other.open("Strength")  # at once: the program still imports what it needs
     other.page.locator("#strength", has_text="another visitor").wait_for()
+    assert tab.on_screen("#strength [role=progressbar]") and tab.on_screen("#strength-said .good")
     assert other.on_screen("#running .running") and other.page.locator("#strength svg.chart").count() == 0
     other.page.locator("#strength-cancel").click()
     other.page.locator("#strength-said", has_text="another visitor").wait_for()
