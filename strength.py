@@ -49,9 +49,9 @@ from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
 from captcha_reader.strength.figures import accuracy_figures
 from captcha_reader.strength.legibility import legibility_of, sees
-from captcha_reader.strength.page import Example, render_page
+from captcha_reader.strength.page import Example, duration, render_page
 from captcha_reader.strength.progress import Bar, Clock, Event, Pace, guess_seconds
-from captcha_reader.strength.report import build_report
+from captcha_reader.strength.report import FORMAT, build_report
 from captcha_reader.strength.sample import LeftOut, Sample
 from captcha_reader.strength.settings import LEAST_LABELED, parse_duration, parse_labels
 from captcha_reader.text import Alphabet
@@ -65,7 +65,7 @@ CHUNK = 32  # pictures between two looks at the clock
 TRAINING_PART = 0.9  # of the time of a step, the rest is reading
 LEGIBLE = 24  # pictures of a variation on which the legibility proxy is measured
 MIN_TRAINING_SECONDS = 20.0  # what a training takes at least, before one has been timed
-SURE, UNSURE = 0.9, 0.5  # confidence of an example that is read with certainty, and of one that is unreadable
+UNSURE = 0.5  # confidence below which the reader is unsure
 NO_TORCH = "training needs torch, which is not installed (pip install -r requirements.txt): it is read without labels"
 
 
@@ -171,6 +171,12 @@ def fold_case(text: str, constraints: Constraints | None) -> str:
     return text.casefold() if constraints is not None and constraints.ignore_case else text
 
 
+def listed(items: Sequence[Any]) -> str:
+    """At least one item, as people list them: `10, 30 and 100`."""
+    words = list(map(str, items))
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 class Strength:
     """One run of the report: its steps, their results on the disk, and the time.
 
@@ -197,7 +203,7 @@ class Strength:
         self.measured, self.learned = (
             self.sample.split(max(self.counts), config.seed) if self.sample.texts else ([], [])
         )
-        self.partial = ""
+        self.partial, self.interrupted = "", False
         self.state = self._load_state()
         self.pace = self._pace()
 
@@ -206,7 +212,15 @@ class Strength:
     def fingerprint(self) -> str:
         """Of all that the finished steps depend on."""
         config = self.config
-        settings = [config.seed, config.characters, config.length, config.ignore_case, config.checkpoint, config.epochs]
+        settings = [
+            FORMAT,
+            config.seed,
+            config.characters,
+            config.length,
+            config.ignore_case,
+            config.checkpoint,
+            config.epochs,
+        ]
         digest = blake2b(json.dumps(settings).encode(), digest_size=16)
         for picture in self.sample.pictures:
             digest.update(blake2b(picture).digest())
@@ -286,10 +300,24 @@ class Strength:
                 self._step(count)
             self._try_changes()
         except KeyboardInterrupt:
-            self.partial = "it was interrupted; run the same command again to go on"
-        except OutOfTime as error:
-            self.partial = f"{error}; raise --budget and run it again to go on"
+            self.interrupted = True
+            self.partial = f"{self._missing()}: it was interrupted; run the same command again"
+        except OutOfTime:
+            budget = duration(parse_duration(self.config.budget))
+            further = "raise --budget and run the same command again"
+            self.partial = f"{self._missing()}: the budget of {budget} was over; {further}"
         self._save_state()
+
+    def _missing(self) -> str:
+        """What is not measured yet, in words."""
+        if not self.sample.texts:
+            return "the pictures were not all read"
+        done = {change["op"] for change in self.state["changes"]}
+        counts = [n for n in self.counts if str(n) not in self.state["steps"] and n <= len(self.learned)]
+        says = [f"{listed(counts)} labels were not measured"] if counts else []
+        ops = [op.replace("_", " ") for op, _, _ in self._variations() if op not in done]
+        says += [f"{listed(ops)} {'were' if len(ops) > 1 else 'was'} not varied"] if ops else []
+        return " and ".join(says) or "nothing is missing"
 
     def _step(self, count: int) -> None:
         if str(count) in self.state["steps"]:
@@ -300,7 +328,7 @@ class Strength:
             return
         expected = self._expected_seconds(count)
         if count and expected > self.clock.left():
-            raise OutOfTime(f"the budget of {self.config.budget} ends before the training on {count} labels")
+            raise OutOfTime
         doing = f"training on {count} labels" if count else "reading without labels"
         self._advance(count, 0.0, doing)
         started = time.monotonic()
@@ -308,7 +336,7 @@ class Strength:
         def trained(event: Event) -> None:
             if event["event"] == "step":
                 if self.clock.left() <= 0:
-                    raise OutOfTime(f"the budget of {self.config.budget} ended during the training on {count} labels")
+                    raise OutOfTime
                 self._advance(count, TRAINING_PART * event["done"], doing)
 
         with tempfile.TemporaryDirectory(prefix="captcha-strength-") as work:
@@ -368,7 +396,7 @@ class Strength:
         predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
         for op, visible, styles in left:
             if self.clock.left() <= 0:
-                raise OutOfTime(f"the budget of {self.config.budget} ends before {op} was tried")
+                raise OutOfTime
             levels = []
             for i, (strength, style) in enumerate(styles):
                 self._advance(op, i / len(styles), f"trying {op.replace('_', ' ')}, {strength}")
@@ -388,10 +416,14 @@ class Strength:
             fold_case(p.text, self.constraints) == fold_case(text, self.constraints)
             for p, (_, text) in zip(found, drawn, strict=True)
         ]
-        people = None
+        people = error = None
         if visible:
-            people = float(np.mean([legibility_of(i, varied) for i in range(min(LEGIBLE, self.config.tries))]))
-        return {"accuracy": float(np.mean(right)), "legibility": people}
+            legible = [legibility_of(i, varied) for i in range(min(LEGIBLE, self.config.tries))]
+            # One picture says nothing of the spread: then no difference is beyond chance.
+            people, error = float(np.mean(legible)), 1.0
+            if len(legible) > 1:
+                error = float(np.std(legible, ddof=1) / len(legible) ** 0.5)
+        return {"accuracy": float(np.mean(right)), "legibility": people, "legibility_error": error}
 
     # Report
 
@@ -410,6 +442,7 @@ class Strength:
             "name": self.sample.name,
             "pictures": len(self.sample.pictures),
             "labeled": len(self.sample.texts),
+            "generated": config.style is not None,
             "left_out": self.sample.left_out.as_dict(),
         }
         settings = {key: getattr(config, key) for key in ("seed", "length", "ignore_case")}
@@ -458,7 +491,7 @@ class Strength:
         return float(np.median(times))
 
     def sheets(self) -> list[tuple[str, list[Example]]]:
-        """Example pictures: read with certainty, read wrongly, unreadable."""
+        """Example pictures: read rightly, read wrongly, and those that the reader is unsure of."""
         if not self.state["steps"]:
             unlabeled = self.state.get("unlabeled")
             if not unlabeled:
@@ -469,11 +502,14 @@ class Strength:
         last = self._last(max(map(int, self.state["steps"])))
         rows = zip(self.measured, last["readings"], last["confidences"], last["truths"], strict=True)
         examples = [Example(self.sample.pictures[i], text, c, truth) for i, text, c, truth in rows]
-        certain = sorted((e for e in examples if e.right and e.confidence >= SURE), key=lambda e: -e.confidence)
+        right = sorted((e for e in examples if e.right and e.confidence >= UNSURE), key=lambda e: -e.confidence)
         wrong = sorted((e for e in examples if not e.right and e.confidence >= UNSURE), key=lambda e: -e.confidence)
-        lost = sorted((e for e in examples if e.confidence < UNSURE), key=lambda e: e.confidence)
-        named = [("Read with certainty", certain), ("Read wrongly", wrong), ("Unreadable for it", lost)]
-        return [(f"{title}: {len(items)} of {len(examples)}", items[:SHEET]) for title, items in named if items]
+        unsure = sorted((e for e in examples if e.confidence < UNSURE), key=lambda e: e.confidence)
+        said = f", confidence below {UNSURE:.0%}, {sum(e.right for e in unsure)} of them read right".replace("%", " %")
+        named = [("Read right", right, ""), ("Read wrongly", wrong, ""), ("Unsure", unsure, said)]
+        return [
+            (f"{name}: {len(items)} of {len(examples)}{more}", items[:SHEET]) for name, items, more in named if items
+        ]
 
     def write(self) -> Path:
         """Write report.json and report.html; gives the path of the page."""
@@ -496,11 +532,11 @@ def main() -> int:
     for line in strength.skipped:
         print(f"skipped: {line}", file=sys.stderr)
     if strength.partial:
-        print(f"The report is partial: {strength.partial}.", file=sys.stderr)
+        print(f"The report is partial. {strength.partial[0].upper()}{strength.partial[1:]}.", file=sys.stderr)
     if bar:
         print(verdict["text"], verdict["advice"], f"Report: {page}", sep="\n")
     strength.tell({"event": "result", "verdict": verdict, "partial": strength.partial, "page": str(page)})
-    return 130 if strength.partial.startswith("it was interrupted") else 0
+    return 130 if strength.interrupted else 0
 
 
 if __name__ == "__main__":

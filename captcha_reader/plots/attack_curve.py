@@ -13,6 +13,8 @@ from captcha_reader.plots.canvas import font_families, new_figure
 from captcha_reader.plots.colors import FAINT, INK, MUTED
 
 LINE = "#2f6db3"
+WIDTH = 5.4  # inches; a phone shows it at about 0.9 of its size
+SIZE = 9.5  # points of all text, to be read on a phone without scrolling
 BROKEN = "#c22f4f"
 
 
@@ -23,8 +25,8 @@ def plot_attack_curve(steps: Sequence[dict[str, Any]], broken_at: float) -> Figu
         steps: rows with `labels`, `accuracy` and `interval`, by the number of labels.
         broken_at: accuracy, 0 to 1.
     """
-    figure = new_figure(6.4, 3.0)
-    axes = figure.add_axes((0.09, 0.17, 0.89, 0.77))
+    figure = new_figure(WIDTH, 3.0)
+    axes = figure.add_axes((0.12, 0.18, 0.86, 0.76))
     # The square root makes room for the first labels, where most happens, and has a place for none.
     places = [step["labels"] ** 0.5 for step in steps]
     values = [100 * step["accuracy"] for step in steps]
@@ -38,21 +40,21 @@ def plot_attack_curve(steps: Sequence[dict[str, Any]], broken_at: float) -> Figu
         near: dict[str, Any] = {
             "textcoords": "offset points",
             "ha": "center",
-            "fontsize": 9,
+            "fontsize": SIZE,
             "family": font_families(mono=False),
         }
         axes.annotate(f"{value:.0f} %", (place, value), (0, 7 if above else -14), color=INK, **near)
     axes.axhline(100 * broken_at, color=BROKEN, linewidth=1, linestyle=(0, (4, 3)))
     where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     said = f"counts as broken from {100 * broken_at:g} % on"
-    axes.annotate(said, (1, 100 * broken_at), (-2, 3), ha="right", color=BROKEN, fontsize=8, **where)
+    axes.annotate(said, (1, 100 * broken_at), (-2, 3), ha="right", color=BROKEN, fontsize=SIZE, **where)
     axes.set_xticks(places, [f"{step['labels']}" for step in steps])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.set_ylim(0, 103)
     axes.set_xlim(-0.4, max(places[-1] * 1.04, 1))
-    axes.set_xlabel("labels that the attacker typed", color=MUTED, fontsize=9)
-    axes.tick_params(colors=MUTED, labelsize=9, length=0)
+    axes.set_xlabel("labels that the attacker typed", color=MUTED, fontsize=SIZE)
+    axes.tick_params(colors=MUTED, labelsize=SIZE, length=0)
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
@@ -67,8 +69,8 @@ def plot_changes(changes: Sequence[dict[str, Any]]) -> Figure:
         changes: rows with `op` and `levels`, a list of dicts with `strength`, `accuracy` and `legibility`, both 0 to 1;
             `legibility` is None where the proxy is blind for the op.
     """
-    figure = new_figure(6.4, 0.55 + 0.34 * max(len(changes), 1))
-    axes = figure.add_axes((0.27, 0.28 / figure.get_figheight(), 0.71, 1 - 0.5 / figure.get_figheight()))
+    figure = new_figure(WIDTH, 0.55 + 0.34 * max(len(changes), 1))
+    axes = figure.add_axes((0.29, 0.28 / figure.get_figheight(), 0.66, 1 - 0.5 / figure.get_figheight()))
     for row, change in enumerate(changes):
         y = len(changes) - 1 - row
         values = [100 * level["accuracy"] for level in change["levels"]]
@@ -82,7 +84,7 @@ def plot_changes(changes: Sequence[dict[str, Any]]) -> Figure:
     axes.set_xlim(-2, 102)
     axes.set_ylim(-0.6, len(changes) - 0.4)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-    axes.tick_params(colors=MUTED, labelsize=8, length=0)
+    axes.tick_params(colors=MUTED, labelsize=SIZE, length=0)
     axes.grid(axis="x", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():

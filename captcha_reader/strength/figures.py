@@ -22,6 +22,7 @@ CAPTCHA Strengths and Weaknesses", CCS 2011, section 2."""
 
 THUMBNAIL = (48, 16)  # pixels, width and height, at which pictures are compared
 SAME_PICTURE = 0.97  # correlation of two thumbnails from which on they show the same picture
+MIN_SEEN = 8  # times that a character must have been seen for its accuracy to be named
 MIN_FOR_MEAN = 8  # pictures from which on what they have in common can be told
 
 
@@ -99,6 +100,23 @@ def character_table(truths: Sequence[str], readings: Sequence[str], details: dic
         for character, n in total.items()
     ]
     return sorted(rows, key=lambda row: (row["accuracy"], -row["n"], row["character"]))
+
+
+def mean_accuracy(rows: Sequence[dict[str, Any]]) -> float:
+    """The share of all characters that were read as what they are, of rows of `character_table`; 0 without any."""
+    seen = sum(row["n"] for row in rows)
+    return sum(row["accuracy"] * row["n"] for row in rows) / seen if seen else 0.0
+
+
+def read_worst(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of rows of `character_table` those clearly below the mean: seen `MIN_SEEN` times or more, and their 95 % interval
+    ends below it."""
+    mean = mean_accuracy(rows)
+    return [
+        row
+        for row in rows
+        if row["n"] >= MIN_SEEN and wilson_interval(round(row["accuracy"] * row["n"]), row["n"])[1] < mean
+    ]
 
 
 def secret_bits(texts: Sequence[str], characters: str | None = None) -> dict[str, Any]:

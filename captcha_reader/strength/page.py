@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 from captcha_reader.images import ImageLike, open_image
 from captcha_reader.plots.attack_curve import as_svg, plot_attack_curve, plot_changes
-from captcha_reader.strength.figures import BROKEN_AT
+from captcha_reader.strength.figures import BROKEN_AT, mean_accuracy, read_worst
 
 TEMPLATES = Path(__file__).parent / "templates"
-HOLDS = 0.95  # accuracy below which a character is said to hold
-MIN_SEEN = 8  # times that a character must have been seen for its accuracy to be named
 EXAMPLE_WIDTH = 320  # pixels, at most, of a picture in the report: it is to be sent by mail
 
 
@@ -50,7 +48,8 @@ def render_page(report: dict[str, Any], sheets: Sequence[tuple[str, Sequence[Exa
     ]
     return environment.get_template("report.html").render(
         report=report,
-        holding=[row for row in report["characters"] if row["accuracy"] < HOLDS and row["n"] >= MIN_SEEN][:8],
+        worst=read_worst(report["characters"])[:8],
+        mean=mean_accuracy(report["characters"]),
         curve=as_svg(plot_attack_curve(report["attack"], BROKEN_AT)) if report["attack"] else "",
         changes=as_svg(plot_changes(report["changes"])) if report["changes"] else "",
         sheets=shown,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BUDGETS = ("2m", "5m", "10m", "20m", "1h")
 NO_TRAINING = "It is read without labels only, for training needs torch: pip install -r requirements.txt."
+STARTED, STOPPING = "Started.", "Stopping."  # what is said of a measurement until it is done
 LEVELS = {"bad": "low", "fair": "medium", "good": "high"}
 LONGEST_FILE = 60  # characters of a zip's name in the report
 
@@ -96,7 +97,9 @@ def strength_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: A
     own_html(
         gr,
         '<p class="tab-intro">How weak is your captcha? The chosen model reads it, then learns from ever more of your '
-        "labels and reads pictures that it has not seen. For captchas that you own or may test.</p>",
+        "labels and reads pictures that it has not seen. For captchas that you own or may test.</p>"
+        '<p class="hint">Labels go into the zip as the names of the pictures (aB3x_1.png) or as a table beside them '
+        "(labels.csv with lines such as 0001.png,aB3x); docs/data.md lists what else is understood.</p>",
     )
     with gr.Row():
         with gr.Column(scale=4, min_width=280):
@@ -106,19 +109,19 @@ def strength_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: A
 
     def begin(
         file: str | None, without: bool, limit: str, model: str | None, secret: str, *line: Any
-    ) -> tuple[Any, Any, Any, Any]:
+    ) -> tuple[Any, Any, Any, Any, Any]:
         secret = secret or secrets.token_urlsafe(16)
         try:
             if (own := shop.jobs.of(secret, StrengthJob)) and own.running:
                 raise UserError("the measurement that you started is not done yet: wait for it, or cancel it")
             job = _start(shop, file, _asked(bool(without), limit, line), model, secret)
         except UserError as error:
-            return bad(error), gr.skip(), gr.skip(), secret
-        message = "Started. Progress and the curve stand beside, and a line at the top of every tab."
+            return bad(error), gr.skip(), gr.skip(), secret, gr.skip()
+        message = f"{STARTED} Progress and the curve stand beside, and a line at the top of every tab."
         if job.asked.labels == "0" and not job.asked.unlabeled:
-            message = f"Started. {NO_TRAINING if not shop.models.torch else 'This model cannot learn, only read.'}"
+            message = f"{STARTED} {NO_TRAINING if not shop.models.torch else 'This model cannot learn, only read.'}"
         card = strength_card(job, shop.jobs.before(job), {})
-        return note(message, "good"), card, gr.Timer(active=True), secret
+        return note(message, "good"), card, gr.Timer(active=True), secret, gr.Button(interactive=True)
 
     def stop(secret: str) -> tuple[Any, Any]:
         job = shop.jobs.of(secret, StrengthJob)
@@ -131,11 +134,20 @@ def strength_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: A
             shop.jobs.cancel(job, secret)
         except UserError as error:
             return bad(error), gr.skip()
-        return note("Stopping."), gr.Timer(active=True)
+        return note(STOPPING), gr.Timer(active=True)
+
+    def settle(secret: str, message: str | None) -> tuple[Any, Any]:
+        """As the panel changes: there is something to cancel while a measurement runs, and what was said of one goes
+        once it is done."""
+        job = shop.job_for(secret, StrengthJob)
+        running = job is not None and job.running
+        over = not running and any(word in (message or "") for word in (STARTED, STOPPING))
+        return "" if over else gr.skip(), gr.Button(interactive=running)
 
     inputs = [upload, unlabeled, budget, checkpoint, owner, *entries]
-    start.click(begin, inputs, [said, panel, follow, owner], **QUIET)
+    start.click(begin, inputs, [said, panel, follow, owner, cancel], **QUIET)
     cancel.click(stop, owner, [said, follow], **QUIET)
+    panel.change(settle, [owner, said], [said, cancel], **QUIET)
     return panel
 
 
@@ -153,18 +165,17 @@ def _form(gr: Any, shop: Workshop) -> tuple[Any, ...]:
             label="Characters, if known", placeholder="0-9A-Z", max_length=300, elem_id="strength-characters", **box
         )
         length = gr.Textbox(label="Length", placeholder="6 or 4-6", max_length=20, elem_id="strength-length", **box)
+    budget = gr.Dropdown(
+        [(budget.replace("m", " min").replace("1h", "1 hour"), budget) for budget in BUDGETS],
+        value="10m",
+        label="Time that it may take, at most",
+        min_width=110,
+        elem_id="strength-budget",
+    )
     can = bool(shop.jobs.commands.strength)
     with gr.Row(elem_id="strength-buttons"):
-        budget = gr.Dropdown(
-            [(budget.replace("m", " min").replace("1h", "1 hour"), budget) for budget in BUDGETS],
-            value="10m",
-            label="Time that it may take",
-            container=False,
-            min_width=110,
-            elem_id="strength-budget",
-        )
         start = gr.Button("Measure", variant="primary", elem_id="measure", min_width=95, interactive=can)
-        cancel = gr.Button("Cancel", elem_id="strength-cancel", min_width=80, interactive=can)
+        cancel = gr.Button("Cancel", elem_id="strength-cancel", min_width=80, interactive=False)
     said = own_html(gr, "" if shop.models.torch else note(NO_TRAINING), elem_id="strength-said")
     return upload, unlabeled, [characters, length, fold], budget, start, cancel, said
 
