@@ -381,14 +381,14 @@ def test_what_would_change_it_is_said_of_people_only_where_the_proxy_sees() -> N
         "a weaker one gives people 20 points and a bot 35.",
         f"grain: {begins}this reader does not change beyond chance; people lose 19 points by the proxy.{dearer}: "
         "a weaker one gives people 20 points and a bot at most 14 (95 % interval).",
-        f"paper: {begins}this reader does not change beyond chance; people lose 7 points by the proxy.{dearer}; weaker "
-        "than today it does not help people beyond chance.",
+        f"paper: {begins}this reader does not change beyond chance; people lose 7 points by the proxy.{dearer}; one "
+        "weaker than today does not help people beyond chance.",
     ]
     page = Page()
     page.feed(render_page(report, []))
     assert "No person was asked" in " ".join(page.text.split())
     validate(report)
-    none = make_report([step(0, 62)], changes=changes[4:6])["change_advice"]
+    none = make_report([step(0, 62)], changes=changes[5:7])["change_advice"]
     assert none == [NOTHING] and make_report([step(0, 62)])["change_advice"] == []
 
 

@@ -90,7 +90,7 @@ def _of_people(move: Move | None) -> str:
 def _weaker(machine: Move, people: Move | None) -> str:
     """What a weaker step would do, where a stronger one costs people more than the reader."""
     if people is None or not people.certain or people.value <= 0:
-        return " It costs people more than this reader; weaker than today it does not help people beyond chance."
+        return " It costs people more than this reader; one weaker than today does not help people beyond chance."
     if machine.value < HARDLY and machine.high <= AT_MOST:
         return (
             " It costs people more than this reader: a weaker one is kinder to people "
