@@ -496,8 +496,8 @@ class Strength:
             unlabeled = self.state.get("unlabeled")
             if not unlabeled:
                 return []
-            rows = zip(self.sample.pictures, unlabeled["readings"], unlabeled["confidences"], strict=True)
-            ordered = sorted((Example(p, t, c) for p, t, c in rows), key=lambda e: -e.confidence)
+            found = zip(self.sample.pictures, unlabeled["readings"], unlabeled["confidences"], strict=True)
+            ordered = sorted((Example(p, t, c) for p, t, c in found), key=lambda e: -e.confidence)
             return [("Most certain", ordered[:SHEET]), ("Least certain", ordered[::-1][:SHEET])]
         last = self._last(max(map(int, self.state["steps"])))
         rows = zip(self.measured, last["readings"], last["confidences"], last["truths"], strict=True)

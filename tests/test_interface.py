@@ -752,6 +752,8 @@ def test_a_zip_is_measured_and_its_curve_and_report_are_its_owners(
     panel.locator(":is([data-state=done], [data-state=failed])").wait_for(timeout=3 * PATIENCE)
     assert panel.locator("[data-state=done]").count() == 1, panel.inner_text()
     assert "never seen it reads" in panel.locator(".verdict").inner_text()
+    expect(page.locator("#strength-said")).to_have_text("")
+    expect(page.locator("#strength-cancel")).to_be_disabled()
     assert [row.split()[0] for row in panel.locator("tbody tr").all_inner_texts()] == ["0", "10"]
     links = panel.locator("a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
     report = page.request.get(demo.address + next(link for link in links if link.endswith("report.json")))

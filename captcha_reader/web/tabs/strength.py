@@ -154,7 +154,7 @@ def strength_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: A
 def _form(gr: Any, shop: Workshop) -> tuple[Any, ...]:
     """What is measured, what is known of it, how long it may take; the buttons, and what they say."""
     upload = gr.File(
-        label=f"Zip of captchas, {LEAST_LABELED} or more", file_types=[".zip"], height=130, elem_id="strength-zip"
+        label=f"Zip of captchas, {LEAST_LABELED} or more", file_types=[".zip"], height=110, elem_id="strength-zip"
     )
     with gr.Row():
         unlabeled = gr.Checkbox(label="They have no labels", min_width=150, elem_id="strength-unlabeled")
@@ -165,13 +165,13 @@ def _form(gr: Any, shop: Workshop) -> tuple[Any, ...]:
             label="Characters, if known", placeholder="0-9A-Z", max_length=300, elem_id="strength-characters", **box
         )
         length = gr.Textbox(label="Length", placeholder="6 or 4-6", max_length=20, elem_id="strength-length", **box)
-    budget = gr.Dropdown(
-        [(budget.replace("m", " min").replace("1h", "1 hour"), budget) for budget in BUDGETS],
-        value="10m",
-        label="Time that it may take, at most",
-        min_width=110,
-        elem_id="strength-budget",
-    )
+        budget = gr.Dropdown(
+            [(budget.replace("m", " min").replace("1h", "1 hour"), budget) for budget in BUDGETS],
+            value="10m",
+            label="Time, at most",
+            min_width=110,
+            elem_id="strength-budget",
+        )
     can = bool(shop.jobs.commands.strength)
     with gr.Row(elem_id="strength-buttons"):
         start = gr.Button("Measure", variant="primary", elem_id="measure", min_width=95, interactive=can)
