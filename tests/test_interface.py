@@ -731,6 +731,8 @@ def test_a_zip_is_measured_and_its_curve_and_report_are_its_owners(
     open_tab, captchas: list[tuple[bytes, str]], tmp_path: Path, demo: SimpleNamespace
 ):
     """strength.py itself: another visitor sees that it runs, its owner a curve and a report."""
+    from playwright.sync_api import expect
+
     tab, other = open_tab(viewport=LAPTOP), open_tab(viewport=PHONE)
     page, panel = tab.page, tab.page.locator("#strength")
     tab.open("Strength")
