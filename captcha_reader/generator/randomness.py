@@ -101,6 +101,8 @@ class Stream(random.Random):
             count = len(population)
             return [population[int(random() * count)] for _ in range(k)]
         limits = list(accumulate(weights))
+        if k == 1:
+            return [population[bisect(limits, random() * limits[-1])]]
         return [population[bisect(limits, random() * limits[-1])] for _ in range(k)]
 
     def randint(self, a: int, b: int) -> int:
