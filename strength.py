@@ -35,6 +35,7 @@ import yaml
 
 from accuracy_calculator import load_labeled
 from captcha_generator import CaptchaSettings, parse_length, render_captcha
+from captcha_reader.checkpoint import read_metadata
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import DatasetConfig, StrengthConfig, TrainConfig
 from captcha_reader.dataset.writer import write_shard
@@ -55,7 +56,7 @@ from captcha_reader.strength.sample import LeftOut, Sample
 from captcha_reader.strength.settings import LEAST_LABELED, parse_duration, parse_labels
 from captcha_reader.text import Alphabet
 from make_dataset import make_dataset
-from predict import CaptchaPredictor, find_images
+from predict import CaptchaPredictor, find_checkpoint, find_images
 
 STATE = "strength-state.json"
 PRESET = ROOT / "configs" / "finetune.yaml"
@@ -155,7 +156,10 @@ def train_on(
         "progress": "none",
     }
     # Small batches gain little from a second thread, and lose much where another process takes its core.
-    values |= {"threads": config.threads or 1, "epochs": config.epochs, "init": config.checkpoint or values["init"]}
+    values |= {"threads": config.threads or 1, "epochs": config.epochs}
+    if config.checkpoint:
+        start = find_checkpoint(config.checkpoint, None)
+        values |= {"init": str(start), "model": read_metadata(start)["model"]["name"]}
     try:
         return Path(train_model(TrainConfig(**values), on_progress=on_progress)["checkpoint"])
     except Interrupted:

@@ -24,7 +24,7 @@ MIN_COLORED = 0.02  # part of the pixels of a colored picture that have one
 
 MIN_CONFIDENCE = 0.7  # a first reading that is this sure is not read again; before calibration
 MARGIN_TO_STOP = 0.6  # by which the added confidences of the views that read one text must exceed those of any other
-# Given what is known, a view is surer and errs less than it is surer: more of them, for no more time than without.
+# Given what is known, a view is surer than it is right: more of them, which takes up to twice the time.
 MIN_CONFIDENCE_CONSTRAINED = 0.9
 MARGIN_TO_STOP_CONSTRAINED = 0.9
 MAX_COMPARED = 4  # texts, those of the surest views, whose probability is asked of every view

@@ -89,7 +89,8 @@ def _verdict(report: dict[str, Any]) -> dict[str, str]:
         # The first step that is within chance of the best one says what the attack costs.
         enough = next(step for step in taught if step["interval"][1] > best - 1e-9)
         cost = f"{duration(enough['typing_seconds'])} of a person's typing and {duration(enough['training_seconds'])}"
-        says.append(f"After {enough['labels']} labels, {cost} of training, {_with_interval(enough)}.")
+        gain = "" if first["labels"] or enough["accuracy"] > first["interval"][1] else ": no gain beyond chance"
+        says.append(f"After {enough['labels']} labels, {cost} of training, {_with_interval(enough)}{gain}.")
     best = max(step["accuracy"] for step in attack)
     low = max(step["interval"][0] for step in attack)
     if low >= WEAK_AT:

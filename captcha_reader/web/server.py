@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,6 +20,7 @@ from captcha_reader.web.limits import Limits
 
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 GRACE_SECONDS = 3  # for answers that are under way at the end
+TRIM_SECONDS = 15.0
 ENDING_SECONDS = 10.0  # after which the process goes, whatever still runs
 
 
@@ -121,11 +123,20 @@ def give_memory_back() -> None:
     """Make glibc return the memory of a picture to the system once it is freed, in threads too.
 
     By itself it keeps blocks of up to 32 MB for later, in each thread that ever had one: some 300 MB a thread after a
-    few large pictures. Elsewhere than on glibc this does nothing.
+    few large pictures. Smaller blocks leave gaps, which are given back now and then. Elsewhere than on glibc this does
+    nothing.
     """
     with suppress(OSError, AttributeError, ValueError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
+        trim = libc.malloc_trim
+
+        def keep_trimming() -> None:
+            while True:
+                time.sleep(TRIM_SECONDS)
+                trim(0)
+
+        threading.Thread(target=keep_trimming, name="trim", daemon=True).start()
 
 
 def _raise_file_limit(connections: int) -> None:
