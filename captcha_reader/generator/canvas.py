@@ -359,7 +359,7 @@ def fetch(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def displace(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """A copy of (height, width, channels) uint8 whose pixels come from so far right and down."""
-    maps = cv2.convertMaps(shift, None, cv2.CV_16SC2)  # type: ignore[call-overload]  # the stubs forget that None may be
+    maps = cv2.convertMaps(shift, None, cv2.CV_16SC2)
     return _fetched(image, maps, cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP)
 
 
