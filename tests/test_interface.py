@@ -789,6 +789,10 @@ def test_the_route_and_its_description_stand_beside_the_page(
     answer = httpx.post(f"{address}predict", files={"file": pictures[0].read_bytes()}, timeout=30, trust_env=False)
     assert answer.status_code == 200 and answer.json()["text"] == read(pictures[0])
     assert httpx.get(f"{address}health", trust_env=False).json()["status"] == "ok"
+    start = open_tab(viewport=PHONE)
+    assert start.page.locator("footer button").count() == 0  # no panel of Gradio's, which names other hosts
+    start.page.get_by_role("link", name="the REST route").click()
+    start.page.locator("[data-path='/predict']").wait_for()
     tab = open_tab("docs", wait_for="[data-path='/predict']", viewport=PHONE, color_scheme="dark")
     tab.fits(PHONE["width"])
     tab.settled()

@@ -287,12 +287,16 @@ def _place(
     middle_x, middle_y = (w - 1) / 2, (h - 1) / 2
     x = letter.x + move[0] + (glyph.x + middle_x) * scale[0]
     y = letter.y + move[1] + (glyph.y + middle_y) * scale[1]
-    reach_x, reach_y = abs(a) * middle_x + abs(b) * middle_y, abs(c) * middle_x + abs(d) * middle_y
     if bend:  # room for the corners that move outwards
         room = 1 + 2 * max(map(abs, bend))
-        reach_x, reach_y = room * reach_x, room * reach_y
-    x0, y0 = max(math.floor(x - reach_x), 0), max(math.floor(y - reach_y), 0)
-    x1, y1 = min(math.ceil(x + reach_x) + 1, shape[1]), min(math.ceil(y + reach_y) + 1, shape[0])
+        mid_x, mid_y, half_x, half_y = x, y, room * middle_x, room * middle_y
+    else:
+        ink_x, ink_y, half_x, half_y = glyph.box
+        ink_x, ink_y = ink_x - middle_x, ink_y - middle_y
+        mid_x, mid_y = x + a * ink_x + b * ink_y, y + c * ink_x + d * ink_y
+    reach_x, reach_y = abs(a) * half_x + abs(b) * half_y, abs(c) * half_x + abs(d) * half_y
+    x0, y0 = max(math.floor(mid_x - reach_x), 0), max(math.floor(mid_y - reach_y), 0)
+    x1, y1 = min(math.ceil(mid_x + reach_x) + 1, shape[1]), min(math.ceil(mid_y + reach_y) + 1, shape[0])
     if x1 <= x0 or y1 <= y0:
         return None
     moves = (x - x0 - a * middle_x - b * middle_y, y - y0 - c * middle_x - d * middle_y)
@@ -350,13 +354,18 @@ def _pixel_grid_of(height: int, width: int) -> np.ndarray:
 
 def fetch(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A copy of (height, width, channels) uint8 whose pixels come from places, (height, width) float32 each."""
-    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(image.shape)
+    return _fetched(image, cv2.convertMaps(x, y, cv2.CV_16SC2), cv2.INTER_LINEAR)
 
 
 def displace(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """A copy of (height, width, channels) uint8 whose pixels come from so far right and down."""
-    maps = cv2.add(shift, pixel_grid(*image.shape[:2]))
-    return cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(image.shape)
+    maps = cv2.convertMaps(shift, None, cv2.CV_16SC2)
+    return _fetched(image, maps, cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP)
+
+
+def _fetched(image: np.ndarray, maps: Sequence[np.ndarray], how: int) -> np.ndarray:
+    # With places as whole numbers and 32nds, made before, it takes three quarters of the time.
+    return cv2.remap(image, maps[0], maps[1], how, borderMode=cv2.BORDER_REPLICATE).reshape(image.shape)
 
 
 def coarse_grid(height: int, width: int, cell: int) -> tuple[np.ndarray, np.ndarray]:

@@ -51,11 +51,14 @@ class Fonts:
         """Files that can draw all `characters`: those that the style wants, or else any; () if none can."""
         needed = frozenset(characters)
         wanted = _wanted(self, style.fonts, style.font_part, style.faces)
-        if style.font_choice:
+        if style.font_choice and wanted:
             # From each place on, the first that can: so a text with a rare character moves few of a scheme's fonts.
             starts = [int(place * len(wanted)) for place in style.font_choice]
             found = [
-                next((i for i in chain(wanted[k:], wanted[:k]) if needed <= self.drawable[i]), None) for k in starts
+                wanted[k]
+                if needed <= self.drawable[wanted[k]]
+                else next((i for i in chain(wanted[k:], wanted[:k]) if needed <= self.drawable[i]), None)
+                for k in starts
             ]
         else:
             found = [i for i in wanted if needed <= self.drawable[i]]
@@ -185,6 +188,12 @@ class Glyph:
     under: Glyph | None = None
 
     @cached_property
+    def box(self) -> tuple[float, float, float, float]:
+        """Middle of what is drawn of the mask, across and down, and how far from there all is empty, in pixels."""
+        left, top, wide, high = cv2.boundingRect(self.mask)
+        return left + (wide - 1) / 2, top + (high - 1) / 2, (wide + 1) / 2, (high + 1) / 2
+
+    @cached_property
     def reach(self) -> tuple[int, int]:
         """From the base line to the top and to the bottom of the character, rows downwards (negative: above)."""
         rows = np.flatnonzero(cv2.reduce(self.mask, 1, cv2.REDUCE_MAX) > 60)
@@ -236,10 +245,10 @@ def shaped_glyph(
     path: str, character: str, size: int, effects: tuple[tuple[Callable[..., Glyph], tuple[float | str, ...]], ...]
 ) -> Glyph:
     """A character after effects, each a function of (glyph, character, size, *arguments), one after the other."""
-    glyph = load_glyph(path, character, size)
-    for effect, arguments in effects:
-        glyph = effect(glyph, character, size, *arguments)
-    return glyph
+    *before, (effect, arguments) = effects
+    # What a letter's shadow or edge is made of was shaped for the letter itself.
+    glyph = shaped_glyph(path, character, size, tuple(before)) if before else load_glyph(path, character, size)
+    return effect(glyph, character, size, *arguments)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

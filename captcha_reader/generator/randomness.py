@@ -55,19 +55,20 @@ class Stream(random.Random):
         return super().__new__(cls, 0)  # type: ignore[call-arg]
 
     def __init__(self, *key: object) -> None:
+        self._later = _Later()
         if key:
             self.restart(*key)
 
     def restart(self, key: object, *name: object) -> Stream:
         """Begin the numbers of a key and a name (whose parts are joined by slashes); returns the stream itself."""
-        (word,), (first,) = _first_numbers(hash64(str(key)), Names(["/".join(map(str, name))]).words)
-        return self.begin(word, first)
+        word = hash64(str(key)) ^ name_hash("/".join(map(str, name)))
+        return self.begin(word, _numbers(word))
 
-    def begin(self, word: int, first: Sequence[float]) -> Stream:
+    def begin(self, word: int, first: Iterable[float]) -> Stream:
         """Begin the numbers of a key as `Numbers` holds them; returns the stream itself."""
-        self._word = word
+        self._word = self._later.word = word
         self.gauss_next = None
-        self.random: Callable[[], float] = chain.from_iterable(_parts(word, first)).__next__
+        self.random: Callable[[], float] = chain(first, self._later).__next__
         return self
 
     def getrandbits(self, k: int) -> int:
@@ -100,6 +101,8 @@ class Stream(random.Random):
             count = len(population)
             return [population[int(random() * count)] for _ in range(k)]
         limits = list(accumulate(weights))
+        if k == 1:
+            return [population[bisect(limits, random() * limits[-1])]]
         return [population[bisect(limits, random() * limits[-1])] for _ in range(k)]
 
     def randint(self, a: int, b: int) -> int:
@@ -110,9 +113,22 @@ class Stream(random.Random):
         return int(self.random() * n)
 
 
-def _parts(word: int, first: Sequence[float]) -> Iterator[Iterable[float]]:
-    yield first
-    yield iter(random.Random(word).random, None)  # without end: no number is None
+class _Later:
+    """The numbers of a word after its first ones: without end, and made ready only when they are asked for."""
+
+    word = 0
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(random.Random(self.word).random, None)  # no number is None
+
+
+def _numbers(word: int) -> Iterator[float]:
+    """The first numbers of one word as `_first_numbers` makes those of many, each when it is asked for."""
+    for _ in range(FIRST):
+        word = (word + _GOLDEN) & _MASK
+        mixed = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+        yield ((mixed ^ (mixed >> 31)) >> 11) * 2.0**-53
 
 
 class Names:

@@ -189,8 +189,15 @@ def _field_draw(default: Any, data: Mapping[str, Any]) -> Callable[[random.Rando
         choices = data["choices"]
         return lambda rng, height: rng.choice(choices)
     if isinstance(default, tuple):
-        return lambda rng, height: around(rng, *_scaled(data, height), data["width"])
-    return lambda rng, height: _whole(default, rng.uniform(*_scaled(data, height)))
+        width = data["width"]
+        if data["per_height"]:
+            return lambda rng, height: around(rng, *_scaled(data, height), width)
+        first, second = _scaled(data, 1)
+        return lambda rng, height: around(rng, first, second, width)
+    if data["per_height"] or isinstance(default, int):
+        return lambda rng, height: _whole(default, rng.uniform(*_scaled(data, height)))
+    weak, strong = _scaled(data, 1)
+    return lambda rng, height: rng.uniform(weak, strong)
 
 
 def _scaled(data: Any, height: float) -> Range:
@@ -208,8 +215,9 @@ def _whole(default: Any, value: float) -> float:
 def around(rng: random.Random, first: float, second: float, width: float = 0.5) -> Range:
     """A range between two numbers that spans at most the part `width` of the way."""
     low, high = (first, second) if first < second else (second, first)
-    span = (high - low) * width * rng.random()
-    start = low + (high - span - low) * rng.random()
+    draw = rng.random
+    span = (high - low) * width * draw()
+    start = low + (high - span - low) * draw()
     return start, start + span
 
 

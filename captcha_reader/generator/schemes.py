@@ -49,6 +49,7 @@ ASPECTS = (((1.7, 2.4), (2.4, 3.6), (3.6, 5), (5, 8)), (22, 48, 20, 10))  # widt
 
 # Pixels (lowest, highest), and how often. A height that most captchas have, now and then a tiny or a huge one.
 HEIGHTS = ((20, 30, 8), (30, 50, 40), (50, 80, 40), (80, 140, 10), (140, 220, 2))
+_HEIGHT_LIMITS = list(accumulate(weight for _, _, weight in HEIGHTS))
 
 # Stage: numbers of ops and how often each is drawn. Most libraries leave it at letters, some clutter and a warp.
 HOW_MANY: dict[Stage, tuple[tuple[int, ...], tuple[float, ...]]] = {
@@ -128,11 +129,10 @@ class _Race:
 
 def _height_at(part: float) -> int:
     """The height of a picture than which this part of all schemes are lower."""
-    limits = list(accumulate(weight for _, _, weight in HEIGHTS))
-    at = part * limits[-1]
-    band = bisect(limits, at)
+    at = part * _HEIGHT_LIMITS[-1]
+    band = bisect(_HEIGHT_LIMITS, at)
     low, high, weight = HEIGHTS[band]
-    return round(high - (high - low) * (limits[band] - at) / weight)
+    return round(high - (high - low) * (_HEIGHT_LIMITS[band] - at) / weight)
 
 
 @lru_cache(maxsize=4)

@@ -87,22 +87,25 @@ class Style:
     @cached_property
     def steps(self) -> Steps:
         """The ops in the order of their stages, and what they are called for their random numbers."""
-        stages = {op.stage for op in self.ops}
-        given = [*self.ops, *(op for op in _USUAL if op.stage not in stages)]
+        stages = [op.stage for op in self.ops]
+        given = [*self.ops, *[op for op in _USUAL if op.stage not in stages]]
         seen: dict[str, int] = {}
         fixed: list[Step] = []
         moving: list[Step] = []
-        one_of: dict[Stage, list[Step]] = {stage: [] for stage in ONE_OF}
+        groups: tuple[list[Step], ...] = tuple([] for _ in ONE_OF)
         for place, op in enumerate(given):
             # The number counts the ops of one name, so that another op before it changes nothing.
             number = seen[op.name] = seen.get(op.name, -1) + 1
-            group = moving if getattr(op, "above", 0) else one_of.get(op.stage, fixed)
-            group.append((op.stage, place, op, f"{op.name}/{number}"))
-        names = ["text", "picture", "fonts", *(name for *_, name in chain(fixed, moving, *one_of.values()))]
+            step = (op.stage, place, op, f"{op.name}/{number}")
+            if op.stage in ONE_OF:
+                groups[ONE_OF.index(op.stage)].append(step)
+            else:
+                (moving if getattr(op, "above", 0) else fixed).append(step)
+        names = ["text", "picture", "fonts", *(name for *_, name in chain(fixed, moving, *groups))]
         names += [f"{name}/stage" for *_, name in moving]
-        several = [steps for steps in one_of.values() if len(steps) > 1]
+        several = [steps for steps in groups if len(steps) > 1]
         names += [steps[0][0].name for steps in several]
-        fixed += [steps[0] for steps in one_of.values() if len(steps) == 1]
+        fixed += [steps[0] for steps in groups if len(steps) == 1]
         return Steps(sorted(fixed), moving, several, Names(names))
 
     def find(self, name: str) -> Op | None:

@@ -176,7 +176,7 @@ def build_app(
         theme=theme(gr),
         css_paths=[STYLE_SHEET],
         head=HEAD,
-        footer_links=["api"],
+        footer_links=[],  # Gradio's panel for programs shows a picture of another host; /docs is ours
     )
     # As its own server would: until then Gradio takes any path of this machine for an upload.
     demo.has_launched = demo.is_running = True

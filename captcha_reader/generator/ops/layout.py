@@ -127,6 +127,7 @@ class Spread(Op):
 
 
 _COARSE = ["blur", "resample", "frayed", "stipple", "dither", "checks", "facets", "overflow", "even_height", "blots"]
+_COARSE += ["swirl"]
 
 
 @register(stage=Stage.LAYOUT, weight=17, tags=["train_only"], least_height=64, excludes=_COARSE)
@@ -363,6 +364,7 @@ class Staircase(Op):
 
 
 _MOVING = ["bounce", "staircase", "size_jitter", "arch", "fan", "swirl", "perspective", "wave", "lenses", "even_height"]
+_MOVING += ["pinch"]
 
 
 @register(stage=Stage.LETTERS, weight=9, tags=["train_only"], excludes=_MOVING)

@@ -141,7 +141,7 @@ class Shapes(Clutter):
         return FAINT | {"tone": rng.choice([(0.0, 0.2), (0.0, 0.5)])}
 
 
-@register(stage=Stage.UNDER, weight=6, tags=["train_only"])
+@register(stage=Stage.UNDER, weight=6, tags=["train_only"], least_height=30)
 @dataclass(frozen=True)
 class Decoys(Clutter):
     """Smaller, paler characters between and below the letters, which do not count."""

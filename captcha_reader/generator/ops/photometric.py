@@ -224,7 +224,7 @@ _BAYER = (np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]
     tags=["train_only"],
     least_height=45,
     most_height=90,
-    excludes=[*_COARSE, "hollow"],
+    excludes=[*_COARSE, "hollow", "panels"],
 )
 @dataclass(frozen=True)
 class Stipple(OpaqueOnly):

@@ -240,9 +240,9 @@ class StripShift(Op):
 class Lenses(Op):
     """Discs within which the picture is larger, smaller, or whirls."""
 
-    count: Range = ranged((1, 3), 1, 5)
+    count: Range = ranged((1, 3), 1, 4)
     """Number of discs."""
-    strength: float = amount(1, 0.6, 1)
+    strength: float = amount(0.7, 0.4, 0.75)
     """1: a whirl of up to 75 degrees, sizes changed by up to a half."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
