@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -258,7 +259,7 @@ class Strength:
                 guesses[count] = guess_seconds(count, epochs or 0, preset["batch_size"], len(self.measured))
         if not self.sample.texts:
             guesses["unlabeled"] = guess_seconds(0, 0, 1, len(self.sample.pictures))
-        for op, _, _ in self._variations():
+        for op, _, _ in self._variations:
             guesses[op] = 3 * (0.03 * self.config.tries + 0.03 * LEGIBLE)
         pace = Pace(guesses, self.clock)
         for step in [*map(int, self.state["steps"]), *(change["op"] for change in self.state["changes"])]:
@@ -267,6 +268,7 @@ class Strength:
             pace.waive("unlabeled")
         return pace
 
+    @cached_property
     def _variations(self) -> list[tuple[str, bool, list[tuple[str, Style]]]]:
         """Of each op of the style its name (the second of a kind is `spots 2`), whether the legibility proxy sees it,
         and the style with it weak, as it is, and strong."""
@@ -288,7 +290,7 @@ class Strength:
 
     def measure(self) -> None:
         """Take all steps that are left, as far as the budget goes; Ctrl-C leaves what is finished."""
-        plan = {"labels": self.counts, "measured": len(self.measured), "ops": [op for op, _, _ in self._variations()]}
+        plan = {"labels": self.counts, "measured": len(self.measured), "ops": [op for op, _, _ in self._variations]}
         self.tell({"event": "plan", **plan})
         try:
             if not self.sample.texts:
@@ -315,7 +317,7 @@ class Strength:
         done = {change["op"] for change in self.state["changes"]}
         counts = [n for n in self.counts if str(n) not in self.state["steps"] and n <= len(self.learned)]
         says = [f"{listed(counts)} labels were not measured"] if counts else []
-        ops = [op.replace("_", " ") for op, _, _ in self._variations() if op not in done]
+        ops = [op.replace("_", " ") for op, _, _ in self._variations if op not in done]
         says += [f"{listed(ops)} {'were' if len(ops) > 1 else 'was'} not varied"] if ops else []
         return " and ".join(says) or "nothing is missing"
 
@@ -390,7 +392,7 @@ class Strength:
     def _try_changes(self) -> None:
         """One op of the style at a time, weaker and stronger."""
         done = {change["op"] for change in self.state["changes"]}
-        left = [variation for variation in self._variations() if variation[0] not in done]
+        left = [variation for variation in self._variations if variation[0] not in done]
         if not left:
             return
         predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
@@ -511,9 +513,8 @@ class Strength:
             (f"{name}: {len(items)} of {len(examples)}{more}", items[:SHEET]) for name, items, more in named if items
         ]
 
-    def write(self) -> Path:
-        """Write report.json and report.html; gives the path of the page."""
-        report = self.report()
+    def write(self, report: dict[str, Any]) -> Path:
+        """Write a report as report.json and report.html; gives the path of the page."""
         write_text(self.out / "report.json", json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False))
         return write_text(self.out / "report.html", render_page(report, self.sheets()))
 
@@ -527,8 +528,8 @@ def main() -> int:
     strength.measure()
     if bar:
         bar.close()
-    page = strength.write()
-    verdict = json.loads((strength.out / "report.json").read_text(encoding="utf-8"))["verdict"]
+    report = strength.report()
+    page, verdict = strength.write(report), report["verdict"]
     for line in strength.skipped:
         print(f"skipped: {line}", file=sys.stderr)
     if strength.partial:

@@ -5,37 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
-
-from PIL import Image
 
 from captcha_reader.images import open_image
 from captcha_reader.reading.collection import Scheme, read_together
 from captcha_reader.reading.constraints import Constraints
-from captcha_reader.reading.prediction import Prediction
-from captcha_reader.transforms import View
+from captcha_reader.reading.prediction import Prediction, Predictor
 
 CHUNK = 32  # pictures of one forward pass; between two, readings of others have their turn
 MAX_WITH_VIEWS = 1000  # pictures: the views of more would take much memory, and the first of each tells enough
 
 
-class Reader(Protocol):
-    """What is needed of a predictor."""
-
-    def view(self, image: Image.Image, name: str = "") -> View:
-        """One RGB picture, ready for `read`."""
-
-    def read(
-        self,
-        views: Sequence[View],
-        keep_views: bool = False,
-        constraints: Constraints | Sequence[Constraints | None] | None = None,
-    ) -> list[Prediction]:
-        """Readings of pictures in one forward pass."""
-
-
 def read_set(
-    predictor: Reader,
+    predictor: Predictor,
     pictures: Sequence[Path],
     constraints: Constraints | None = None,
     on_chunk: Callable[[int], None] | None = None,

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, SAVED_MODELS, quicker
 from captcha_reader.images import ImageLike
+from captcha_reader.reading import prediction
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Prediction
-from captcha_reader.transforms import View
 from captcha_reader.web.deadline import TimedBackend
 from captcha_reader.web.limits import Limits, Refused
 
@@ -28,7 +27,7 @@ NEEDS_TORCH = "it needs torch, which is not installed (pip install -r requiremen
 log = logging.getLogger("captcha_reader")
 
 
-class Predictor(Protocol):
+class Predictor(prediction.Predictor, Protocol):
     """What the web layer asks of a predictor; it never builds one."""
 
     backend: Any
@@ -36,17 +35,6 @@ class Predictor(Protocol):
     alphabet: Any
     codec: Any
     config: Any
-
-    def view(self, image: Image.Image, name: str = "") -> View:
-        """One RGB picture, ready for `read`."""
-
-    def read(
-        self,
-        views: Sequence[View],
-        keep_views: bool = False,
-        constraints: Constraints | Sequence[Constraints | None] | None = None,
-    ) -> list[Prediction]:
-        """Readings of pictures, in one forward pass as a rule."""
 
     def predict(
         self, images: Sequence[ImageLike], *, constraints: Constraints | Sequence[Constraints | None] | None = None

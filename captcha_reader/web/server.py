@@ -20,7 +20,7 @@ from captcha_reader.web.limits import Limits
 
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 GRACE_SECONDS = 3  # for answers that are under way at the end
-TRIM_SECONDS = 15.0
+TRIM_SECONDS = 15.0  # between two returns of freed memory to the system
 ENDING_SECONDS = 10.0  # after which the process goes, whatever still runs
 
 

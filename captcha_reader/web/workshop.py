@@ -12,7 +12,7 @@ from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.web.feedback import Feedback
 from captcha_reader.web.finetuning import FineTuning
-from captcha_reader.web.job import Commands
+from captcha_reader.web.job import Commands, Job
 from captcha_reader.web.jobs import JobQueue, Kind
 from captcha_reader.web.labels import Labels
 from captcha_reader.web.models import Models
@@ -107,6 +107,22 @@ class Workshop:
         own, first = self.jobs.of(owner, kind), self.jobs.running()
         running = first if isinstance(first, kind) else None
         return own if own and (own.running or not running) else running or own
+
+    def stop_job(self, owner: str, kind: type[Job], nothing: str) -> None:
+        """Stop the job of a kind that a session sees running.
+
+        Args:
+            owner: the secret of the session.
+            kind: of the job.
+            nothing: what to say where none runs.
+
+        Raises:
+            UserError: none runs, or another session started it.
+        """
+        job = self.job_for(owner, kind)
+        if job is None or not job.running:
+            raise UserError(nothing)
+        self.jobs.cancel(job, owner)
 
     def downloads(self, job: FineTuning | None) -> dict[str, str]:
         """Links to the files of a job's model, by the names that the route knows."""

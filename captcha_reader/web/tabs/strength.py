@@ -124,14 +124,8 @@ def strength_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: A
         return note(message, "good"), card, gr.Timer(active=True), secret, gr.Button(interactive=True)
 
     def stop(secret: str) -> tuple[Any, Any]:
-        job = shop.jobs.of(secret, StrengthJob)
-        if job is None or not job.running:
-            running = shop.jobs.running()
-            job = running if isinstance(running, StrengthJob) else None
         try:
-            if job is None:
-                raise UserError("nothing is being measured")
-            shop.jobs.cancel(job, secret)
+            shop.stop_job(secret, StrengthJob, "nothing is being measured")
         except UserError as error:
             return bad(error), gr.skip()
         return note(STOPPING), gr.Timer(active=True)

@@ -195,14 +195,8 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
         return note(message, "good"), job_card(job, shop.jobs.before(job), {}), gr.Timer(active=True), secret
 
     def stop(secret: str) -> tuple[Any, Any]:
-        job = shop.jobs.of(secret, FineTuning)
-        if job is None or not job.running:
-            running = shop.jobs.running()
-            job = running if isinstance(running, FineTuning) else None
         try:
-            if job is None:
-                raise UserError("no training runs")
-            shop.jobs.cancel(job, secret)
+            shop.stop_job(secret, FineTuning, "no training runs")
         except UserError as error:
             return bad(error), gr.skip()
         return note("Stopping."), gr.Timer(active=True)
