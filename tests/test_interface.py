@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
 from conftest import zipped
@@ -829,3 +830,22 @@ def test_a_path_on_the_server_is_no_upload(address: str, pictures: list[Path]):
         assert "event: error" in said and "event: complete" not in said
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"{address}gradio_api/file={path}", timeout=30)
+
+
+def test_no_event_is_lost_where_a_stream_of_answers_ends(address: str):
+    """Gradio's script opens no stream for a call that is answered before it has read that the last one ended."""
+    with httpx.Client(base_url=f"{address.rstrip('/')}/gradio_api", timeout=60) as client:
+        dependencies = client.get(f"{address.rstrip('/')}/config").json()["dependencies"]
+        plain = next(one["id"] for one in dependencies if not one["inputs"] and one["backend_fn"])
+        call = {"data": [], "fn_index": plain, "session_hash": "ends"}
+        for _ in range(3):
+            assert client.post("/queue/join", json=call).is_success
+            with client.stream("GET", "/queue/data", params={"session_hash": "ends"}) as answers:
+                lines = [line for line in answers.iter_lines() if line]
+            ended = time.monotonic()
+            assert "process_completed" in lines[-2] and "close_stream" in lines[-1]
+            assert client.post("/queue/join", json=call).is_success
+            assert time.monotonic() - ended > 0.2
+            with client.stream("GET", "/queue/data", params={"session_hash": "ends"}) as answers:
+                assert any("process_completed" in line for line in answers.iter_lines())
+            time.sleep(0.5)

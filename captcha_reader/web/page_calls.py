@@ -1,4 +1,5 @@
-"""What the page sends to Gradio's routes: small calls whose files are uploads of this server, and not too many."""
+"""What the page sends to Gradio's routes: small calls whose files are uploads of this server, and not too many, none of
+which goes without an answer."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ import asyncio
 import json
 import logging
 import re
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 from captcha_reader.web.access import Access
 from captcha_reader.web.bodies import check_json
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     import gradio
 
 log = logging.getLogger("captcha_reader")
+
+END_SECONDS = 0.3  # in which a browser has read that its stream of answers has ended
+SESSIONS = 1000  # whose ends are remembered
 
 
 def protect_page(app: fastapi.FastAPI, demo: gradio.Blocks, folder: UploadFolder) -> None:
@@ -54,6 +61,38 @@ def events_of(demo: gradio.Blocks, client: str) -> int:
     )
 
 
+class StreamEnds:
+    """When the streams of answers ended, by the session of the page.
+
+    Gradio ends a stream once all events are answered, and its script opens another with the next event. An event that
+    comes when the end is sent but not read yet has its answer in no stream: the page waits for ever. So its call is
+    answered only after the end was read.
+    """
+
+    def __init__(self) -> None:
+        self.times: OrderedDict[str, float] = OrderedDict()
+
+    def watch(self, scope: Scope, send: Send) -> Send:
+        """`send` for a stream, whose end is noted."""
+        session = (parse_qs(scope.get("query_string", b"").decode("latin-1")).get("session_hash") or [""])[0]
+
+        async def watched(message: Message) -> None:
+            if b'"close_stream"' in message.get("body", b""):
+                self.times.pop(session, None)
+                self.times[session] = time.monotonic()
+                while len(self.times) > SESSIONS:
+                    self.times.popitem(last=False)
+            await send(message)
+
+        return watched
+
+    async def read(self, session: str) -> None:
+        """Wait until the browser has read the end of its last stream."""
+        since = time.monotonic() - self.times.get(session, -END_SECONDS)
+        if since < END_SECONDS:
+            await asyncio.sleep(END_SECONDS - since)
+
+
 class PageCalls:
     """ASGI middleware: what the page sends when a button is pressed is small, and its files are uploads of this server.
 
@@ -82,10 +121,14 @@ class PageCalls:
     ) -> None:
         self.app, self.limits, self.prefix = app, limits, prefix
         self.holds, self.keep, self.waiting, self.gone = holds, keep, waiting, gone
+        self.ends = StreamEnds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a call on with what it may say, or answer why not."""
         path = scope.get("path", "").removeprefix(self.prefix).rstrip("/")
+        if path == "/gradio_api/queue/data":
+            await self.app(scope, receive, self.ends.watch(scope, send))
+            return
         if scope["type"] != "http" or scope["method"] != "POST" or not path.startswith("/gradio_api/"):
             await self.app(scope, receive, send)
             return
@@ -96,7 +139,7 @@ class PageCalls:
         if not path.endswith(("/cancel", "/reset")) and self.waiting(client) >= self.limits.client_events:
             raise Refused(503, "too much of yours waits to be answered: try again in a second")
         body = await read_body(receive, self.limits.click_bytes)
-        body = await asyncio.to_thread(self._checked, body, client)
+        body, session = await asyncio.to_thread(self._checked, body, client)
         headers = [(k, v) for k, v in scope["headers"] if k not in (b"content-length", b"transfer-encoding")]
         scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
         given = False
@@ -115,6 +158,8 @@ class PageCalls:
             if message["type"] == "http.response.start" and message["status"] == 500:
                 failed = True
             if not failed:
+                if message["type"] == "http.response.start":
+                    await self.ends.read(session)
                 await send(message)
 
         # Gradio stumbles over a call that names what there is not, or is of another form than it expects.
@@ -127,15 +172,17 @@ class PageCalls:
         if failed:
             raise Refused(422, "the call cannot be understood, or names what is not there: reload the page")
 
-    def _checked(self, body: bytes, client: str) -> bytes:
+    def _checked(self, body: bytes, client: str) -> tuple[bytes, str]:
+        """The body as it may be passed on, and the session that it names."""
         if not body:
-            return body
+            return body, ""
         check_json(body, items=20_000, openings=2_000)
         try:
             said = json.loads(body)
         except (ValueError, RecursionError):
             raise Refused(422, "the body is not JSON") from None
-        return json.dumps(self._tidied(said, client)).encode()
+        session = said.get("session_hash") if isinstance(said, dict) else None
+        return json.dumps(self._tidied(said, client)).encode(), session if isinstance(session, str) else ""
 
     def _tidied(self, value: Any, client: str) -> Any:
         """The value with files that are uploads of this server alone. `check_json` has bounded its depth."""
