@@ -3,15 +3,16 @@
 (() => {
   const tab = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2);
   const icons = { high: "", medium: "·", low: "?" };
-  let set = "", items = [], waiting = 0, shownAt = 0, closed = false, chain = Promise.resolve(), timer = 0;
+  let set = "", items = [], shownAt = 0, closed = false, chain = Promise.resolve(), timer = 0;
+  let sent = { waiting: 0, answered: new Set() };  // what was sent of this set; of another set it is another one
 
   const at = (name) => element.querySelector(`[data-part="${name}"]`);
   const url = (path) => `labels/${encodeURIComponent(set)}/${path}`;
   const level = (p) => (p >= 0.9 ? "high" : p >= 0.6 ? "medium" : "low");
 
-  async function ask(path, body) {
+  async function ask(path, body, address = url(path)) {
     const options = body ? { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) } : {};
-    const response = await fetch(url(path), options);
+    const response = await fetch(address, options);
     const said = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
     if (!response.ok) throw Object.assign(new Error(said.error || said.detail || "it did not work"), said);
     return said;
@@ -29,8 +30,9 @@
 
   function show() {
     const item = items[0];
-    at("work").hidden = !item;
-    at("done").hidden = Boolean(item) || waiting > 0;
+    at("work").hidden = !item || !at("sheet").hidden;
+    at("work").dataset.shown = item ? item.id : "";
+    at("done").hidden = Boolean(item) || sent.waiting > 0;
     if (!item) return;
     at("picture").src = url(`pictures/${item.id}`);
     at("picture").alt = `captcha ${item.name}`;
@@ -68,16 +70,18 @@
     const progress = state.progress;
     const kept = new Set(items.map((item) => item.id));
     // What the person sees stays; what comes after it is the server's choice, but for what was answered meanwhile.
-    if (waiting === 0) {
+    if (sent.waiting === 0) {
       const first = items[0];
       const fresh = state.items.filter((item) => !first || item.id !== first.id);
       // A reading that came meanwhile is filled in, unless something was typed.
       const again = [state.current, ...state.items].find((item) => item && first && item.id === first.id);
       const anew = again && again.text !== first.text && at("text").value === first.text;
       items = first ? [anew ? again : first, ...fresh] : fresh;
-      if (!first || anew) show();
-      else preload();
-    } else for (const item of state.items) if (!kept.has(item.id) && !answered.has(item.id)) items.push(item);
+      if (anew) show();
+    } else for (const item of state.items) if (!kept.has(item.id) && !sent.answered.has(item.id)) items.push(item);
+    // Also where the page drew the panel anew, or where the person was faster than the answers.
+    if (!items.length || items[0].id !== at("work").dataset.shown) show();
+    else preload();
     const rest = progress.pictures - progress.typed - progress.accepted - progress.skipped - progress.unreadable;
     at("count").textContent =
       `${progress.typed} typed, ${progress.corrected} of them corrected` +
@@ -92,22 +96,23 @@
     draw(progress.curve, progress.corrections);
   }
 
-  const answered = new Set();
-
   function send(body, item) {
-    waiting += 1;
+    const mine = sent, address = url("answer");
+    mine.waiting += 1;
     at("saving").textContent = "saving";
-    chain = chain.then(() => ask("answer", { tab, ...body })).then(
+    chain = chain.then(() => ask("answer", { tab, ...body }, address)).then(
       (state) => {
-        waiting -= 1;
-        if (waiting === 0) { at("saving").textContent = "saved"; answered.clear(); }
+        mine.waiting -= 1;
+        if (mine !== sent) return;
+        if (mine.waiting === 0) { at("saving").textContent = "saved"; mine.answered.clear(); }
         if (body.do === "undo") { items = []; update(state); show(); } else update(state);
       },
       (error) => {
-        waiting -= 1;
-        at("saving").textContent = "";
-        if (item) { answered.delete(item.id); items = [item, ...items.filter((other) => other.id !== item.id)]; show(); at("text").value = body.text || item.text; color(); }
+        mine.waiting -= 1;
         say(error.message, "bad");
+        if (mine !== sent) return;
+        at("saving").textContent = "";
+        if (item) { mine.answered.delete(item.id); items = [item, ...items.filter((other) => other.id !== item.id)]; show(); at("text").value = body.text || item.text; color(); }
         if (error.taken_over) takenOver();
       });
   }
@@ -127,7 +132,7 @@
     if (what === "label" && !text) { say("There is no text: type what the picture says, or skip it.", "bad"); return; }
     say("");
     items = items.slice(1);
-    answered.add(item.id);
+    sent.answered.add(item.id);
     const seconds = Math.min((performance.now() - shownAt) / 1000, 3600);
     send(what === "label" ? { do: what, id: item.id, text, seconds, offered: item.text, model: item.model } : { do: what, id: item.id }, item);
     show();
@@ -208,7 +213,9 @@
   }
 
   async function begin(name) {
-    set = name; items = []; waiting = 0; closed = false; answered.clear();
+    if (name !== set) { items = []; sent = { waiting: 0, answered: new Set() }; }
+    set = name; closed = false;
+    element.firstElementChild.dataset.begun = "";
     element.firstElementChild.hidden = !set;
     at("take-over").hidden = true; at("sheet").hidden = true;
     clearInterval(timer);
@@ -222,10 +229,10 @@
     } catch (error) { say(error.message, "bad"); }
     // Readings and trainings come in the background.
     timer = setInterval(() => {
-      if (closed || waiting || !at("sheet").hidden || !element.offsetParent) return;
+      if (closed || sent.waiting || !at("sheet").hidden || !element.offsetParent) return;
       const shown = items[0] ? `&current=${items[0].id}` : "";
       ask(`next?count=4&tab=${tab}${shown}`).then(
-        (state) => waiting || !at("sheet").hidden || update(state),
+        (state) => sent.waiting || !at("sheet").hidden || update(state),
         (error) => { if (error.taken_over) { say(error.message, "bad"); takenOver(); } });
     }, 2000);
   }
@@ -257,7 +264,9 @@
     if (set && !closed) navigator.sendBeacon(url("release"), new Blob([JSON.stringify({ tab })], { type: "application/json" }));
   });
   const named = () => element.querySelector("[data-set]")?.dataset.set || "";
-  new MutationObserver(() => { if (named() !== set) begin(named()); }).observe(
+  // The page may draw the panel anew with the set that it has: then it is empty.
+  const isNew = () => element.firstElementChild && element.firstElementChild.dataset.begun === undefined;
+  new MutationObserver(() => { if (named() !== set || isNew()) begin(named()); }).observe(
     element, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-set"] });
   if (named()) begin(named());
 })();

@@ -325,10 +325,15 @@ def label_fifteen(page: Page, truth: dict[bytes, str], data: Path, typed: dict[s
         page.wait_for_function(
             "before => document.querySelector('[data-part=picture]').getAttribute('src') !== before", arg=source
         )
-    picture, text = (page.locator(f'[data-part="{name}"]').bounding_box() for name in ("picture", "text"))
-    assert picture and text and picture["y"] >= 0 and picture["y"] + picture["height"] <= text["y"]
-    height = page.viewport_size["height"]
-    assert text["y"] + text["height"] <= (0.6 if height > 800 else 1) * height, "a phone's keyboard takes 0.4 of it"
+    limit = (0.6 if page.viewport_size["height"] > 800 else 1) * page.viewport_size["height"]  # a phone's keyboard
+    page.wait_for_function(  # at one time, for the page scrolls
+        """limit => {
+            const box = (name) => document.querySelector(`[data-part=${name}]`).getBoundingClientRect();
+            const picture = box("picture"), text = box("text");
+            return picture.height > 20 && picture.top >= 0 && picture.bottom <= text.top && text.bottom <= limit;
+        }""",
+        arg=limit,
+    )
     page.wait_for_function("document.querySelector('[data-part=saving]').textContent === 'saved'")
 
 
