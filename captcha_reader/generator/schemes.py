@@ -46,6 +46,7 @@ CHARACTERS = (  # sets of them, and how often each is drawn
 )
 
 ASPECTS = (((1.7, 2.4), (2.4, 3.6), (3.6, 5), (5, 8)), (22, 48, 20, 10))  # width by height, and how often
+WIDEST = 360  # pixels, unless the letters need more; longer texts get lower pictures, as websites have no room for wider ones
 
 # Pixels (lowest, highest), and how often. A height that most captchas have, now and then a tiny or a huge one.
 HEIGHTS = ((20, 30, 8), (30, 50, 40), (50, 80, 40), (80, 140, 10), (140, 220, 2))
@@ -190,10 +191,9 @@ def _draw_scheme(key: str, race: _Race, draw: _Draw, held_out: bool, rare: bool)
     text = _text(rng, names, held_out)
     most = text["length"][1]
     low, high = rng.choices(*ASPECTS)[0]
-    aspect = rng.uniform(low, high)
-    aspect = max(aspect, 0.42 * most)  # else letters would be too thin to read
-    if "bitmap" in names:
-        aspect = max(aspect, 0.62 * most)
+    least = (0.62 if "bitmap" in names else 0.42) * most  # else letters would be too thin to read
+    height = min(height, max(round(WIDEST / least), *(op.least_height for op in chosen)))
+    aspect = max(min(rng.uniform(low, high), WIDEST / height), least)
     width = round(height * aspect)
     look: dict[str, Any] = {
         "height": (height, height),
