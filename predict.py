@@ -18,18 +18,20 @@ if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that 
 
     quiet_interrupt()
 
+import ctypes
 import dataclasses
 import importlib
 import json
 import os
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 
@@ -371,6 +373,8 @@ _TORCH = _TorchLock()
 class OnnxBackend:
     """An .onnx file that export_model.py wrote, on ONNX Runtime."""
 
+    opened: ClassVar[weakref.WeakSet[OnnxBackend]] = weakref.WeakSet()
+
     def __init__(self, path: Path, device: str | None, threads: int) -> None:
         if not path.is_file():
             raise UserError(f"there is no checkpoint {path}: export one with export_model.py or name another")
@@ -390,11 +394,19 @@ class OnnxBackend:
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise UserError(f"{self.path} is damaged or no ONNX model: export it again") from error
         self._process = os.getpid()
+        self.opened.add(self)
+
+    @classmethod
+    def keep_sessions(cls) -> None:
+        """After a fork: never end a session of the parent, for that waits for its threads, which live in the parent
+        alone. One more reference than there are keeps it until the process is gone."""
+        for backend in cls.opened:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend.session))
 
     def log_probs(self, pixels: np.ndarray) -> np.ndarray:
         """As `CaptchaPredictor.log_probs`."""
         if os.getpid() != self._process:
-            self._open()  # after a fork: the threads of the old session live in the parent alone
+            self._open()  # after a fork: see `keep_sessions`
         return self.session.run(None, {"images": pixels}, self.running)[0]
 
     def stop(self) -> None:
@@ -406,6 +418,10 @@ class OnnxBackend:
 
     def attention(self, pixels: np.ndarray) -> None:
         """As `CaptchaPredictor.attention`."""
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=OnnxBackend.keep_sessions)
 
 
 def find_checkpoint(checkpoint: str | Path | None, device: str | None) -> Path:
