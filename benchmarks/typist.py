@@ -337,8 +337,9 @@ def find_errors(piece: Piece) -> None:
     started = time.perf_counter()
     truth = dict(labeled(piece.of.source))
     session = LabelSession(piece.folder / "session")
-    typed = piece.folder / "typed.parquet"
-    session.export(typed)
+    typed = piece.folder / "typed"
+    shutil.rmtree(typed, ignore_errors=True)
+    session.export(typed, "folder")
     truths = {path.name: truth[path.read_bytes()] for path in session.pictures()}
     session.close()
     config = EvaluateConfig(data=str(typed), find_label_errors=True, folds=FOLDS, threads=1, ignore_case=True)
