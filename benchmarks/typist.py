@@ -18,6 +18,7 @@ import json
 import random
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ from typist_tables import (
 from captcha_reader.checkpoint import read_metadata
 from captcha_reader.cli import load_settings, run
 from captcha_reader.config import EvaluateConfig, TrainConfig
+from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, write_json
 from captcha_reader.labeling.records import Item, Order
 from captcha_reader.labeling.selection import MEASURED_EVERY, choose, features
@@ -390,9 +392,16 @@ def do(piece: Piece) -> None:
 
 
 def typist() -> None:
-    """All pieces that are not done yet, then the tables of what there is."""
-    while waiting := [piece for piece in pieces() if not piece.done]:
-        do(waiting[0])
+    """All pieces that are not done yet, each in a process of its own, then the tables of what there is.
+
+    Raises:
+        UserError: a piece failed.
+    """
+    code = MORE
+    while code == MORE:
+        code = subprocess.run([sys.executable, __file__]).returncode
+    if code:
+        raise UserError("a session of the typist failed: its message stands above")
     report()
 
 
