@@ -13,6 +13,7 @@ import string
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from PIL import Image
 
 import captcha_generator as generator
 from captcha_generator import CaptchaSettings, generate_captcha, render_captcha
+from captcha_reader.config import GeneratorConfig
 from captcha_reader.dataset.sources import iter_source
 from captcha_reader.errors import UserError
 from captcha_reader.generator import font_packages
@@ -34,6 +36,7 @@ from captcha_reader.generator.ops.ink import Ink
 from captcha_reader.generator.ops.layout import Row
 from captcha_reader.generator.registry import OPS
 from captcha_reader.generator.schemes import MIXED
+from captcha_reader.generator.shards import draw_shard, shard_path, shard_stamp, write_shards
 from captcha_reader.generator.styles import STYLES, Style
 from captcha_reader.text import Alphabet
 
@@ -568,3 +571,18 @@ def test_a_style_in_a_file_is_drawn_into_shards(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("height: 40\ncharacters: '0123456789'\nops: [{rotation: {degrees: 5}}, blur]\n")
     succeed("--count", 3, "--workers", 1, "--style", tmp_path / "mine.yaml", "--out", tmp_path / "out")
     assert all(row["text"].isdigit() and pixels(row["image"]["bytes"]).shape[0] == 40 for row in rows(tmp_path / "out"))
+
+
+def test_a_worker_on_another_machine_draws_the_same_shard_or_says_why_not(tmp_path: Path):
+    config = GeneratorConfig(out=str(tmp_path / "here"), count=6, shard_size=4, style="classic,noise", workers=1)
+    settings = CaptchaSettings.from_config(config)
+    stamp = shard_stamp(config, settings)
+    paths = [shard_path(config, i) for i in range(2)]
+    write_shards(config, settings, stamp, paths, [0, 1])
+    there = asdict(config) | {"out": str(tmp_path / "there")}
+    assert [draw_shard(str(i), there, settings, stamp)["captchas"] for i in range(2)] == [4, 2]
+    for path in paths:
+        assert (tmp_path / "there" / path.name).read_bytes() == path.read_bytes()
+    others = json.dumps(json.loads(stamp) | {"fonts": "others"})
+    with pytest.raises(UserError, match=r"the fonts have changed.*give all machines the same packages"):
+        draw_shard("0", there, settings, others)

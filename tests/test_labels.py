@@ -14,10 +14,12 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import zipped
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -31,7 +33,9 @@ from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.label_routes import label_router
 from captcha_reader.web.labels import Desk, Labels
 from captcha_reader.web.models import Models
+from captcha_reader.web.page import build_demo
 from captcha_reader.web.tabs.label import _pictures as label_pictures
+from captcha_reader.web.workshop import Workshop
 from interface import open_models
 from predict import CaptchaPredictor
 
@@ -407,3 +411,41 @@ def test_the_routes_say_what_the_page_shows(labels: Labels, pictures: list) -> N
         zipped = client.get("/labels/routes/export?form=zip")
         with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
             assert len(archive.namelist()) == 3 and b"zzz,person" in archive.read("labels.csv")
+
+
+def press(demo: Any, target: str, event: str, *values: object) -> list[Any]:
+    """What a page's function gives for an event of a component."""
+    found = [
+        fn.fn
+        for fn in demo.fns.values()
+        for id_, name in fn.targets
+        if name == event and getattr(demo.blocks.get(id_), "elem_id", None) == target
+    ]
+    return list(found[0](*values))
+
+
+def test_a_set_begins_with_a_folder_or_files_and_says_what_is_missing(
+    models: Models, captchas: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    demo = build_demo(Workshop.build(models, tmp_path / "data"), tmp_path)
+    start = partial(press, demo, "label-start", "click")
+    given = (None, "", "", False)  # the chosen model, and what is known
+    (tmp_path / "empty").mkdir()
+    for paths, folder, said in (
+        (None, "", "There are no captchas yet"),
+        (None, str(tmp_path / "nowhere"), "There is no folder nowhere"),
+        (None, str(tmp_path / "empty"), "There is no picture in empty"),
+    ):
+        assert said in start(paths, folder, "", *given)[0]
+    folder, packed = tmp_path / "captchas", tmp_path / "more.zip"
+    folder.mkdir()
+    for i, (png, _) in enumerate(captchas[:12]):
+        (folder / f"{i}.png").write_bytes(png)
+    packed.write_bytes(zipped({"a.png": captchas[12][0], "b.png": b"no picture"}))
+    said, chosen, _ = start(None, str(folder), "from a folder", *given)
+    assert not said and chosen.value == "from a folder"
+    _, mixed, _ = start([*map(str, folder.iterdir()), str(packed)], "", "", *given)
+    said, _, panel = press(demo, "label-set", "change", mixed.value, None)
+    assert "1 left out" in said and "b.png" in said and f'data-set="{mixed.value}"' in panel
+    said, _, panel = press(demo, "label-set", "change", "gone", None)
+    assert "bad" in said and 'data-set=""' in panel

@@ -41,7 +41,7 @@ from captcha_reader.strength.figures import (
 )
 from captcha_reader.strength.legibility import Legibility, legibility_of, letters_alone, measure_legibility, sees
 from captcha_reader.strength.page import Example, attempts, duration, percent, render_page
-from captcha_reader.strength.progress import Clock, Pace
+from captcha_reader.strength.progress import Bar, Clock, Pace
 from captcha_reader.strength.report import build_report
 from captcha_reader.strength.settings import parse_duration, parse_labels
 from predict import CaptchaPredictor
@@ -438,6 +438,18 @@ def test_the_time_left_is_over_all_steps_and_never_beyond_the_budget() -> None:
     resumed = Pace({0: 2.0, 10: 10.0}, Clock(100.0, lambda: now[0]))
     resumed.waive(0)
     assert resumed.done == pytest.approx(1 / 6) and resumed.seconds_left is None, "nothing was timed in this run"
+
+
+def test_a_person_sees_every_result_in_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar()
+    bar({"event": "step", "doing": "reading", "done": 0.25, "seconds_left": None})
+    bar({"event": "step", "doing": "learning from 10 labels", "done": 0.5, "seconds_left": 41.6})
+    bar({"event": "point", "labels": 10, "accuracy": 0.5, "interval": [0.4, 0.6]})
+    bar({"event": "change", "op": "wave", "levels": [{"accuracy": 0.9}, {"accuracy": 0.25}]})
+    bar.close()
+    shown = capsys.readouterr()
+    assert "   10 labels: 50.0% (40.0% to 60.0%)" in shown.out.splitlines()
+    assert "wave, weak to strong: 90%, 25%" in shown.out.splitlines()
 
 
 def run_strength(folder: Path, *arguments: object) -> tuple[list[dict], dict, str]:
