@@ -43,6 +43,7 @@ from captcha_reader.strength.legibility import Legibility, legibility_of, letter
 from captcha_reader.strength.page import Example, attempts, duration, percent, render_page
 from captcha_reader.strength.progress import Bar, Clock, Pace
 from captcha_reader.strength.report import build_report
+from captcha_reader.strength.sample import LeftOut
 from captcha_reader.strength.settings import parse_duration, parse_labels
 from predict import CaptchaPredictor
 
@@ -312,6 +313,9 @@ def test_what_gives_it_away_is_said() -> None:
     lines = " ".join(make_report([step(0, 62)])["weaknesses"])
     assert "4 characters (a-d) and texts of 3 of them" in lines and "Texts repeat: abc (10 times)" in lines
     assert "Characters read worst, clearly below the mean of 92 %: d (67 %)." in lines
+    assert "nearly the same" not in lines
+    same = {"texts": ["abc", "abd"], "pictures": [picture(), picture()]}
+    assert "1 pairs of pictures are nearly the same" in " ".join(make_report([step(0, 62)], sample=same)["weaknesses"])
 
 
 class Page(HTMLParser):
@@ -550,3 +554,165 @@ def test_pictures_without_labels_are_read_and_a_style_is_varied(
     changes = {row["op"]: [level["legibility"] for level in row["levels"]] for row in report["changes"]}
     assert changes["lines"][0] > changes["lines"][2] > 0 and changes["rotation"] == [None] * 3
     assert [event["op"] for event in events if event["event"] == "change"] == list(changes)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Steps in this process
+
+
+def settings_of(out: Path, exported: Path, **changes: object) -> StrengthConfig:
+    """A measurement of 40 captchas of a style without training."""
+    given = {"style": "line", "characters": "a-d", "length": "3", "count": 40, "tries": 1, "labels": "0"}
+    return StrengthConfig(**(given | {"checkpoint": str(exported), "threads": 1, "out": str(out)} | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"style": None}, "name --data FOLDER with captchas or --style NAME"),
+        ({"data": "some/folder"}, "one of the two"),
+        ({"seconds_per_label": 0}, "--seconds_per_label is 0: a label takes some time"),
+    ],
+)
+def test_settings_that_measure_nothing_are_one_sentence(
+    changes: dict, words: str, exported: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=words):
+        strength.Strength(settings_of(tmp_path, exported, **changes))
+
+
+def test_too_few_labels_are_one_sentence(captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path) -> None:
+    data = tmp_path / "few"
+    data.mkdir()
+    for i, (png, text) in enumerate(captchas[:3]):
+        (data / f"{text}_{i}.png").write_bytes(png)
+    with pytest.raises(UserError, match="few has 3 labeled captchas, .* label more or add --unlabeled"):
+        strength.Strength(settings_of(tmp_path / "out", exported, style=None, data=str(data)))
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "no json", '{"no label": "many"}', '{"no label": null}'])
+def test_a_file_of_left_out_counts_that_is_none_is_one_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / "left.json").write_text(text)
+    for path in (tmp_path / "left.json", tmp_path / "nowhere.json"):
+        with pytest.raises(UserError, match=r"left_out .* cannot be used: it is a JSON file such as"):
+            LeftOut.load(str(path))
+
+
+def test_pictures_are_read_up_to_the_limit_and_the_bad_ones_are_named(
+    captchas: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    names = ["0.png", "bad.png", "1.png", "2.png"]
+    for name, (png, _) in zip(names, captchas, strict=False):
+        (tmp_path / name).write_bytes(b"no picture" if name == "bad.png" else png)
+    left_out = LeftOut()
+    found = left_out.readable([tmp_path / name for name in names], 2)
+    assert found == [captchas[0][0], captchas[2][0]] and left_out.as_dict()["reasons"] == {"unreadable image": 1}
+    with pytest.raises(UserError, match=r"none of the 1 pictures can be read: .*bad\.png"):
+        LeftOut().readable([tmp_path / "bad.png"], None)
+
+
+def test_ctrl_c_keeps_what_is_measured_and_the_same_command_goes_on(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings_of(tmp_path / "out", exported)
+    measurement = strength.Strength(config)
+    points: list[dict] = []
+
+    def stop(event: dict) -> None:
+        if event["event"] == "change":
+            raise KeyboardInterrupt
+        points.extend([event] * (event["event"] == "point"))
+
+    measurement.tell = stop
+    measurement.measure()
+    assert measurement.interrupted and len(points) == 1
+    assert re.search(r"^.* not varied: it was interrupted; run the same command again$", measurement.partial)
+    again = strength.Strength(config)
+    assert set(again.state["steps"]) == {"0"} and len(again.state["changes"]) == 1
+    told: list[dict] = []
+    again.tell = told.append
+    again.measure()
+    assert not again.partial and again._missing() == "nothing is missing"
+    assert not any(event["event"] == "point" for event in told), "the reading is not repeated"
+    assert points[0]["accuracy"] == again.report()["attack"][0]["accuracy"]
+    monkeypatch.setattr(strength, "CaptchaPredictor", None)
+    done = strength.Strength(config)
+    done.measure()
+    assert done.state == again.state, "nothing is left to do"
+    other = strength.Strength(settings_of(tmp_path / "out", exported, seed=1))
+    assert other.state["steps"] == {} and other.state["changes"] == [], "other captchas"
+
+
+def test_a_budget_that_is_over_before_a_training_takes_none(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strength, "train_on", lambda *_: pytest.fail("there is no time for it"))
+    config = settings_of(tmp_path / "out", exported, count=60, labels="0,10", budget="5s", epochs=1)
+    measurement = strength.Strength(config)
+    measurement.state["changes"] = [{"op": op} for op, _, _ in measurement._variations]
+    measurement.measure()
+    assert measurement.partial.startswith("10 labels were not measured: the budget of 5 s was over")
+    assert set(measurement.state["steps"]) == {"0"}
+    varied = strength.Strength(settings_of(tmp_path / "other", exported))
+    varied.clock.started -= 1000
+    varied.measure()
+    assert "were not varied: the budget of 10 min was over" in varied.partial and not varied.state["changes"]
+
+
+def test_unlabeled_pictures_are_read_once(
+    captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i, (png, _) in enumerate(captchas[:4]):
+        (data / f"{i}.png").write_bytes(png)
+    given = {"style": None, "data": str(data), "unlabeled": True, "characters": None, "length": None}
+    config = settings_of(tmp_path / "out", exported, **given)
+    cut = strength.Strength(config, on_event=lambda event: event["event"] == "step" and raise_interrupt())
+    cut.measure()
+    assert cut.partial.startswith("the pictures were not all read: it was interrupted") and cut.sheets() == []
+    whole = strength.Strength(config)
+    whole.measure()
+    assert not whole.partial and len(whole.state["unlabeled"]["readings"]) == 4
+    monkeypatch.setattr(strength, "CaptchaPredictor", lambda *_, **__: pytest.fail("they were read before"))
+    again = strength.Strength(config)
+    assert again.pace.done == 1
+    again.measure()
+    assert again.state == whole.state
+
+
+def raise_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_without_torch_it_is_read_without_labels_and_said(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strength.importlib.util, "find_spec", lambda name: None)
+    measurement = strength.Strength(settings_of(tmp_path, exported, labels="0,10"))
+    assert measurement.counts == [0] and "pip install -r requirements.txt" in measurement.skipped[0]
+
+
+def test_people_see_a_bar_and_a_line_for_each_result(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar()
+    bar({"event": "plan", "labels": [0], "measured": 3, "ops": []})
+    bar({"event": "step", "doing": "reading without labels", "done": 0.5, "seconds_left": None})
+    bar({"event": "step", "doing": "training on 10 labels", "done": 0.75, "seconds_left": 12.3})
+    bar({"event": "point", "labels": 10, "accuracy": 0.5, "interval": (0.4, 0.6)})
+    bar({"event": "change", "op": "lines", "levels": [{"accuracy": 0.9}, {"accuracy": 0.5}, {"accuracy": 0.1}]})
+    bar.close()
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["   10 labels: 50.0% (40.0% to 60.0%)", "lines, weak to strong: 90%, 50%, 10%"]
+    assert "Traceback" not in err
+
+
+def test_the_command_line_ends_with_the_verdict_and_where_the_report_is(
+    call: Callable, exported: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["--out", out, "--style", "line", "--characters", "a-d", "--length", 3, "--count", 40, "--tries", 1]
+    words += ["--labels", "0,500", "--checkpoint", exported, "--threads", 1]
+    code, stdout, stderr = call(strength, *words, "--budget", "1s")
+    assert code == 0 and f"Report: {out / 'report.html'}" in stdout
+    assert json.loads((out / "report.json").read_text())["verdict"]["text"] in stdout
+    assert "skipped: 500 labels: only" in stderr and "Traceback" not in stderr
