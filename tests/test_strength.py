@@ -586,7 +586,7 @@ def test_too_few_labels_are_one_sentence(captchas: list[tuple[bytes, str]], expo
     data.mkdir()
     for i, (png, text) in enumerate(captchas[:3]):
         (data / f"{text}_{i}.png").write_bytes(png)
-    with pytest.raises(UserError, match="few has 3 labeled captchas, .* label more or add --unlabeled"):
+    with pytest.raises(UserError, match=r"few has 3 labeled captchas, .* label more or add --unlabeled"):
         strength.Strength(settings_of(tmp_path / "out", exported, style=None, data=str(data)))
 
 

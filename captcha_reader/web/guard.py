@@ -175,7 +175,7 @@ class Guard:
             raise Refused(401, "a token is needed: send it as `Authorization: Bearer TOKEN`")
         claimed = headers.get("content-length", "")
         if claimed.isdecimal() and int(claimed) > self.limits.page_bytes:
-            raise _too_long(self.limits)
+            raise _too_long(self.limits.page_bytes)
 
     def _counted(self, headers: dict[str, str], receive: Receive, most: int) -> Receive:
         """The body, as long as it has at most so many bytes and does not pause."""
@@ -193,7 +193,7 @@ class Guard:
                 raise Refused(408, f"the request paused for {self.limits.seconds:.0f} seconds") from None
             size += len(message.get("body", b""))
             if size > most:
-                raise _too_long(self.limits)
+                raise _too_long(most)
             complete = not message.get("more_body", False)
             return message
 
@@ -223,8 +223,8 @@ class Guard:
         await answer(send, 401, reason, [(b"www-authenticate", b"Bearer")])
 
 
-def _too_long(limits: Limits) -> Refused:
-    return Refused(413, f"the request has more than {limits.page_bytes // MEGABYTE} MB")
+def _too_long(most: int) -> Refused:
+    return Refused(413, f"the request has more than {most / MEGABYTE:g} MB")
 
 
 async def read_body(receive: Receive, most: int) -> bytes:

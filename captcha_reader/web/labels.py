@@ -97,6 +97,8 @@ class Labels:
         name = name.strip() or f"set {datetime.now():%Y-%m-%d %H.%M.%S}"
         if not NAME.fullmatch(name):
             raise UserError("the name may have letters, digits, spaces, dots and dashes, 40 at most: choose another")
+        if name in [taken for _, taken in self.names()]:
+            raise UserError(f"there is a set {name} already: choose it from the list, or another name")
         model, _ = self.models.path(model)
         known = {} if constraints is None else {"characters": constraints.characters, "length": constraints.length}
         ignore_case = constraints is not None and constraints.ignore_case

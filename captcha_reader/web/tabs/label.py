@@ -80,6 +80,8 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
             desk = labels.create(pictures, title or "", model, constraints, skipped.append)
         except UserError as error:
             return bad(error), gr.skip(), gr.skip()
+        except OSError as error:
+            return bad(f"the set cannot be kept ({error.strerror or error})"), gr.skip(), gr.skip()
         left_out = f"{len(skipped)} left out: {'; '.join(skipped[:5])}" if skipped else ""
         told[desk.id] = left_out
         return "", gr.Dropdown(choices=[(NEW, ""), *labels.names()], value=desk.id, visible=True), gr.skip()
@@ -124,16 +126,25 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
         place = Path(folder.strip()).expanduser()
         if not place.is_dir():
             raise UserError(f"there is no folder {place.name}: check its name")
-        files = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
+        files = [p for p in sorted(place.rglob("*")) if _is_picture(p)]
         if not files:
             raise UserError(f"there is no picture in {place.name}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
-        yield from ((path.name, path.read_bytes()) for path in files)
+        for path in files:
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                skipped.append(f"{path.name} cannot be read ({error.strerror or error})")
+            else:
+                yield path.name, data
         return
     if not paths:
         raise UserError("there are no captchas yet: drop some, or a zip of them")
     for path in map(Path, paths):
-        with path.open("rb") as file:
-            start = file.read(4)
+        try:
+            with path.open("rb") as file:
+                start = file.read(4)
+        except OSError:
+            raise UserError(f"the upload {path.name} is gone: choose it once more") from None
         if is_zip(start):
             for name, data in PictureZip(path).with_damaged():
                 if isinstance(data, bytes):
@@ -142,3 +153,7 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
                     skipped.append(str(data))
         else:
             yield path.name, path.read_bytes()
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
