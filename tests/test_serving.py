@@ -21,25 +21,30 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
 import pytest
 from conftest import zipped
 from PIL import Image
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 
+from captcha_reader.config import InterfaceConfig
 from captcha_reader.errors import UserError
 from captcha_reader.images import open_image
 from captcha_reader.transforms import View
-from captcha_reader.web import bodies
+from captcha_reader.web import bodies, routes
 from captcha_reader.web.api import build_api
 from captcha_reader.web.batcher import Batcher
 from captcha_reader.web.lanes import BULK_WAITING, SMALL_BYTES, BulkLane, is_small
 from captcha_reader.web.limits import Limits, Refused
 from captcha_reader.web.models import KEPT_MODELS, Models
-from captcha_reader.web.uploads import PictureZip, check_picture
-from interface import open_models
+from captcha_reader.web.uploads import PictureZip, check_picture, decode_base64
+from interface import limits_of, open_models
 from predict import CaptchaPredictor
 
 LIMITS = Limits(request_bytes=1_000_000, pixels=1_000_000, pictures=20, queue=40, batch=8, seconds=2)
@@ -593,6 +598,97 @@ def test_a_model_of_elsewhere_keeps_a_name_of_its_own(folder: Path, reader: Path
     names = open_models(folder, elsewhere).paths()
     assert next(iter(names.items())) == (str(elsewhere), elsewhere) and len(names) == 5
     assert names["run/best.safetensors"] == folder / "run" / "best.safetensors"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Bodies and uploads, without a socket
+
+
+def refused_body(body: bytes, kind: str) -> tuple[int, str]:
+    """Status and reason of a body that cannot be used."""
+    headers = Headers({"content-type": kind})
+    share = bodies.Share(bodies.Memory(10**9))
+    with pytest.raises(Refused) as refused:
+        asyncio.run(bodies.parse_body(headers, body, LIMITS, share, BulkLane()))
+    return refused.value.status, str(refused.value)
+
+
+def form_of(parts: int) -> tuple[bytes, str]:
+    head = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.png"\r\n\r\na\r\n'
+    return head * parts + b"--x--\r\n", "multipart/form-data; boundary=x"
+
+
+def test_more_pictures_than_allowed_are_refused_in_every_form(captchas: list):
+    assert refused_body(*form_of(21)) == (413, "send at most 20 pictures at a time")
+    many = json.dumps({"images": ["QUFB"] * 21}).encode()
+    assert refused_body(many, "application/json")[0] == 413
+    packed = zipped({f"{i}.png": captchas[0][0] for i in range(12)})
+    texts = [base64.b64encode(packed).decode()] * 2
+    status, reason = refused_body(json.dumps({"images": texts}).encode(), "application/json")
+    assert status == 413 and reason == "the request has more than 20 pictures: send fewer at a time"
+    texts = [base64.b64encode(data).decode() for data in (zipped({f"{i}.png": b"a" for i in range(20)}), b"PK\x03\x04")]
+    status, reason = refused_body(json.dumps({"images": texts}).encode(), "application/json")
+    assert status == 413 and reason == "the request has 21 pictures: send at most 20 at a time", "one cannot be opened"
+
+
+def test_switches_and_forms_that_are_none_are_named(captchas: list):
+    body, kind = form_of(1)
+    assert refused_body(body, "multipart/form-data")[0] == 422
+    said = json.dumps({"image": base64.b64encode(captchas[0][0]).decode(), "details": "yes"}).encode()
+    assert refused_body(said, "application/json") == (422, "`details` must be true or false")
+    field = body.replace(b"--x--", b'--x\r\ncontent-disposition: form-data; name="details"\r\n\r\nyes\r\n--x--')
+    assert refused_body(field, kind) == (422, "`details` must be true or false")
+
+
+def test_a_body_without_a_length_is_cut_off_where_it_is_far_too_long():
+    received = []
+
+    async def stream():
+        for _ in range(100):
+            received.append(1)
+            yield bytes(500_000)
+
+    request = SimpleNamespace(headers={}, stream=stream)
+    share = bodies.Share(bodies.Memory(10**9))
+    with pytest.raises(Refused, match="the request has more than 1 MB") as refused:
+        asyncio.run(bodies.receive_body(request, LIMITS, share))
+    assert refused.value.status == 413 and len(received) == 7, "three times the limit, and no more"
+    assert share.held <= LIMITS.request_bytes
+    share.give_back()
+    assert share.memory.used == 0
+
+
+def test_base64_in_an_address_may_be_escaped():
+    text = base64.b64encode(b"\xfb\xff+/=").decode()
+    assert decode_base64("data:image/png;base64," + quote(text, safe=""), "x") == b"\xfb\xff+/="
+
+
+def test_a_zip_that_is_gone_or_lies_of_its_size_is_refused(tmp_path: Path, captchas: list):
+    with pytest.raises(Refused, match="the zip is gone: upload it again"):
+        PictureZip(tmp_path / "gone.zip")
+    assert "entries" in refusal_of(PictureZip, zipped({f"{i}.png": b"a" for i in range(4)}), 3)
+
+
+def test_what_becomes_of_a_request_whose_client_hangs_up():
+    async def visit(messages: list[str]) -> None:
+        async def receive() -> dict[str, str]:
+            if not messages:
+                await asyncio.sleep(60)
+            return {"type": messages.pop(0)}
+
+        work = asyncio.get_running_loop().create_future()
+        with pytest.raises(ClientDisconnect):
+            await routes._while_connected(SimpleNamespace(receive=receive), work)
+        assert work.cancelled() and not messages
+
+    asyncio.run(visit(["http.request", "http.disconnect"]))
+
+
+def test_limits_that_let_nothing_through_are_refused():
+    for name in ("queue", "max_request_mb", "max_connections", "max_seconds"):
+        with pytest.raises(UserError, match=f"--{name} must be"):
+            limits_of(InterfaceConfig(**{name: 0}))
+    assert limits_of(InterfaceConfig(max_connections=7)).client_connections == 7
 
 
 # --------------------------------------------------------------------------------------------------------------------
