@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +19,10 @@ import pytest
 
 import captcha_generator
 import predict
+from captcha_reader import cluster as cluster_module
+from captcha_reader.errors import UserError
+from captcha_reader.reading import bulk
+from captcha_reader.reading.constraints import Constraints
 from predict import CaptchaPredictor
 
 
@@ -203,3 +211,126 @@ def test_a_worker_killed_midway_costs_nothing(cluster: None, call: Callable, tmp
     assert "3000 captchas in 12 shard(s)" in stdout
     left = bytes_of(tmp_path / "ray")
     assert {name: data for name, data in left.items() if not name.startswith(".")} == bytes_of(tmp_path / "local")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# A worker, in this process
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    """What a process remembers of its checkpoint."""
+    bulk._weights.cache_clear()
+    bulk._predictor.cache_clear()
+
+
+def job_of(exported: Path, out: Path, **changes: Any) -> bulk.Job:
+    out.mkdir()
+    weights = hashlib.sha256(exported.read_bytes()).hexdigest()
+    given = {"factory": partial(CaptchaPredictor, exported, threads=1), "checkpoint": str(exported), "batch_size": 8}
+    given |= {"weights": weights, "tta_views": 1, "constraints": Constraints()}
+    return bulk.Job(out=str(out), **(given | changes))
+
+
+def test_a_worker_with_other_weights_or_none_says_so(source: Path, exported: Path, tmp_path: Path) -> None:
+    shard = str(source / "0.parquet")
+    with pytest.raises(UserError, match=r"a worker has other weights in .*reader\.onnx: give all machines the same"):
+        bulk.read_shard(shard, job_of(exported, tmp_path / "a", weights="0" * 64))
+    gone = str(tmp_path / "gone.onnx")
+    with pytest.raises(UserError, match=r"the checkpoint .*gone\.onnx cannot be read \(No such file or directory\)"):
+        bulk.read_shard(shard, job_of(exported, tmp_path / "b", checkpoint=gone))
+
+
+def test_a_worker_without_room_leaves_nothing_half_written(
+    source: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    job = job_of(exported, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetWriter, "write_table", full)
+        with pytest.raises(UserError, match=r"cannot write to .*No space left.*make room or choose another --out"):
+            bulk.read_shard(str(source / "0.parquet"), job)
+    assert not list((tmp_path / "out").iterdir())
+    assert bulk.read_shard(str(source / "0.parquet"), job) == {"pictures": 10, "failed": 0}
+    (tmp_path / "out" / "0.parquet").write_bytes(b"cut short")
+    with pytest.raises(UserError, match="was read from other pictures"):
+        bulk.read_shard(str(source / "0.parquet"), job)
+
+
+def test_an_out_that_is_a_file_or_that_other_machines_do_not_share_is_said(
+    read: Callable, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    done = read(source, "--out", tmp_path / "file")
+    assert done.code == 1 and "file is a file: give a folder as --out" in done.stderr
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+    def elsewhere(work: Callable[[str], dict], names: Sequence[str]) -> Iterator[dict]:
+        return iter([{"pictures": 10, "failed": 0, "shard": name, "bad": ""} for name in names])
+
+    monkeypatch.setattr(cluster_module, "run_on_ray", elsewhere)
+    done = read(source, "--out", tmp_path / "out", "--engine", "ray")
+    assert done.code == 1 and "4 of 4 shards were read elsewhere: give an --out that all machines share" in done.stderr
+
+
+def test_what_a_worker_complains_of_comes_back_as_words() -> None:
+    def work(item: str) -> dict[str, Any]:
+        if item == "user":
+            raise UserError("a worker has other fonts: give all the same")
+        if item == "disk":
+            raise OSError(28, "No space left on device")
+        return {"pictures": len(item)}
+
+    guarded = cluster_module._Guarded(work)
+    assert guarded({"item": "abc"}) == {"pictures": 3, "error": ""}
+    assert guarded({"item": "user"}) == {"error": "a worker has other fonts: give all the same"}
+    assert guarded({"item": "disk"})["error"].startswith("a worker failed at disk ([Errno 28] No space left on device)")
+
+
+class Cluster:
+    """Stands in for Ray: what `ray.init` raises, and rows that are worked on here."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.settings = error, {}
+        self.data = SimpleNamespace(
+            DataContext=SimpleNamespace(get_current=SimpleNamespace), from_items=lambda rows, **_: Rows(rows)
+        )
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **settings: Any) -> None:
+        self.settings = settings
+        if self.error:
+            raise self.error
+
+
+class Rows(list):
+    def map(self, work: Callable[[dict], dict], **_: object) -> SimpleNamespace:
+        return SimpleNamespace(iter_rows=lambda: map(work, self))
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def use(ray: Cluster | None) -> None:
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setitem(sys.modules, "ray.data", ray and ray.data)
+
+    use(None)
+    with pytest.raises(UserError, match=r"needs Ray: pip install -r requirements-scale\.txt"):
+        list(cluster_module.run_on_ray(lambda item: {}, ["a"]))
+    use(Cluster(ConnectionError("no route\nto host")))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")
+    with pytest.raises(UserError, match=r"^there is no Ray cluster at 10\.0\.0\.9:6379 \(no route\): start one"):
+        list(cluster_module.run_on_ray(lambda item: {}, ["a"]))
+    here = Cluster()
+    use(here)
+    assert list(cluster_module.run_on_ray(lambda item: {"n": len(item)}, ["a", "bc"])) == [{"n": 1}, {"n": 2}]
+    assert here.settings["include_dashboard"] is False
+    with pytest.raises(UserError, match=r"a worker failed at a \(gone\): make room or mend its disk"):
+        list(cluster_module.run_on_ray(failing, ["a"]))
+
+
+def failing(item: str) -> dict[str, Any]:
+    raise OSError("gone")

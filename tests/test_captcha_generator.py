@@ -13,6 +13,8 @@ import string
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,10 +26,11 @@ from PIL import Image
 
 import captcha_generator as generator
 from captcha_generator import CaptchaSettings, generate_captcha, render_captcha
+from captcha_reader import cluster
 from captcha_reader.config import GeneratorConfig
 from captcha_reader.dataset.sources import iter_source
 from captcha_reader.errors import UserError
-from captcha_reader.generator import font_packages
+from captcha_reader.generator import font_packages, shards
 from captcha_reader.generator import fonts as captcha_fonts
 from captcha_reader.generator.canvas import Canvas, blend
 from captcha_reader.generator.fonts import find_fonts
@@ -36,7 +39,6 @@ from captcha_reader.generator.ops.ink import Ink
 from captcha_reader.generator.ops.layout import Row
 from captcha_reader.generator.registry import OPS
 from captcha_reader.generator.schemes import MIXED
-from captcha_reader.generator.shards import draw_shard, shard_path, shard_stamp, write_shards
 from captcha_reader.generator.styles import STYLES, Style
 from captcha_reader.text import Alphabet
 
@@ -573,16 +575,77 @@ def test_a_style_in_a_file_is_drawn_into_shards(tmp_path: Path) -> None:
     assert all(row["text"].isdigit() and pixels(row["image"]["bytes"]).shape[0] == 40 for row in rows(tmp_path / "out"))
 
 
-def test_a_worker_on_another_machine_draws_the_same_shard_or_says_why_not(tmp_path: Path):
-    config = GeneratorConfig(out=str(tmp_path / "here"), count=6, shard_size=4, style="classic,noise", workers=1)
-    settings = CaptchaSettings.from_config(config)
-    stamp = shard_stamp(config, settings)
-    paths = [shard_path(config, i) for i in range(2)]
-    write_shards(config, settings, stamp, paths, [0, 1])
-    there = asdict(config) | {"out": str(tmp_path / "there")}
-    assert [draw_shard(str(i), there, settings, stamp)["captchas"] for i in range(2)] == [4, 2]
-    for path in paths:
-        assert (tmp_path / "there" / path.name).read_bytes() == path.read_bytes()
-    others = json.dumps(json.loads(stamp) | {"fonts": "others"})
-    with pytest.raises(UserError, match=r"the fonts have changed.*give all machines the same packages"):
-        draw_shard("0", there, settings, others)
+def worker_of(out: Path, **changes: object) -> tuple[dict, CaptchaSettings, str]:
+    """What a worker of a cluster is given: values, settings and the stamp."""
+    given = {"style": "line", "alphabet": "abcd", "length": "3", "count": 5, "shard_size": 3, "out": str(out)}
+    config = GeneratorConfig(**(given | changes))
+    settings = CaptchaSettings(("line",), "abcd", (3, 3), seed=config.seed)
+    return asdict(config), settings, shards.shard_stamp(config, settings)
+
+
+def test_a_worker_draws_what_one_process_draws(tmp_path: Path) -> None:
+    values, settings, stamp = worker_of(tmp_path / "cluster")
+    assert [shards.draw_shard(str(i), values, settings, stamp)["captchas"] for i in range(2)] == [3, 2]
+    generator.generate_captcha_data(GeneratorConfig(**values | {"out": str(tmp_path / "here"), "workers": 1}))
+    names = sorted(path.name for path in (tmp_path / "here").glob("*.parquet"))
+    assert len(names) == 2
+    for name in names:
+        assert (tmp_path / "cluster" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_a_worker_with_another_generator_or_fonts_draws_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, settings, stamp = worker_of(tmp_path / "out")
+    monkeypatch.setattr(shards, "GENERATOR_VERSION", 1)
+    with pytest.raises(UserError, match=r"a worker would draw by version 1 of the generator, .*the same packages"):
+        shards.draw_shard("0", values, settings, stamp)
+    monkeypatch.undo()
+    other = json.dumps(json.loads(stamp) | {"fonts": "others"})
+    with pytest.raises(UserError, match=r"with other settings .the fonts have changed since.: give all machines"):
+        shards.draw_shard("0", values, settings, other)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_is_given_whole_paths_and_its_shards_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+
+    def here(work, items):
+        assert work.keywords["values"]["out"] == str(tmp_path / "out")
+        given.extend(items)
+        return map(work, items)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "run_on_ray", here)
+    values, *_ = worker_of(Path("out"), engine="ray")
+    generator.generate_captcha_data(GeneratorConfig(**values))
+    assert given == ["0", "1"] and len(rows(tmp_path / "out")) == 5
+
+
+def test_an_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"mine")
+    values, *_ = worker_of(tmp_path / "out")
+    with pytest.raises(UserError, match="out is a file: give a folder as --out"):
+        generator.generate_captcha_data(GeneratorConfig(**values))
+    assert (tmp_path / "out").read_bytes() == b"mine"
+
+
+def test_a_worker_process_that_dies_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def submit(self, *_: object) -> Future:
+            future: Future = Future()
+            future.set_exception(BrokenProcessPool())
+            return future
+
+        def shutdown(self, **_: object) -> None:
+            pass
+
+    monkeypatch.setattr(shards, "ProcessPoolExecutor", Dying)
+    settings = CaptchaSettings(("line",), "abcd", (3, 3))
+    with pytest.raises(UserError, match=r"a worker process died, .*: run again with fewer --workers"):
+        list(shards.iter_captchas(settings, range(500), 2))

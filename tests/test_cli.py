@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -10,14 +11,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from captcha_reader import cli
+from captcha_reader import cli, files
 from captcha_reader.cli import load_settings, parse_config
 from captcha_reader.config import DatasetConfig, EvaluateConfig, PredictConfig, TrainConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import locked_output, relative_paths, to_json, write_json
+from captcha_reader.files import locked_output, process_runs, relative_paths, to_json, write_atomically, write_json
 
 ROOT = Path(cli.__file__).resolve().parent.parent
 ODD = [
@@ -242,3 +245,118 @@ def test_every_help_is_written_to_an_output_of_ascii() -> None:
     assert done.returncode == 0 and not done.stderr, done.stderr.decode()
     texts = re.split(r"END OF .*\n", done.stdout.decode("ascii"))
     assert len(texts) == len(SCRIPTS) + 1 and all(len(text) > 300 for text in texts[:-1])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# How a script ends
+
+
+def script(action: Callable[[], int | None]) -> SimpleNamespace:
+    """A module with such a `main`, for the fixture `call`."""
+    return SimpleNamespace(main=action)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device", "out/a"), "there is no room to write ("),
+        (OSError(122, "Disk quota exceeded"), "make room and run it again"),
+        (PermissionError(13, "Permission denied", str(Path.cwd() / "a.csv")), "a.csv cannot be read or written (Perm"),
+        (UserError(f"{Path.cwd() / 'a.csv'} is empty: fill it"), "a.csv is empty: fill it"),
+    ],
+)
+def test_what_stops_a_script_is_one_sentence(call: Callable, error: Exception, words: str) -> None:
+    def main() -> None:
+        raise error
+
+    code, out, err = call(script(main))
+    assert code == 1 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert words in err and str(Path.cwd()) not in err
+
+
+def test_an_error_of_the_program_itself_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        raise OSError("unknown")
+
+    with pytest.raises(OSError, match="unknown"):
+        cli.run(main)
+
+
+def test_a_reader_of_the_output_that_is_gone_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise BrokenPipeError
+
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(SystemExit) as end:
+            cli.run(main)
+        print("what is still to be flushed", file=out, flush=True)
+    assert end.value.code == 0 and (tmp_path / "out").read_text() == "" and capsys.readouterr().err == ""
+
+
+def test_only_ctrl_c_is_quiet_while_a_script_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: shown.append(kind))
+    cli.quiet_interrupt()
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "interrupted\n" and shown == []
+    sys.excepthook(ImportError, ImportError("no torch"), None)
+    assert shown == [ImportError]
+
+
+def test_an_empty_settings_file_sets_nothing(tmp_path: Path) -> None:
+    assert load_settings(TrainConfig, written(tmp_path, "# nothing yet\n")) == TrainConfig()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_other(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    target.write_text("old")
+
+    def fail(number: int) -> Callable[[Path], None]:
+        def write(path: Path) -> None:
+            path.write_text("half")
+            raise OSError(number, os.strerror(number))
+
+        return write
+
+    with pytest.raises(UserError, match=r"a\.json cannot be written \(Permission denied\): choose another place"):
+        write_atomically(target, fail(errno.EACCES))
+    with pytest.raises(OSError, match="No space left") as full:
+        write_atomically(target, fail(errno.ENOSPC))
+    assert full.value.filename == str(target), "which file it was"
+    assert target.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_process_of_another_user_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(pid: int, number: int) -> None:
+        raise PermissionError
+
+    assert process_runs(os.getpid()) and not process_runs(2**70)
+    monkeypatch.setattr(os, "kill", kill)
+    assert process_runs(1)
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really, removed = files.lock_file, []
+
+    def lock(file: Any, wait: bool = False) -> bool:
+        taken = really(file, wait)
+        if not removed:  # the process that held it before removes its file
+            removed.append(Path(file.name))
+            removed[0].unlink()
+        return taken
+
+    monkeypatch.setattr(files, "lock_file", lock)
+    with locked_output(tmp_path / "out"):
+        assert removed[0].exists(), "a file that others see"
+        with pytest.raises(UserError, match="is being written by another process"), locked_output(tmp_path / "out"):
+            pass
+    assert not removed[0].exists()

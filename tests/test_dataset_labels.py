@@ -19,6 +19,7 @@ from captcha_reader.dataset.labels import check_labels, is_numbering, label_from
 from captcha_reader.dataset.lookup import PictureLabels
 from captcha_reader.dataset.samples import Reject
 from captcha_reader.dataset.sources import iter_source
+from captcha_reader.dataset.strangers import names_pictures, refuse_other_tables
 from captcha_reader.dataset.tables import is_table, parse_table
 from captcha_reader.dataset.zips import entry_name
 from captcha_reader.errors import UserError
@@ -369,3 +370,46 @@ def test_the_table_of_the_report_is_read_at_once():
     with pytest.raises(UserError, match=r"line 1 of labels\.txt has 60,000"):
         parse_table(b" " * 60_000, "labels.txt")
     assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("labels.txt", '0.png ab\n\n, ""\n', "line 3 of labels.txt is not `name label`"),
+        ("metadata.jsonl", '\n{"file_name": "0.png", "text": "ab"}\n{"text": "cd"}\n', "line 3 of .* has no file_name"),
+        ("metadata.jsonl", '{"file_name": 7, "text": "ab"}', "line 1 of .* has no file_name: name the picture"),
+    ],
+)
+def test_a_line_of_a_table_that_says_nothing_is_named(name: str, text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        list(parse_table(text.encode(), name))
+
+
+def test_quoted_names_and_blank_lines_of_a_table_are_read() -> None:
+    rows = list(parse_table(b'"a b.png" xy\n\n1.png cd\n', "labels.txt"))
+    assert [(row.line, row.name, row.label) for row in rows] == [(1, "a b.png", "xy"), (3, "1.png", "cd")]
+
+
+def test_a_name_in_a_zip_that_no_old_encoding_has_stays() -> None:
+    entry = zipfile.ZipInfo("验.png")
+    entry.flag_bits = 0
+    assert entry_name(entry) == "验.png"
+
+
+def test_files_that_are_no_text_are_no_tables(tmp_path: Path) -> None:
+    def read(path: str, most: int) -> bytes:
+        if path == "gone.dat":
+            raise FileNotFoundError(path)
+        return b"aB3x k7Qm 0012 zzPq h4T2"
+
+    pictures = [f"{text}.png" for text in TEXTS]
+    refuse_other_tables(pictures, ["gone.dat"], read, "")
+    refuse_other_tables(pictures, ["weights.bin"], read, "")
+    refuse_other_tables(pictures, ["table.xlsx"], read, "")  # no zip: nothing is known of it
+    with pytest.raises(UserError, match=r"in/notes\.dat names the pictures beside it, but labels are read from"):
+        refuse_other_tables(pictures, ["gone.dat", "notes.dat"], read, "in/")
+    sheet = io.BytesIO()
+    with zipfile.ZipFile(sheet, "w") as file:
+        file.writestr("media/1.png", b"none")
+        file.writestr("xl/strings.xml", "<t>" + "</t> <t>".join(TEXTS) + "</t>")
+    assert names_pictures("table.xlsx", sheet.getvalue(), pictures)

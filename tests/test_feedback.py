@@ -148,3 +148,20 @@ def test_what_is_no_label_is_not_kept(tmp_path: Path, rows: list, text: str):
     with pytest.raises(UserError):
         feedback.add(b"no picture", "abc")
     assert feedback.count() == 0
+
+
+def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
+    feedback = Feedback(tmp_path)
+    feedback.add(*rows[0])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_rows", refuse)
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(UserError, match=r"the correction cannot be kept \(No space left on device\)"):
+            feedback.add(*rows[1])
+        with pytest.raises(UserError, match=r"the correction cannot be removed \(No space left on device\)"):
+            feedback.remove(rows[0][0])
+    assert list(feedback.rows()) == rows[:1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,11 +17,12 @@ import pytest
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
-from captcha_reader.web import finetuning
+from captcha_reader.web import finetuning, processes
 from captcha_reader.web.finetuning import FineTuning
-from captcha_reader.web.job import Commands, Job
+from captcha_reader.web.job import Commands, Job, Place
 from captcha_reader.web.jobs import MOST_WAITING, JobQueue
 from captcha_reader.web.own_models import MARKER
+from captcha_reader.web.processes import Cancelled
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +238,94 @@ def test_jobs_are_limited(fake: JobQueue, models: Path, rows: list):
     fake.close()
     for job in fake.jobs():
         wait(job, 20)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(UserError("there is no room"), "there is no room"), (Cancelled(), "the export was stopped")]
+)
+def test_an_export_that_fails_or_is_stopped_leaves_the_model_and_says_so(
+    error: Exception, said: str, models: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def call(job: Job, command: list[str], seconds: int, advice: str) -> None:
+        if command[0] == "dataset":
+            shutil.copytree(dataset, job.folder / "dataset")
+        elif command[0] == "train":
+            (job.folder / "run").mkdir()
+            (job.folder / "run" / "best.safetensors").write_bytes(b"weights")
+        else:
+            raise error
+
+    monkeypatch.setattr(finetuning, "call", call)
+    start = models / "reader.safetensors"
+    job = FineTuning("1", tmp_path / "job", start, start.name, None, 40, name="kept", owner="me")
+    job.folder.mkdir()
+    job.run(Place(Commands(["dataset"], ["train"], ["export"]), models, None))
+    assert job.model == "kept" and job.result["export"] == said
+    assert contents(models / "kept") == {"best.safetensors", MARKER}
+
+
+def test_pictures_that_cannot_be_stored_are_one_sentence(tmp_path: Path):
+    queue = JobQueue(tmp_path, tmp_path / "work", Commands())
+
+    def make(job_id: str, folder: Path) -> FineTuning:
+        folder.mkdir(parents=True)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"the pictures cannot be stored \(No space left on device\)"):
+        queue.add(make)
+    assert not queue.jobs() and not list(queue.work.iterdir())
+
+
+def test_an_error_nobody_thought_of_ends_the_job_and_not_the_queue(tmp_path: Path, capfd):
+    queue = JobQueue(tmp_path, tmp_path / "work", Commands())
+
+    class Broken(Job):
+        titles = FineTuning.titles
+
+        def run(self, place) -> None:
+            raise RuntimeError("/home/me: out of order")
+
+    for number in "12":
+        job = wait(queue.add(lambda job_id, folder: Broken(f"{job_id}{number}", folder)), 10)  # noqa: B023
+        assert job.state == "failed" and job.note == "something went wrong on this machine: its terminal says what"
+    assert "failed: RuntimeError('/home/me: out of order')" in capfd.readouterr().err
+
+
+def test_lines_that_are_no_events_are_passed_over():
+    lines = ["words", '{"event": "step"}', '{"half', "[1]", '{"event": "result"}']
+    assert [event["event"] for event in processes._events(lines)] == ["step", "result"]
+
+
+class Deaf:
+    """A process that does not hear when it is asked to stop."""
+
+    pid = 4_000_000
+
+    def __init__(self, code: int | None = None) -> None:
+        self.code, self.asked = code, 0
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def terminate(self) -> None:
+        self.asked += 1
+
+
+def test_a_program_that_does_not_stop_is_killed_with_those_that_it_started(monkeypatch: pytest.MonkeyPatch):
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(processes, "STOP_SECONDS", 0.02)
+    monkeypatch.setattr(os, "killpg", lambda *pair: killed.append(pair))
+    deaf, ended, hears = Deaf(), Deaf(0), Deaf()
+    for process in (deaf, ended, hears, None):
+        processes.stop(process)  # type: ignore[arg-type]
+    hears.code = -15
+    end = time.monotonic() + 10
+    while not killed:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    assert killed == [(deaf.pid, signal.SIGKILL)]
+    assert (deaf.asked, ended.asked, hears.asked) == (1, 0, 1)

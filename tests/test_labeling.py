@@ -527,3 +527,44 @@ def test_answering_is_instant(tmp_path: Path) -> None:
         session.answer(session.next(3)[0].id, "ab")
         seconds.append(time.perf_counter() - started)
     assert np.median(seconds) < 0.1
+
+
+def test_what_a_newer_version_or_a_damaged_file_says_of_answers(session: LabelSession) -> None:
+    item = session.next()[0]
+    session.answer(item.id, "ab")
+    path = session._journal.path
+    folder = path.parent
+    session.close()
+    kept = path.read_bytes()
+    path.write_bytes(kept + b'{"do": "of a later version", "id": 7}\n')
+    again = LabelSession(folder)
+    assert [text for _, text, _ in again._labeled(True)] == ["ab"], "what is unknown changes nothing"
+    again.close()
+    for line, words in (
+        (b'{"do": "label", "id": "x"}', "has a damaged event"),
+        (b'{"do": "train", "labels": "many"}', "has a damaged event"),
+        (b"[1, 2]", "line .* is damaged: correct or delete it"),
+    ):
+        path.write_bytes(kept + line + b"\n")
+        with pytest.raises(UserError, match=words):
+            LabelSession(folder)
+
+
+def test_labels_are_never_written_over_a_folder(session: LabelSession, tmp_path: Path) -> None:
+    session.answer(session.next()[0].id, "ab")
+    assert session.export(tmp_path / "out", "folder") == 1
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    with pytest.raises(UserError, match="out exists already: choose another name"):
+        session.export(tmp_path / "out", "folder")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+
+
+def test_a_set_whose_place_is_taken_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"events\.jsonl cannot be written \(.*\): choose another folder"):
+        Journal(tmp_path / "events.jsonl")
+
+
+def test_readings_of_another_set_are_refused(session: LabelSession) -> None:
+    with pytest.raises(ValueError, match="1 predictions of 60 pictures"):
+        session.add_readings("other", predictions(["ab"], [0.5]))

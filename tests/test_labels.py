@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,12 +15,10 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import zipped
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -33,9 +32,7 @@ from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.label_routes import label_router
 from captcha_reader.web.labels import Desk, Labels
 from captcha_reader.web.models import Models
-from captcha_reader.web.page import build_demo
 from captcha_reader.web.tabs.label import _pictures as label_pictures
-from captcha_reader.web.workshop import Workshop
 from interface import open_models
 from predict import CaptchaPredictor
 
@@ -413,39 +410,89 @@ def test_the_routes_say_what_the_page_shows(labels: Labels, pictures: list) -> N
             assert len(archive.namelist()) == 3 and b"zzz,person" in archive.read("labels.csv")
 
 
-def press(demo: Any, target: str, event: str, *values: object) -> list[Any]:
-    """What a page's function gives for an event of a component."""
-    found = [
-        fn.fn
-        for fn in demo.fns.values()
-        for id_, name in fn.targets
-        if name == event and getattr(demo.blocks.get(id_), "elem_id", None) == target
-    ]
-    return list(found[0](*values))
+def test_the_routes_keep_skipped_and_unreadable_pictures_and_take_them_back(labels: Labels, pictures: list) -> None:
+    desk = labels.create(pictures, "routes")
+    until(lambda: desk.session.has_readings)
+    app = FastAPI()
+    app.include_router(label_router(labels))
+    with TestClient(app) as client:
+        one, two = (item["id"] for item in client.get("/labels/routes/next?count=2").json()["items"])
+        for id_, do in ((one, "skip"), (two, "unreadable")):
+            state = client.post("/labels/routes/answer", json={"tab": "one", "do": do, "id": id_}).json()
+            assert state["undone"] is None and id_ not in [item["id"] for item in state["items"]]
+        assert client.post("/labels/routes/answer", json={"tab": "one", "do": "undo"}).json()["undone"] == two
+        nothing = client.get("/labels/routes/export?form=parquet")
+        assert nothing.status_code == 422 and nothing.json()["error"].startswith("nothing is labeled yet")
+        gone = client.get("/labels/routes/pictures/none")
+        assert gone.status_code == 404 and gone.json()["error"].startswith("this picture is not")
+        shown = client.get(f"/labels/routes/pictures/{one}")
+        assert shown.headers["content-type"] == "image/png" and shown.content.startswith(b"\x89PNG")
 
 
-def test_a_set_begins_with_a_folder_or_files_and_says_what_is_missing(
-    models: Models, captchas: list[tuple[bytes, str]], tmp_path: Path
+def test_a_model_that_cannot_read_the_set_is_said_and_asked_once(
+    labels: Labels, pictures: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = build_demo(Workshop.build(models, tmp_path / "data"), tmp_path)
-    start = partial(press, demo, "label-start", "click")
-    given = (None, "", "", False)  # the chosen model, and what is known
-    (tmp_path / "empty").mkdir()
-    for paths, folder, said in (
-        (None, "", "There are no captchas yet"),
-        (None, str(tmp_path / "nowhere"), "There is no folder nowhere"),
-        (None, str(tmp_path / "empty"), "There is no picture in empty"),
-    ):
-        assert said in start(paths, folder, "", *given)[0]
-    folder, packed = tmp_path / "captchas", tmp_path / "more.zip"
-    folder.mkdir()
-    for i, (png, _) in enumerate(captchas[:12]):
-        (folder / f"{i}.png").write_bytes(png)
-    packed.write_bytes(zipped({"a.png": captchas[12][0], "b.png": b"no picture"}))
-    said, chosen, _ = start(None, str(folder), "from a folder", *given)
-    assert not said and chosen.value == "from a folder"
-    _, mixed, _ = start([*map(str, folder.iterdir()), str(packed)], "", "", *given)
-    said, _, panel = press(demo, "label-set", "change", mixed.value, None)
-    assert "1 left out" in said and "b.png" in said and f'data-set="{mixed.value}"' in panel
-    said, _, panel = press(demo, "label-set", "change", "gone", None)
-    assert "bad" in said and 'data-set=""' in panel
+    asked: list[str | None] = []
+
+    def predictor(name: str | None) -> None:
+        asked.append(name)
+        raise UserError(f"the model {name} is damaged: choose another")
+
+    monkeypatch.setattr(labels.models, "predictor", predictor)
+    desk = labels.create(pictures, "damaged")
+    until(lambda: desk.said)
+    assert desk.said == "the model reader.onnx is damaged: choose another" and not desk.session.has_readings
+    desk.session.answer(desk.session.next()[0].id, "ab")
+    labels.touched(desk)
+    until(lambda: not desk.changed)
+    assert asked == ["reader.onnx"], "it is not tried again with each answer"
+
+
+def test_an_error_in_the_background_is_said_and_labels_are_kept(
+    labels: Labels, pictures: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = labels.create(pictures, "full")
+    until(lambda: desk.session.has_readings)
+    monkeypatch.setattr(desk.session, "write_table", lambda: 1 / 0)
+    desk.session.answer(desk.session.next()[0].id, "ab")
+    labels.touched(desk)
+    until(lambda: "something went wrong in the background" in desk.said)
+    assert "ZeroDivisionError" in desk.said and desk.said.endswith("labels are kept")
+    monkeypatch.undo()
+    labels.touched(desk)
+    until(lambda: not desk.changed)
+    assert desk.session.rows()[0][1] == "ab"
+
+
+def test_nothing_is_trained_where_nothing_can_be(models: Models, pictures: list, tmp_path: Path) -> None:
+    trainings = Trainings()
+    labels = Labels(tmp_path / "labels", models, trainings)
+    (models.folder / "reader.safetensors").unlink()
+    try:
+        desk = labels.create(pictures, "final")
+        until(lambda: desk.session.has_readings)
+        labels._train(desk, 10)
+        assert desk.job is None and not trainings.submitted, "an .onnx model without its weights"
+        labels.jobs = None
+        labels._train(desk, 10)
+        assert desk.job is None and desk.learned == 0
+    finally:
+        labels.close()
+
+
+def test_the_better_of_two_models_keeps_offering_its_readings(
+    labels: Labels, pictures: list, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = labels.create(pictures, "worse")
+    until(lambda: desk.session.has_readings)
+    made = labels.models.folder / "tuned"
+    made.mkdir()
+    shutil.copy(exported, made / "best.onnx")
+    job = FineTuning("1", Path(), exported, "reader.onnx", None, 20)
+    job.state, job.model = "done", "tuned"
+    desk.learned = 20
+    before = desk.session.model
+    with labels._lock:
+        monkeypatch.setattr(type(desk.session), "model", property(lambda self: before))
+        labels._finish(desk, job)
+    assert desk.job is None and "an earlier one reads more of the pictures kept aside" in desk.said

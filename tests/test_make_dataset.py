@@ -23,7 +23,7 @@ from PIL import Image
 
 import make_dataset as module
 from captcha_reader.config import DatasetConfig
-from captcha_reader.dataset import checks, parts, shards, sources
+from captcha_reader.dataset import checks, folders, parts, shards, sources
 from captcha_reader.dataset.folders import is_dataset, load_info
 from captcha_reader.dataset.labels import label_from_name, parse_label
 from captcha_reader.dataset.samples import Sample
@@ -1081,3 +1081,45 @@ def test_merge_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(UserError, match=r"a\.parquet is broken after row"):
         parquet_to_parquet([corrupt(tmp_path / "bad/a.parquet")], tmp_path / "x.parquet")
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_merge_names_what_is_not_there(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for given, words in (
+        ([tmp_path / "nowhere"], r"there is no .*nowhere: name parquet files or folders of them"),
+        ([tmp_path / "empty"], r"the folder .*empty holds no \.parquet file: name one that does"),
+        ([], "there is nothing to merge"),
+    ):
+        with pytest.raises(UserError, match=words):
+            parquet_to_parquet(given, tmp_path / "out.parquet")
+    with pytest.raises(UserError, match="there are no sources: name a parquet file"):
+        build(tmp_path / "out")
+
+
+def test_a_full_disk_is_named_and_nothing_half_is_left(tmp_path, monkeypatch):
+    source = shard(tmp_path / "in.parquet", rows(6))
+
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(UserError, match=r"x\.parquet cannot be written \(No space left on device\)"):
+        parquet_to_parquet([source], tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"out cannot be read or written \(No space left on device\)"):
+        build(tmp_path / "out", source)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+
+
+def test_pictures_that_no_split_asks_for_are_counted(tmp_path, capsys):
+    source = shard(tmp_path / "in.parquet", rows(10))
+    module.main([str(source), "--out", str(tmp_path / "out"), "--split", "5/2/1", "--workers", "1"])
+    assert "2 pictures are in no split, since 5/2/1 asks for fewer" in capsys.readouterr().out
+
+
+def test_folders_change_places_where_the_system_cannot_do_it_in_one_step(tmp_path, monkeypatch):
+    first, second = shard(tmp_path / "1.parquet", rows(6)), shard(tmp_path / "2.parquet", rows(6, 10))
+    build(tmp_path / "out", first)
+    monkeypatch.setattr(folders, "exchange", lambda one, other: False)
+    build(tmp_path / "out", second, overwrite=True)
+    assert sorted(texts(tmp_path / "out")) == sorted(text for _, text in rows(6, 10))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.parquet", "2.parquet", "out"]

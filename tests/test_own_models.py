@@ -58,3 +58,10 @@ def test_a_model_gets_another_name_and_goes(models: Path):
     assert {path.name for path in models.iterdir()} == {"theirs", "reader.onnx"}
     with pytest.raises(UserError, match="cannot be renamed"):
         rename(models, "new shop/best.onnx", "x")
+
+
+def test_a_name_that_stays_changes_nothing_and_what_is_gone_is_said(models: Path):
+    assert rename(models, "shop/best.onnx", " shop ") == "shop/best.onnx" and (models / "shop").is_dir()
+    with pytest.raises(UserError, match=r"the model cannot be removed \(.*\): reload the page"):
+        delete(models, "gone/best.onnx")
+    assert sorted(path.name for path in models.iterdir()) == ["reader.onnx", "shop", "theirs"]

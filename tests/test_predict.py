@@ -25,6 +25,7 @@ from captcha_reader.config import EvaluateConfig, PredictConfig
 from captcha_reader.ctc import log_likelihood
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, ROOT
+from captcha_reader.reading.constraints import Constraints
 from captcha_reader.transforms import build_transform
 from model import load_model
 from predict import CaptchaPredictor, find_checkpoint, find_images, predict_captcha
@@ -576,3 +577,36 @@ def test_onnx_needs_no_torch_and_a_real_process_reads(exported: Path, reader: Pa
     assert result.returncode == 0, result.stderr
     texts = [json.loads(line)["text"] for line in result.stdout.splitlines()]
     assert texts == [p.text for p in CaptchaPredictor(reader, threads=1).predict(find_images([folder]))]
+
+
+def test_what_the_model_looks_at_is_told_where_it_has_slots(tiny: Callable, exported: Path, tmp_path: Path) -> None:
+    from model import build_model, save_checkpoint
+
+    path = save_checkpoint(build_model(tiny(head="slots")), tmp_path / "slots.safetensors")
+    slots = CaptchaPredictor(path, threads=1)
+    pixels = np.zeros((2, slots.config.channels, *slots.config.image_size), np.uint8)
+    attention = slots.attention(pixels)
+    assert attention is not None and attention.shape[:2] == (2, 3) and attention.sum(axis=2) == pytest.approx(1.0)
+    assert CaptchaPredictor(exported, threads=1).attention(pixels) is None
+
+
+def test_a_pass_that_is_stopped_is_followed_by_others(exported: Path, encoded: list[bytes]) -> None:
+    predictor = CaptchaPredictor(exported, threads=1)
+    before, running = predictor.predict(encoded[:1])[0].text, predictor.backend.running
+    predictor.backend.stop()
+    assert running.terminate and not predictor.backend.running.terminate
+    assert predictor.predict(encoded[:1])[0].text == before
+
+
+def test_what_the_labels_had_in_common_is_offered_unless_something_is_known(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor = CaptchaPredictor(exported, threads=1)
+    predict.say_suggested(predictor, Constraints())
+    assert capsys.readouterr().err == "", "nothing is known of this model's labels"
+    monkeypatch.setattr(CaptchaPredictor, "suggested_constraints", Constraints("0-9", "4-6"))
+    predict.say_suggested(predictor, Constraints("a-d"))
+    assert capsys.readouterr().err == ""
+    predict.say_suggested(predictor, Constraints())
+    said = capsys.readouterr().err
+    assert "fit --characters '0-9' --length '4-6': give that to read no others" in said

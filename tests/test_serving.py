@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import math
 import os
 import random
 import re
@@ -20,24 +21,30 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
 import pytest
 from conftest import zipped
 from PIL import Image
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 
+from captcha_reader.config import InterfaceConfig
 from captcha_reader.errors import UserError
 from captcha_reader.images import open_image
 from captcha_reader.transforms import View
-from captcha_reader.web import bodies
+from captcha_reader.web import bodies, routes
 from captcha_reader.web.api import build_api
 from captcha_reader.web.batcher import Batcher
+from captcha_reader.web.lanes import BULK_WAITING, SMALL_BYTES, BulkLane, is_small
 from captcha_reader.web.limits import Limits, Refused
-from captcha_reader.web.models import Models
-from captcha_reader.web.uploads import PictureZip, check_picture
-from interface import open_models
+from captcha_reader.web.models import KEPT_MODELS, Models
+from captcha_reader.web.uploads import PictureZip, check_picture, decode_base64
+from interface import limits_of, open_models
 from predict import CaptchaPredictor
 
 LIMITS = Limits(request_bytes=1_000_000, pixels=1_000_000, pictures=20, queue=40, batch=8, seconds=2)
@@ -437,6 +444,251 @@ def test_pictures_of_a_client_that_is_gone_are_not_read(slow: tuple[Models, Slow
     with pytest.raises(Refused, match="gone"):
         gone.result(20)
     assert sum(predictor.sizes) == 1
+
+
+def test_many_pictures_leave_room_for_small_requests(slow: tuple[Models, Slow], captchas: list):
+    models, predictor = slow
+    batcher = Batcher(models, LIMITS)  # 40 pictures wait at most, 25 of them of requests with many
+    pictures = [("a picture", captchas[0][0])] * 13
+    many = batcher.submit(pictures, bulk=True)
+    with pytest.raises(Refused, match="too many large or many pictures") as refused:
+        batcher.submit(pictures, bulk=True)
+    assert refused.value.status == 503
+    small = batcher.submit(pictures)
+    predictor.go.set()
+    assert len(many.result(20)) == len(small.result(20)) == 13
+
+
+def test_one_request_that_breaks_a_batch_does_not_spoil_the_others(
+    slow: tuple[Models, Slow], captchas: list, caplog: pytest.LogCaptureFixture
+):
+    models, predictor = slow
+    batcher = Batcher(models, LIMITS)
+    first, good, bad, wrong = (png for png, _ in captchas[:4])
+    views = {bad: RuntimeError("/home/me: out of order"), wrong: UserError("it cannot be read")}
+    broken = {predictor.real.view(open_image(png)).pixels.tobytes(): error for png, error in views.items()}
+    really = predictor.read
+
+    def read(views: list[View]) -> list[Any]:
+        for view in views:
+            if view.pixels.tobytes() in broken:
+                predictor.sizes.append(len(views))
+                raise broken[view.pixels.tobytes()]
+        return really(views)
+
+    predictor.read = read
+    held = batcher.submit([("a picture", first)])
+    wait_for(lambda: predictor.sizes)
+    tickets = [batcher.submit([("a picture", png)]) for png in (good, bad, wrong)]
+    wait_for(lambda: not batcher._decoding)
+    predictor.go.set()
+    expected = [p.text for p in predictor.real.predict([first, good])]
+    assert [ticket.result(20)[0].prediction.text for ticket in (held, tickets[0])] == expected
+    for ticket, status, words in ((tickets[1], 500, "its terminal says what"), (tickets[2], 422, "it cannot be read")):
+        with pytest.raises(Refused, match=words) as refused:
+            ticket.result(20)
+        assert refused.value.status == status and "/home" not in str(refused.value)
+    assert 3 in predictor.sizes and "out of order" in caplog.text
+    wait_for(lambda: batcher.waiting == 0)
+
+
+def test_a_picture_that_cannot_be_prepared_leaves_the_others(
+    slow: tuple[Models, Slow], captchas: list, caplog: pytest.LogCaptureFixture
+):
+    models, predictor = slow
+    predictor.go.set()
+    really, refused = predictor.view, open_image(captchas[0][0]).tobytes()
+
+    def view(image: Any, name: str = "") -> View:
+        if image.tobytes() == refused:
+            raise UserError("it is too narrow")
+        return really(image, name)
+
+    predictor.view = view
+    batcher = Batcher(models, LIMITS)
+    one, other = batcher.submit([("a", captchas[0][0]), ("b", captchas[1][0])]).result(20)
+    assert isinstance(one, Refused) and (one.status, str(one)) == (422, "it is too narrow")
+    assert other.prediction.text == predictor.real.predict([captchas[1][0]])[0].text
+    assert batcher.submit([]).result(20) == []
+    predictor.view = lambda image, name="": 1 / 0
+    with pytest.raises(Refused, match="its terminal says what"):
+        batcher.submit([("a", captchas[0][0])]).result(20)
+    assert "ZeroDivisionError" in caplog.text
+    wait_for(lambda: batcher.waiting == 0)
+
+
+@pytest.mark.parametrize("answer", ["few", "nan"])
+def test_readings_that_are_none_are_refused(slow: tuple[Models, Slow], captchas: list, answer: str):
+    models, predictor = slow
+    predictor.go.set()
+    really = predictor.read
+    few = {"few": lambda views: [], "nan": lambda views: [replace(p, confidence=math.nan) for p in really(views)]}
+    predictor.read = few[answer]
+    with pytest.raises(Refused, match="no reading that is a number") as refused:
+        Batcher(models, LIMITS).submit([("a", captchas[0][0])]).result(20)
+    assert refused.value.status == 422
+
+
+def test_a_client_that_goes_before_its_batch_is_read_costs_no_pass(slow: tuple[Models, Slow], captchas: list):
+    models, predictor = slow
+    batcher = Batcher(models, LIMITS)
+    first = batcher.submit([("a picture", captchas[0][0])])
+    wait_for(lambda: predictor.sizes)
+    gone = batcher.submit([("a picture", captchas[1][0])])
+    wait_for(lambda: not batcher._decoding)
+    gone.drop()
+    predictor.go.set()
+    assert len(first.result(20)) == 1
+    with pytest.raises(Refused, match="the client is gone"):
+        gone.result(20)
+    assert predictor.sizes == [1]
+
+
+def test_what_is_small_is_told_by_length_and_headers(captchas: list):
+    assert is_small(captchas[0][0]) and is_small(encoded(Image.new("L", (200, 60)), "WEBP"))
+    assert not is_small(bytes(SMALL_BYTES + 1))
+    assert not is_small(encoded(Image.new("1", (1200, 1200)), "PNG"))
+    assert not is_small(encoded(Image.new("RGBA", (1200, 1200)), "WEBP", lossless=True))
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
+    assert not is_small(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
+    assert is_small(b"no picture"), "its refusal takes no longer"
+
+
+def test_the_lane_of_large_requests_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    async def visit() -> None:
+        lane = BulkLane()
+        assert await lane.run(len, b"abc") == 3 and lane.waiting == 0
+        lane.waiting = BULK_WAITING
+        with pytest.raises(Refused, match="too many large requests") as refused:
+            await lane.run(len, b"abc")
+        assert refused.value.status == 503 and lane.waiting == BULK_WAITING
+
+    asyncio.run(visit())
+
+
+def test_a_model_that_is_gone_or_breaks_is_said_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    models = open_models(folder, threads=1)
+    monkeypatch.setattr(models, "path", lambda name: ("run/best.onnx", folder / "gone.onnx"))
+    with pytest.raises(Refused, match=r"the model run/best\.onnx is gone: choose another, or reload the page"):
+        models.predictor("run/best.onnx")
+    monkeypatch.undo()
+    monkeypatch.setattr(models, "_load", lambda path, threads: 1 / 0)
+    with pytest.raises(Refused, match=r"the model run/best\.onnx is damaged: choose another"):
+        models.predictor("run/best.onnx")
+    assert "ZeroDivisionError" in caplog.text and models.loaded == 0
+
+
+def test_models_in_memory_are_few(folder: Path, exported: Path):
+    for i in range(KEPT_MODELS + 1):
+        (folder / f"{i}.onnx").write_bytes(exported.read_bytes())
+    models = open_models(folder, threads=1)
+    first = models.predictor("0.onnx")
+    assert models.predictor("0.onnx") is first
+    for i in range(1, KEPT_MODELS + 1):
+        models.predictor(f"{i}.onnx")
+    assert models.loaded == KEPT_MODELS and models.predictor("0.onnx") is not first, "the oldest went"
+
+
+def test_a_model_of_elsewhere_keeps_a_name_of_its_own(folder: Path, reader: Path, tmp_path: Path):
+    elsewhere = tmp_path / "run" / "best.safetensors"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(reader.read_bytes())
+    names = open_models(folder, elsewhere).paths()
+    assert next(iter(names.items())) == (str(elsewhere), elsewhere) and len(names) == 5
+    assert names["run/best.safetensors"] == folder / "run" / "best.safetensors"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Bodies and uploads, without a socket
+
+
+def refused_body(body: bytes, kind: str) -> tuple[int, str]:
+    """Status and reason of a body that cannot be used."""
+    headers = Headers({"content-type": kind})
+    share = bodies.Share(bodies.Memory(10**9))
+    with pytest.raises(Refused) as refused:
+        asyncio.run(bodies.parse_body(headers, body, LIMITS, share, BulkLane()))
+    return refused.value.status, str(refused.value)
+
+
+def form_of(parts: int) -> tuple[bytes, str]:
+    head = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.png"\r\n\r\na\r\n'
+    return head * parts + b"--x--\r\n", "multipart/form-data; boundary=x"
+
+
+def test_more_pictures_than_allowed_are_refused_in_every_form(captchas: list):
+    assert refused_body(*form_of(21)) == (413, "send at most 20 pictures at a time")
+    many = json.dumps({"images": ["QUFB"] * 21}).encode()
+    assert refused_body(many, "application/json")[0] == 413
+    packed = zipped({f"{i}.png": captchas[0][0] for i in range(12)})
+    texts = [base64.b64encode(packed).decode()] * 2
+    status, reason = refused_body(json.dumps({"images": texts}).encode(), "application/json")
+    assert status == 413 and reason == "the request has more than 20 pictures: send fewer at a time"
+    texts = [base64.b64encode(data).decode() for data in (zipped({f"{i}.png": b"a" for i in range(20)}), b"PK\x03\x04")]
+    status, reason = refused_body(json.dumps({"images": texts}).encode(), "application/json")
+    assert status == 413 and reason == "the request has 21 pictures: send at most 20 at a time", "one cannot be opened"
+
+
+def test_switches_and_forms_that_are_none_are_named(captchas: list):
+    body, kind = form_of(1)
+    assert refused_body(body, "multipart/form-data")[0] == 422
+    said = json.dumps({"image": base64.b64encode(captchas[0][0]).decode(), "details": "yes"}).encode()
+    assert refused_body(said, "application/json") == (422, "`details` must be true or false")
+    field = body.replace(b"--x--", b'--x\r\ncontent-disposition: form-data; name="details"\r\n\r\nyes\r\n--x--')
+    assert refused_body(field, kind) == (422, "`details` must be true or false")
+
+
+def test_a_body_without_a_length_is_cut_off_where_it_is_far_too_long():
+    received = []
+
+    async def stream():
+        for _ in range(100):
+            received.append(1)
+            yield bytes(500_000)
+
+    request = SimpleNamespace(headers={}, stream=stream)
+    share = bodies.Share(bodies.Memory(10**9))
+    with pytest.raises(Refused, match="the request has more than 1 MB") as refused:
+        asyncio.run(bodies.receive_body(request, LIMITS, share))
+    assert refused.value.status == 413 and len(received) == 7, "three times the limit, and no more"
+    assert share.held <= LIMITS.request_bytes
+    share.give_back()
+    assert share.memory.used == 0
+
+
+def test_base64_in_an_address_may_be_escaped():
+    text = base64.b64encode(b"\xfb\xff+/=").decode()
+    assert decode_base64("data:image/png;base64," + quote(text, safe=""), "x") == b"\xfb\xff+/="
+
+
+def test_a_zip_that_is_gone_or_lies_of_its_size_is_refused(tmp_path: Path, captchas: list):
+    with pytest.raises(Refused, match="the zip is gone: upload it again"):
+        PictureZip(tmp_path / "gone.zip")
+    assert "entries" in refusal_of(PictureZip, zipped({f"{i}.png": b"a" for i in range(4)}), 3)
+
+
+def test_what_becomes_of_a_request_whose_client_hangs_up():
+    async def visit(messages: list[str]) -> None:
+        async def receive() -> dict[str, str]:
+            if not messages:
+                await asyncio.sleep(60)
+            return {"type": messages.pop(0)}
+
+        work = asyncio.get_running_loop().create_future()
+        with pytest.raises(ClientDisconnect):
+            await routes._while_connected(SimpleNamespace(receive=receive), work)
+        assert work.cancelled() and not messages
+
+    asyncio.run(visit(["http.request", "http.disconnect"]))
+
+
+def test_limits_that_let_nothing_through_are_refused():
+    for name in ("queue", "max_request_mb", "max_connections", "max_seconds"):
+        with pytest.raises(UserError, match=f"--{name} must be"):
+            limits_of(InterfaceConfig(**{name: 0}))
+    assert limits_of(InterfaceConfig(max_connections=7)).client_connections == 7
 
 
 # --------------------------------------------------------------------------------------------------------------------

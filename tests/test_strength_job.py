@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from captcha_reader.errors import UserError
+from captcha_reader.web import strength_job
 from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.html import progress_bar
-from captcha_reader.web.job import Commands
+from captcha_reader.web.job import Commands, Place
 from captcha_reader.web.jobs import JobQueue
 from captcha_reader.web.report_routes import report_router
 from captcha_reader.web.strength_job import Asked, StrengthJob
@@ -153,3 +155,31 @@ def test_a_bad_zip_and_a_failure_are_one_sentence(queue: JobQueue, labeled: Path
     job = submit(queue, labeled, Asked(budget="20m"))
     wait(job, "failed")
     assert job.note == "the alphabet is empty" and [point["labels"] for point in job.points] == [0]
+
+
+def test_what_a_zip_holds_that_is_damaged_is_counted_and_the_rest_measured(
+    captchas: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    data = zipped({"a.png": captchas[0][0], "b.png": captchas[1][0]}, zipfile.ZIP_STORED)
+    place = data.index(captchas[1][0])
+    (tmp_path / "a.zip").write_bytes(data[:place] + bytes(40) + data[place + 40 :])
+    job = StrengthJob("1", tmp_path / "job", tmp_path / "m.onnx", "m.onnx", Asked(unlabeled=True), "a.zip")
+    job.fill(tmp_path / "a.zip")
+    assert [path.name for path in (tmp_path / "job" / "upload").iterdir()] == ["00001.png"] and job.pictures == 1
+    assert json.loads((tmp_path / "job" / "left_out.json").read_text()) == {"unreadable image": 1}
+
+
+def test_a_model_that_is_gone_and_a_report_that_is_not_there_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(Commands(), tmp_path, None)
+    job = StrengthJob("1", tmp_path / "job", tmp_path / "m.onnx", "my/m.onnx", Asked(), "a.zip")
+    job.folder.mkdir()
+    with pytest.raises(UserError, match=r"the model my/m\.onnx is gone: choose another"):
+        job.run(place)
+    (tmp_path / "m.onnx").write_bytes(b"weights")
+    monkeypatch.setattr(strength_job, "call", lambda *_: None)
+    with pytest.raises(UserError, match="the report could not be written: this machine has no room left"):
+        job.run(place)
+    job.follow({"event": "of a later version"})
+    assert job.points == [] and not job.reports
