@@ -69,6 +69,14 @@ def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -
     return buffer.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def log() -> logging.Logger:
+    """The log, which libraries that set up logging anew switch off for all tests after them."""
+    found = logging.getLogger("captcha_reader")
+    found.disabled, found.propagate = False, True
+    return found
+
+
 @pytest.fixture(scope="session")
 def captchas() -> list[tuple[bytes, str]]:
     """40 captchas of two or three letters of `abcd`: (PNG file, text)."""

@@ -46,7 +46,7 @@ CHARACTERS = (  # sets of them, and how often each is drawn
 )
 
 ASPECTS = (((1.7, 2.4), (2.4, 3.6), (3.6, 5), (5, 8)), (22, 48, 20, 10))  # width by height, and how often
-WIDEST = 360  # pixels, unless the letters need more; longer texts get lower pictures, as websites have no room for wider ones
+WIDEST = 360  # pixels, unless the letters need more: longer texts get lower pictures, as pages have no room for more
 
 # Pixels (lowest, highest), and how often. A height that most captchas have, now and then a tiny or a huge one.
 HEIGHTS = ((20, 30, 8), (30, 50, 40), (50, 80, 40), (80, 140, 10), (140, 220, 2))

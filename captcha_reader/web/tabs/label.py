@@ -146,11 +146,11 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
         except OSError:
             raise UserError(f"the upload {path.name} is gone: choose it once more") from None
         if is_zip(start):
-            for name, data in PictureZip(path).with_damaged():
-                if isinstance(data, bytes):
-                    yield name, data
+            for name, entry in PictureZip(path).with_damaged():
+                if isinstance(entry, bytes):
+                    yield name, entry
                 else:
-                    skipped.append(str(data))
+                    skipped.append(str(entry))
         else:
             yield path.name, path.read_bytes()
 
