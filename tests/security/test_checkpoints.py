@@ -210,7 +210,7 @@ def test_metadata_without_a_model_or_with_endless_lists_is_refused(reader: Path,
         "image_size": [512, 1024],
     }
     metadata = raw | {"model": json.dumps(json.loads(raw["model"]) | huge)}
-    with pytest.raises(UserError, match="the head that it describes has more than .* weights"):
+    with pytest.raises(UserError, match=r"the head that it describes has more than .* weights"):
         load_model(rewritten(reader, tmp_path / "wide.safetensors", metadata))
 
 
