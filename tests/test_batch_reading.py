@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,16 @@ from conftest import zipped
 from captcha_reader.errors import UserError
 from captcha_reader.reading.collection import read_together
 from captcha_reader.reading.constraints import Constraints
-from captcha_reader.web.batch_reading import Batch, BatchReader, batch_files, compare, sign_test
+from captcha_reader.web import batch_reading as module
+from captcha_reader.web.batch_reading import (
+    Batch,
+    BatchReader,
+    batch_files,
+    compare,
+    count_pictures,
+    iter_pictures,
+    sign_test,
+)
 from captcha_reader.web.limits import Refused
 from captcha_reader.web.tabs.batch import batch_summary
 from captcha_reader.web.uploads import PictureZip
@@ -169,3 +179,21 @@ def test_no_cell_is_taken_for_a_formula():
     cells = [cell for line in csv.reader(io.StringIO(table.decode(), newline="")) for cell in line]
     assert "'=1+1.png" in cells and "'+why" in cells and "'=bad.png" in cells
     assert not [cell for cell in cells if cell.lstrip()[:1] in tuple("=+-@\uff1d") and cell]
+
+
+def test_more_pictures_than_allowed_are_refused_and_an_upload_that_is_gone_is_named(
+    captchas: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "BATCH_PICTURES", 3)
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path, (png, _) in zip(paths, captchas, strict=False):
+        path.write_bytes(png)
+    assert count_pictures(paths) == 4
+    given = iter_pictures(paths)
+    assert [name for name, _ in islice(given, 3)] == ["0.png", "1.png", "2.png"]
+    with pytest.raises(UserError, match="there are more than 3 pictures: bring fewer at a time"):
+        next(given)
+    paths[0].unlink()
+    ((name, error),) = iter_pictures(paths[:1])
+    assert name == "0.png" and isinstance(error, UserError) and str(tmp_path) not in str(error)
+    assert count_pictures(paths[:2]) == 2

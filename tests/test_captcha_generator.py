@@ -649,3 +649,24 @@ def test_a_worker_process_that_dies_is_one_sentence(monkeypatch: pytest.MonkeyPa
     settings = CaptchaSettings(("line",), "abcd", (3, 3))
     with pytest.raises(UserError, match=r"a worker process died, .*: run again with fewer --workers"):
         list(shards.iter_captchas(settings, range(500), 2))
+
+
+def test_a_full_disk_and_shards_of_other_machines_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, *_ = worker_of(tmp_path / "out")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(generator, "write_shards", full)
+    with pytest.raises(UserError, match=r"cannot write to .*out \(.*No space left on device\): make room or choose"):
+        generator.generate_captcha_data(GeneratorConfig(**values))
+    monkeypatch.setattr(generator, "write_shards", lambda *_: None)
+    with pytest.raises(UserError, match="2 of 2 shards were drawn elsewhere: give an --out that all machines share"):
+        generator.generate_captcha_data(GeneratorConfig(**values))
+
+
+def test_a_machine_that_is_no_debian_is_told_of_its_own_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(font_packages.shutil, "which", lambda name: None)
+    assert font_packages.installed_packages() is None
+    told = font_packages.check_packages()
+    assert "has no dpkg to ask" in told and "--fonts" in told and str(font_packages.RECIPE) in told

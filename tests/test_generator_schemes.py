@@ -48,6 +48,17 @@ def test_a_stream_depends_on_its_key_alone() -> None:
     assert drawn.min() >= 0 and drawn.max() < 1
     assert np.abs(drawn.mean(axis=0) - 0.5).max() < 0.07, "early and late numbers are as even"
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.15
+    weighted = Stream("weights", 1).choices("abc", weights=[1, 0, 3], k=4000)
+    assert weighted.count("b") == 0 and 900 < weighted.count("a") < 1100
+    bits = [Stream("bits", i).getrandbits(k) for k in (1, 52, 60) for i in range(200)]
+    assert all(
+        low < np.mean(part) < high
+        for part, low, high in (
+            (bits[:200], 0.4, 0.6),
+            (bits[200:400], 0.4 * 2**52, 0.6 * 2**52),
+            (bits[400:], 0.4 * 2**60, 0.6 * 2**60),
+        )
+    )
     choices = [Stream("choice", i).choice("abcd") for i in range(2000)]
     assert all(430 < choices.count(c) < 570 for c in "abcd")
 
@@ -343,6 +354,10 @@ def test_a_named_style_can_be_written_and_read_again(name: str, tmp_path: Path) 
         ("ops: [[blur]]", ["op 1", "name"]),
         ("ops: [{blur: 3}]", ["op 1 (blur)", "fields"]),
         ("ops: blur", ["list of ops"]),
+        ("ops: [{elastic: {amplitude: [1, 2, 3]}}]", ["amplitude", "give a number, or two as [lowest, highest]"]),
+        ("ops: [{lines: {kinds: []}}]", ["kinds", "give a list of names"]),
+        ("fonts: 7", ["fonts is 7", "give a list of names"]),
+        ("length: 0", ["length is [0, 0]", "1 or more characters"]),
         ("hight: 30", ["'hight'", "height"]),
         ("height: 1", ["height", "8 to 2000"]),
         ("mode: CMYK", ["mode", "'RGBA'"]),

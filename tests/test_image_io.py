@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from captcha_reader import images as module
 from captcha_reader.errors import UserError
 from captcha_reader.images import IMAGE_SUFFIXES, MAX_PIXELS, check_header, open_image
 
@@ -412,3 +413,37 @@ def test_a_jpeg_without_its_end_marker_can_be_read(progressive):
         for left in (5, 30, 100, len(data) // 2):
             with pytest.raises(UserError, match="is broken or cut short"):
                 open_image(data[:-left])
+
+
+def test_a_file_beyond_all_measure_is_not_read(rgb, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 100)
+    Image.fromarray(rgb).save(tmp_path / "large.bmp")
+    with pytest.raises(UserError, match=r"large\.bmp has more than 0 MB: scale it down or remove it"):
+        open_image(tmp_path / "large.bmp")
+
+
+def test_large_pictures_with_alpha_lie_on_the_ground_that_small_ones_do():
+    """Of a large picture only some pixels are looked at."""
+    for color, ground in ((255, 0), (0, 255)):
+        small = Image.new("RGBA", (60, 30), (0, 0, 0, 0))
+        small.paste((color,) * 3 + (255,), (10, 5, 40, 25))
+        large = small.resize((1800, 900), Image.Resampling.NEAREST)
+        assert module._sample(large).shape[0] < 1800 * 900
+        for picture in (small, large):
+            seen = open_image(picture)
+            assert seen.getpixel((0, 0)) == (ground,) * 3
+            assert seen.getpixel((picture.width // 3, picture.height // 2)) == (color,) * 3
+
+
+def test_frames_that_cannot_be_found_are_a_broken_picture(monkeypatch):
+    frames = [Image.new("L", (20, 20), 255), Image.new("L", (20, 20), 254)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
+
+    def seek(self, number):
+        raise ValueError("the directory is damaged")
+
+    monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.seek", seek)
+    with pytest.raises(UserError, match=r"a\.tif") as error:
+        open_image(buffer.getvalue(), "a.tif")
+    assert "\n" not in str(error.value)

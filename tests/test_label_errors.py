@@ -30,6 +30,7 @@ import label_errors
 from accuracy_calculator import wilson_interval
 from captcha_reader.checkpoint import save_checkpoint
 from captcha_reader.config import EvaluateConfig, TrainConfig
+from captcha_reader.errors import UserError
 from captcha_reader.plots import label_errors as plots
 from captcha_reader.plots.canvas import figure_image
 from captcha_reader.text import Alphabet, CTCCodec, SlotCodec
@@ -449,3 +450,52 @@ def test_ctrl_c_ends_it_and_leaves_nothing(launch: Callable, reader: Path, tmp_p
     assert "Traceback" not in job.stderr
     assert "0 of 2 folds are done" in job.stderr
     assert not list(place.glob(f"label-errors-{job.pid}-*"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Without a training
+
+
+def test_what_cannot_be_looked_through_is_one_sentence(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (label_errors.ROOT / "data").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"there is no data in data/: put labeled pictures there, or name a folder"):
+        find_label_errors(EvaluateConfig(data="data", checkpoint=str(start)))
+    with pytest.raises(UserError, match="--epochs is -1: it must be 0 or more"):
+        find_label_errors(settings(tmp_path, start, epochs=-1))
+    with pytest.raises(UserError, match="set is not split: make a dataset of it"):
+        collect_rows(settings(put(tmp_path / "set", ["ab"], ["ab"]), start, split="test"))
+    (tmp_path / "train-0.parquet").write_bytes(b"no parquet")
+    with pytest.raises(UserError, match=r"train-0\.parquet is not a readable parquet file .*: make the dataset again"):
+        label_errors._files(tmp_path / "train-0.parquet")
+
+
+def test_what_lies_in_data_is_looked_through_by_default(start: Path) -> None:
+    put(label_errors.ROOT / "data" / "mine", ["ab", "cd"], ["ab", "cd"])
+    rows, unreadable = collect_rows(EvaluateConfig(data="data", checkpoint=str(start)))
+    assert sorted(row.label for row in rows) == ["ab", "cd"] and unreadable == []
+
+
+def test_the_table_says_where_the_order_means_little_and_where_nothing_is_wrong(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = {"n": 4, "folds": 2, "sequence_accuracy": 0.25, "wilson_95": (0.05, 0.7), "differing": 0}
+    report |= {"picture": "a.png", "unreadable": [], "rows": [], "suspicious": 0}
+    label_errors.print_table(report, 20)
+    out = capsys.readouterr().out
+    assert "fewer than half of the pictures as labeled, so the order says little: give more --epochs" in out
+    assert out.endswith("No label looks wrong.\n") and "were left out" not in out
+    label_errors.print_table(report | {"sequence_accuracy": 0.5}, 20)
+    assert "says little" not in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_is_one_sentence(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(config: EvaluateConfig) -> dict:
+        raise OSError(28, "No space left on device", str(tmp_path / "sheet.png"))
+
+    monkeypatch.setattr(label_errors, "find_label_errors", full)
+    with pytest.raises(UserError, match=r"sheet\.png cannot be read or written \(No space left on device\): check"):
+        label_errors.report_label_errors(settings(tmp_path, start))

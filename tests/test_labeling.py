@@ -20,6 +20,7 @@ from PIL import Image
 from accuracy_calculator import load_labeled
 from captcha_reader.config import DatasetConfig
 from captcha_reader.errors import UserError
+from captcha_reader.labeling import sets
 from captcha_reader.labeling.curve import Point, advise
 from captcha_reader.labeling.journal import Journal
 from captcha_reader.labeling.records import Corrections, TakenOverError, clean_text
@@ -568,3 +569,17 @@ def test_a_set_whose_place_is_taken_is_one_sentence(tmp_path: Path) -> None:
 def test_readings_of_another_set_are_refused(session: LabelSession) -> None:
     with pytest.raises(ValueError, match="1 predictions of 60 pictures"):
         session.add_readings("other", predictions(["ab"], [0.5]))
+
+
+def test_a_set_has_an_upper_limit_and_a_form_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sets, "MAX_PICTURES", 12)
+    pictures = [(f"{i}.png", picture(i)) for i in range(13)]
+    with pytest.raises(UserError, match="these are more than 12 pictures: label a part of them"):
+        LabelSession.create(tmp_path / "many", pictures)
+    assert not (tmp_path / "many" / sets.SET).exists(), "it is no set"
+    LabelSession.create(tmp_path / "set", pictures[:12]).close()
+    info = json.loads((tmp_path / "set" / sets.SET).read_text())
+    for change in ({"format": "of a later version"}, {"order": "sideways"}, {"seed": "x"}, {"pictures": [{}]}):
+        (tmp_path / "set" / sets.SET).write_text(json.dumps(info | change))
+        with pytest.raises(UserError, match="is no set of pictures to label: start a new one"):
+            LabelSession(tmp_path / "set")

@@ -23,7 +23,7 @@ from PIL import Image
 
 import make_dataset as module
 from captcha_reader.config import DatasetConfig
-from captcha_reader.dataset import checks, folders, parts, shards, sources
+from captcha_reader.dataset import checks, folders, parts, shards, sources, writer
 from captcha_reader.dataset.folders import is_dataset, load_info
 from captcha_reader.dataset.labels import label_from_name, parse_label
 from captcha_reader.dataset.samples import Sample
@@ -1123,3 +1123,35 @@ def test_folders_change_places_where_the_system_cannot_do_it_in_one_step(tmp_pat
     build(tmp_path / "out", second, overwrite=True)
     assert sorted(texts(tmp_path / "out")) == sorted(text for _, text in rows(6, 10))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.parquet", "2.parquet", "out"]
+
+
+def test_samples_and_batches_are_written_in_groups_and_none_is_lost(tmp_path, monkeypatch):
+    for i, (data, text) in enumerate(rows(10)):
+        write(tmp_path / "in" / f"{text}_{i}.png", data)
+    monkeypatch.setattr(parts, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(writer, "ROW_GROUP_ROWS", 4)
+    build(tmp_path / "out", tmp_path / "in")
+    assert sorted(texts(tmp_path / "out")) == sorted(text for _, text in rows(10))
+
+
+def test_a_shard_without_rows_adds_nothing(tmp_path):
+    shard(tmp_path / "in/a.parquet", [])
+    shard(tmp_path / "in/b.parquet", rows(3))
+    assert [item.rows for item in sources.iter_items(str(tmp_path / "in"))] == [3]
+    with pytest.raises(UserError, match="holds no samples"):
+        list(sources.iter_items(str(tmp_path / "in/a.parquet")))
+
+
+def test_a_file_beside_the_pictures_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "in/abc.png", picture(1))
+    (tmp_path / "in/labels.csv").write_text("filename,label\nabc.png,xyz\n")
+    really = Path.open
+
+    def refuse(path, *arguments, **settings):
+        if path.name == "labels.csv":
+            raise PermissionError(13, "Permission denied")
+        return really(path, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"labels\.csv cannot be read \(Permission denied\): check its permissions"):
+        list(iter_source(str(tmp_path / "in")))

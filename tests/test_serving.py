@@ -10,6 +10,7 @@ import math
 import os
 import random
 import re
+import signal
 import socket
 import struct
 import threading
@@ -40,9 +41,11 @@ from captcha_reader.transforms import View
 from captcha_reader.web import bodies, routes
 from captcha_reader.web.api import build_api
 from captcha_reader.web.batcher import Batcher
+from captcha_reader.web.deadline import TimedBackend
 from captcha_reader.web.lanes import BULK_WAITING, SMALL_BYTES, BulkLane, is_small
 from captcha_reader.web.limits import Limits, Refused
 from captcha_reader.web.models import KEPT_MODELS, Models
+from captcha_reader.web.server import ending_by_signals, listen
 from captcha_reader.web.uploads import PictureZip, check_picture, decode_base64
 from interface import limits_of, open_models
 from predict import CaptchaPredictor
@@ -598,6 +601,44 @@ def test_a_model_of_elsewhere_keeps_a_name_of_its_own(folder: Path, reader: Path
     names = open_models(folder, elsewhere).paths()
     assert next(iter(names.items())) == (str(elsewhere), elsewhere) and len(names) == 5
     assert names["run/best.safetensors"] == folder / "run" / "best.safetensors"
+
+
+def test_who_asks_a_model_that_takes_too_long_is_told_at_once_until_it_has_ended():
+    go = threading.Event()
+    backend = Backend(lambda pixels: go.wait(20) and np.zeros((len(pixels), 3, 2), np.float32))
+    timed = TimedBackend(backend, "slow.onnx", 0.05)
+    pixels = np.zeros((1, 1, 4, 4), np.uint8)
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(timed.log_probs, pixels) for _ in range(2)]
+        for ticket in asked:
+            with pytest.raises(Refused, match=r"slow\.onnx takes longer than 0\.05 seconds: choose another"):
+                ticket.result(20)
+    with pytest.raises(Refused, match="takes longer"):
+        timed.log_probs(pixels)
+    assert backend.stopped and timed.stopped is True, "what else it has is the backend's own"
+    go.set()
+    wait_for(lambda: not timed.overdue)
+    assert timed.log_probs(pixels).shape == (1, 3, 2)
+    backend.attention = lambda pixels: (_ for _ in ()).throw(Refused(422, "too wide"))
+    with pytest.raises(Refused, match="too wide"):
+        timed.attention(pixels)
+
+
+def test_a_port_that_is_none_is_one_sentence():
+    with pytest.raises(UserError, match="there is no port 70000: --port is 0 to 65535"):
+        listen("127.0.0.1", 70_000)
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+    before = signal.getsignal(signal.SIGTERM)
+
+    def enter() -> Any:
+        with ending_by_signals():
+            return signal.getsignal(signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(enter).result(10) is before
+    assert enter() is not before and signal.getsignal(signal.SIGTERM) is before
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -124,6 +124,7 @@ def test_bits_of_a_lopsided_scheme_are_fewer() -> None:
     entropy = -(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1))
     assert secret_bits(texts)["estimated_bits"] == pytest.approx(10 * entropy, abs=0.1)
     assert secret_bits(texts, "abcdefgh")["nominal_bits"] == pytest.approx(30)
+    assert secret_bits(["", ""])["estimated_bits"] == 0, "nothing is to be guessed"
 
 
 def test_a_small_pool_is_estimated_from_its_repetitions() -> None:
@@ -186,6 +187,7 @@ def test_faint_ink_and_specks_cost_legibility() -> None:
     noisy = np.where(specks[..., None], np.uint8(0), colors)
     assert measure_legibility(noisy, ink, specks).score < 0.1
     assert measure_legibility(colors, np.zeros_like(ink), clutter).score == 0
+    assert measure_legibility(colors, np.full_like(ink, 255), clutter) == Legibility(0, 0, 1), "ink without any ground"
 
 
 def test_the_letters_of_a_style_are_found_where_it_draws_them() -> None:

@@ -339,3 +339,9 @@ def test_a_text_that_cannot_be_aligned_is_refused() -> None:
         CTCCodec(ABC).align(random_log_probs(2, 4), "aa")
     with pytest.raises(UserError, match="'d'"):
         CTCCodec(ABC).align(random_log_probs(9, 4), "d")
+    slots = build_codec("slots", ABC)
+    with pytest.raises(UserError, match="2 positions cannot write 'abc'"):
+        slots.align(random_log_probs(2, 4), "abc")
+    for codec in (slots, CTCCodec(ABC)):
+        with pytest.raises(UserError, match="cannot write 'abc'"):
+            codec.read_as(random_log_probs(2, 4), "abc")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,14 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from captcha_reader.checkpoint import label_hints, read_metadata, save_checkpoint
+from captcha_reader.checkpoint import (
+    check_onnx_session,
+    label_hints,
+    load_weights,
+    parse_metadata,
+    read_metadata,
+    save_checkpoint,
+)
 from captcha_reader.cli import load_settings
 from captcha_reader.config import TrainConfig
 from captcha_reader.errors import UserError
@@ -150,6 +158,67 @@ def test_metadata_that_is_no_json_object_is_refused(text: str, reader: Path, tmp
 
 def raise_if_read(path: Path) -> None:
     read_metadata(path)
+
+
+class Session:
+    """An ONNX session that is not what export_model.py writes."""
+
+    def __init__(self, metadata: dict[str, str], output: Any = None, **changes: Any) -> None:
+        self.metadata, self.output = metadata, output
+        self.given = {"inputs": [("images", "tensor(uint8)", [1, 1, 16, 48])], "outputs": ["log_probs"]} | changes
+
+    def get_modelmeta(self) -> SimpleNamespace:
+        return SimpleNamespace(custom_metadata_map=self.metadata)
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=n, type=t, shape=s) for n, t, s in self.given["inputs"]]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name) for name in self.given["outputs"]]
+
+    def run(self, *_: object) -> list[np.ndarray]:
+        if self.output is None:
+            raise RuntimeError("out of order")
+        return [self.output]
+
+
+def test_an_onnx_file_with_other_ends_is_refused(reader: Path) -> None:
+    metadata = texts(reader)
+    good = np.zeros((1, 12, 5), np.float32)
+    assert check_onnx_session(Session(metadata, good), "a.onnx")[0].alphabet == "abcd"
+    for session, words in (
+        (Session({}, good), "it lacks the model's description"),
+        (Session(metadata, good, outputs=["logits"]), "its inputs or outputs are others"),
+        (Session(metadata, good, inputs=[("images", "tensor(float)", [1] * 4)]), "its inputs or outputs are others"),
+        (Session(metadata), "cannot read a picture of its own size: export it again"),
+        (Session(metadata, good[..., :4]), r"gives \(1, 12, 4\) for one picture, which does not fit its alphabet"),
+        (Session(metadata, good[0]), r"gives \(12, 5\) for one picture"),
+    ):
+        with pytest.raises(UserError, match=f"^a.onnx .*{words}"):
+            check_onnx_session(session, "a.onnx")
+
+
+def test_metadata_without_a_model_or_with_endless_lists_is_refused(reader: Path, tmp_path: Path) -> None:
+    raw = texts(reader)
+    with pytest.raises(UserError, match=r"it lacks the model's description"):
+        parse_metadata({key: value for key, value in raw.items() if key != "model"}, "a.onnx")
+    with pytest.raises(UserError, match=r"has a list of 2,001 entries, more than 2,000"):
+        parse_metadata(raw | {"metrics": json.dumps({"test": [0] * 2001})}, "a.onnx")
+    huge = {
+        "alphabet": "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))),
+        "head": "combination",
+        "image_size": [512, 1024],
+    }
+    metadata = raw | {"model": json.dumps(json.loads(raw["model"]) | huge)}
+    with pytest.raises(UserError, match=r"the head that it describes has more than .* weights"):
+        load_model(rewritten(reader, tmp_path / "wide.safetensors", metadata))
+
+
+def test_weights_that_are_cut_short_are_damaged(reader: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(reader.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"cut\.safetensors is damaged or no safetensors file .*: copy it again"):
+        load_weights(path, "cpu")
 
 
 def test_metadata_beyond_all_measure_is_refused(reader: Path, tmp_path: Path) -> None:
