@@ -7,6 +7,7 @@ from a server that has imported it already: they are processes of their own, whi
 from __future__ import annotations
 
 import io
+import logging
 import multiprocessing
 import os
 import runpy
