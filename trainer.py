@@ -473,8 +473,14 @@ class Trainer:
         return nn.functional.kl_div(given, wanted, reduction="none", log_target=True).sum((1, 2)) / lengths
 
     def _new_average(self) -> AveragedModel:
-        decay = self.config.ema
-        average = get_ema_multi_avg_fn(decay) if decay else None
+        if not self.config.ema:
+            return AveragedModel(self.model, use_buffers=True)
+
+        def average(averaged: Any, current: Any, steps: Any) -> None:
+            # Shorter while there are few steps (TensorFlow's rule): else the mean of a short run is full of its start.
+            decay = min(self.config.ema, (1 + int(steps)) / (10 + int(steps)))
+            get_ema_multi_avg_fn(decay)(averaged, current, steps)
+
         return AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
 
     def _average(self, phase: Phase, steps: int) -> None:

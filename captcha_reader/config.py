@@ -226,8 +226,9 @@ class TrainConfig:
     """Share of the last phase, at its end, over whose steps the weights are averaged (stochastic weight averaging: it
     takes the place of lowering the rate, so use it with `schedule: constant`). Below 1; 0 keeps the last weights."""
     ema: float = 0.0
-    """Decay of an exponential moving average of the weights over all steps of the whole network, 0.999 for instance;
-    the average is what is kept. Below 1; 0 keeps the last weights."""
+    """Decay of an exponential moving average of the weights over all steps of the whole network, 0.999 for instance
+    (less after few steps, which have little to average); the average is what is kept. Below 1; 0 keeps the last
+    weights."""
     warmup: float = 0.1
     """Share of a phase in which OneCycle and cosine warm up."""
     clip_norm: float = 5.0
