@@ -287,12 +287,12 @@ def test_an_error_nobody_thought_of_ends_the_job_and_not_the_queue(tmp_path: Pat
         titles = FineTuning.titles
 
         def run(self, place) -> None:
-            raise RuntimeError("/home/me: out of order")
+            raise RuntimeError("/srv/me: out of order")
 
     for number in "12":
         job = wait(queue.add(lambda job_id, folder: Broken(f"{job_id}{number}", folder)), 10)  # noqa: B023
         assert job.state == "failed" and job.note == "something went wrong on this machine: its terminal says what"
-    assert "failed: RuntimeError('/home/me: out of order')" in capfd.readouterr().err
+    assert "failed: RuntimeError('/srv/me: out of order')" in capfd.readouterr().err
 
 
 def test_lines_that_are_no_events_are_passed_over():

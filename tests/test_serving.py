@@ -468,7 +468,7 @@ def test_one_request_that_breaks_a_batch_does_not_spoil_the_others(
     models, predictor = slow
     batcher = Batcher(models, LIMITS)
     first, good, bad, wrong = (png for png, _ in captchas[:4])
-    views = {bad: RuntimeError("/home/me: out of order"), wrong: UserError("it cannot be read")}
+    views = {bad: RuntimeError("/srv/me: out of order"), wrong: UserError("it cannot be read")}
     broken = {predictor.real.view(open_image(png)).pixels.tobytes(): error for png, error in views.items()}
     really = predictor.read
 
@@ -490,7 +490,7 @@ def test_one_request_that_breaks_a_batch_does_not_spoil_the_others(
     for ticket, status, words in ((tickets[1], 500, "its terminal says what"), (tickets[2], 422, "it cannot be read")):
         with pytest.raises(Refused, match=words) as refused:
             ticket.result(20)
-        assert refused.value.status == status and "/home" not in str(refused.value)
+        assert refused.value.status == status and "/srv" not in str(refused.value)
     assert 3 in predictor.sizes and "out of order" in caplog.text
     wait_for(lambda: batcher.waiting == 0)
 

@@ -81,12 +81,12 @@ def guarded(app: Any = echo, access: Access | None = None, **limits: Any) -> Ans
 
 def test_an_error_nobody_thought_of_is_500_and_stands_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(scope: Message, receive: Any, send: Any) -> None:
-        raise RuntimeError("/home/me/secret")
+        raise RuntimeError("/srv/me/secret")
 
     with caplog.at_level(logging.ERROR, "captcha_reader"):
         status, reason = refusal(ask(guarded(broken)))
     assert status == 500 and "its terminal says what" in reason and "secret" not in reason
-    assert "POST /predict failed" in caplog.text and "RuntimeError: /home/me/secret" in caplog.text
+    assert "POST /predict failed" in caplog.text and "RuntimeError: /srv/me/secret" in caplog.text
 
 
 @pytest.mark.parametrize("error", [RuntimeError("late"), Refused(503, "late")])
