@@ -1132,6 +1132,11 @@ def test_samples_and_batches_are_written_in_groups_and_none_is_lost(tmp_path, mo
     monkeypatch.setattr(writer, "ROW_GROUP_ROWS", 4)
     build(tmp_path / "out", tmp_path / "in")
     assert sorted(texts(tmp_path / "out")) == sorted(text for _, text in rows(10))
+    shards_in = [shard(tmp_path / "shards" / f"{i}.parquet", rows(5, 5 * i)) for i in range(2)]
+    assert parquet_to_parquet(shards_in, tmp_path / "all.parquet") == 10
+    groups = pq.ParquetFile(tmp_path / "all.parquet").metadata
+    assert groups.num_row_groups > 1 and groups.num_rows == 10
+    assert [(s.image, s.text) for s in iter_source(str(tmp_path / "all.parquet"))] == rows(10)
 
 
 def test_a_shard_without_rows_adds_nothing(tmp_path):

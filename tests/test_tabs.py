@@ -6,6 +6,7 @@ tests/test_interface.py presses the same buttons in a browser.
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,18 @@ def test_a_folder_of_this_machine_is_taken_with_all_in_it_that_is_a_picture(
     said, chosen, _ = page.press("label", "begin")(None, str(tmp_path / "in"), "from here", None, *NOTHING)
     assert said == "" and chosen.value == "from here"
     assert len(page.shop.labels.open("from here").session.pictures()) == 12
+
+
+def test_a_damaged_entry_of_a_zip_is_left_out_and_named(
+    page: SimpleNamespace, captchas: list[tuple[bytes, str]], tmp_path: Path
+) -> None:
+    data = zipped({f"{i}.png": png for i, (png, _) in enumerate(captchas[:12])}, zipfile.ZIP_STORED)
+    place = data.index(captchas[5][0])
+    (tmp_path / "a.zip").write_bytes(data[:place] + bytes(40) + data[place + 40 :])
+    said, chosen, _ = page.press("label", "begin")([str(tmp_path / "a.zip")], "", "damaged", None, *NOTHING)
+    assert said == "" and len(page.shop.labels.open(chosen.value).session.pictures()) == 11
+    said = page.press("label", "go_on")("damaged", None)[0]
+    assert "1 left out: " in said and "5.png" in said
 
 
 def test_an_upload_that_is_gone_is_one_sentence(page: SimpleNamespace, tmp_path: Path) -> None:

@@ -131,11 +131,11 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
             raise UserError(f"there is no picture in {place.name}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
         for path in files:
             try:
-                data = path.read_bytes()
+                picture = path.read_bytes()
             except OSError as error:
                 skipped.append(f"{path.name} cannot be read ({error.strerror or error})")
             else:
-                yield path.name, data
+                yield path.name, picture
         return
     if not paths:
         raise UserError("there are no captchas yet: drop some, or a zip of them")
