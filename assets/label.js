@@ -69,18 +69,18 @@
   function update(state) {
     const progress = state.progress;
     const kept = new Set(items.map((item) => item.id));
+    let anew = false;
     // What the person sees stays; what comes after it is the server's choice, but for what was answered meanwhile.
     if (sent.waiting === 0) {
       const first = items[0];
       const fresh = state.items.filter((item) => !first || item.id !== first.id);
       // A reading that came meanwhile is filled in, unless something was typed.
       const again = [state.current, ...state.items].find((item) => item && first && item.id === first.id);
-      const anew = again && again.text !== first.text && at("text").value === first.text;
+      anew = again && again.text !== first.text && at("text").value === first.text;
       items = first ? [anew ? again : first, ...fresh] : fresh;
-      if (anew) show();
     } else for (const item of state.items) if (!kept.has(item.id) && !sent.answered.has(item.id)) items.push(item);
     // Also where the page drew the panel anew, or where the person was faster than the answers.
-    if (!items.length || items[0].id !== at("work").dataset.shown) show();
+    if (anew || !items.length || items[0].id !== at("work").dataset.shown) show();
     else preload();
     const rest = progress.pictures - progress.typed - progress.accepted - progress.skipped - progress.unreadable;
     at("count").textContent =

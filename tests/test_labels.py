@@ -382,51 +382,52 @@ def test_a_second_tab_is_told(labels: Labels, pictures: list) -> None:
         desk.session.answer(desk.session.next()[0].id, "ab", tab="first")
 
 
-def test_the_routes_say_what_the_page_shows(labels: Labels, pictures: list) -> None:
+@pytest.fixture
+def client(labels: Labels, pictures: list) -> Iterator[TestClient]:
+    """Of the routes, for a set `routes` that is read."""
     desk = labels.create(pictures, "routes")
     until(lambda: desk.session.has_readings)
     app = FastAPI()
     app.include_router(label_router(labels))
     with TestClient(app) as client:
-        assert client.post("/labels/routes/claim", json={"tab": "one"}).json()["took_over"] is False
-        items = client.get("/labels/routes/next?count=3&tab=one").json()["items"]
-        answer = {"tab": "one", "do": "label", "id": items[0]["id"], "text": "zzz", "seconds": 1.5}
-        state = client.post("/labels/routes/answer", json=answer).json()
-        assert state["progress"]["corrections"] == [{"labels": 0, "corrected": 1, "typed": 1}]
-        answer |= {"id": items[1]["id"], "offered": "zzz", "model": 1}  # as it was shown, whatever is read by now
-        state = client.post("/labels/routes/answer", json=answer).json()
-        assert state["progress"]["corrections"] == [{"labels": 0, "corrected": 1, "typed": 2}]
-        current = client.get(f"/labels/routes/next?count=1&current={items[2]['id']}").json()["current"]
-        assert current == items[2] and len(current["chars"]) == len(current["text"])
-        assert client.post("/labels/routes/claim", json={"tab": "two"}).json()["took_over"] is True
-        late = client.get("/labels/routes/next?count=1&tab=one")
-        assert late.status_code == 409 and late.json()["taken_over"] is True
-        client.post("/labels/routes/release", json={"tab": "two"})
-        assert client.post("/labels/routes/claim", json={"tab": "three"}).json()["took_over"] is False
-        assert client.get("/labels/routes/next?count=1&current=none").json()["error"].startswith("this picture is not")
-        assert client.get("/labels/none/next").status_code == 404
-        zipped = client.get("/labels/routes/export?form=zip")
-        with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
-            assert len(archive.namelist()) == 3 and b"zzz,person" in archive.read("labels.csv")
+        yield client
 
 
-def test_the_routes_keep_skipped_and_unreadable_pictures_and_take_them_back(labels: Labels, pictures: list) -> None:
-    desk = labels.create(pictures, "routes")
-    until(lambda: desk.session.has_readings)
-    app = FastAPI()
-    app.include_router(label_router(labels))
-    with TestClient(app) as client:
-        one, two = (item["id"] for item in client.get("/labels/routes/next?count=2").json()["items"])
-        for id_, do in ((one, "skip"), (two, "unreadable")):
-            state = client.post("/labels/routes/answer", json={"tab": "one", "do": do, "id": id_}).json()
-            assert state["undone"] is None and id_ not in [item["id"] for item in state["items"]]
-        assert client.post("/labels/routes/answer", json={"tab": "one", "do": "undo"}).json()["undone"] == two
-        nothing = client.get("/labels/routes/export?form=parquet")
-        assert nothing.status_code == 422 and nothing.json()["error"].startswith("nothing is labeled yet")
-        gone = client.get("/labels/routes/pictures/none")
-        assert gone.status_code == 404 and gone.json()["error"].startswith("this picture is not")
-        shown = client.get(f"/labels/routes/pictures/{one}")
-        assert shown.headers["content-type"] == "image/png" and shown.content.startswith(b"\x89PNG")
+def test_the_routes_say_what_the_page_shows(client: TestClient) -> None:
+    assert client.post("/labels/routes/claim", json={"tab": "one"}).json()["took_over"] is False
+    items = client.get("/labels/routes/next?count=3&tab=one").json()["items"]
+    answer = {"tab": "one", "do": "label", "id": items[0]["id"], "text": "zzz", "seconds": 1.5}
+    state = client.post("/labels/routes/answer", json=answer).json()
+    assert state["progress"]["corrections"] == [{"labels": 0, "corrected": 1, "typed": 1}]
+    answer |= {"id": items[1]["id"], "offered": "zzz", "model": 1}  # as it was shown, whatever is read by now
+    state = client.post("/labels/routes/answer", json=answer).json()
+    assert state["progress"]["corrections"] == [{"labels": 0, "corrected": 1, "typed": 2}]
+    current = client.get(f"/labels/routes/next?count=1&current={items[2]['id']}").json()["current"]
+    assert current == items[2] and len(current["chars"]) == len(current["text"])
+    assert client.post("/labels/routes/claim", json={"tab": "two"}).json()["took_over"] is True
+    late = client.get("/labels/routes/next?count=1&tab=one")
+    assert late.status_code == 409 and late.json()["taken_over"] is True
+    client.post("/labels/routes/release", json={"tab": "two"})
+    assert client.post("/labels/routes/claim", json={"tab": "three"}).json()["took_over"] is False
+    assert client.get("/labels/routes/next?count=1&current=none").json()["error"].startswith("this picture is not")
+    assert client.get("/labels/none/next").status_code == 404
+    zipped = client.get("/labels/routes/export?form=zip")
+    with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
+        assert len(archive.namelist()) == 3 and b"zzz,person" in archive.read("labels.csv")
+
+
+def test_the_routes_keep_skipped_and_unreadable_pictures_and_take_them_back(client: TestClient) -> None:
+    one, two = (item["id"] for item in client.get("/labels/routes/next?count=2").json()["items"])
+    for id_, do in ((one, "skip"), (two, "unreadable")):
+        state = client.post("/labels/routes/answer", json={"tab": "one", "do": do, "id": id_}).json()
+        assert state["undone"] is None and id_ not in [item["id"] for item in state["items"]]
+    assert client.post("/labels/routes/answer", json={"tab": "one", "do": "undo"}).json()["undone"] == two
+    nothing = client.get("/labels/routes/export?form=parquet")
+    assert nothing.status_code == 422 and nothing.json()["error"].startswith("nothing is labeled yet")
+    gone = client.get("/labels/routes/pictures/none")
+    assert gone.status_code == 404 and gone.json()["error"].startswith("this picture is not")
+    shown = client.get(f"/labels/routes/pictures/{one}")
+    assert shown.headers["content-type"] == "image/png" and shown.content.startswith(b"\x89PNG")
 
 
 def test_a_model_that_cannot_read_the_set_is_said_and_asked_once(
