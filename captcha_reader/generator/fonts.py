@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 from captcha_reader.errors import UserError
 
@@ -47,6 +47,16 @@ class Fonts:
         """What at least one of them can draw."""
         return frozenset().union(*self.drawable)
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the files."""
+        return tuple(Path(path).name for path in self.paths)
+
+    @cached_property
+    def display(self) -> tuple[bool, ...]:
+        """For each file whether it is a display font, by its name and its folder's, which says more in a package."""
+        return tuple(bool(DISPLAY_FACES.search("/".join(Path(path).parts[-2:]))) for path in self.paths)
+
     def choices(self, style: Style, characters: str) -> tuple[str, ...]:
         """Files that can draw all `characters`: those that the style wants, or else any; () if none can."""
         needed = frozenset(characters)
@@ -68,7 +78,7 @@ class Fonts:
 
 @lru_cache(maxsize=256)
 def _wanted(fonts: Fonts, parts: tuple[str, ...], font_part: str, faces: str) -> tuple[int, ...]:
-    names = [Path(path).name for path in fonts.paths]
+    names = fonts.names
     first_own = len(names) - fonts.own
     wanted = [i for i, name in enumerate(names) if i >= first_own or not parts or any(part in name for part in parts)]
     if font_part != "all":
@@ -76,8 +86,7 @@ def _wanted(fonts: Fonts, parts: tuple[str, ...], font_part: str, faces: str) ->
         part = held_out if font_part == "heldout" else [i for i in wanted if i not in held_out]
         wanted = part or wanted
     if faces != "all":
-        shown = ["/".join(Path(path).parts[-2:]) for path in fonts.paths]  # a package's folder says more than a name
-        wanted = [i for i in wanted if bool(DISPLAY_FACES.search(shown[i])) == (faces == "display")] or wanted
+        wanted = [i for i in wanted if fonts.display[i] == (faces == "display")] or wanted
     return tuple(wanted)
 
 
@@ -200,7 +209,7 @@ class Glyph:
         return (self.y + int(rows[0]), self.y + int(rows[-1]) + 1) if len(rows) else (self.y, self.y)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)  # all of the recipe's: opening one takes as long as drawing a letter
 def _load_font(path: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
@@ -219,11 +228,22 @@ def load_glyph(path: str, character: str, size: int, hard: bool = False) -> Glyp
     common = math.gcd(size, MASTER)
     part, whole = size // common, MASTER // common
     if part < whole <= 6 and not hard:
-        return _shrunk(load_glyph(path, character, MASTER), part, whole)
+        return _shrunk(_master(path, character), part, whole)
+    return _drawn(path, character, size, hard)
+
+
+@lru_cache(maxsize=65536)  # the letters and digits of a thousand fonts: 200 MB
+def _master(path: str, character: str) -> Glyph:
+    return _drawn(path, character, MASTER)
+
+
+def _drawn(path: str, character: str, size: int, hard: bool = False) -> Glyph:
+    """The character as FreeType draws it."""
     drawn, (left, top) = _load_font(path, size).getmask2(character, "1" if hard else "L", anchor="ls")
     wide, high = drawn.size
     border = 2 + size // 16  # room for thicker strokes
-    inner = np.frombuffer(bytes(drawn), np.uint8).reshape(high, wide) if wide and high else np.zeros((1, 1), np.uint8)
+    # Through an image: `bytes` of what FreeType drew goes pixel by pixel.
+    inner = np.asarray(Image.Image()._new(drawn)) if wide and high else np.zeros((1, 1), np.uint8)
     mask = cv2.copyMakeBorder(inner, border, border, border, border, cv2.BORDER_CONSTANT)
     return Glyph(mask, left - border, top - border, max(wide, 1))
 
