@@ -267,6 +267,8 @@ def check_model(config: TrainConfig, model: CaptchaModel, processes: int) -> lis
         raise UserError("--other_height goes with --resize natural and a CTC head alone: leave it out")
     if config.other_height and processes > 1:  # a share of one picture would have fewer parts
         raise UserError("--other_height goes with one process: leave it out, or start main.py without accelerate")
+    if config.flat_start and model.config.head not in CTC_HEADS:
+        raise UserError("--flat_start goes with a CTC head alone: leave it out")
     rows = model.config.image_size[0]
     if not config.height or config.height == rows:
         return []

@@ -19,6 +19,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, cast
@@ -41,6 +42,8 @@ from captcha_reader.training_state import STATE_FILE, damaged, read_state, resto
 from data_loader import PARTS, CaptchaDataset, EpochBatches, MixedDataset, Part, build_loader
 from model import CaptchaModel, count_parameters, load_model, set_requires_grad, train_mode
 
+WARMUP_PICTURES = 100_000  # of which `wsd` warms up for a share
+DECAY = 0.2  # share of the steps, at the end, over which `wsd` lowers the rate
 SAVE_SECONDS = 300  # a kill costs a long epoch no more than this
 PART_SIZE = 16  # pictures of one width, at least: fewer make slow steps, and BatchNorm takes its statistics from them
 LOWER_RATE = "lower --learning_rate (a third of it, say) or set --mixed_precision no"
@@ -98,7 +101,19 @@ def build_schedule(config: TrainConfig, phase: Phase, optimizer: torch.optim.Opt
         rise = schedulers.LinearLR(optimizer, start_factor=1 / warmup, total_iters=max(warmup - 1, 1))
         fall = schedulers.CosineAnnealingLR(optimizer, T_max=max(steps - warmup, 1))
         return schedulers.SequentialLR(optimizer, [rise, fall], milestones=[warmup])
+    if config.schedule == "wsd":  # Hu et al., 2024, arXiv:2404.06395; Haegele et al., 2024, arXiv:2405.18392
+        # The rise counts pictures, not shares of the run: a longer run begins as a shorter one.
+        rise = max(1, round(config.warmup * WARMUP_PICTURES / config.batch_size))
+        return schedulers.LambdaLR(optimizer, partial(_stable_rate, rise=rise, steps=steps))
     return schedulers.ConstantLR(optimizer, factor=1.0)
+
+
+def _stable_rate(step: int, rise: int, steps: int) -> float:
+    """Share of the peak rate at a step: rising, stable, falling as 1 minus the root of what is over of the decay."""
+    begin = round((1 - DECAY) * steps)
+    if step >= begin:
+        return 1 - math.sqrt(min(1, (step - begin) / max(steps - begin, 1)))
+    return min(1, (step + 1) / rise)
 
 
 def load_teacher(config: TrainConfig, model: CaptchaModel) -> CaptchaModel | None:
@@ -440,7 +455,7 @@ class Trainer:
             pixels = pixels.to(accelerator.device)
             with accelerator.autocast():
                 logits = self.wrapped(pixels)
-            losses = self.model.losses(logits, texts)
+            losses = self._losses(logits, texts)
             if self.teacher:
                 taught = self._distil(logits, pixels, texts)
                 losses = torch.lerp(losses, taught, config.teacher_weight)
@@ -462,6 +477,14 @@ class Trainer:
         self.loss_sum += value
         self.loss_count += 1
         return value
+
+    def _losses(self, logits: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        """Of each sample, (N,); those of a flat start before `--flat_start` pictures."""
+        if self.config.flat_start:
+            step = self.epoch_number * self._batches(0, 0).total + self.place["step"]
+            if step * self.config.batch_size < self.config.flat_start:
+                return cast(CTCCodec, self.model.codec).even_loss(logits, texts)
+        return self.model.losses(logits, texts)
 
     def _distil(self, logits: torch.Tensor, pixels: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         """How far the columns' classes are from the teacher's, (N,): the sum of the Kullback-Leibler divergences over

@@ -220,8 +220,9 @@ class TrainConfig:
     higher one would spoil at first."""
     weight_decay: float = 1e-2
     """Weight decay (AdamW) or L2 penalty (Adam)."""
-    schedule: Literal["onecycle", "cosine", "plateau", "constant"] = "onecycle"
-    """Learning-rate schedule of each phase; `plateau` is ReduceLROnPlateau on the validation CER."""
+    schedule: Literal["onecycle", "cosine", "plateau", "constant", "wsd"] = "onecycle"
+    """Learning-rate schedule of each phase; `plateau` is ReduceLROnPlateau on the validation CER, `wsd` a warm-up, a
+    stable rate, and a decay to zero over the last fifth (warmup-stable-decay)."""
     average: float = 0.0
     """Share of the last phase, at its end, over whose steps the weights are averaged (stochastic weight averaging: it
     takes the place of lowering the rate, so use it with `schedule: constant`). Below 1; 0 keeps the last weights."""
@@ -230,7 +231,11 @@ class TrainConfig:
     (less after few steps, which have little to average); the average is what is kept. Below 1; 0 keeps the last
     weights."""
     warmup: float = 0.1
-    """Share of a phase in which OneCycle and cosine warm up."""
+    """Share of a phase in which OneCycle and cosine warm up; `wsd` does in so much of its first 100,000 pictures."""
+    flat_start: int = 0
+    """So many pictures at the beginning of a training from scratch teach a CTC head that letters lie evenly along the
+    picture, which is soon learned; CTC alone finds out from the beginning that they lie anywhere, and reads nothing
+    for a hundred thousand pictures."""
     clip_norm: float = 5.0
     """Gradient norm is clipped to this; 0 switches clipping off."""
     patience: int = 0

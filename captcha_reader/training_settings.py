@@ -17,7 +17,7 @@ LEAST = {
     **dict.fromkeys(
         ("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads", "pictures"), 1
     ),
-    **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds"), 0),
+    **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds", "flat_start"), 0),
     **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "shear", "teacher_weight"), 0),
     **dict.fromkeys(("average", "ema", "weight_decay", "clip_norm", "warmup", "stop_after"), 0),
     **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +192,17 @@ def test_ctc_loss_is_the_negative_log_likelihood_per_character(tiny: Callable) -
         -torch.log(p[2, 0, 2] * p[2, 1, 2] + p[2, 0, 0] * p[2, 1, 2] + p[2, 0, 2] * p[2, 1, 0]),
     ]
     assert torch.allclose(model.losses(logits, ["a", "ab", "b"]), torch.stack(expected), atol=1e-6)
+
+
+def test_a_flat_start_wants_letters_in_the_middle_of_equal_parts_and_blanks_at_their_edges(tiny: Callable) -> None:
+    codec = build_model(tiny(alphabet="ab")).codec
+    wanted = torch.zeros(1, 8, 3)
+    for column, found in ((0, 0), (2, 1), (4, 0), (6, 2), (7, 0)):  # of two letters in eight columns
+        wanted[0, column, found] = 50.0
+    assert codec.even_loss(wanted, ["ab"]).item() == pytest.approx(0, abs=1e-4)
+    assert codec.even_loss(wanted, ["ba"]).item() == pytest.approx(50, abs=1e-3)
+    ignorant = 1.3 * math.log(3)  # the blanks count for 0.3
+    assert codec.even_loss(torch.zeros(2, 8, 3), ["a", "ab"]).tolist() == pytest.approx([ignorant] * 2)
 
 
 @pytest.mark.parametrize("head", ["slots", "positions", "combination"])

@@ -32,6 +32,7 @@ SMALL = TrainConfig(
     frozen_epochs=0,
     batch_size=24,
     other_height=48,
+    flat_start=24,
     hidden=8,
     schedule="cosine",
     ema=0.5,

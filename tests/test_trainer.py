@@ -129,7 +129,7 @@ def test_a_teacher_that_does_not_fit_is_refused(train: Callable, reader: Path, n
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 20, 100])
-@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "plateau", "constant"])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "plateau", "constant", "wsd"])
 def test_schedules_rise_to_the_peak_and_fall(schedule: str, steps: int) -> None:
     config = replace(TrainConfig(), schedule=schedule, learning_rate=0.1)
     phase = trainer.Phase("whole", 1, 0.1, frozen=False)
@@ -153,7 +153,24 @@ def test_schedules_rise_to_the_peak_and_fall(schedule: str, steps: int) -> None:
         assert set(rates) == {0.1}
 
 
-@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "plateau", "constant"])
+def test_a_longer_run_with_a_stable_rate_begins_as_a_shorter_one() -> None:
+    config = replace(TrainConfig(), schedule="wsd", learning_rate=0.1, warmup=0.01, batch_size=50)
+    rates: dict[int, list[float]] = {}
+    for steps in (100, 200):
+        phase = trainer.Phase("whole", 1, 0.1, frozen=False)
+        optimizer = trainer.build_optimizer(config, phase, torch.nn.Linear(1, 1))
+        schedule, rates[steps] = trainer.build_schedule(config, phase, optimizer, steps), []
+        for _ in range(steps):
+            rates[steps].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+    assert rates[100][:81] == rates[200][:81]
+    assert rates[200][:20] == pytest.approx([0.005 * (i + 1) for i in range(20)])  # 1,000 pictures of 50 a step
+    assert rates[200][20:161] == pytest.approx([0.1] * 141)
+    assert rates[200][170] == pytest.approx(0.05) and rates[200][199] < 0.002  # a quarter of the decay is over: half
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "plateau", "constant", "wsd"])
 def test_every_schedule_and_optimizer_trains(schedule: str, train: Callable) -> None:
     for optimizer in ("adam", "adamw"):
         result = train(*SCRATCH, "--schedule", schedule, "--optimizer", optimizer, "--epochs", 2, "--limit", 16)
