@@ -60,6 +60,7 @@ from captcha_reader.progress import Event, JsonLines, PlannedPart, PlannedPhase,
 from captcha_reader.text import Alphabet, infeasible_labels
 from captcha_reader.training_settings import (
     OF_THE_PROCESS,
+    change_length,
     check_settings,
     load_run_config,
     plain_settings,
@@ -374,9 +375,11 @@ def train_model(
         Interrupted: stopped by Ctrl-C, SIGTERM or `--stop_after`, with the state saved.
     """
     unused: list[str] = []
+    length: int | None = None  # another one than the run was begun with
     if config.resume:
         given, config = config, load_run_config(config)
-        unused = unused_settings(given, config)
+        length = given.pictures if given.pictures != config.pictures else None
+        unused = unused_settings(dataclasses.replace(given, pictures=None), config)
     check_settings(config)
     config = divide_cores(config)
     out = Path(str(config.out))
@@ -392,6 +395,8 @@ def train_model(
     with ExitStack() as stack:
         if accelerator.is_main_process:
             stack.enter_context(locked_output(out))
+        if length:
+            config = change_length(config, length)
         progress = stack.enter_context(open_progress(config, accelerator, on_progress))
         if unused:
             progress.message(f"The run goes on with the settings saved in {out}; not used: {', '.join(unused)}.")

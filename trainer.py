@@ -38,12 +38,12 @@ from captcha_reader.files import write_atomically, write_json
 from captcha_reader.progress import Progress
 from captcha_reader.reading.metrics import text_metrics
 from captcha_reader.text import CTCCodec
+from captcha_reader.training_settings import DECAY
 from captcha_reader.training_state import STATE_FILE, damaged, read_state, restore_optimizer, restore_schedule
 from data_loader import PARTS, CaptchaDataset, EpochBatches, MixedDataset, Part, build_loader
 from model import CaptchaModel, count_parameters, load_model, set_requires_grad, train_mode
 
 WARMUP_PICTURES = 100_000  # of which `wsd` warms up for a share
-DECAY = 0.2  # share of the steps, at the end, over which `wsd` lowers the rate
 SAVE_SECONDS = 300  # a kill costs a long epoch no more than this
 PART_SIZE = 16  # pictures of one width, at least: fewer make slow steps, and BatchNorm takes its statistics from them
 LOWER_RATE = "lower --learning_rate (a third of it, say) or set --mixed_precision no"

@@ -7,11 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import yaml
 from accelerate.tracking import get_available_trackers
 
 from captcha_reader.cli import load_settings
 from captcha_reader.config import TrainConfig
+from captcha_reader.dataset.stream import STREAM_EPOCH
 from captcha_reader.errors import UserError
+from captcha_reader.files import write_text
+from captcha_reader.training_state import read_state
 
 LEAST = {
     **dict.fromkeys(
@@ -26,6 +30,8 @@ LEAST = {
 BELOW = dict.fromkeys(("splice", "average", "ema", "warmup", "teacher_weight", "dropout"), 1)
 # What concerns one process and not the run: a run that goes on takes these as they are given then.
 OF_THE_PROCESS = ("threads", "workers", "stop_after", "progress")
+STABLE = ("wsd", "constant")  # schedules of which a longer run begins as a shorter one
+DECAY = 0.2  # share of the steps, at the end, over which `wsd` lowers the rate
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -72,6 +78,34 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
     given = {name: getattr(config, name) for name in OF_THE_PROCESS}
     asked = {name: value for name, value in given.items() if value != getattr(TrainConfig, name)}
     return dataclasses.replace(saved, out=config.out, resume=True, **asked)
+
+
+def change_length(saved: TrainConfig, pictures: int) -> TrainConfig:
+    """Settings of a run on a stream that is to be of another length, which its config.yaml then says: as if begun so.
+
+    Raises:
+        UserError: the weights would not be those of a run that was begun so.
+    """
+    out = Path(str(saved.out))
+    if not saved.pictures or saved.schedule not in STABLE:
+        schedules = " or ".join(STABLE)
+        raise UserError(f"--pictures changes runs on a stream with --schedule {schedules} alone: leave it out")
+    if pictures % STREAM_EPOCH or saved.pictures % STREAM_EPOCH:
+        raise UserError(
+            f"--pictures is {pictures} instead of {saved.pictures}: both must be multiples of {STREAM_EPOCH}"
+        )
+    place = read_state(out)["place"]
+    done = place["epoch"] * STREAM_EPOCH + place["step"] * saved.batch_size
+    stable = (1 - DECAY if saved.schedule == "wsd" else 1) * min(pictures, saved.pictures)
+    if done > stable:
+        raise UserError(
+            f"the run in {out} has had {done} pictures, too many to be one of {pictures} instead of {saved.pictures}: "
+            "leave --pictures out"
+        )
+    path = out / "config.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) | {"pictures": pictures}
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    return dataclasses.replace(saved, pictures=pictures)
 
 
 def unused_settings(given: TrainConfig, saved: TrainConfig) -> list[str]:

@@ -90,6 +90,30 @@ def test_a_run_stopped_after_each_step_ends_with_the_weights_of_an_undisturbed_o
         train(out=str(stopped), resume=True)
 
 
+def test_the_length_of_a_run_can_be_changed_before_its_rate_falls(tmp_path: Path, monkeypatch: Any) -> None:
+    for module in ("captcha_reader.dataset.stream", "captcha_reader.training_settings"):
+        monkeypatch.setattr(f"{module}.STREAM_EPOCH", 24)
+    monkeypatch.setattr("main.export_onnx", lambda checkpoint, out: None)
+    run: dict[str, Any] = {"schedule": "wsd", "other_height": None, "batch_size": 12, "flat_start": 0}
+    short = train(out=str(tmp_path / "short"), pictures=48, **run)
+    changed = tmp_path / "changed"
+    with pytest.raises(TimeUp):
+        train(out=str(changed), pictures=240, stop_after=0.01, **run)
+    with pytest.raises(UserError, match="multiples of 24"):
+        train(out=str(changed), resume=True, pictures=50)
+    train(out=str(changed), resume=True, pictures=48, stop_after=1000)
+    ours, theirs = (load_weights(out / "best.safetensors") for out in (changed, short))
+    assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
+    assert read_metadata(changed / "best.safetensors")["provenance"]["config"]["pictures"] == 48
+    with pytest.raises(UserError, match="has had 48 pictures, too many to be one of 240 instead of 48"):
+        train(out=str(changed), resume=True, pictures=240)
+    cosine = {**run, "schedule": "cosine"}
+    with pytest.raises(TimeUp):
+        train(out=str(tmp_path / "cosine"), pictures=48, stop_after=0.01, **cosine)
+    with pytest.raises(UserError, match=r"--pictures changes runs .* --schedule wsd or constant alone"):
+        train(out=str(tmp_path / "cosine"), resume=True, pictures=24)
+
+
 def test_the_recipe_names_its_settings_and_fonts() -> None:
     values = yaml.safe_load((ROOT / "configs" / "reader.yaml").read_text(encoding="utf-8"))
     recipe = TrainConfig(**values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def link_recipe_fonts(folder: Path, installed: Path = INSTALLED) -> Path:
     for name in names:
         link = folder.joinpath(*Path(name).parts[-2:])  # a font's part, training or held out, goes by its own name
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
+        with suppress(FileExistsError):  # another run may make it at the same time
             link.symlink_to(installed / name)
     return folder
 

@@ -27,7 +27,7 @@ from captcha_reader.generator.styles import Step, Style
 from captcha_reader.generator.words import draw_word
 from captcha_reader.text import Alphabet
 
-GENERATOR_VERSION = 14  # raise it when the same settings draw other pictures; up to 11 it was called FORMAT
+GENERATOR_VERSION = 15  # raise it when the same settings draw other pictures; up to 11 it was called FORMAT
 MAX_LENGTH = 32  # characters; more do not fit into a picture that anyone would call a captcha
 
 

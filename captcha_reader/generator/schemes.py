@@ -67,6 +67,9 @@ HOW_MANY: dict[Stage, tuple[tuple[int, ...], tuple[float, ...]]] = {
     Stage.PHOTOMETRIC: ((0, 1), (86, 14)),
     Stage.DEGRADATION: ((0, 1, 2, 3), (42, 37, 16, 5)),
 }
+# Two schemes in five are mild, as most captchas that people meet are: at most so many ops of a stage, one unless said.
+MILD = 0.4
+MOST_MILD = {Stage.LETTERS: 2, Stage.ACROSS: 0, Stage.OVER: 0, Stage.PHOTOMETRIC: 0}
 
 
 @lru_cache(maxsize=256)
@@ -109,7 +112,7 @@ class _Race:
         self.runners = [[i for i, op in enumerate(self.ops) if op.stage is stage] for stage in HOW_MANY]
         split = [[i for i in runners if "split" in self.ops[i].tags] for runners in self.runners]
         self.split = [(at, runners) for at, runners in enumerate(split) if runners]
-        names = ["height", *(f"stage {stage.name}" for stage in HOW_MANY), *(op.name for op in self.ops)]
+        names = ["height", "mild", *(f"stage {stage.name}" for stage in HOW_MANY), *(op.name for op in self.ops)]
         self.names = np.array([hash64(name) for name in names], np.uint64)
         self.weights = np.array([op.weight for op in self.ops])
         self.tagged = {t: [i for i, op in enumerate(self.ops) if t in op.tags] for t in ("train_only", "heldout")}
@@ -117,14 +120,17 @@ class _Race:
         self.friends = [[self.index[name] for name in op.favors if name in self.index] for op in self.ops]
         self.limits = [list(accumulate(weights)) for _, weights in HOW_MANY.values()]
         self.numbers = [numbers for numbers, _ in HOW_MANY.values()]
+        self.most_mild = [MOST_MILD.get(stage, 1) for stage in HOW_MANY]
 
     def run(self, key: str) -> _Draw:
         """The race of a scheme."""
         drawn = to_floats(mix64(self.names ^ np.uint64(hash64(f"scheme/{key}"))))
-        first = 1 + len(self.numbers)
-        height, *picks = drawn[:first].tolist()
+        first = 2 + len(self.numbers)
+        height, mild, *picks = drawn[:first].tolist()
         rows = zip(self.numbers, self.limits, picks, strict=True)
         places = [numbers[bisect(limits, at * limits[-1])] for numbers, limits, at in rows]
+        if mild < MILD:
+            places = [min(pair) for pair in zip(places, self.most_mild, strict=True)]
         return _Draw(_height_at(height), places, (-np.log(1 - drawn[first:]) / self.weights).tolist())
 
 
@@ -213,7 +219,8 @@ def _text(rng: random.Random, names: Mapping[str, None], held_out: bool) -> dict
     """Text settings."""
     fewest = rng.choices(range(3, 9), [6, 30, 22, 26, 8, 8])[0]
     length = (fewest, fewest if rng.random() < 0.6 else min(10, fewest + rng.randint(1, 4)))
-    characters, words, faces = rng.choices(*CHARACTERS)[0], "", "all"
+    characters, words = rng.choices(*CHARACTERS)[0], ""
+    faces = "text" if rng.random() < 0.7 else "all"  # half of all fonts that there are were made to look odd
     if "segments" in names:
         characters = DIGITS
     if characters == DIGITS and rng.random() < 0.3:  # digits alone, in many places
@@ -223,7 +230,7 @@ def _text(rng: random.Random, names: Mapping[str, None], held_out: bool) -> dict
         characters = {"lower": LOWER, "upper": UPPER, "title": LOWER + UPPER}[words]
         fewest = rng.randint(3, 7)
         length = (fewest, min(12, fewest + rng.randint(0, 5)))
-        faces = "display" if rng.random() < 0.5 else "all"
+        faces = "display" if rng.random() < 0.5 else faces
     elif rng.random() < 0.05:
         faces = "display"
     return {
