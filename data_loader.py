@@ -248,17 +248,18 @@ class TwoHeights:
     Args:
         dataset: with the input of the model, `resize: natural`.
         height: the other one.
+        first: epoch from which on there are two; before it all have the model's.
     """
 
-    def __init__(self, dataset: CaptchaDataset | StreamDataset, height: int) -> None:
-        self.datasets, self.transform = (dataset, dataset.at(height)), dataset.transform
+    def __init__(self, dataset: CaptchaDataset | StreamDataset, height: int, first: int = 0) -> None:
+        self.datasets, self.transform, self.first = (dataset, dataset.at(height)), dataset.transform, first
 
     def __len__(self) -> int:
         return len(self.datasets[0])
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[np.ndarray, str, int]]:
         """The samples of a batch, as `CaptchaDataset` has them, for its (epoch, index)."""
-        return [self.datasets[place % 2][key] for place, key in enumerate(keys)]
+        return [self.datasets[key[0] >= self.first and place % 2][key] for place, key in enumerate(keys)]
 
 
 class _Column:

@@ -120,7 +120,7 @@ def training_pictures(
         say: is told what cannot be done.
     """
     if config.other_height:
-        return TwoHeights(real, config.other_height)
+        return TwoHeights(real, config.other_height, round(config.other_height_from * (config.epochs or 0)))
     return mix_synthetic(config, splice_pictures(config, real, model, trained, say), model.codec, model.steps, say)
 
 

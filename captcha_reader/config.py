@@ -148,6 +148,9 @@ class TrainConfig:
     other_height: int | None = None
     """Height that every second picture of a batch has instead, for `natural` inputs and CTC heads: a second view of
     what the model is unsure of has this height, and its weights serve to start models of either."""
+    other_height_from: float = 0.0
+    """Share of a training on a stream (`pictures`) that is over before `other_height` counts: until then all pictures
+    have one height, which is quicker to learn. Below 1."""
     channels: Literal[1, 3] | None = None
     """1: gray, 3: color. Default: the model's own."""
     resize: ResizeName | None = None

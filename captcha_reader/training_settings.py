@@ -23,11 +23,11 @@ LEAST = {
     ),
     **dict.fromkeys(("epochs", "frozen_epochs", "workers", "patience", "seed", "folds", "flat_start"), 0),
     **dict.fromkeys(("mix_synthetic", "synthetic_weight", "splice", "augment", "shear", "teacher_weight"), 0),
-    **dict.fromkeys(("average", "ema", "weight_decay", "clip_norm", "warmup", "stop_after"), 0),
+    **dict.fromkeys(("average", "ema", "weight_decay", "clip_norm", "warmup", "stop_after", "other_height_from"), 0),
     **dict.fromkeys(("learning_rate", "frozen_learning_rate", "dropout"), 0),
     **dict.fromkeys(("height", "other_height"), 16),
 }
-BELOW = dict.fromkeys(("splice", "average", "ema", "warmup", "teacher_weight", "dropout"), 1)
+BELOW = dict.fromkeys(("splice", "average", "ema", "warmup", "teacher_weight", "dropout", "other_height_from"), 1)
 # What concerns one process and not the run: a run that goes on takes these as they are given then.
 OF_THE_PROCESS = ("threads", "workers", "stop_after", "progress")
 STABLE = ("wsd", "constant")  # schedules of which a longer run begins as a shorter one
@@ -53,6 +53,8 @@ def check_settings(config: TrainConfig) -> None:
         raise UserError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
     if config.other_height and (config.splice or config.mix_synthetic):
         raise UserError("--other_height goes neither with --splice nor with --mix_synthetic: leave one out")
+    if config.other_height_from and not (config.other_height and config.pictures):
+        raise UserError("--other_height_from goes with --other_height and --pictures: give these, or leave it out")
     if config.image_size is not None and min(config.image_size) < 16:
         raise UserError(f"--image_size is {list(config.image_size)}: each side must be 16 or more")
 
@@ -96,7 +98,8 @@ def change_length(saved: TrainConfig, pictures: int) -> TrainConfig:
         )
     place = read_state(out)["place"]
     done = place["epoch"] * STREAM_EPOCH + place["step"] * saved.batch_size
-    stable = (1 - DECAY if saved.schedule == "wsd" else 1) * min(pictures, saved.pictures)
+    share = min(1 - DECAY if saved.schedule == "wsd" else 1, saved.other_height_from or 1)
+    stable = share * min(pictures, saved.pictures)
     if done > stable:
         raise UserError(
             f"the run in {out} has had {done} pictures, too many to be one of {pictures} instead of {saved.pictures}: "

@@ -460,6 +460,9 @@ def test_every_second_picture_of_a_batch_has_the_other_height() -> None:
         for pixels, texts, indices in parts:
             assert texts == [f"{lengths[i]}" for i in indices]
             assert pixels.shape[3] % 16 == 0 and 4 * pixels.shape[2] <= pixels.shape[3] <= 10 * pixels.shape[2]
+    later = TwoHeights(low, 48, first=4)
+    assert [sample[0].shape[1] for sample in later.__getitems__(keys)] == [32] * 8
+    assert [sample[0].shape[1] for sample in later.__getitems__([(4, i) for i in range(4)])] == [32, 48, 32, 48]
     (lone,) = build_loader(both, [[(3, 0)]])
     assert [indices for _, _, indices in lone] == [[0]]
 

@@ -478,6 +478,7 @@ def test_trained_weights_go_on_at_the_height_wanted_where_they_can(
 def test_another_height_that_does_not_fit_is_refused(train: Callable) -> None:
     assert_one_sentence(train(*SCRATCH, "--other_height", 32), "--other_height", "--resize natural")
     assert_one_sentence(train(*SCRATCH, "--other_height", 8), "--other_height", "16 or more")
+    assert_one_sentence(train(*SCRATCH, "--other_height_from", 0.5), "--other_height_from", "--pictures")
 
 
 # --------------------------------------------------------------------------------------------------------------------
