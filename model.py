@@ -47,7 +47,7 @@ class Defaults:
 
 
 MODELS: dict[str, Defaults] = {
-    "mixer": Defaults("residual-large", "mixer", channels=3, height=32, hidden=192, resize="natural", normalize=True),
+    "mixer": Defaults("residual-even", "mixer", channels=3, height=48, hidden=160, resize="natural", normalize=True),
     "crnn": Defaults("residual", "ctc", channels=1, height=48, hidden=128),
     "efficientnet": Defaults("efficientnet-b0", "slots", channels=3, height=48, hidden=256),
     "resnet": Defaults("resnet18", "positions", channels=3, height=48, hidden=256),
@@ -206,6 +206,7 @@ def _keep_width(convolution: nn.Conv2d) -> None:
 BACKBONES: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "residual": partial(ResidualBackbone, stem=24, stages=(40, 64, 112)),
     "residual-wide": partial(ResidualBackbone, stem=24, stages=(48, 72, 128)),
+    "residual-even": partial(ResidualBackbone, stem=32, stages=(48, 80, 128)),
     "residual-large": partial(ResidualBackbone, stem=32, stages=(64, 96, 160)),
     "resnet18": ResNetBackbone,
 }

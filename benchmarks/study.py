@@ -1,6 +1,7 @@
 """Which network the reader should be: candidates trained alike from random weights, and timed.
 
     python benchmarks/study.py train large even-48 --pictures 300000    # hours; a run that was stopped goes on
+    python benchmarks/study.py measure saved_models/reader.safetensors      # weights that are trained already
     python benchmarks/study.py time                                     # minutes: reading, one core, ONNX Runtime
     python benchmarks/study.py speed                                    # minutes: training, one core
     python benchmarks/study.py table                                    # study.md, from study.jsonl
@@ -15,6 +16,7 @@ not: compare these within one line's `round`.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import platform
@@ -61,6 +63,8 @@ DRAWN = 6  # pictures of each test generator
 WIDTHS = (128, 176, 256)  # columns, at 32 rows, of the pictures that reading is timed on
 BATCH = 32  # pictures of one width that training is timed on
 
+GROUPS = ("real", "held-out schemes", "test generators")
+
 Labeled = tuple[list[bytes], list[str]]
 
 
@@ -72,7 +76,11 @@ def settings(name: str, **changes: Any) -> TrainConfig:
     """
     if name not in CANDIDATES:
         raise UserError(f"there is no candidate {name!r}: choose from {', '.join(CANDIDATES)}")
-    values = yaml.safe_load(RECIPE.read_text(encoding="utf-8")) | {"other_height": None, "height": 32}
+    values = yaml.safe_load(RECIPE.read_text(encoding="utf-8")) | {
+        "other_height": None,
+        "other_height_from": 0.0,
+        "height": 32,
+    }
     return TrainConfig(**values | CANDIDATES[name][1] | changes)
 
 
@@ -124,9 +132,9 @@ def development_sets(config: TrainConfig) -> dict[str, dict[str, Labeled]]:
     held_out = open_stream(config).draw_splits()["validation"]
     drawn = {name: _drawn(name) for name in sorted(set(GENERATORS) - UNSEEN)}
     return {
-        "real": real,
-        "held-out schemes": {"heldout": (held_out[0][:HELD_OUT], held_out[1][:HELD_OUT])},
-        "test generators": drawn,
+        GROUPS[0]: real,
+        GROUPS[1]: {"heldout": (held_out[0][:HELD_OUT], held_out[1][:HELD_OUT])},
+        GROUPS[2]: drawn,
     }
 
 
@@ -151,6 +159,29 @@ def accuracy(predictor: CaptchaPredictor, sets: dict[str, Labeled]) -> dict[str,
     return found
 
 
+def measured(checkpoint: Path, groups: dict[str, dict[str, Labeled]]) -> dict[str, Any]:
+    """What weights read of the development sets, in one view and in as many as are usual."""
+    row: dict[str, Any] = {}
+    for views in (1, None):
+        limits = {"tta_views": views} if views else {}
+        predictor = CaptchaPredictor(checkpoint, device="cpu", threads=1, **limits)
+        found = {group: accuracy(predictor, sets) for group, sets in groups.items()}
+        label = f"{views or 'default'} view{'s' if views != 1 else ''}"
+        row[label] = {group: round(mean(by_set.values()), 4) for group, by_set in found.items()}
+        row[f"real, {label}"] = {name: round(share, 3) for name, share in found["real"].items()}
+    return row
+
+
+def measure(paths: Sequence[str]) -> None:
+    """Measure weights that are trained already."""
+    config = settings("today", seed=99)
+    groups = development_sets(config)
+    for path in paths:
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
+        generator = open_stream(config).origin["generator"]
+        log("measure", name=f"{Path(path).stem} {digest}", generator=generator, **measured(Path(path), groups))
+
+
 def train(name: str, pictures: int, seed: int) -> None:
     """Train a candidate and measure it."""
     out = ROOT / WORK / "study" / f"{name}-{pictures}-{seed}"
@@ -158,14 +189,6 @@ def train(name: str, pictures: int, seed: int) -> None:
     config = replace(config, resume=(out / "state.pt").exists())
     history = train_model(config)["history"]
     groups = development_sets(replace(config, seed=99))
-    row: dict[str, Any] = {}
-    for views in (1, None):
-        limits = {"tta_views": views} if views else {}
-        predictor = CaptchaPredictor(out / "best.safetensors", device="cpu", threads=1, **limits)
-        found = {group: accuracy(predictor, sets) for group, sets in groups.items()}
-        label = f"{views or 'default'} view{'s' if views != 1 else ''}"
-        row[label] = {group: round(mean(by_set.values()), 4) for group, by_set in found.items()}
-        row[f"real, {label}"] = {name: round(share, 3) for name, share in found["real"].items()}
     log(
         "train",
         name=name,
@@ -175,7 +198,7 @@ def train(name: str, pictures: int, seed: int) -> None:
         held_out_loss=round(history[-1]["validation"]["loss"], 4),
         hours=round(sum(epoch["seconds"] for epoch in history) / 3600, 3),
         generator=open_stream(config).origin["generator"],
-        **row,
+        **measured(out / "best.safetensors", groups),
     )
 
 
@@ -309,19 +332,36 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
     ]
     if pilots := latest(lines, "pilot", "name"):
         parts += ["", "## First times", "", PILOT, "", markdown(PILOT_HEAD, [_pilot(line) for line in pilots.values()])]
-    groups = ("real", "held-out schemes", "test generators")
-    for count in sorted({line["pictures"] for line in lines if line["kind"] == "train"}):
-        found = {
-            key: line for key, line in latest(lines, "train", "name", "pictures", "seed").items() if key[1] == count
-        }
-        head = ["network", "seed", "loss", "held-out loss"]
-        head += [f"{group}, {views}" for views in ("1 view", "default views") for group in groups]
+    figures = [(views, group) for views in ("1 view", "default views") for group in GROUPS]
+    heads = [f"{group}, {views}" for views, group in figures]
+    trained = latest(lines, "train", "name", "pictures", "seed", "generator")
+    for count, version in sorted({(key[1], key[3]) for key in trained}):
+        found = {key: line for key, line in trained.items() if (key[1], key[3]) == (count, version)}
         rows = [
             [f"`{name}`", seed, f"{line['loss']:.3f}", f"{line['held_out_loss']:.3f}"]
-            + [f"{line[views][group]:.1%}" for views in ("1 view", "default views") for group in groups]
-            for (name, _, seed), line in found.items()
+            + [f"{line[views][group]:.1%}" for views, group in figures]
+            for (name, _, seed, _), line in found.items()
         ]
-        parts += ["", f"## After {count:,} pictures", "", _about(found), "", markdown(head, rows)]
+        title = f"## After {count:,} pictures of generator {version}"
+        parts += [
+            "",
+            title,
+            "",
+            _about(found),
+            "",
+            markdown(["network", "seed", "loss", "held-out loss", *heads], rows),
+        ]
+    if done := latest(lines, "measure", "name", "generator"):
+        rows = [
+            [name, version, *(f"{line[views][group]:.1%}" for views, group in figures)]
+            for (name, version), line in done.items()
+        ]
+        parts += [
+            "",
+            "## Weights trained already",
+            "",
+            markdown(["weights", "held-out schemes of generator", *heads], rows),
+        ]
     return "\n".join(parts) + "\n"
 
 
@@ -346,25 +386,27 @@ def _pilot(line: dict[str, Any]) -> list[object]:
 
 
 def _about(found: dict[tuple[Any, ...], dict[str, Any]]) -> str:
-    versions = sorted({line["generator"] for line in found.values()})
     hours = median(line["hours"] for line in found.values())
     return (
         f"Sequence accuracy ignoring case: mean of the real sets ({REAL_PICTURES} pictures of each at most), "
         f"{HELD_OUT} held-out schemes, mean of the test generators that may be looked at ({DRAWN} pictures of each). "
         "Development sets all: figures to choose by. "
-        f"Generator {', '.join(map(str, versions))}, {hours:.1f} hours a run (median)."
+        f"{hours:.1f} hours a run (median)."
     )
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Which network the reader should be.")
-    parser.add_argument("task", choices=("train", "time", "speed", "table"))
-    parser.add_argument("names", nargs="*", help="candidates; all by default")
+    parser.add_argument("task", choices=("train", "measure", "time", "speed", "table"))
+    parser.add_argument("names", nargs="*", help="candidates, all by default; of `measure` checkpoints")
     parser.add_argument("--pictures", type=int, default=300_000, help="to train on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5, help="of timings")
     arguments = parser.parse_args()
+    if arguments.task == "measure":
+        measure(arguments.names)
+        return 0
     names = arguments.names or list(CANDIDATES)
     for name in names:
         settings(name)

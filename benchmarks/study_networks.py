@@ -116,7 +116,6 @@ class InvertedBackbone(nn.Module):
 LARGE: dict[str, Any] = {"stem": 32, "stages": (64, 96, 160)}
 BACKBONES.update(
     {
-        "study-even": partial(ResidualBackbone, stem=32, stages=(48, 80, 128)),
         "study-even-attend": partial(Collapsing, collapse=AttendRows, stem=32, stages=(48, 80, 128)),
         "study-deep": partial(ResidualBackbone, stem=32, stages=(48, 80, 128), blocks=(1, 2, 2)),
         "study-larger": partial(ResidualBackbone, stem=32, stages=(80, 128, 192)),
@@ -131,8 +130,8 @@ BACKBONES.update(
 # name: (what it is, settings that differ from the recipe's)
 CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     "today": ("the network shipped so far", {"backbone": "residual-wide", "hidden": 160}),
-    "even": ("the same with channels that are multiples of 16", {"backbone": "study-even", "hidden": 160}),
-    "even-48": ("that one with 48 rows", {"backbone": "study-even", "hidden": 160, "height": 48}),
+    "even": ("the same with channels that are multiples of 16", {"backbone": "residual-even", "hidden": 160}),
+    "even-48": ("that one with 48 rows", {"backbone": "residual-even", "hidden": 160, "height": 48}),
     "even-48-attend": (
         "its rows collapsed by attention",
         {"backbone": "study-even-attend", "hidden": 160, "height": 48},

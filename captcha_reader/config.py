@@ -19,6 +19,7 @@ EngineName = Literal["local", "ray"]
 ResizeName = Literal["natural", "content", "pad", "stretch", "square"]
 
 ALPHANUMERIC = "0-9A-Za-z"
+STREAM_EPOCH = 50_000  # pictures of a stream between two measurements
 WIDTH_STEP = 16  # pixels; where the input's width follows the picture, it is a multiple of this
 
 
@@ -49,7 +50,8 @@ class ModelConfig:
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
     positions)."""
     backbone: str = "residual"
-    """Feature extractor: `residual`, `residual-wide`, `residual-large`, `efficientnet-b0` (b0 to b7) or `resnet18`."""
+    """Feature extractor: `residual`, `residual-wide`, `residual-even`, `residual-large`, `efficientnet-b0` (b0 to b7) or
+    `resnet18`."""
     hidden: int = 128
     """Width of the head's hidden layer (of each LSTM direction for the CRNN)."""
     dropout: float = 0.1
@@ -163,8 +165,8 @@ class TrainConfig:
     head: HeadName | None = None
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None
-    """Another feature extractor than the model's own: `residual`, `residual-wide`, `residual-large`, `resnet18` or
-    `efficientnet-b0` to `-b7`."""
+    """Another feature extractor than the model's own: `residual`, `residual-wide`, `residual-even`,
+    `residual-large`, `resnet18` or `efficientnet-b0` to `-b7`."""
     hidden: int | None = None
     """Width of the head's hidden layer."""
     dropout: float = 0.1

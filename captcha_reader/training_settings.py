@@ -11,8 +11,7 @@ import yaml
 from accelerate.tracking import get_available_trackers
 
 from captcha_reader.cli import load_settings
-from captcha_reader.config import TrainConfig
-from captcha_reader.dataset.stream import STREAM_EPOCH
+from captcha_reader.config import STREAM_EPOCH, TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_text
 from captcha_reader.training_state import read_state

@@ -11,14 +11,13 @@ import hashlib
 import json
 from typing import Any
 
-from captcha_reader.config import ALPHANUMERIC, GeneratorConfig, TrainConfig
+from captcha_reader.config import ALPHANUMERIC, STREAM_EPOCH, GeneratorConfig, TrainConfig
 from captcha_reader.dataset.folders import GENERATED
 from captcha_reader.files import ROOT
 from captcha_reader.generator.recipe_fonts import describe_fonts, link_recipe_fonts
 from captcha_reader.generator.render import GENERATOR_VERSION, CaptchaSettings, render_captcha
 
 RECIPE = "recipe"  # a value of `--fonts`
-STREAM_EPOCH = 50_000  # pictures of a stream between two measurements
 HELD_OUT_PICTURES = 1000  # that a stream is validated on, and as many that it is tested on
 
 
