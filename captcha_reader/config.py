@@ -50,8 +50,8 @@ class ModelConfig:
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
     positions)."""
     backbone: str = "residual"
-    """Feature extractor: `residual`, `residual-wide`, `residual-even`, `residual-large`, `efficientnet-b0` (b0 to b7) or
-    `resnet18`."""
+    """Feature extractor: `residual`, `residual-wide`, `residual-even`, `residual-large`, `efficientnet-b0` (b0 to b7)
+    or `resnet18`."""
     hidden: int = 128
     """Width of the head's hidden layer (of each LSTM direction for the CRNN)."""
     dropout: float = 0.1
