@@ -239,9 +239,12 @@ def _master(path: str, character: str) -> Glyph:
 
 def _drawn(path: str, character: str, size: int, hard: bool = False) -> Glyph:
     """The character as FreeType draws it."""
-    drawn, (left, top) = _load_font(path, size).getmask2(character, "1" if hard else "L", anchor="ls")
+    font, border = _load_font(path, size), 2 + size // 16  # room for thicker strokes
+    try:
+        drawn, (left, top) = font.getmask2(character, "1" if hard else "L", anchor="ls")
+    except OSError:  # FreeType's raster overflows on some letters of one pixel: nothing is seen of them
+        return Glyph(np.zeros((1 + 2 * border, 1 + 2 * border), np.uint8), -border, -border, 1)
     wide, high = drawn.size
-    border = 2 + size // 16  # room for thicker strokes
     # Through an image: `bytes` of what FreeType drew goes pixel by pixel.
     inner = np.asarray(Image.Image()._new(drawn)) if wide and high else np.zeros((1, 1), np.uint8)
     mask = cv2.copyMakeBorder(inner, border, border, border, border, cv2.BORDER_CONSTANT)
