@@ -239,8 +239,8 @@ class TrainConfig:
     """Share of a phase in which OneCycle and cosine warm up; `wsd` does in so much of its first 100,000 pictures."""
     flat_start: int = 0
     """So many pictures at the beginning of a training from scratch teach a CTC head that letters lie evenly along the
-    picture, which is soon learned; CTC alone finds out from the beginning that they lie anywhere, and reads nothing
-    for a hundred thousand pictures."""
+    picture, which is soon learned: first readings come sooner than with CTC alone, which finds out from the beginning
+    that they lie anywhere."""
     clip_norm: float = 5.0
     """Gradient norm is clipped to this; 0 switches clipping off."""
     patience: int = 0
