@@ -40,7 +40,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from accelerate import Accelerator
 from PIL import Image
 
@@ -64,6 +63,7 @@ from captcha_reader.training_settings import (
     check_settings,
     load_run_config,
     plain_settings,
+    save_run_config,
     unused_settings,
 )
 from captcha_reader.training_state import STATE_FILE, read_state
@@ -497,7 +497,7 @@ def _train(
         else:
             progress.message(f"Going on after epoch {trainer.epoch_number}, step {trainer.place['step']}.")
     elif accelerator.is_main_process:
-        write_text(out / "config.yaml", yaml.safe_dump(plain_settings(config), sort_keys=False, allow_unicode=True))
+        save_run_config(out, plain_settings(config))
     progress.plan(plan_parts(config, phases, len(real), by_folds))
     try:
         if config.tracker != "none":

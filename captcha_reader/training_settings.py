@@ -16,6 +16,7 @@ from captcha_reader.errors import UserError
 from captcha_reader.files import write_text
 from captcha_reader.training_state import read_state
 
+CONFIG_FILE = "config.yaml"
 LEAST = {
     **dict.fromkeys(
         ("batch_size", "save_every", "synthetic_count", "limit", "max_length", "hidden", "threads", "pictures"), 1
@@ -64,6 +65,11 @@ def plain_settings(config: TrainConfig) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
+def save_run_config(out: Path, values: dict[str, Any]) -> None:
+    """Write the settings that a run is resumed with into its folder."""
+    write_text(out / CONFIG_FILE, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
 def load_run_config(config: TrainConfig) -> TrainConfig:
     """The settings saved in the run folder `config.out`, with those of `config` that concern this process alone.
 
@@ -72,7 +78,7 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
     """
     if config.out is None:
         raise UserError("--resume needs the run folder: add --out saved_models/RUN")
-    path = Path(config.out) / "config.yaml"
+    path = Path(config.out) / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{config.out} holds no run to resume (there is no {path.name} in it)")
     saved = load_settings(TrainConfig, path)
@@ -104,9 +110,8 @@ def change_length(saved: TrainConfig, pictures: int) -> TrainConfig:
             f"the run in {out} has had {done} pictures, too many to be one of {pictures} instead of {saved.pictures}: "
             "leave --pictures out"
         )
-    path = out / "config.yaml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) | {"pictures": pictures}
-    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    values = yaml.safe_load((out / CONFIG_FILE).read_text(encoding="utf-8"))
+    save_run_config(out, values | {"pictures": pictures})
     return dataclasses.replace(saved, pictures=pictures)
 
 
