@@ -782,6 +782,32 @@ def test_the_model_tab_says_what_the_checkpoint_says(open_tab, reader: Path):
     tab.settled()
 
 
+def test_a_model_that_has_gone_is_a_sentence_and_no_traceback(
+    open_tab, pictures: list[Path], exported: Path, demo: SimpleNamespace
+):
+    """Deleted while a tab still has it chosen, by another visitor or by hand; its list may know of it, or not."""
+    from playwright.sync_api import expect
+
+    gone = demo.models / "gone.onnx"
+    gone.write_bytes(exported.read_bytes())
+    tab = open_tab(viewport=LAPTOP)
+    page = tab.page
+    page.locator("#checkpoint input").click()
+    page.get_by_role("option", name="gone.onnx").click()
+    expect(page.locator("#checkpoint input")).to_have_value("gone.onnx")
+    gone.unlink()
+    tab.upload(pictures[0])
+    page.locator("#reading .bad", has_text="there is no model 'gone.onnx'").wait_for()
+    tab.open("Model")  # where the list is made anew
+    page.locator("#card .bad", has_text="there is no model 'gone.onnx'").wait_for()
+    tab.open("Read")
+    page.locator("#read").click()
+    page.locator("#reading .bad", has_text="there is no model 'gone.onnx'").wait_for()
+    toasts = page.locator(".toast-body").all_inner_texts()
+    assert all("There is no model 'gone.onnx' here" in toast for toast in toasts), toasts
+    tab.settled()
+
+
 def test_the_route_and_its_description_stand_beside_the_page(
     open_tab, address: str, pictures: list[Path], read, demo: SimpleNamespace
 ):

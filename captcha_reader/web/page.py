@@ -23,7 +23,7 @@ from captcha_reader.web.tabs.read import read_tab
 from captcha_reader.web.tabs.strength import report_links, strength_card, strength_tab
 from captcha_reader.web.tabs.teach import FOLLOW_SECONDS, job_card, running_strip, teach_tab
 from captcha_reader.web.theme import HEAD, ON_LOAD, STYLE_SHEET, theme
-from captcha_reader.web.widgets import QUIET, load_gradio, own_html
+from captcha_reader.web.widgets import QUIET, chooser, load_gradio, own_html
 from captcha_reader.web.workshop import TORCH_MISSING, Workshop
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def build_demo(shop: Workshop, examples: str | Path = EXAMPLES) -> gradio.Blocks
             with gr.Column(scale=5, min_width=280):
                 own_html(gr, render("header", title=TITLE, responsible=RESPONSIBLE_USE))
             with gr.Column(scale=3, min_width=240):
-                checkpoint = gr.Dropdown(names, value=names[0][1], label="Model", elem_id="checkpoint")
+                checkpoint = chooser(gr, names, value=names[0][1], label="Model", elem_id="checkpoint")
         if not shop.models.torch:
             own_html(gr, note(TORCH_MISSING), elem_id="no-torch")
         strip = own_html(gr, "", elem_id="running")
@@ -109,17 +109,17 @@ def _follow_jobs(
         before = shop.jobs.before(job) if job else 0
         names = shop.choices()
         now = {"names": names, "job": job.id if job and mine and job.state == "done" else known["job"]}
-        chooser = other = gr.skip()
+        checkpoint = other = gr.skip()
         if opened or names != known["names"]:
-            chooser, other = gr.Dropdown(choices=names), gr.Dropdown(choices=[(NOTHING_ELSE, ""), *names])
+            checkpoint, other = gr.Dropdown(choices=names), gr.Dropdown(choices=[(NOTHING_ELSE, ""), *names])
         if job and now["job"] != known["job"] and not opened and (made := shop.model_of(job)):
-            chooser = gr.Dropdown(choices=names, value=made)  # the model that was just made here
+            checkpoint = gr.Dropdown(choices=names, value=made)  # the model that was just made here
         own = [one for one in (job, measurement) if one and one.running and secret and one.owner == secret]
         shown = min(own, key=shop.jobs.before, default=running)
         strip = running_strip(shown, shop.jobs.before(shown) if shown else 0)
         panel = job_card(job, before, shop.downloads(job), mine)
         card = _measurement(shop, measurement, secret)
-        return gr.Timer(active=running is not None), now, strip, panel, card, chooser, other
+        return gr.Timer(active=running is not None), now, strip, panel, card, checkpoint, other
 
     def arrive(secret: str, known: dict[str, Any]) -> tuple[Any, ...]:
         secret = secret or secrets.token_urlsafe(16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -45,6 +46,29 @@ def picture_box(gr: Any, **settings: Any) -> Any:
                 return payload.path if payload else None
 
     return Picture(**settings)
+
+
+def chooser(gr: Any, names: Sequence[tuple[str, str]], **settings: Any) -> Any:
+    """A list whose names come and go while the page is open: models, sets of pictures.
+
+    An event of a name that has gone in the meantime reaches its function, which says so in a sentence. Gradio would
+    end it with a message for programmers and a traceback.
+
+    Args:
+        gr: Gradio.
+        names: what is shown, and the name.
+        settings: as `gr.Dropdown` takes them.
+    """
+
+    with mock.patch("gradio.component_meta.create_or_modify_pyi"):  # as above
+
+        class Chooser(gr.Dropdown):
+            is_template = True  # the browser shows it as any `gr.Dropdown`
+
+            def preprocess(self, payload: Any) -> Any:
+                return payload if isinstance(payload, str) else super().preprocess(payload)
+
+    return Chooser(list(names), **settings)
 
 
 def within(box: Any) -> Any:

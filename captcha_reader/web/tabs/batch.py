@@ -11,7 +11,7 @@ from captcha_reader.reading.metrics import text_metrics
 from captcha_reader.web.batch_reading import Batch, BatchReader, batch_files, compare, count_pictures
 from captcha_reader.web.html import bad, interval, note, percent, progress_bar, render
 from captcha_reader.web.tabs.known import NotPossible, known, known_line, problem, require_fit
-from captcha_reader.web.widgets import QUIET, own_html
+from captcha_reader.web.widgets import QUIET, chooser, own_html
 from captcha_reader.web.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -196,7 +196,8 @@ def _form(gr: Any, shop: Workshop, checkpoint: Any, demo: Any) -> tuple[Any, ...
                     min_width=120,
                     elem_id="labels",
                 )
-                other = gr.Dropdown(
+                other = chooser(
+                    gr,
                     [(NOTHING_ELSE, ""), *shop.choices()],
                     value="",
                     label="Compare with",

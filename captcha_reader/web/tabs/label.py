@@ -12,7 +12,7 @@ from captcha_reader.images import IMAGE_SUFFIXES
 from captcha_reader.web.html import bad, note, render
 from captcha_reader.web.tabs.known import known, known_line, problem, require_fit
 from captcha_reader.web.uploads import PictureZip, is_zip
-from captcha_reader.web.widgets import QUIET, own_html
+from captcha_reader.web.widgets import QUIET, chooser, own_html
 from captcha_reader.web.workshop import Workshop
 
 SCRIPT = ROOT / "assets" / "label.js"
@@ -41,7 +41,7 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
     with gr.Row():
         with gr.Column(scale=2, min_width=260, elem_id="label-left"):
             choices = [(NEW, ""), *sets]
-            chosen = gr.Dropdown(choices, value="", label="Set", visible=bool(sets), elem_id="label-set")
+            chosen = chooser(gr, choices, value="", label="Set", visible=bool(sets), elem_id="label-set")
             with gr.Column(elem_classes="known") as new:
                 files = gr.File(
                     label="Captchas, or a zip of them", file_count="multiple", height=140, elem_id="label-files"
