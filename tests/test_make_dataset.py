@@ -1024,12 +1024,12 @@ def peak_memory(source: Path, out: Path, *arguments: str) -> int:
     [("pixels", 20_000, 5000), ("bytes", 20_000, 5000), ("bytes", parts.LARGE_GROUP_ROWS, 9000)],
 )
 def test_memory_is_flat(tmp_path, check, group_rows, least):
-    base = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
+    base = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
 
     def tiny(i: int) -> bytes:
         array = base.copy()
         array[0, 0] = (i & 255, i >> 8, 0)
-        return encode(Image.fromarray(array), "BMP")  # 2.4 kB, quick to make
+        return encode(Image.fromarray(array), "BMP")  # 9.7 kB, quick to make
 
     peaks = []
     most = least + 19_000
@@ -1042,7 +1042,8 @@ def test_memory_is_flat(tmp_path, check, group_rows, least):
         peaks.append(peak_memory(path, tmp_path / f"out-{count}", "--check", check))
     counts = {"train": most * 8 // 10, "validation": most // 10, "test": most // 10}
     assert load_info(tmp_path / f"out-{most}")["counts"] == counts
-    assert peaks[1] - peaks[0] < 30_000, f"{peaks} kB, and 19,000 pictures alone take 46 MB"
+    # Measured: 27 to 50 MB, pages that the allocators have yet to give back.
+    assert peaks[1] - peaks[0] < 100_000, f"{peaks} kB, and 19,000 pictures alone take 184 MB"
 
 
 def test_importing_is_light():
