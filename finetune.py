@@ -30,6 +30,7 @@ from captcha_reader.config import GeneratorConfig, TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT, SAVED_MODELS, write_json
 from captcha_reader.generator.fonts import drawable
+from captcha_reader.optimization import Phase
 from captcha_reader.progress import Progress
 from captcha_reader.reading.metrics import count_edits, detailed_metrics, text_metrics
 from captcha_reader.text import Codec, CTCCodec, infeasible_labels
@@ -38,7 +39,7 @@ from captcha_reader.transforms import CUT
 from data_loader import CaptchaDataset, MixedDataset, SplicedDataset, TwoHeights
 from model import CaptchaModel
 from predict import CaptchaPredictor, TorchBackend
-from trainer import Phase, Trainer
+from trainer import Trainer
 
 PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not given
 PICTURES_SEEN_PER_ROOT = 430  # times the root of the number of labels: pictures seen by a run from trained weights

@@ -55,6 +55,7 @@ from captcha_reader.files import ROOT, SAVED_MODELS, available_cores, locked_out
 from captcha_reader.generator.render import render_image
 from captcha_reader.images import open_image
 from captcha_reader.model_card import hardware, model_card
+from captcha_reader.optimization import Phase
 from captcha_reader.progress import Event, JsonLines, PlannedPart, PlannedPhase, Progress, Terminal
 from captcha_reader.text import Alphabet, infeasible_labels
 from captcha_reader.training_settings import (
@@ -88,7 +89,7 @@ from finetune import (
 )
 from make_dataset import make_dataset
 from model import MODELS, CaptchaModel, build_model, count_parameters, load_imagenet, load_into, load_model
-from trainer import Interrupted, Phase, TimeUp, Trainer, numbers
+from trainer import Interrupted, TimeUp, Trainer, numbers
 
 LEAST_LABELS = 10  # to train on at all
 SIZES_SAMPLED = 500  # pictures whose shape decides the input's width

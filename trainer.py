@@ -19,7 +19,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, cast
@@ -29,21 +28,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from captcha_reader.checkpoint import not_finite, save_checkpoint
 from captcha_reader.config import TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_atomically, write_json
+from captcha_reader.optimization import Phase, build_average, build_optimizer, build_schedule
 from captcha_reader.progress import Progress
 from captcha_reader.reading.metrics import text_metrics
 from captcha_reader.text import CTCCodec
-from captcha_reader.training_settings import DECAY
 from captcha_reader.training_state import STATE_FILE, damaged, read_state, restore_optimizer, restore_schedule
 from data_loader import PARTS, CaptchaDataset, EpochBatches, MixedDataset, Part, build_loader
 from model import CaptchaModel, count_parameters, load_model, set_requires_grad, train_mode
 
-WARMUP_PICTURES = 100_000  # of which `wsd` warms up for a share
 SAVE_SECONDS = 300  # a kill costs a long epoch no more than this
 PART_SIZE = 16  # pictures of one width, at least: fewer make slow steps, and BatchNorm takes its statistics from them
 LOWER_RATE = "lower --learning_rate (a third of it, say) or set --mixed_precision no"
@@ -57,63 +55,8 @@ class TimeUp(Interrupted):
     """As `Interrupted`, after the seconds that `--stop_after` gives."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A stretch of epochs with one optimizer and one schedule."""
-
-    name: str
-    epochs: int
-    learning_rate: float
-    frozen: bool
-
-
 # --------------------------------------------------------------------------------------------------------------------
-# Optimizer, schedule, teacher
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters, with weight decay for matrices and kernels alone: it does biases and norms no good."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-
-
-def build_optimizer(config: TrainConfig, phase: Phase, model: nn.Module) -> torch.optim.Optimizer:
-    """Optimizer of one phase, over the parameters it trains."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return kind(parameter_groups(model, config.weight_decay), lr=phase.learning_rate)
-
-
-def build_schedule(config: TrainConfig, phase: Phase, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Learning-rate schedule of one phase of `steps` optimizer steps; `plateau` steps by epoch, the others by step."""
-    schedulers = torch.optim.lr_scheduler
-    warmup = max(1, round(config.warmup * steps))
-    if config.schedule == "onecycle":  # Smith and Topin, 2018
-        # torch divides by the length of either slope: the shortest cycle is up, peak, down.
-        total = max(steps, 3)
-        rising = min(max(warmup, 2), total - 1)
-        return schedulers.OneCycleLR(optimizer, max_lr=phase.learning_rate, total_steps=total, pct_start=rising / total)
-    if config.schedule == "plateau":
-        return schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
-    if config.schedule == "cosine":
-        rise = schedulers.LinearLR(optimizer, start_factor=1 / warmup, total_iters=max(warmup - 1, 1))
-        fall = schedulers.CosineAnnealingLR(optimizer, T_max=max(steps - warmup, 1))
-        return schedulers.SequentialLR(optimizer, [rise, fall], milestones=[warmup])
-    if config.schedule == "wsd":  # Hu et al., 2024, arXiv:2404.06395; Haegele et al., 2024, arXiv:2405.18392
-        # The rise counts pictures, not shares of the run: a longer run begins as a shorter one.
-        rise = max(1, round(config.warmup * WARMUP_PICTURES / config.batch_size))
-        return schedulers.LambdaLR(optimizer, partial(_stable_rate, rise=rise, steps=steps))
-    return schedulers.ConstantLR(optimizer, factor=1.0)
-
-
-def _stable_rate(step: int, rise: int, steps: int) -> float:
-    """Share of the peak rate at a step: rising, stable, falling as 1 minus the root of what is over of the decay."""
-    begin = round((1 - DECAY) * steps)
-    if step >= begin:
-        return 1 - math.sqrt(min(1, (step - begin) / max(steps - begin, 1)))
-    return min(1, (step + 1) / rise)
+# Teacher, validation, signals
 
 
 def load_teacher(config: TrainConfig, model: CaptchaModel) -> CaptchaModel | None:
@@ -134,10 +77,6 @@ def load_teacher(config: TrainConfig, model: CaptchaModel) -> CaptchaModel | Non
     if not isinstance(model.codec, CTCCodec) or not isinstance(teacher.codec, CTCCodec) or teacher.steps != model.steps:
         raise UserError(f"--teacher {config.teacher} does not read in the same steps as this run: both must use CTC")
     return teacher
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Validation, signals
 
 
 @torch.no_grad()
@@ -296,7 +235,7 @@ class Trainer:
         try:
             self.model.load_state_dict(state["model"])
             if averaged := state.get("averaged"):
-                self.averaged = self._new_average()
+                self.averaged = build_average(self.model, self.config.ema)
                 self.averaged.load_state_dict(averaged)
             last = self.phases[state["place"]["phase"]]
         except (RuntimeError, KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
@@ -495,17 +434,6 @@ class Trainer:
         lengths = torch.tensor([len(text) for text in texts], device=logits.device)
         return nn.functional.kl_div(given, wanted, reduction="none", log_target=True).sum((1, 2)) / lengths
 
-    def _new_average(self) -> AveragedModel:
-        if not self.config.ema:
-            return AveragedModel(self.model, use_buffers=True)
-
-        def average(averaged: Any, current: Any, steps: Any) -> None:
-            # Shorter while there are few steps (TensorFlow's rule): else the mean of a short run is full of its start.
-            decay = min(self.config.ema, (1 + int(steps)) / (10 + int(steps)))
-            get_ema_multi_avg_fn(decay)(averaged, current, steps)
-
-        return AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
-
     def _average(self, phase: Phase, steps: int) -> None:
         """Let the weights of this step count in the mean.
 
@@ -519,7 +447,7 @@ class Trainer:
         if phase.frozen or done <= begins * phase.epochs * steps:
             return
         if self.averaged is None:
-            self.averaged = self._new_average()
+            self.averaged = build_average(self.model, self.config.ema)
         self.averaged.update_parameters(self.model)
 
     @property

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The layers of docs/design.md, from the ground up. A file imports what stands in its own layer or below.
 LAYERS = [
     "errors config cli files image_files images ctc text cluster progress",
-    "transforms checkpoint training_settings training_state transfer model_card",
+    "transforms checkpoint training_settings optimization training_state transfer model_card",
     "generator dataset",
     "reading labeling",
     "plots",

@@ -33,7 +33,7 @@ from training_runs import (
 import finetune
 import main
 import trainer
-from captcha_reader import training_settings
+from captcha_reader import optimization, training_settings
 from captcha_reader.checkpoint import read_metadata
 from captcha_reader.config import TrainConfig
 from captcha_reader.files import locked_output
@@ -132,10 +132,10 @@ def test_a_teacher_that_does_not_fit_is_refused(train: Callable, reader: Path, n
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "plateau", "constant", "wsd"])
 def test_schedules_rise_to_the_peak_and_fall(schedule: str, steps: int) -> None:
     config = replace(TrainConfig(), schedule=schedule, learning_rate=0.1)
-    phase = trainer.Phase("whole", 1, 0.1, frozen=False)
+    phase = optimization.Phase("whole", 1, 0.1, frozen=False)
     layer = torch.nn.Linear(1, 1)
-    optimizer = trainer.build_optimizer(config, phase, layer)
-    schedule_ = trainer.build_schedule(config, phase, optimizer, steps)
+    optimizer = optimization.build_optimizer(config, phase, layer)
+    schedule_ = optimization.build_schedule(config, phase, optimizer, steps)
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -157,9 +157,9 @@ def test_a_longer_run_with_a_stable_rate_begins_as_a_shorter_one() -> None:
     config = replace(TrainConfig(), schedule="wsd", learning_rate=0.1, warmup=0.01, batch_size=50)
     rates: dict[int, list[float]] = {}
     for steps in (100, 200):
-        phase = trainer.Phase("whole", 1, 0.1, frozen=False)
-        optimizer = trainer.build_optimizer(config, phase, torch.nn.Linear(1, 1))
-        schedule, rates[steps] = trainer.build_schedule(config, phase, optimizer, steps), []
+        phase = optimization.Phase("whole", 1, 0.1, frozen=False)
+        optimizer = optimization.build_optimizer(config, phase, torch.nn.Linear(1, 1))
+        schedule, rates[steps] = optimization.build_schedule(config, phase, optimizer, steps), []
         for _ in range(steps):
             rates[steps].append(optimizer.param_groups[0]["lr"])
             optimizer.step()
@@ -196,7 +196,7 @@ def test_a_batch_in_parts_trains_as_a_whole_one(train: Callable) -> None:
 
 def test_weight_decay_spares_biases_and_norms() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
-    decayed, spared = trainer.parameter_groups(model, 0.5)
+    decayed, spared = optimization.parameter_groups(model, 0.5)
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.5, 0)
     assert [p.dim() for p in decayed["params"]] == [4]
     assert len(spared["params"]) == 3

@@ -32,11 +32,12 @@ from captcha_reader.checkpoint import (
 from captcha_reader.cli import load_settings
 from captcha_reader.config import TrainConfig
 from captcha_reader.errors import UserError
+from captcha_reader.optimization import Phase
 from captcha_reader.training_state import STATE_FILE, read_state
 from data_loader import load_data
 from model import build_model, load_model
 from predict import CaptchaPredictor
-from trainer import Phase, Trainer
+from trainer import Trainer
 
 MOST_SECONDS = 5
 DEEP: Any = []
