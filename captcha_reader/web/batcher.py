@@ -286,18 +286,18 @@ class Batcher:
 
     def _fail(self, jobs: Sequence[_Job], error: BaseException) -> None:
         """What cannot be read together is read one request after the other, where it may be one's fault alone."""
-        if not isinstance(error, UserError):
-            log.error("a reading failed", exc_info=error)
         alone = [job for job in jobs if not job.ticket.done()]
         if len(alone) == 1 or (isinstance(error, Refused) and error.status == 504):
             for job in alone:
-                job.ticket.set_exception(_bare(error))
+                _refuse(job, error)
             return
+        if not isinstance(error, UserError):
+            log.error("a batch cannot be read, its requests are read alone", exc_info=error)
         for job in alone:
             try:
                 self._read([job])
             except BaseException as own:
-                job.ticket.set_exception(_bare(own))
+                _refuse(job, own)
 
     def _next(self, key: int) -> list[_Job]:
         """The jobs of the next batch; none where the thread may end."""
@@ -340,6 +340,12 @@ class Batcher:
                 else:
                     answer.append(Reading(next(readings), seen[1], seen[0], job.predictor))
             job.ticket.set_result(answer)
+
+
+def _refuse(job: _Job, error: BaseException) -> None:
+    if not isinstance(error, UserError):
+        log.error("a reading failed", exc_info=error)  # the answer says that the terminal tells
+    job.ticket.set_exception(_bare(error))
 
 
 def _bare(error: BaseException) -> UserError:
