@@ -47,6 +47,7 @@ from captcha_reader.cli import run
 from captcha_reader.config import ALPHANUMERIC, ModelConfig, TrainConfig
 from captcha_reader.dataset.stream import open_stream
 from captcha_reader.errors import UserError
+from captcha_reader.generator.render import GENERATOR_VERSION
 from captcha_reader.text import Alphabet
 from captcha_reader.transforms import size_at
 from export_model import export_onnx
@@ -131,11 +132,8 @@ def development_sets(config: TrainConfig) -> dict[str, dict[str, Labeled]]:
         raise UserError(f"there are no real captchas in {folder}: name the folder by CAPTCHA_DATA")
     held_out = open_stream(config).draw_splits()["validation"]
     drawn = {name: _drawn(name) for name in sorted(set(GENERATORS) - UNSEEN)}
-    return {
-        GROUPS[0]: real,
-        GROUPS[1]: {"heldout": (held_out[0][:HELD_OUT], held_out[1][:HELD_OUT])},
-        GROUPS[2]: drawn,
-    }
+    heldout = {"heldout": (held_out[0][:HELD_OUT], held_out[1][:HELD_OUT])}
+    return dict(zip(GROUPS, (real, heldout, drawn), strict=True))
 
 
 def _drawn(name: str) -> Labeled:
@@ -174,12 +172,11 @@ def measured(checkpoint: Path, groups: dict[str, dict[str, Labeled]]) -> dict[st
 
 def measure(paths: Sequence[str]) -> None:
     """Measure weights that are trained already."""
-    config = settings("today", seed=99)
-    groups = development_sets(config)
+    groups = development_sets(settings("today", seed=99))
     for path in paths:
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
-        generator = open_stream(config).origin["generator"]
-        log("measure", name=f"{Path(path).stem} {digest}", generator=generator, **measured(Path(path), groups))
+        name = f"{Path(path).stem} {digest}"
+        log("measure", name=name, generator=GENERATOR_VERSION, **measured(Path(path), groups))
 
 
 def train(name: str, pictures: int, seed: int) -> None:
@@ -197,7 +194,7 @@ def train(name: str, pictures: int, seed: int) -> None:
         loss=round(history[-1]["train_loss"], 4),
         held_out_loss=round(history[-1]["validation"]["loss"], 4),
         hours=round(sum(epoch["seconds"] for epoch in history) / 3600, 3),
-        generator=open_stream(config).origin["generator"],
+        generator=GENERATOR_VERSION,
         **measured(out / "best.safetensors", groups),
     )
 

@@ -224,10 +224,8 @@ class Batcher:
             try:
                 done = self._decode_one(job)
             except BaseException as error:
-                if not isinstance(error, UserError):
-                    log.exception("a picture cannot be prepared")
                 done = True
-                job.ticket.set_exception(_bare(error))
+                _refuse(job, error, "a picture cannot be prepared")
             with self._changed:
                 if bulk:
                     self._moved = time.monotonic()
@@ -342,9 +340,10 @@ class Batcher:
             job.ticket.set_result(answer)
 
 
-def _refuse(job: _Job, error: BaseException) -> None:
+def _refuse(job: _Job, error: BaseException, what: str = "a reading failed") -> None:
+    """Answer a request with an error; of one of ours, the answer says that the terminal tells what."""
     if not isinstance(error, UserError):
-        log.error("a reading failed", exc_info=error)  # the answer says that the terminal tells
+        log.error(what, exc_info=error)
     job.ticket.set_exception(_bare(error))
 
 
