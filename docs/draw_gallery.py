@@ -91,7 +91,7 @@ def table() -> str:
     """The ops, with stage, weight and tags, as Markdown."""
     lines = ["| op | what it does | stage | weight | tags |", "|---|---|---|---:|---|"]
     for op in sorted(OPS.values(), key=lambda op: (op.stage, op.name)):
-        tags = ", ".join(sorted(op.tags - {"split"}))
+        tags = ", ".join(sorted(op.tags))
         lines.append(f"| `{op.name}` | {op.summary()} | {op.stage.name.lower()} | {op.weight:g} | {tags} |")
     return "\n".join(lines)
 
