@@ -166,7 +166,7 @@ def load_labeled(
         UserError: there is no such split, or nothing in it, or `limit` is below 1.
     """
     from captcha_reader.dataset.folders import is_dataset, load_info
-    from data_loader import SPLITS, load_split
+    from data_loader import SPLITS, load_split, pseudo_rows
 
     if limit is not None:
         check_positive(limit, "limit")
@@ -183,8 +183,12 @@ def load_labeled(
         on_rejects(load_info(source)["rejects"])
         for name in SPLITS if chosen == "all" else (chosen,):
             pictures, labels = load_split(source, name)
-            images += [pictures[i] for i in range(len(labels))]
-            texts += labels
+            typed = [i for i, by_model in enumerate(pseudo_rows(source, name)) if not by_model]
+            images += [pictures[i] for i in typed]
+            texts += [labels[i] for i in typed]
+            if len(typed) < len(labels):
+                left = f"{len(labels) - len(typed):,} pseudo-labels, which nobody typed, are left out"
+                print(f"note: {source}, {name}: {left}", file=sys.stderr)
     if not texts:
         raise UserError(f"{', '.join(sources)} holds no labeled pictures in its {chosen} split: {otherwise}")
     if limit is not None and limit < len(texts):

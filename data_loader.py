@@ -60,6 +60,7 @@ class CaptchaDataset:
         seed: of the augmentation, which depends on (seed, epoch, index) alone: neither the order of access nor the
             number of workers changes it.
         names: what to call a sample in a message.
+        pseudo: (N,) bool: which labels nobody typed: these are learned from and never measured on.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class CaptchaDataset:
         transform: CaptchaTransform,
         seed: int = 0,
         names: Callable[[int], str] = "sample {}".format,
+        pseudo: np.ndarray | None = None,
     ) -> None:
         self.images, self.texts, self.transform, self.seed, self.names = images, texts, transform, seed, names
+        self.pseudo = np.zeros(len(texts), bool) if pseudo is None else pseudo
         shape = (len(texts), transform.size[0], transform.widest, transform.channels)
         # Decoding costs more than augmenting: keep the prepared pictures where they fit. Each phase has new loader
         # processes, so what one of them prepares must outlive it.
@@ -89,11 +92,12 @@ class CaptchaDataset:
         chosen = np.asarray(indices, dtype=np.int64)
         texts = [self.texts[i] for i in chosen]
         names = [self.names(int(i)) for i in chosen]
-        return CaptchaDataset(_Subset(self.images, chosen), texts, self.transform, self.seed, names.__getitem__)
+        images = _Subset(self.images, chosen)
+        return CaptchaDataset(images, texts, self.transform, self.seed, names.__getitem__, self.pseudo[chosen])
 
     def at(self, height: int) -> CaptchaDataset:
         """The same samples for an input of another height."""
-        return CaptchaDataset(self.images, self.texts, self.transform.at(height), self.seed, self.names)
+        return CaptchaDataset(self.images, self.texts, self.transform.at(height), self.seed, self.names, self.pseudo)
 
     def image(self, index: int) -> Image.Image:
         """The picture itself, RGB."""
@@ -322,6 +326,18 @@ def load_split(folder: str | Path, split: str) -> tuple[Sequence[bytes], list[st
     return _Column(rows), list(rows["text"])
 
 
+def pseudo_rows(folder: str | Path, split: str) -> np.ndarray:
+    """Which labels of a split, as `load_split` gives them, nobody typed, (N,) bool; none where it has no rows.
+
+    Raises:
+        UserError: a shard cannot be read.
+    """
+    from captcha_reader.dataset.shards import Shard
+
+    files = sorted(Path(folder).glob(f"{split}-*.parquet"))
+    return np.concatenate([np.zeros(0, bool), *(Shard.open(path).pseudo() for path in files)])
+
+
 def _copies_place(folder: str | Path) -> Path:
     """Where `datasets` keeps the copy that it maps into memory: within the dataset's folder, to be deleted with it.
 
@@ -373,12 +389,14 @@ def load_data(
     datasets = {}
     for split in splits:
         images, texts = loaded[split] if loaded else load_split(folder, split)
+        pseudo = pseudo_rows(folder, split) if split == "train" else np.zeros(len(texts), bool)
+        pseudo = pseudo if len(pseudo) else np.zeros(len(texts), bool)  # a stream has no shards
         if split == "train" and limit is not None and limit < len(texts):
             chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:limit])
-            images, texts = _Subset(images, chosen), [texts[i] for i in chosen]
+            images, texts, pseudo = _Subset(images, chosen), [texts[i] for i in chosen], pseudo[chosen]
         transform = build_transform(config, train=split == "train", strength=augment, lean=lean)
         names = f"{split} sample {{}} of {str(folder).replace('{', '{{').replace('}', '}}')}".format  # can be pickled
-        datasets[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names)
+        datasets[split] = CaptchaDataset(images, texts, transform, seed=seed, names=names, pseudo=pseudo)
     return datasets
 
 

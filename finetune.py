@@ -348,7 +348,7 @@ def measure_by_folds(
         config: the settings of the run, with `folds`.
         build: makes the model as it is before training.
         phases: as for the run itself.
-        dataset: all labeled pictures.
+        dataset: all labeled pictures; those with pseudo-labels are in no fold, and always learned from.
         accelerator: the processes and the device.
         progress: is told where it is.
 
@@ -358,7 +358,8 @@ def measure_by_folds(
         of the same pictures, and `before_ignore_case`.
     """
     n, usual = len(dataset), usual_blend(config, len(dataset))
-    folds = make_folds(n, config.folds, config.seed)
+    typed = np.flatnonzero(~dataset.pseudo)  # to measure on what a model read would flatter it
+    folds = [typed[part] for part in make_folds(len(typed), config.folds, config.seed)]
     folds = folds[: folds_needed(folds)]
 
     def make(number: int) -> Fold:

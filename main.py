@@ -301,8 +301,10 @@ def check_labels(config: TrainConfig, model: CaptchaModel, datasets: dict[str, C
     n = len(datasets["train"])
     if n < LEAST_LABELS:
         raise UserError(f"{named}: {n} training pictures are too few to learn from, {LEAST_LABELS} are the least")
-    if config.evaluate and not len(datasets["test"]) and n < config.folds:
-        raise UserError(f"{n} labels cannot be measured in {config.folds} parts: lower --folds or add labels")
+    typed = n - int(datasets["train"].pseudo.sum())
+    if config.evaluate and not len(datasets["test"]) and typed < config.folds:
+        which = f"{n} labels" if typed == n else f"the {typed} of {n:,} labels that are typed, not read by a model,"
+        raise UserError(f"{which} cannot be measured in {config.folds} parts: lower --folds or add labels")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -330,12 +332,12 @@ def plan_phases(config: TrainConfig, n: int, pretrained: bool, say: Callable[[st
     return phases
 
 
-def plan_parts(config: TrainConfig, phases: Sequence[Phase], n: int, folds: bool) -> list[PlannedPart]:
+def plan_parts(config: TrainConfig, phases: Sequence[Phase], n: int, measured: int) -> list[PlannedPart]:
     """All trainings of a run with their steps: of the model itself, and of each fold that is measured.
 
     Args:
         n: training pictures.
-        folds: whether what to expect is measured by folds.
+        measured: how many of them folds measure, together; 0 without folds.
     """
 
     def part(name: str, pictures: int) -> PlannedPart:
@@ -344,8 +346,8 @@ def plan_parts(config: TrainConfig, phases: Sequence[Phase], n: int, folds: bool
         return PlannedPart(name, [PlannedPhase(p.name, p.epochs, p.epochs * steps) for p in phases])
 
     parts = [part("training", n)]
-    if folds:
-        held_out = make_folds(n, config.folds, config.seed)
+    if measured:
+        held_out = make_folds(measured, config.folds, config.seed)
         count = folds_needed(held_out)
         parts += [part(fold_name(i, count), n - len(fold)) for i, fold in enumerate(held_out[:count])]
     return parts
@@ -499,7 +501,8 @@ def _train(
             progress.message(f"Going on after epoch {trainer.epoch_number}, step {trainer.place['step']}.")
     elif accelerator.is_main_process:
         save_run_config(out, plain_settings(config))
-    progress.plan(plan_parts(config, phases, len(real), by_folds))
+    measured = int((~datasets["train"].pseudo).sum()) if by_folds else 0
+    progress.plan(plan_parts(config, phases, len(real), measured))
     try:
         if config.tracker != "none":
             start_tracker(accelerator, config)

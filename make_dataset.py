@@ -183,7 +183,8 @@ class _FirstPass:
         is_kept = kept == np.arange(len(kept))
         assigned = np.full(len(self.good), REJECTED, dtype=np.int8)
         assigned[rows] = DUPLICATE
-        given, pseudo = self.given_splits()[rows], self.pseudo()[rows]
+        by_model = self.pseudo()
+        given, pseudo = self.given_splits()[rows], by_model[rows]
         found = [name for i, name in enumerate(SPLITS) if (given == i).any()]
         outside = int(((given == UNUSED) & ~pseudo).sum())
         if split is None and "train" in found and len(found) > 1 and not outside:
@@ -203,7 +204,7 @@ class _FirstPass:
             assigned[places[moved]] = 0
             self.notes.append(f"{len(places):,} pseudo-labels, which nobody typed, are for training alone")
         originals = dict(zip(rows[~is_kept].tolist(), rows[kept[~is_kept]].tolist(), strict=True))
-        return Plan(assigned, originals, split)
+        return Plan(assigned, originals, split, by_model if learned.any() else None)
 
     def fingerprint(self, plan: Plan, config: DatasetConfig) -> str:
         """32 hex digits over pictures, labels, split and seed, whatever the order of the rows."""
@@ -211,6 +212,9 @@ class _FirstPass:
         marks = np.frombuffer(self.marks, KEY)
         # Pixels and bytes give other keys anyway; named all the same, so that no two recipes look alike.
         how = [] if config.check == "pixels" else [config.check]
+        if plan.pseudo is not None:
+            by_model = plan.pseudo[self.good_rows()] & (assigned >= 0)
+            how.append(_digest(np.sort(marks[by_model]).tobytes(), ["pseudo-labels"]))
         if plan.split == AS_IN_SOURCES:
             parts = [np.sort(marks[assigned == i]).tobytes() for i in range(len(SPLITS))]
             return _digest(b"".join(parts), [FORMAT, plan.split, list(map(len, parts)), *how])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -28,12 +29,13 @@ import main
 import trainer
 from captcha_reader.checkpoint import label_hints, read_metadata
 from captcha_reader.cli import parse_config
-from captcha_reader.config import TrainConfig
+from captcha_reader.config import DatasetConfig, TrainConfig
 from captcha_reader.files import DEFAULT_CHECKPOINT
 from captcha_reader.text import Alphabet, CTCCodec
 from captcha_reader.transfer import blend as blend_weights
 from captcha_reader.transforms import build_transform
 from data_loader import CaptchaDataset, MixedDataset, load_data, load_split
+from make_dataset import make_dataset
 from model import load_model
 from predict import CaptchaPredictor
 
@@ -125,9 +127,26 @@ def test_few_labels_keep_the_characters_they_lack_by_chance(labels: list[str], k
 FOLDS = [*SMALL, "--init", "scratch", "--frozen_epochs", "0", "--epochs", "1", "--folds", "3", "--evaluate", "true"]
 
 
-def test_every_label_is_measured_once_by_a_model_that_had_not_seen_it(
-    train: Callable, all_labels: Path, monkeypatch: pytest.MonkeyPatch
+def read_by_a_model(shards: Path, out: Path, every: int) -> set[bytes]:
+    """Make the dataset `out` of the shards, for training alone, with each `every`th label a pseudo-label; gives these
+    pictures."""
+    source = out.with_suffix(".parquet")
+    table = pq.read_table(next(shards.glob("*.parquet")))
+    by_model = [row % every == 0 for row in range(len(table))]
+    pq.write_table(table.append_column("source", [["model" if model else "person" for model in by_model]]), source)
+    make_dataset(DatasetConfig(sources=[str(source)], out=str(out), split="100/0/0", workers=1))
+    return {row["image"]["bytes"] for row, model in zip(table.to_pylist(), by_model, strict=True) if model}
+
+
+@pytest.mark.parametrize("typed", [90, 60])
+def test_every_typed_label_is_measured_once_by_a_model_that_had_not_seen_it(
+    typed: int, train: Callable, all_labels: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What a model read and nobody typed is learned from, and never measured on."""
+    pseudo, data = set(), all_labels
+    if typed == 60:
+        data = tmp_path / "partly"
+        pseudo = read_by_a_model(shards, data, 3)
     seen: list[set[bytes]] = []
     read: list[bytes] = []
     fit, predict = trainer.Trainer.fit, CaptchaPredictor.predict
@@ -145,14 +164,16 @@ def test_every_label_is_measured_once_by_a_model_that_had_not_seen_it(
 
     monkeypatch.setattr(trainer.Trainer, "fit", watched_fit)
     monkeypatch.setattr(CaptchaPredictor, "predict", watched_predict)
-    result = train(*FOLDS, data=all_labels)
+    result = train(*FOLDS, data=data)
     assert result.code == 0, result.stderr
-    assert [len(images) for images in seen] == [90, 60, 60, 60]  # the model itself learns from all of them
-    assert set(read) == seen[0] and len(read) == 90
+    # The model itself learns from all of them, and each fold's from all but a third of the typed ones.
+    assert [len(images) for images in seen] == [90, *[90 - typed // 3] * 3]
+    assert set(read) == seen[0] - pseudo and len(read) == typed
+    assert all(pseudo < images for images in seen if pseudo)
     report = json.loads((result.out / "metrics.json").read_text())
-    assert (report["n"], report["folds"]) == (90, 3)
-    assert "Expect " in result.stdout and "measured on 90 pictures by 3 model(s)" in result.stdout
-    assert read_metadata(result.out / "best.safetensors")["metrics"]["cross_validation"]["n"] == 90
+    assert (report["n"], report["folds"]) == (typed, 3)
+    assert "Expect " in result.stdout and f"measured on {typed} pictures by 3 model(s)" in result.stdout
+    assert read_metadata(result.out / "best.safetensors")["metrics"]["cross_validation"]["n"] == typed
     assert not list(result.out.glob("fold-*"))
 
 
@@ -253,6 +274,11 @@ def test_measuring_goes_on_where_it_was_stopped(train: Callable, all_labels: Pat
 
 def test_fewer_labels_than_parts_is_one_sentence(train: Callable, all_labels: Path) -> None:
     assert_one_sentence(train(*FOLDS, "--limit", 12, "--folds", 13, data=all_labels), "12 labels", "--folds")
+
+
+def test_fewer_typed_labels_than_parts_is_one_sentence(train: Callable, shards: Path, tmp_path: Path) -> None:
+    read_by_a_model(shards, tmp_path / "read", 1)
+    assert_one_sentence(train(*FOLDS, data=tmp_path / "read"), "the 0 of 90 labels that are typed", "--folds")
 
 
 def test_characters_without_a_font_are_learned_from_the_labels(train: Callable, dataset: Path, tiny) -> None:

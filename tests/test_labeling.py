@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
 from PIL import Image
 
 from accuracy_calculator import load_labeled
@@ -425,8 +426,12 @@ def test_pseudo_labels_are_never_measured_on(session: LabelSession, form: str, t
         for split in ("train", "validation", "test")
     }
     assert pseudo <= read["train"] and len(read["validation"]) > 4 and len(read["test"]) > 4
-    images, _, _ = load_labeled(str(source), "all")
-    assert len(images) == 20 and not pseudo & set(map(bytes, images))
+    again = tmp_path / "again"  # a dataset is a source too, and still tells them
+    assert make_dataset(DatasetConfig(sources=[str(made)], out=str(again), split="0/0/100"))["counts"]["train"] == 24
+    load_dataset("parquet", data_dir=str(again), cache_dir=str(tmp_path / "cache"))  # its columns are those it names
+    for measured in (source, made, again):
+        images, _, _ = load_labeled(str(measured), "all")
+        assert len(images) == 20 and not pseudo & set(map(bytes, images))
 
 
 def test_the_zip_is_a_source_of_the_tab_teach(session: LabelSession, tmp_path: Path) -> None:

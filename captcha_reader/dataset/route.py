@@ -21,7 +21,7 @@ from captcha_reader.dataset.labels import clean_labels
 from captcha_reader.dataset.samples import CONTRADICTION, COPY, Reject
 from captcha_reader.dataset.shards import Shard, Spilled
 from captcha_reader.dataset.split import DUPLICATE, SPLITS
-from captcha_reader.dataset.writer import ShardWriter, record_batch
+from captcha_reader.dataset.writer import MARKED_SCHEMA, SCHEMA, ShardWriter, mark, record_batch
 
 FOLDERS = rf"(?s)^.*[/{re.escape(os.sep)}]"  # of a path
 
@@ -34,11 +34,13 @@ class Plan:
         assigned: (N,) int8: an index into SPLITS, or UNUSED, DUPLICATE or REJECTED.
         originals: for each duplicate the row that it repeats.
         split: the split as dataset.json shall name it.
+        pseudo: (N,) bool: which labels nobody typed; None where all were.
     """
 
     assigned: np.ndarray
     originals: dict[int, int]
     split: str
+    pseudo: np.ndarray | None = None
 
     def counts(self) -> list[int]:
         """Rows of each split."""
@@ -64,8 +66,10 @@ def route(
     """Copy the rows of all parts to the shards of their splits, and list the duplicates."""
     found = Labels()
     duplicates = _Duplicates(plan, config.check, rejects)
+    schema = SCHEMA if plan.pseudo is None else MARKED_SCHEMA
     writers = [
-        ShardWriter(folder, split, count, config.shard_size) for split, count in zip(SPLITS, plan.counts(), strict=True)
+        ShardWriter(folder, split, count, config.shard_size, schema)
+        for split, count in zip(SPLITS, plan.counts(), strict=True)
     ]
     start = 0
     try:
@@ -78,6 +82,8 @@ def route(
                 names = pc.replace_substring_regex(sources, FOLDERS, "")
                 labels, _ = clean_labels(batch.column("text").to_pylist(), config)
                 batch = record_batch(images.field("bytes"), names, pa.array(labels, pa.string()))
+                if plan.pseudo is not None:
+                    batch = mark(batch, plan.pseudo[start : start + len(part)].tolist())
                 for i, writer in enumerate(writers):
                     mine = np.flatnonzero(part == i)
                     if len(mine):

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from captcha_reader.dataset.writer import ROW_GROUP_ROWS, SCHEMA, record_batch
+from captcha_reader.dataset.writer import MODEL, ROW_GROUP_ROWS, SCHEMA, SOURCE_COLUMN, record_batch
 from captcha_reader.errors import UserError
 
-SOURCE_COLUMN, MODEL = "source", "model"  # who gave a label: a model's reading that nobody typed is a pseudo-label
 TEXT_COLUMNS = ("text", "label", "caption")
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 8 << 20

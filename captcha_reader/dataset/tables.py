@@ -17,7 +17,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from captcha_reader.dataset.shards import MODEL, SOURCE_COLUMN, TEXT_COLUMNS
+from captcha_reader.dataset.shards import TEXT_COLUMNS
+from captcha_reader.dataset.writer import MODEL, SOURCE_COLUMN
 from captcha_reader.errors import UserError
 from captcha_reader.files import csv_safe
 

@@ -15,11 +15,22 @@ import pyarrow.parquet as pq
 
 from captcha_reader.dataset.samples import Sample
 
-FEATURES = {"image": {"_type": "Image"}, "text": {"dtype": "string", "_type": "Value"}}
-SCHEMA = pa.schema(
-    {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "text": pa.string()},
-    metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
-)
+SOURCE_COLUMN = "source"  # who gave a label; only where some are pseudo-labels, that is readings that nobody typed
+MODEL, PERSON = "model", "person"
+
+
+def _schema(*more: str) -> pa.Schema:
+    """Of pictures, labels, and further texts."""
+    texts = ("text", *more)
+    features = {"image": {"_type": "Image"}} | {name: {"dtype": "string", "_type": "Value"} for name in texts}
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    return pa.schema(
+        {"image": image} | dict.fromkeys(texts, pa.string()),
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+
+
+SCHEMA, MARKED_SCHEMA = _schema(), _schema(SOURCE_COLUMN)
 ROW_GROUP_ROWS = 1000  # small enough for random access by the Hub's viewer and for flat memory
 ROW_GROUP_BYTES = 32 << 20
 
@@ -62,8 +73,9 @@ def write_shard(
 class ShardWriter:
     """Writes one split's rows as shards `train-00000-of-00002.parquet` of `shard_size` rows, the last one smaller."""
 
-    def __init__(self, folder: Path, split: str, total: int, shard_size: int) -> None:
+    def __init__(self, folder: Path, split: str, total: int, shard_size: int, schema: pa.Schema = SCHEMA) -> None:
         self._folder, self._split, self._left, self._shard_size = folder, split, total, shard_size
+        self._schema = schema
         self._shards = -(-total // shard_size)
         self._number = 0
         self._room = 0
@@ -75,7 +87,7 @@ class ShardWriter:
         while batch.num_rows:
             if self._writer is None:
                 name = f"{self._split}-{self._number:05d}-of-{self._shards:05d}.parquet"
-                self._writer = parquet_writer(self._folder / name, SCHEMA)
+                self._writer = parquet_writer(self._folder / name, self._schema)
                 self._number += 1
                 self._room = min(self._shard_size, self._left)
             part, batch = batch.slice(0, self._room), batch.slice(self._room)
@@ -85,7 +97,7 @@ class ShardWriter:
             self._rows += part.num_rows
             self._bytes += part.nbytes
             if self._rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES or not self._room:
-                self._writer.write_table(pa.Table.from_batches(self._pending, SCHEMA))
+                self._writer.write_table(pa.Table.from_batches(self._pending, self._schema))
                 self._pending, self._rows, self._bytes = [], 0, 0
             if not self._room:
                 self.close()
@@ -118,6 +130,12 @@ def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatc
 
 def record_batch(images: pa.Array, paths: pa.Array, texts: pa.Array) -> pa.RecordBatch:
     return pa.record_batch([pa.StructArray.from_arrays([images, paths], ["bytes", "path"]), texts], schema=SCHEMA)
+
+
+def mark(batch: pa.RecordBatch, pseudo: Sequence[bool]) -> pa.RecordBatch:
+    """The same rows, with who gave each label."""
+    sources = pa.array([MODEL if by_model else PERSON for by_model in pseudo], pa.string())
+    return pa.record_batch([*batch.columns, sources], schema=MARKED_SCHEMA)
 
 
 def to_batch(rows: Sequence[Sample]) -> pa.RecordBatch:

@@ -20,11 +20,11 @@ def write_parquet(out: Path, rows: list[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from captcha_reader.dataset.writer import SCHEMA
+    from captcha_reader.dataset.writer import MARKED_SCHEMA
 
     images = [{"bytes": path.read_bytes(), "path": path.name} for path, _, _ in rows]
-    table = pa.table({"image": images, "text": [text for _, text, _ in rows]}, schema=SCHEMA)
-    table = table.append_column("source", pa.array([source for _, _, source in rows]))
+    columns = {"image": images, "text": [text for _, text, _ in rows], "source": [source for _, _, source in rows]}
+    table = pa.table(columns, schema=MARKED_SCHEMA)
     write_atomically(out, lambda temporary: pq.write_table(table, temporary, compression="none"))
 
 
