@@ -186,11 +186,12 @@ def load_labeled(
             typed = [i for i, by_model in enumerate(pseudo_rows(source, name)) if not by_model]
             images += [pictures[i] for i in typed]
             texts += [labels[i] for i in typed]
-            if len(typed) < len(labels):
-                left = f"{len(labels) - len(typed):,} pseudo-labels, which nobody typed, are left out"
-                print(f"note: {source}, {name}: {left}", file=sys.stderr)
+            _tell_pseudo(len(labels) - len(typed), f"{source} ({name})")
     if not texts:
-        raise UserError(f"{', '.join(sources)} holds no labeled pictures in its {chosen} split: {otherwise}")
+        where = ", ".join(sources)
+        if chosen == "all":
+            raise UserError(f"{where} holds no picture with a label that a person gave: label some by hand")
+        raise UserError(f"{where} holds no labeled pictures in its {chosen} split: {otherwise}")
     if limit is not None and limit < len(texts):
         places = sorted(random.Random(0).sample(range(len(texts)), limit))
         images, texts = [images[i] for i in places], [texts[i] for i in places]
@@ -225,35 +226,56 @@ def _own_data() -> list[str]:
 def _cleaned(sources: Sequence[str], on_rejects: Callable[[dict[str, Any]], None]) -> tuple[list[bytes], list[str]]:
     """Pictures and labels of the sources that make_dataset.py would keep."""
     from captcha_reader.dataset.sources import iter_source
-    from make_dataset import make_dataset
+    from make_dataset import NoSampleError, make_dataset
 
     with tempfile.TemporaryDirectory() as folder:
-        info = make_dataset(DatasetConfig(sources=list(sources), out=f"{folder}/dataset", split="0/0/100"))
-        shards = sorted(Path(folder).glob("dataset/test-*.parquet"))  # pseudo-labels are in none of them
+        try:
+            info = make_dataset(DatasetConfig(sources=list(sources), out=f"{folder}/dataset", split="0/0/100"))
+        except NoSampleError as error:
+            _list_rejects(error.listed)
+            raise UserError(error.what) from None
+        shards = sorted(Path(folder).glob("dataset/test-*.parquet"))
+        _tell_pseudo(info["counts"]["train"], ", ".join(sources))  # nothing else is for training
         samples = [sample for shard in shards for sample in iter_source(str(shard))]
     images, texts = [sample.image for sample in samples], [sample.text for sample in samples]
     rejects = info["rejects"]
     on_rejects(rejects)
-    for reject in rejects["listed"][:LISTED]:
-        detail = f": {reject['detail']}" if reject["detail"] else ""
-        print(f"left out: {reject['source']}, {reject['reason']}{detail}", file=sys.stderr)
+    _list_rejects(rejects["listed"])
     if rejects["total"]:
         print(f"{rejects['total']:,} of {info['read']:,} samples were left out", file=sys.stderr)
     return images, texts
 
 
+def _list_rejects(listed: Sequence[dict[str, str]]) -> None:
+    for reject in listed[:LISTED]:
+        detail = f": {reject['detail']}" if reject["detail"] else ""
+        print(f"left out: {reject['source']}, {reject['reason']}{detail}", file=sys.stderr)
+
+
+def _tell_pseudo(count: int, where: str) -> None:
+    if count:
+        print(f"note: {count:,} labels of {where} are a model's and typed by nobody: left out", file=sys.stderr)
+
+
 def learned_from(predictor: CaptchaPredictor, data: str | Sequence[str], split: str) -> list[str]:
-    """Which of the sources measured the weights have learned from, as far as their metadata tells."""
+    """Which of the sources measured the weights have learned from, as far as their metadata tells: the same pictures,
+    or others of the same folder, of which another split was made."""
     from captcha_reader.dataset.folders import is_dataset, load_info
 
     learned = predictor.metadata.get("provenance", {}).get("data", {})
-    places = {Path(source).resolve() for source in learned.get("sources", [])}
+    places = [Path(source).resolve() for source in learned.get("sources", []) if Path(source).exists()]
+
+    def touched(source: str) -> bool:
+        path = Path(source).resolve()
+        return any(path.is_relative_to(place) or place.is_relative_to(path) for place in places)
+
     found = []
     for source in [data] if isinstance(data, str) else data:
-        if not is_dataset(source):
-            seen = Path(source).resolve() in places
+        info = load_info(source) if is_dataset(source) else None
+        if info and info["fingerprint"] == learned.get("fingerprint"):
+            seen = split in ("train", "all")
         else:
-            seen = split in ("train", "all") and load_info(source)["fingerprint"] == learned.get("fingerprint")
+            seen = touched(source) or (info is not None and any(map(touched, info["sources"])))
         found += [source] if seen else []
     return found
 

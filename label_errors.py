@@ -37,8 +37,9 @@ from captcha_reader.config import CTC_HEADS, DatasetConfig, EvaluateConfig, Trai
 from captcha_reader.dataset.checks import content_hash
 from captcha_reader.dataset.folders import GENERATED, found_in, is_dataset
 from captcha_reader.dataset.labels import label_fault, parse_label
+from captcha_reader.dataset.samples import Sample
 from captcha_reader.dataset.sources import iter_source
-from captcha_reader.dataset.split import SPLITS
+from captcha_reader.dataset.split import PSEUDO, SPLITS
 from captcha_reader.errors import UserError
 from captcha_reader.files import (
     DEFAULT_CHECKPOINT,
@@ -79,6 +80,7 @@ class Row:
         label: cleaned by `parse_label`.
         key: hash of the pixels.
         fault: why nothing can be trained with this label; empty for a usable one.
+        pseudo: whether a model gave the label, and nobody typed it.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Row:
     label: str
     key: bytes = dataclasses.field(repr=False)
     fault: str = ""
+    pseudo: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +125,7 @@ def collect_rows(config: EvaluateConfig) -> tuple[list[Row], list[str]]:
     """All labeled pictures of the data: every split of a dataset unless one is named, every sample of other sources.
 
     Returns:
-        The rows, and what is wrong with each picture that cannot be read.
+        The rows, and what is wrong with each picture that is left out.
 
     Raises:
         UserError: a source cannot be used, or there is no data.
@@ -133,39 +136,40 @@ def collect_rows(config: EvaluateConfig) -> tuple[list[Row], list[str]]:
     if not sources:
         raise UserError("there is no data in data/: put labeled pictures there, or name a folder by --data")
     rows: list[Row] = []
-    unreadable: list[str] = []
+    left_out: list[str] = []
     bar = tqdm(desc="collecting", unit=" pictures", disable=None, leave=False)
     with bar:
-        for name, file, image, raw in _samples(sources, config.split):
+        for sample, file in _samples(sources, config.split, left_out):
             if config.limit is not None and len(rows) >= config.limit:
                 break
             bar.update()
             try:
-                key = content_hash(open_image(image))
+                key = content_hash(open_image(sample.image))
             except UserError as error:
-                unreadable.append(f"{name}: {error}")
+                left_out.append(f"{sample.source}: {error}")
                 continue
-            label = parse_label(raw)
-            fault = label_fault(raw, label, None, DatasetConfig.max_length)
-            rows.append(Row(name, file, image, label, key, ": ".join(filter(None, fault)) if fault else ""))
-    return rows, unreadable
+            label = parse_label(sample.text)
+            fault = label_fault(sample.text, label, None, DatasetConfig.max_length)
+            why = ": ".join(filter(None, fault)) if fault else ""
+            rows.append(Row(sample.source, file, sample.image, label, key, why, sample.split == PSEUDO))
+    return rows, left_out
 
 
-def _samples(sources: Sequence[str], split: str | None) -> Iterator[tuple[str, str, bytes, str]]:
-    """Name, file name, encoded picture and raw label of every sample."""
+def _samples(sources: Sequence[str], split: str | None, left_out: list[str]) -> Iterator[tuple[Sample, str]]:
+    """Every sample with its file's name; what has no label or no picture is added to `left_out`."""
     for source in sources:
         if not is_dataset(source):
             if split not in (None, "all"):
                 raise UserError(
                     f"{source} is not split: make a dataset of it with make_dataset.py, or leave --split out"
                 )
-            for sample in iter_source(source):
-                yield sample.source, Path(sample.source).name, sample.image, sample.text
+            for sample in iter_source(source, on_reject=lambda r: left_out.append(f"{r.source}: {r.reason}")):
+                yield sample, Path(sample.source).name
             continue
         for part in SPLITS if split in (None, "all") else (split,):
             for shard in sorted(Path(source).glob(f"{part}-*.parquet")):
                 for sample, file in zip(iter_source(str(shard)), _files(shard), strict=True):
-                    yield sample.source, file or Path(sample.source).name, sample.image, sample.text
+                    yield sample, file or Path(sample.source).name
 
 
 def _files(shard: Path) -> list[str | None]:
@@ -429,9 +433,10 @@ def find_label_errors(config: EvaluateConfig) -> dict[str, Any]:
     """Rank the labels of a set, and draw the most suspicious.
 
     Returns:
-        `data`, `checkpoint`, `folds`, `text_metrics` of the readings (`n`, `sequence_accuracy`, `wilson_95`, ...),
-        `differing` (labels that are not what was read), `suspicious` (these, and those with a reason), `unreadable`
-        (pictures left out, and why), `picture` (path of the sheet), and `rows` (see `rank`).
+        `data`, `checkpoint`, `folds`, `text_metrics` of the readings of pictures whose labels were typed (`n`,
+        `sequence_accuracy`, `wilson_95`, ...), `pseudo` (other labels), `differing` (labels that are not what was
+        read), `suspicious` (these, and those with a reason), `unreadable` (pictures left out, and why), `picture` (path
+        of the sheet), and `rows` (see `rank`).
 
     Raises:
         UserError: something the user can mend.
@@ -447,7 +452,10 @@ def find_label_errors(config: EvaluateConfig) -> dict[str, Any]:
     checkpoint = Path(config.checkpoint) if config.checkpoint else DEFAULT_CHECKPOINT
     if checkpoint.suffix == ".onnx":
         raise UserError(f"{checkpoint} cannot be trained, and each fold needs training: name a .safetensors file")
-    rows, unreadable = collect_rows(config)
+    rows, left_out = collect_rows(config)
+    typed = [i for i, row in enumerate(rows) if not row.pseudo]
+    if rows and not typed:
+        raise UserError(f"all {len(rows):,} labels are a model's and nobody typed them: add some that a person gave")
     scores, folds, kept = score_by_folds(config, rows, checkpoint)
     ranked = rank(rows, scores, folds)
     suspicious = [entry for entry in ranked if entry["reason"] or entry["label"] != entry["reading"]]
@@ -465,10 +473,11 @@ def find_label_errors(config: EvaluateConfig) -> dict[str, Any]:
         "data": config.data,
         "checkpoint": str(checkpoint),
         "folds": config.folds,
-        **text_metrics([row.label for row in rows], [score.reading for score in scores]),
+        **text_metrics([rows[i].label for i in typed], [scores[i].reading for i in typed]),
+        "pseudo": len(rows) - len(typed),
         "differing": differing,
         "suspicious": len(suspicious),
-        "unreadable": unreadable,
+        "unreadable": left_out,
         "picture": str(sheet),
         "rows": ranked,
     }
@@ -508,7 +517,9 @@ def print_table(report: dict[str, Any], show: int) -> None:
     print(f"picture sheet                {report['picture']}")
     if report["unreadable"]:
         first = report["unreadable"][0]
-        print(f"note: {len(report['unreadable']):,} pictures cannot be read and were left out, the first: {first}")
+        print(f"note: {len(report['unreadable']):,} pictures were left out, the first: {first}")
+    if report["pseudo"]:
+        print(f"note: {report['pseudo']:,} labels are a model's, typed by nobody, and are not in n and the accuracy")
     if report["sequence_accuracy"] < 0.5:
         print(
             "note: the models read fewer than half of the pictures as labeled, so the order says little: give more "

@@ -85,6 +85,20 @@ DEFAULT_SPLIT = "80/10/10"
 AS_IN_SOURCES = "as in the sources"  # dataset.json says so where the sources' own split is kept
 
 
+class NoSampleError(UserError):
+    """Nothing of the sources can be used.
+
+    Args:
+        what: one sentence.
+        listed: the first rejects, as dataset.json has them.
+        path: the file that has all of them.
+    """
+
+    def __init__(self, what: str, listed: list[dict[str, str]], path: Path) -> None:
+        super().__init__(f"{what}; {relative_paths(str(path))} has them all")
+        self.what, self.listed = what, listed
+
+
 def make_dataset(config: DatasetConfig) -> dict[str, Any]:
     """Check, deduplicate, split and write the samples of all sources into the folder `config.out`.
 
@@ -179,32 +193,32 @@ class _FirstPass:
         """Find the duplicates, and decide the split: the sources' own where `split` is None and they have one."""
         rows = self.good_rows()
         keys = np.frombuffer(self.keys, KEY)
-        kept = kept_rows(keys, np.frombuffer(self.marks, KEY))
+        by_model = self.pseudo()
+        pseudo = by_model[rows]
+        kept = kept_rows(keys, np.frombuffer(self.marks, KEY), pseudo)
         is_kept = kept == np.arange(len(kept))
+        learned = int((is_kept & pseudo).sum())
         assigned = np.full(len(self.good), REJECTED, dtype=np.int8)
         assigned[rows] = DUPLICATE
-        by_model = self.pseudo()
-        given, pseudo = self.given_splits()[rows], by_model[rows]
+        given = self.given_splits()[rows]
+        given[pseudo] = 0  # learned from and never measured on, whatever the split
         found = [name for i, name in enumerate(SPLITS) if (given == i).any()]
-        outside = int(((given == UNUSED) & ~pseudo).sum())
+        outside = int((given == UNUSED).sum())
         if split is None and "train" in found and len(found) > 1 and not outside:
             assigned[rows[is_kept]] = given[is_kept]
             self.notes.append(f"the split of the sources is kept ({', '.join(found)}): --split would make another")
             split = AS_IN_SOURCES
         else:
-            if len(found) > 1:
-                why = f", since {outside:,} pictures are in none of them" if split is None else ""
+            if set(found) - {"train"}:
+                why = f", since {outside:,} pictures are in none of them" if split is None and outside else ""
                 split = split or DEFAULT_SPLIT
-                self.notes.append(f"the sources' own {', '.join(found)} are put together and split anew, {split}{why}")
+                self.notes.append(f"the sources' own {', '.join(found)} are split anew, {split}{why}")
             split = split or DEFAULT_SPLIT
-            assigned[rows[is_kept]] = assign_splits(keys[is_kept], split, seed)
-        if (learned := is_kept & pseudo).any():  # never measured on, whatever the split
-            places = rows[learned]
-            moved = (assigned[places] > 0) | (split == AS_IN_SOURCES)
-            assigned[places[moved]] = 0
-            self.notes.append(f"{len(places):,} pseudo-labels, which nobody typed, are for training alone")
+            assigned[rows[is_kept]] = assign_splits(keys[is_kept], split, seed, pseudo[is_kept])
+        if learned:
+            self.notes.append(f"{learned:,} pseudo-labels, which nobody typed, are for training alone")
         originals = dict(zip(rows[~is_kept].tolist(), rows[kept[~is_kept]].tolist(), strict=True))
-        return Plan(assigned, originals, split, by_model if learned.any() else None)
+        return Plan(assigned, originals, split, by_model if learned else None)
 
     def fingerprint(self, plan: Plan, config: DatasetConfig) -> str:
         """32 hex digits over pictures, labels, split and seed, whatever the order of the rows."""
@@ -237,10 +251,8 @@ def _build(config: DatasetConfig, building: Path, out: Path) -> dict[str, Any]:
         if not first.keys:
             rejects_file.flush()
             shutil.copyfile(rejects_path, kept_rejects)
-            raise UserError(
-                f"no usable sample in {', '.join(config.sources)}; left out: {rejects.summary()}; "
-                f"{relative_paths(str(kept_rejects))} has them all"
-            )
+            what = f"no usable sample in {', '.join(config.sources)}; left out: {rejects.summary()}"
+            raise NoSampleError(what, rejects.listed, kept_rejects)
         read = len(first.good_rows()) + rejects.counts.total()
         plan = first.plan(config.split, config.seed)
         labels = route(first.parts, building, plan, config, rejects)

@@ -515,8 +515,7 @@ def main() -> int:
         kept = write_labels(config.labels, readings, config.sure)
         print(
             f"{kept} of {len(readings)} readings, those of {config.sure:g} confidence or more, are labels in "
-            f"{config.labels}; to train on them: python main.py --config configs/finetune.yaml --folds 0 --data "
-            f"{config.labels}",
+            f"{config.labels}; to train on them: python main.py --config configs/finetune.yaml --data {config.labels}",
             file=sys.stderr,
         )
     return 1 if failures else 0

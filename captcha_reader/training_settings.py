@@ -45,6 +45,8 @@ def check_settings(config: TrainConfig) -> None:
         if value is not None and not least <= value < BELOW.get(name, math.inf):
             below = f" and below {BELOW[name]}" if name in BELOW else ""
             raise UserError(f"--{name} is {value}: it must be {least} or more{below}")
+    if config.folds == 1:
+        raise UserError("--folds is 1: it must be 2 or more, since each part is read by a model of the others, or 0")
     if config.blend is not None and not 0 <= config.blend <= 1:
         raise UserError(f"--blend is {config.blend}: it must be 0 to 1")
     if config.ema and config.average:

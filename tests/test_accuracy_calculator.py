@@ -18,7 +18,7 @@ import pytest
 import accuracy_calculator
 import main
 from accuracy_calculator import load_labeled
-from captcha_reader.config import TrainConfig
+from captcha_reader.config import DatasetConfig, TrainConfig
 from captcha_reader.dataset.folders import load_info
 from captcha_reader.errors import UserError
 from captcha_reader.reading.metrics import (
@@ -30,6 +30,7 @@ from captcha_reader.reading.metrics import (
     wilson_interval,
 )
 from data_loader import load_split
+from make_dataset import make_dataset
 from model import load_model, save_checkpoint
 from predict import CaptchaPredictor
 
@@ -323,8 +324,12 @@ def test_pictures_that_it_has_learned_from_are_named(
     info = load_info(dataset)
     learned = {"fingerprint": info["fingerprint"], "sources": [str(images[0])]}
     checkpoint = save_checkpoint(load_model(reader), tmp_path / "learned.safetensors", provenance={"data": learned})
+    other = tmp_path / "other"  # another split of the same pictures: most of its test was learned
+    make_dataset(DatasetConfig(sources=[str(images[0])], out=str(other), seed=5, workers=1))
     for data, flags, named in (
         (images[0], [], True),
+        (other, ["--split", "test"], True),
+        (next(images[0].iterdir()), [], True),
         (dataset, ["--split", "train"], True),
         (dataset, ["--split", "test"], False),
     ):

@@ -15,6 +15,7 @@ import pytest
 import accuracy_calculator
 import predict
 from accuracy_calculator import load_labeled
+from captcha_reader.errors import UserError
 from captcha_reader.files import DEFAULT_CHECKPOINT
 from captcha_reader.reading.collection import Scheme, estimate_scheme, read_together
 from captcha_reader.reading.constraints import Constraints
@@ -262,10 +263,12 @@ def test_sure_readings_become_labels_to_train_on(call: Callable, exported: Path,
     assert code == 1 and "broken.png" in err and "Of one source: lengths" in err and str(labels) in err
     lines = [line.split("\t") for line in out.splitlines()]
     assert [Path(line[0]).name for line in lines] == [f"{i}.png" for i in range(6)]
-    images, texts, _ = load_labeled(str(labels))
     read = [(Path(file), text) for file, text, _ in lines if text]
-    assert read and texts == [text for _, text in read]
-    assert list(images) == [file.read_bytes() for file, _ in read]
+    table = pq.read_table(labels)
+    assert read and table["text"].to_pylist() == [text for _, text in read]
+    assert [row["bytes"] for row in table["image"].to_pylist()] == [file.read_bytes() for file, _ in read]
+    with pytest.raises(UserError, match="no picture with a label that a person gave"):
+        load_labeled(str(labels))  # to measure a reader on its own readings would find it without a fault
     assert pq.read_table(labels)["confidence"].to_pylist() == pytest.approx(
         [float(line[2]) for line in lines if line[1]], abs=1e-3
     )

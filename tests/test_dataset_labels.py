@@ -187,6 +187,8 @@ def test_tables_hold_for_their_folders_and_split_files_go_together(tmp_path):
         (PNGS, {"metadata.csv": "file_name,width,height\n0001.png,3,4\n"}, "has the columns file_name, width, height"),
         (PNGS, {"metadata.jsonl": '{"file_name": "0001.png", "text": 12}\n'}, "line 1 of .*jsonl has the label 12"),
         (PNGS, {"metadata.jsonl": "[1]\n"}, "line 1 of .*jsonl is not like"),
+        (PNGS, {"labels.jsonl": '{"file_name": "0001.png", "text": "\\ud83d"}'}, "line 1 of .*jsonl holds half"),
+        (PNGS, {"labels.jsonl": '{"file_name": "\\udc00.png", "text": "a"}'}, "line 1 of .*jsonl holds half"),
         (PNGS, {"labels.jsonl": "[" * 9000}, "line 1 of .*jsonl is not like"),
         (PNGS, {"labels.csv": '0001.png,"aB\n0002.png,"cd\n'}, "line 2 of .*csv ends in the middle of a quoted cell"),
         (PNGS, {"gt.txt": "0001.png " + "a" * 10_001}, r"line 1 of .*gt.txt has 10,0\d\d characters"),

@@ -276,9 +276,18 @@ def test_fewer_labels_than_parts_is_one_sentence(train: Callable, all_labels: Pa
     assert_one_sentence(train(*FOLDS, "--limit", 12, "--folds", 13, data=all_labels), "12 labels", "--folds")
 
 
-def test_fewer_typed_labels_than_parts_is_one_sentence(train: Callable, shards: Path, tmp_path: Path) -> None:
+def test_labels_that_nobody_typed_are_learned_and_nothing_is_claimed(
+    train: Callable, shards: Path, tmp_path: Path
+) -> None:
     read_by_a_model(shards, tmp_path / "read", 1)
-    assert_one_sentence(train(*FOLDS, data=tmp_path / "read"), "the 0 of 90 labels that are typed", "--folds")
+    result = train(*FOLDS, data=tmp_path / "read")
+    assert result.code == 0, result.stderr
+    assert "Too few labels were typed" in result.stdout and "Expect" not in result.stdout
+    assert not (result.out / "metrics.json").exists()
+
+
+def test_one_part_is_refused(train: Callable, all_labels: Path) -> None:
+    assert_one_sentence(train(*FOLDS, "--folds", 1, data=all_labels), "--folds", "2 or more")
 
 
 def test_characters_without_a_font_are_learned_from_the_labels(train: Callable, dataset: Path, tiny) -> None:

@@ -254,6 +254,24 @@ def test_all_splits_of_a_dataset_take_part(untrained: list, reader: Path, datase
     assert len(rows(shards, limit=20)) == 20
 
 
+def test_readings_are_looked_through_and_not_measured_and_what_is_left_out_is_said(
+    untrained: list, reader: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truths = texts(30, 5)
+    data = put(tmp_path / "set", truths, truths, 5)
+    table = [f"{text}_{i}.png,{text},{'model' if i < 10 else 'person'}" for i, text in enumerate(truths)]
+    (data / "labels.csv").write_text("\n".join(["file_name,text,source", *table[:25], "gone.png,ab,person"]))
+    report = find_label_errors(settings(data, reader))
+    assert (report["n"], report["pseudo"], len(report["rows"])) == (15, 10, 25)
+    assert len(report["unreadable"]) == 6 and sum("gone.png" in left for left in report["unreadable"]) == 1
+    label_errors.print_table(report, 2)
+    out = capsys.readouterr().out
+    assert "6 pictures were left out" in out and "10 labels are a model's" in out
+    (data / "labels.csv").write_text("\n".join(["file_name,text,source", *table]).replace("person", "model"))
+    with pytest.raises(UserError, match="all 30 labels are a model's"):
+        find_label_errors(settings(data, reader))
+
+
 def test_the_same_picture_with_two_labels(untrained: list, reader: Path, tmp_path: Path) -> None:
     truths = texts(12, 4)
     data = put(tmp_path / "set", truths, truths, 4)

@@ -300,6 +300,15 @@ def test_hub_path_through_a_local_dataset(tmp_path):
     assert texts(tmp_path / "out") == [text for _, text in rows(3, 6)]
 
 
+def test_a_row_of_the_hub_without_a_picture_is_left_out_alone(tmp_path: Path) -> None:
+    shard(tmp_path / "hub/train.parquet", rows(4))
+    table = pq.read_table(tmp_path / "hub/train.parquet")
+    without = pa.array([None, *table["image"].to_pylist()[1:]], SCHEMA.field("image").type)
+    pq.write_table(table.set_column(0, "image", without), tmp_path / "hub/train.parquet")
+    info = build(tmp_path / "out", f"hub:{tmp_path / 'hub'}", split="100/0/0")
+    assert info["counts"]["train"] == 3 and info["rejects"]["total"] == 1
+
+
 def test_hub_imagefolder_and_wrong_columns(tmp_path):
     write(tmp_path / "hub/train/x.png", picture(1))
     (tmp_path / "hub/train/metadata.csv").write_text("file_name,text\nx.png,abc\n")
@@ -704,7 +713,7 @@ def test_a_split_that_is_asked_for_goes_before_and_is_said(tmp_path, capsys):
     folder = split_folders(tmp_path / "in")
     assert module.main([str(folder), "--out", str(tmp_path / "out"), "--split", "0/0/100"]) == 0
     assert len(labels_of(tmp_path / "out")["test"]) == 9
-    assert "sources' own train, validation, test are put together and split anew, 0/0/100" in capsys.readouterr().out
+    assert "sources' own train, validation, test are split anew, 0/0/100" in capsys.readouterr().out
 
 
 def test_a_split_is_kept_only_where_it_says_all(tmp_path):
@@ -1161,3 +1170,100 @@ def test_a_file_beside_the_pictures_that_may_not_be_read_is_named(tmp_path, monk
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UserError, match=r"labels\.csv cannot be read \(Permission denied\): check its permissions"):
         list(iter_source(str(tmp_path / "in")))
+
+
+# ---------------------------------------------------------------------------------------------------- pseudo-labels
+
+
+def marked(path: Path, rows: list[tuple[bytes, str]], sources: str) -> Path:
+    """A shard whose column `source` has `person` for each `p` of `sources`, and `model` for each `m`."""
+    shard(path, rows)
+    column = pa.array([{"p": "person", "m": "model"}[who] for who in sources], pa.string())
+    pq.write_table(pq.read_table(path).append_column("source", column), path)
+    return path
+
+
+def typed_and_read(out: Path) -> dict[str, tuple[list[str], list[str]]]:
+    """For each split the labels that were typed and those that a model gave, by the column of the shards."""
+    found = {}
+    for split in SPLITS:
+        made = [row for path in sorted(out.glob(f"{split}-*")) for row in pq.read_table(path).to_pylist()]
+        by = [sorted(row["text"] for row in made if row["source"] == who) for who in ("person", "model")]
+        found[split] = (by[0], by[1])
+    return found
+
+
+@pytest.mark.parametrize("order", ["mmp", "pmm", "mpm"])
+def test_what_a_person_typed_beats_any_number_of_readings(tmp_path: Path, order: str) -> None:
+    same = encode(picture(7))
+    shown = [(same, "typed" if who == "p" else "read") for who in order]
+    marked(tmp_path / "in.parquet", [*shown, *rows(3)], f"{order}ppp")
+    info = build(tmp_path / "out", tmp_path / "in.parquet", split="0/0/100")
+    assert texts(tmp_path / "out") == ["t0000", "t0001", "t0002", "typed"]
+    assert info["counts"] == {"train": 0, "validation": 0, "test": 4}
+    assert reasons(info) == {"duplicate image, other label": 2}
+
+
+@pytest.mark.parametrize(
+    ("split", "counts"),
+    [
+        ("50/10/39", (50, 10, 39)),
+        ("60/8/30", (60, 8, 30)),
+        ("20/10/30", (20, 10, 30)),
+        ("60/20/20", (80, 10, 10)),
+        ("80/20", (90, 0, 10)),
+    ],
+)
+def test_readings_take_no_place_of_what_is_measured(tmp_path: Path, split: str, counts: tuple[int, ...]) -> None:
+    """Percentages are of the typed labels; counts are met, with the readings among those for training."""
+    marked(tmp_path / "in.parquet", rows(100), "pm" * 50)
+    info = build(tmp_path / "out", tmp_path / "in.parquet", split=split)
+    found = typed_and_read(tmp_path / "out")
+    assert tuple(info["counts"].values()) == counts
+    assert [len(read) for _, read in found.values()] == [min(50, counts[0]), 0, 0]
+
+
+def test_more_to_measure_on_than_was_typed_is_refused(tmp_path: Path) -> None:
+    marked(tmp_path / "in.parquet", rows(60), "pmm" * 20)
+    with pytest.raises(UserError, match=r"asks for 30 pictures to measure on and only 20 labels were typed"):
+        build(tmp_path / "out", tmp_path / "in.parquet", split="20/10/20")
+
+
+def test_the_sources_own_split_is_kept_where_all_for_training_are_readings(tmp_path: Path) -> None:
+    marked(tmp_path / "in/train/a.parquet", rows(6), "m" * 6)
+    marked(tmp_path / "in/test/a.parquet", rows(9, 6), "p" * 9)
+    info = build(tmp_path / "out", tmp_path / "in")
+    assert info["counts"] == {"train": 6, "validation": 0, "test": 9} and info["split"] == module.AS_IN_SOURCES
+    again = build(tmp_path / "again", tmp_path / "out")
+    assert again["counts"] == info["counts"]
+
+
+def test_a_test_set_that_is_split_anew_is_told(tmp_path: Path) -> None:
+    shard(tmp_path / "in/test/a.parquet", rows(20))
+    info = build(tmp_path / "out", tmp_path / "in")
+    assert info["notes"] == ["the sources' own test are split anew, 80/10/10"]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "hub"])
+def test_every_source_tells_readings(tmp_path: Path, form: str) -> None:
+    source: Path | str = tmp_path / "in"
+    if form == "hub":
+        marked(tmp_path / "in/train.parquet", rows(10), "pm" * 5)
+        source = f"hub:{tmp_path / 'in'}"
+    else:
+        lines = []
+        for i, (data, text) in enumerate(rows(10)):
+            write(tmp_path / "in" / f"{i}.png", data)
+            lines.append(json.dumps({"file_name": f"{i}.png", "text": text, "source": ["person", "model"][i % 2]}))
+        (tmp_path / "in" / "labels.jsonl").write_text("\n".join(lines))
+    build(tmp_path / "out", source, split="0/0/100")
+    found = typed_and_read(tmp_path / "out")
+    assert found["test"] == ([f"t{i:04d}" for i in range(0, 10, 2)], [])
+    assert found["train"] == ([], [f"t{i:04d}" for i in range(1, 10, 2)])
+
+
+def test_two_columns_of_who_gave_a_label_are_refused(tmp_path: Path) -> None:
+    table = pq.read_table(marked(tmp_path / "in.parquet", rows(3), "ppp"))
+    pq.write_table(table.append_column("source", table["source"]), tmp_path / "in.parquet")
+    with pytest.raises(UserError, match=r"in\.parquet has two columns source"):
+        build(tmp_path / "out", tmp_path / "in.parquet")

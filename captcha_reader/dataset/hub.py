@@ -8,7 +8,8 @@ from typing import Any
 
 from captcha_reader.dataset.samples import Sample
 from captcha_reader.dataset.shards import NO_STRINGS, find_columns, first_line
-from captcha_reader.dataset.split import SPLIT_NAMES
+from captcha_reader.dataset.split import PSEUDO, SPLIT_NAMES
+from captcha_reader.dataset.writer import MODEL, SOURCE_COLUMN
 from captcha_reader.errors import UserError
 
 
@@ -48,16 +49,19 @@ def _iter_stream(stream: Any, source: str, split: str) -> Iterator[Sample]:
     names = list(stream.features or next(iter(stream), {}))
     image, text = find_columns(names, where)
     label = _label_reader((stream.features or {}).get(text), f"the column {text} of {where}")
-    stream = stream.select_columns([image, text]).cast_column(image, datasets.Image(decode=False))
+    told = [SOURCE_COLUMN] if SOURCE_COLUMN in names else []
+    stream = stream.select_columns([image, text, *told]).cast_column(image, datasets.Image(decode=False))
     for row, record in enumerate(stream):
-        picture = record[image]
+        picture = record[image] or {"bytes": None, "path": None}
         data = picture["bytes"]
         if data is None and picture["path"]:
             import fsspec
 
             with fsspec.open(picture["path"]) as file:
                 data = file.read()
-        yield Sample(data or b"", label(record[text]), f"{source} {split} row {row}", SPLIT_NAMES.get(split.lower()))
+        by_model = bool(told) and record[SOURCE_COLUMN] == MODEL
+        place = PSEUDO if by_model else SPLIT_NAMES.get(split.lower())
+        yield Sample(data or b"", label(record[text]), f"{source} {split} row {row}", place)
 
 
 def _label_reader(feature: Any, where: str) -> Callable[[Any], str]:

@@ -79,6 +79,8 @@ class Shard:
         groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         if min(groups, default=0) < 0 or sum(groups) != metadata.num_rows:
             raise UserError(f"{path} is not a readable parquet file (its row counts differ): replace or remove it")
+        if schema.names.count(SOURCE_COLUMN) > 1:
+            raise UserError(f"{path} has two columns {SOURCE_COLUMN}: leave one, which says who gave each label")
         marked = SOURCE_COLUMN in schema.names and _is_any(schema.field(SOURCE_COLUMN).type, STRING_TYPES)
         return cls(path, image, text, stamp, 0, groups, 0, metadata.num_rows, marked=marked)
 

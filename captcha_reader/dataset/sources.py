@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,16 +22,19 @@ from captcha_reader.images import IMAGE_SUFFIXES
 Item = Sample | Shard | Reject | Note
 
 
-def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
+def iter_source(
+    source: str, limit: int | None = None, on_reject: Callable[[Reject], None] = lambda reject: None
+) -> Iterator[Sample]:
     """Yield the samples of a source of any kind in a fixed order, reading as it goes.
 
     Args:
         source: path of a parquet file, of a folder of shards or pictures, of a picture, or `hub:OWNER/NAME[:SPLIT]`.
         limit: stop after this many.
+        on_reject: is told what is passed over: pictures that a table of labels does not name, names in there without a
+            picture, files that cannot be read.
 
     Yields:
-        Samples with raw labels and unchecked pictures. Pictures that a table of labels does not name, and names in
-        there without a picture, are passed over.
+        Samples with raw labels and unchecked pictures.
 
     Raises:
         UserError: no such source, an unreadable parquet or label file, missing columns, or the Hub out of reach.
@@ -39,11 +42,15 @@ def iter_source(source: str, limit: int | None = None) -> Iterator[Sample]:
     for item in iter_items(source, limit):
         if isinstance(item, Sample):
             yield item
+        elif isinstance(item, Reject):
+            on_reject(item)
         elif isinstance(item, Shard):
+            by_model = iter(item.pseudo()[item.start :])
             for batch in item.batches():
                 images = batch.column("image")
                 columns = images.field("bytes"), batch.column("text"), images.field("path")
-                yield from map(Sample, *(column.to_pylist() for column in columns))
+                for image, text, place in zip(*(column.to_pylist() for column in columns), strict=True):
+                    yield Sample(image, text, place, PSEUDO if next(by_model) else item.split)
 
 
 def iter_items(source: str, limit: int | None = None, skip: Path | None = None) -> Iterator[Item]:

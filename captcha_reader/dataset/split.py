@@ -89,30 +89,60 @@ def _first_rows(keys: np.ndarray) -> np.ndarray:
     return first
 
 
-def kept_rows(keys: np.ndarray, marks: np.ndarray) -> np.ndarray:
+def kept_rows(keys: np.ndarray, marks: np.ndarray, pseudo: np.ndarray) -> np.ndarray:
     """For each of N rows the one that is kept of its picture, (N,) int64: the first with the label most copies have.
 
-    Where equally many have each label, the first row's is kept. `keys` stand for pictures, `marks` for these with their
-    labels, both of type KEY.
+    Where equally many have each label, the first row's is kept. Where a person gave a label, those of models do not
+    count. `keys` stand for pictures, `marks` for these with their labels, both of type KEY; `pseudo`, (N,) bool, tells
+    the labels of models.
     """
     first, same = _first_rows(keys), _first_rows(marks)
-    if np.array_equal(same, same[first]):  # no label contradicts another
+    if not pseudo.any() and np.array_equal(same, same[first]):  # no label contradicts another
         return first
-    votes = np.bincount(same)[same]
-    order = np.lexsort((-votes, first))  # by picture, then votes; equal ones stay in the order of the rows
+    alike = 2 * same + pseudo
+    votes = np.bincount(alike)[alike]
+    order = np.lexsort((-votes, pseudo, first))  # by picture, then votes; equal ones stay in the order of the rows
     pictures, starts = np.unique(first[order], return_index=True)
     kept = np.empty_like(first)
     kept[pictures] = order[starts]
     return kept[first]
 
 
-def assign_splits(keys: np.ndarray, split: str, seed: int) -> np.ndarray:
+def assign_splits(keys: np.ndarray, split: str, seed: int, pseudo: np.ndarray) -> np.ndarray:
     """The split of each of N different pictures, (N,) of type KEY: an index into SPLITS or UNUSED, (N,) int8.
+
+    Pseudo-labels, told by `pseudo`, (N,) bool, are for training alone: percentages are of the typed labels, and of
+    counts they come first among those for training.
+
+    Raises:
+        UserError: there are not as many pictures as counts ask for, or too few typed ones to measure on.
+    """
+    assigned = np.full(len(keys), UNUSED, dtype=np.int8)
+    learned, typed = int(pseudo.sum()), int((~pseudo).sum())
+    (train, validation, test), percent = parse_split(split)
+    if learned and not percent:
+        _split_counts(split, len(keys))
+        if validation + test > typed:
+            raise UserError(
+                f"the split {split} asks for {int(validation + test):,} pictures to measure on and only {typed:,} "
+                "labels were typed by a person: lower the counts or give percentages"
+            )
+        learned = min(learned, int(train))
+        counts = int(train) - learned, int(validation), int(test)
+    else:
+        counts = _split_counts(split, typed)
+    assigned[~pseudo] = _assign(keys[~pseudo], counts, seed)
+    assigned[pseudo] = _assign(keys[pseudo], (learned, 0, 0), seed)
+    return assigned
+
+
+def _assign(keys: np.ndarray, counts: tuple[int, int, int], seed: int) -> np.ndarray:
+    """The split of each picture, of as many pictures as `counts` says for each split.
 
     Pictures are ranked by a hash of their content hash, keyed by the seed; the lowest are the test split. So a picture
     keeps its split whatever the order of the rows, and changing the share of validation does not touch the test split.
     """
-    train, validation, test = _split_counts(split, len(keys))
+    train, validation, test = counts
     secret = blake2b(str(seed).encode()).digest()
     content = memoryview(keys.view(np.uint8).data)
     ranks = bytearray()

@@ -197,12 +197,14 @@ def _json_lines(text: str, path: str) -> Iterator[Entry]:
         label = next((fields[n] for n in LABEL_COLUMNS if n in fields), None)
         if not isinstance(name, str):
             raise UserError(f"line {number} of {path} has no file_name: name the picture")
+        if any("\ud800" <= character <= "\udfff" for character in f"{name}{label}"):
+            raise UserError(f"line {number} of {path} holds half of a character (\\ud800 to \\udfff): correct it")
         if label is not None and not isinstance(label, str):
             raise UserError(
                 f"line {number} of {path} has the label {str(label)[:80]}, which is no string: put labels into quotes "
                 "(numbers lose zeros)"
             )
-        yield Entry(number, name, label or "")
+        yield Entry(number, name, label or "", fields.get(SOURCE_COLUMN) == MODEL)
 
 
 def _without_quotes(entries: list[Entry]) -> list[Entry]:

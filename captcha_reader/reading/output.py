@@ -31,7 +31,7 @@ def write_csv(
 def write_labels(path: str | Path, readings: Iterable[tuple[Path, Prediction]], sure: float) -> int:
     """A parquet shard of the pictures whose reading has a confidence of `sure` or more, with the reading as the label.
 
-    Training on it is learning from pseudo-labels (Lee, 2013): no person has seen them.
+    Training on it is learning from pseudo-labels (Lee, 2013): no person has seen them, and so the column `source` says.
 
     Returns:
         How many they are.
@@ -41,6 +41,8 @@ def write_labels(path: str | Path, readings: Iterable[tuple[Path, Prediction]], 
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from captcha_reader.dataset.writer import MODEL, SOURCE_COLUMN
 
     kept = [(file, reading) for file, reading in readings if reading.text and reading.confidence >= sure]
     if not kept:
@@ -52,6 +54,7 @@ def write_labels(path: str | Path, readings: Iterable[tuple[Path, Prediction]], 
     except OSError as error:
         raise UserError(f"a picture that was read cannot be read again ({error}): leave the folder as it is") from None
     texts, confidences = [reading.text for _, reading in kept], [reading.confidence for _, reading in kept]
-    table = pa.table({"image": images, "text": texts, "confidence": confidences})
+    sources = [MODEL] * len(kept)
+    table = pa.table({"image": images, "text": texts, SOURCE_COLUMN: sources, "confidence": confidences})
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))
     return len(kept)
