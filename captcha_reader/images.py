@@ -22,8 +22,10 @@ from captcha_reader.image_files import OversizedFileError, check_cost, frame_siz
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
 """What `open_image` reads: a picture, the path or the bytes of its file, an array (H, W), (H, W, 3) or (H, W, 4)."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 """File name endings, in lower case, by which folders are searched for pictures."""
+OTHER_SUFFIXES = frozenset({".avif", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".pgm", ".ppm", ".psd", ".svg", ".tga"})
+"""Those of pictures that are not read; where one is met, its user is told."""
 
 MAX_PIXELS = 40_000_000
 """Larger pictures are refused before they are decoded; at 3 bytes a pixel, one takes at most 120 MB."""

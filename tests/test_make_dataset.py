@@ -1172,6 +1172,19 @@ def test_a_file_beside_the_pictures_that_may_not_be_read_is_named(tmp_path, monk
         list(iter_source(str(tmp_path / "in")))
 
 
+def test_pictures_that_are_not_read_are_told(tmp_path: Path) -> None:
+    for i, (data, text) in enumerate(rows(5)):
+        write(tmp_path / "in" / f"{text}.{'jfif' if i == 4 else 'png'}", data)
+    for name in ("a.avif", "b.SVG"):
+        (tmp_path / "in" / name).write_bytes(b"...")
+    info = build(tmp_path / "out", tmp_path / "in", split="100/0/0")
+    assert info["counts"]["train"] == 5 and reasons(info) == {"picture of a format that is not read": 2}
+    shard(tmp_path / "beside/a.parquet", rows(3))
+    write(tmp_path / "beside/x.png", picture(1))
+    info = build(tmp_path / "out2", tmp_path / "beside", split="100/0/0")
+    assert info["notes"] == [f"1 pictures beside the shards in {tmp_path / 'beside'} are not read"]
+
+
 # ---------------------------------------------------------------------------------------------------- pseudo-labels
 
 

@@ -33,7 +33,7 @@ NAME_COLUMNS = (
 LABEL_COLUMNS = (*TEXT_COLUMNS, "labels", "transcription", "ground_truth", "word", "captcha", "solution", "answer")
 QUOTES = (('"', '"'), ("'", "'"), ("`", "`"), ("“", "”"), ("‘", "’"))
 # A name may hold spaces, so its suffix ends it where there is one.
-SUFFIX_END = re.compile(r"\.(?:png|jpe?g|gif|bmp|webp|tiff?)(?=[\s,;]|$)", re.IGNORECASE)
+SUFFIX_END = re.compile(r"\.(?:png|jpe?g|jfif|gif|bmp|webp|tiff?)(?=[\s,;]|$)", re.IGNORECASE)
 SEPARATOR = re.compile(r"[\s,]+")
 
 
