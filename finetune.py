@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import json
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,6 +35,7 @@ from captcha_reader.optimization import Phase
 from captcha_reader.progress import Progress
 from captcha_reader.reading.metrics import count_edits, detailed_metrics, text_metrics
 from captcha_reader.text import Codec, CTCCodec, infeasible_labels
+from captcha_reader.training_settings import with_time_left
 from captcha_reader.transfer import blend as blend_weights
 from captcha_reader.transforms import CUT
 from data_loader import CaptchaDataset, MixedDataset, SplicedDataset, TwoHeights
@@ -246,7 +248,7 @@ def cross_validate(
 ) -> list[Any]:
     """Train one model a fold, without the pictures of the fold, and look at what it makes of them.
 
-    What `measure` gives is kept in `folder`, so that a run that was stopped goes on with the next fold.
+    What `measure` gives is kept in `folder`, so that a run that was stopped goes on with the fold it was at.
 
     Args:
         config: the settings of each training.
@@ -266,6 +268,7 @@ def cross_validate(
         Interrupted: asked to stop.
     """
     results = []
+    started = time.monotonic()
     for number, count in enumerate(counts):
         kept, weights = folder / f"fold-{number}.json", folder / f".fold-{number}.safetensors"
         found = _load_result(kept, count)
@@ -273,7 +276,8 @@ def cross_validate(
             try:
                 torch.manual_seed(config.seed)
                 fold = make(number)
-                checkpoint = train_fold(config, fold, weights, accelerator, (progress, fold_name(number, len(counts))))
+                told = progress, fold_name(number, len(counts))
+                checkpoint = train_fold(with_time_left(config, started), fold, weights, accelerator, told)
                 found = measure(number, fold, checkpoint)
             except UserError as error:
                 raise UserError(f"{fold_name(number, len(counts))} cannot be trained: {error}") from error
@@ -290,7 +294,7 @@ def cross_validate(
 def train_fold(
     config: TrainConfig, fold: Fold, path: Path, accelerator: Accelerator, told: tuple[Progress, str]
 ) -> Path:
-    """Train the model of a fold and write its weights to `path`; nothing else is written.
+    """Train the model of a fold and write its weights to `path`. Where it is stopped, its state is kept beside that.
 
     Args:
         told: the progress, and what the fold is called there.
@@ -309,11 +313,15 @@ def train_fold(
         progress=progress,
         part=name,
         measure_every=every,
+        state_path=path.with_suffix(".pt"),
         write=False,
     )
+    if trainer.state_path.is_file():
+        trainer.load_state()
     trainer.fit()
     if accelerator.is_main_process:
         save_checkpoint(trainer.kept, path)
+        trainer.state_path.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return path
 

@@ -31,6 +31,7 @@ import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import UTC, datetime
@@ -66,6 +67,7 @@ from captcha_reader.training_settings import (
     plain_settings,
     save_run_config,
     unused_settings,
+    with_time_left,
 )
 from captcha_reader.training_state import STATE_FILE, read_state
 from captcha_reader.transfer import blend as blend_weights
@@ -391,7 +393,7 @@ def train_model(
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=str(out),
     )
-    if not config.resume and (out / STATE_FILE).exists():
+    if not config.resume and any((out / name).exists() for name in (STATE_FILE, "best.safetensors")):
         raise UserError(f"{out} already holds a run: go on with it by --resume, or name another --out")
     with ExitStack() as stack:
         if accelerator.is_main_process:
@@ -434,8 +436,9 @@ def _train(
         stream = open_stream(config) if config.pictures else None
         folder = STREAM if stream else prepare_data(config, progress.message)
     info = stream.info if stream else load_info(folder)
-    saved = read_state(out) if config.resume else {}
+    saved = read_state(out / STATE_FILE) if config.resume else {}
     check_same_data(out, info, saved)
+    check_same_start(out, config, saved)
     splits: Splits = stream.draw_splits() if stream else {split: load_split(folder, split) for split in SPLITS}
     if not len(splits["train"][1]):
         raise UserError(f"{folder} has no training pictures: change --split or add data")
@@ -477,7 +480,7 @@ def _train(
     if by_folds and measured < config.folds:
         by_folds, measured = False, 0
         progress.message("Too few labels were typed by a person to say what to expect: the others are a model's.")
-    start = copy.deepcopy(model)
+    start, started = copy.deepcopy(model), time.monotonic()
     # channels_last: oneDNN's depthwise convolutions train 1.5 times as fast on a CPU this way.
     model = model.to(accelerator.device, memory_format=torch.channels_last)
     sources: dict[str, Any] = {**datasets, "train": training_pictures(config, real, model, trained, progress.message)}
@@ -509,9 +512,8 @@ def _train(
             start_tracker(accelerator, config)
         trainer.fit()
         progress.skip("training")
-        report = finish_run(
-            config, trainer, datasets, (start, trained), partial(initialize, config, model_config) if by_folds else None
-        )
+        build = partial(initialize, config, model_config) if by_folds else None
+        report = finish_run(with_time_left(config, started), trainer, datasets, (start, trained), build)
         if stream and accelerator.is_main_process:
             finish_stream(out, stream)
     finally:
@@ -553,6 +555,25 @@ def check_same_data(out: Path, info: dict[str, Any], saved: dict[str, Any]) -> N
         )
 
 
+def check_same_start(out: Path, config: TrainConfig, saved: dict[str, Any]) -> None:
+    """Refuse to go on from other weights: what is kept at the end lies between those of the start and the last ones.
+
+    Raises:
+        UserError: the checkpoint that the run in `out` began from has changed.
+    """
+    if saved.get("start") not in (None, hash_of_start(config)):  # None: an older state
+        raise UserError(
+            f"{starting_weights(config) or config.init} has changed since the run in {out} began from it: put back "
+            "the file that was there to go on, or start a new run with another --out"
+        )
+
+
+def hash_of_start(config: TrainConfig) -> str | None:
+    """SHA-256 of the checkpoint that a run begins from; None where it begins from random or ImageNet's weights."""
+    first = starting_weights(config)
+    return hashlib.sha256(first.read_bytes()).hexdigest() if first and first.is_file() else None
+
+
 def describe_run(
     config: TrainConfig, folder: Path, datasets: dict[str, CaptchaDataset], model: CaptchaModel, device: torch.device
 ) -> str:
@@ -580,6 +601,7 @@ def describe_origin(config: TrainConfig, info: dict[str, Any], n: int, trained: 
         "data": {"fingerprint": info["fingerprint"], "sources": info["sources"], "n": n},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"start": start} if (start := hash_of_start(config)) else {}),
         **(labels if all(trained) else {}),
     }
 

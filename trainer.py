@@ -156,7 +156,10 @@ class Trainer:
         on_epoch: called after each epoch with its row of history.json.
         part: what `progress` calls this training.
         measure_every: epochs between two measurements on `validation` and `fitted`; the last epoch is always measured.
-        write: keep state, weights and history in the run folder; else the weights are in `kept` at the end.
+        state_path: of the optimizer, the schedule, the generators, the weights and the place; by default in the run
+            folder.
+        write: keep weights and history in the run folder; else the weights are in `kept` at the end, and the state is
+            written where the training is long or stopped alone.
     """
 
     def __init__(
@@ -172,6 +175,7 @@ class Trainer:
         on_epoch: Callable[[dict[str, Any]], None] | None = None,
         part: str = "training",
         measure_every: int = 1,
+        state_path: Path | None = None,
         write: bool = True,
     ) -> None:
         self.config, self.model, self.phases, self.datasets = config, model, phases, datasets
@@ -181,6 +185,7 @@ class Trainer:
         self.teacher = load_teacher(config, model)
         self.averaged: AveragedModel | None = None  # from the step on where averaging begins
         self.out = Path(str(config.out))
+        self.state_path = state_path or self.out / STATE_FILE
         self.place = {"phase": 0, "epoch": 0, "step": 0}
         self.history: list[dict[str, Any]] = []
         self.best: list[float] | None = None
@@ -191,16 +196,9 @@ class Trainer:
 
     # -- state on disk
 
-    @property
-    def state_path(self) -> Path:
-        """Optimizer, schedule, generators, weights and place."""
-        return self.out / STATE_FILE
-
     def save_state(self) -> None:
         """Write the state atomically: a kill at any moment leaves the last good one whole. All processes call it."""
         self.saved = time.monotonic()
-        if not self.write:
-            return
         # What a process draws depends on its share of the batches, so each has generators of its own.
         cuda = [torch.cuda.get_rng_state(self.accelerator.device)] if self.accelerator.device.type == "cuda" else []
         generators = gather_object([[torch.get_rng_state(), *cuda]])
@@ -208,6 +206,7 @@ class Trainer:
             return
         state = {
             "fingerprint": self.provenance.get("data", {}).get("fingerprint"),
+            "start": self.provenance.get("start"),
             "config": dataclasses.asdict(self.model.config),
             "place": self.place,
             "history": json.dumps(self.history),
@@ -231,7 +230,7 @@ class Trainer:
         Raises:
             UserError: there is none, or it is damaged.
         """
-        state = read_state(self.out)
+        state = read_state(self.state_path)
         try:
             self.model.load_state_dict(state["model"])
             if averaged := state.get("averaged"):
@@ -315,7 +314,7 @@ class Trainer:
         # The bare schedule: accelerate's wrapper would step once per process, and ours counts global batches.
         self.schedule = build_schedule(config, phase, self.optimizer.optimizer, steps * phase.epochs)
         self._restore_phase()
-        if self.place["epoch"] == 0 and self.place["step"] == 0:
+        if self.write and self.place["epoch"] == 0 and self.place["step"] == 0:
             self.save_state()
         with closing(self._load(phase.epochs)) as loaded:
             while self.place["epoch"] < phase.epochs:
@@ -489,7 +488,8 @@ class Trainer:
             write_json(self.out / "history.json", self.history)
         self.progress.epoch(row, better, epochs)
         stopping = self.config.patience and self.stale >= self.config.patience
-        if self.place["epoch"] % self.config.save_every == 0 or self.place["epoch"] == phase.epochs or stopping:
+        due = self.place["epoch"] % self.config.save_every == 0 or self.place["epoch"] == phase.epochs or stopping
+        if self.write and due:
             self.save_state()
         if self.write:
             self.accelerator.log(
@@ -515,8 +515,8 @@ class Trainer:
             return not len(validation)  # without a validation split the last epoch counts as the best
         row["validation"] = validate(self.kept, validation, config, accelerator)
         loss = row["validation"]["loss"]
-        if config.schedule == "plateau":
-            self.schedule.step(row["validation"]["cer"])
+        if config.schedule == "plateau":  # a fold is measured by its part of the labels, which must choose nothing
+            self.schedule.step(row["validation"]["cer"] if self.write else row["train_loss"])
         if not math.isfinite(loss):
             self.progress.message(
                 f"The validation loss is {loss}, so these weights are not kept as best: {LOWER_RATE}."

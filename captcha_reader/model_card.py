@@ -59,10 +59,15 @@ def model_card(name: str, metadata: Mapping[str, Any]) -> str:
         if stream.get("recipe")
         else f"This is not the recipe (`{recipe}`): its fonts or settings are others."
     )
+    begun = config.get("init", "auto")
+    learned = (
+        "It was trained on drawn captchas alone; no picture of a website was among them."
+        if begun == "scratch"
+        else f"It began from other weights (`--init {begun}`) and went on with drawn captchas."
+    )
     return f"""# {name}
 
-Reads text captchas that it has never seen. It was trained on drawn captchas alone; no picture of a website was among
-them.
+Reads text captchas that it has never seen. {learned}
 
 | | |
 |---|---|

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from captcha_reader.cli import load_settings
 from captcha_reader.config import STREAM_EPOCH, TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_text
-from captcha_reader.training_state import read_state
+from captcha_reader.training_state import STATE_FILE, read_state
 
 CONFIG_FILE = "config.yaml"
 LEAST = {
@@ -89,6 +90,18 @@ def load_run_config(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(saved, out=config.out, resume=True, **asked)
 
 
+def with_time_left(config: TrainConfig, started: float) -> TrainConfig:
+    """The settings with what is left of `--stop_after` for a training that begins now.
+
+    Args:
+        config: the settings.
+        started: when the first training of the process began, by `time.monotonic`.
+    """
+    if not config.stop_after:
+        return config
+    return dataclasses.replace(config, stop_after=max(config.stop_after - (time.monotonic() - started), 0.001))
+
+
 def change_length(saved: TrainConfig, pictures: int) -> TrainConfig:
     """Settings of a run on a stream that is to be of another length, which its config.yaml then says: as if begun so.
 
@@ -103,7 +116,7 @@ def change_length(saved: TrainConfig, pictures: int) -> TrainConfig:
         raise UserError(
             f"--pictures is {pictures} instead of {saved.pictures}: both must be multiples of {STREAM_EPOCH}"
         )
-    place = read_state(out)["place"]
+    place = read_state(out / STATE_FILE)["place"]
     done = place["epoch"] * STREAM_EPOCH + place["step"] * saved.batch_size
     share = min(1 - DECAY if saved.schedule == "wsd" else 1, saved.other_height_from or 1)
     stable = share * min(pictures, saved.pictures)

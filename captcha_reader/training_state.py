@@ -19,15 +19,14 @@ from captcha_reader.errors import UserError
 STATE_FILE = "state.pt"
 
 
-def read_state(out: Path) -> dict[str, Any]:
-    """The training state of the run folder `out`, as `Trainer.save_state` wrote it, checked.
+def read_state(path: Path) -> dict[str, Any]:
+    """The training state in a file, as `Trainer.save_state` wrote it, checked.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
-    path = out / STATE_FILE
     if not path.is_file():
-        raise UserError(f"{out} holds no state to resume from: start the run without --resume")
+        raise UserError(f"{path.parent} holds no state to resume from: start the run without --resume")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         state["history"] = json.loads(state["history"])
@@ -63,6 +62,7 @@ def _is_state(state: dict[str, Any]) -> bool:
         and numbers(state["running"])
         and 3 <= len(state["running"]) <= 4
         and isinstance(state.get("fingerprint"), str | None)
+        and isinstance(state.get("start"), str | None)
         and isinstance(state.get("config"), dict | None)
         and all(isinstance(tensor, torch.Tensor) for tensor in state["model"].values())
         and isinstance(state["optimizer"], dict)

@@ -20,6 +20,7 @@ from training_runs import (
     SCRATCH,
     SMALL,
     assert_one_sentence,
+    assert_same_run,
     fresh_accelerator,
     history,
 )
@@ -270,6 +271,58 @@ def test_measuring_goes_on_where_it_was_stopped(train: Callable, all_labels: Pat
     undisturbed = train(*FOLDS, data=all_labels)
     reports = [json.loads((run.out / "metrics.json").read_text()) for run in (resumed, undisturbed)]
     assert reports[0] == reports[1]
+
+
+def test_a_run_stopped_after_each_step_measures_the_same_in_its_folds(train: Callable, all_labels: Path) -> None:
+    """Each fold goes on where it was: in pieces shorter than a fold, the run comes to its end."""
+    flags = [*FOLDS, "--folds", 2, "--epochs", 2, "--dropout", 0.2]
+    whole = train(*flags, data=all_labels)
+    stopped = train(*flags, "--stop_after", 0.001, data=all_labels)
+    stops = 0
+    while stopped.code == main.TIME_UP:
+        stops += 1
+        assert stops < 30
+        stopped = train("--resume", "--stop_after", 0.001, out=stopped.out, data=all_labels)
+    assert stopped.code == 0, stopped.stderr
+    assert stops > 8 and {p.name for p in stopped.out.iterdir()} == {p.name for p in whole.out.iterdir()}
+    a, b = (json.loads((run.out / "metrics.json").read_text()) for run in (whole, stopped))
+    assert a == b
+    assert_same_run(whole.out, stopped.out)
+
+
+def test_a_run_goes_on_from_the_weights_that_it_began_from_alone(
+    train: Callable, all_labels: Path, reader: Path, natural: Path, tmp_path: Path
+) -> None:
+    """What is kept lies between the first and the last weights, so others than it began from would spoil it."""
+    first = tmp_path / "first.safetensors"
+    first.write_bytes(reader.read_bytes())
+    begun = train(*SMALL, "--init", first, "--epochs", 2, "--folds", 0, "--stop_after", 0.001, data=all_labels)
+    assert begun.code == main.TIME_UP
+    first.write_bytes(natural.read_bytes())
+    resumed = train("--resume", out=begun.out, data=all_labels)
+    assert_one_sentence(resumed, "first.safetensors has changed since the run", "put back the file")
+    first.write_bytes(reader.read_bytes())
+    assert train("--resume", "--stop_after", 1000, out=begun.out, data=all_labels).code == 0
+    (begun.out / "state.pt").unlink()  # documented as not needed afterwards
+    kept = (begun.out / "best.safetensors").read_bytes()
+    again = train(*SMALL, "--init", first, "--epochs", 1, "--folds", 0, out=begun.out, data=all_labels)
+    assert_one_sentence(again, "already holds a run")
+    assert (begun.out / "best.safetensors").read_bytes() == kept
+
+
+def test_the_rate_of_a_fold_does_not_look_at_what_it_is_measured_on(
+    all_labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[float] = []
+    step = torch.optim.lr_scheduler.ReduceLROnPlateau.step
+    monkeypatch.setattr(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, "step", lambda self, x: (steps.append(x), step(self, x))
+    )
+    events: list[dict] = []
+    words = [*FOLDS, "--schedule", "plateau", "--data", str(all_labels), "--out", str(tmp_path / "run")]
+    config = replace(parse_config(TrainConfig, "", words), epochs=6, progress="none")
+    main.train_model(config, on_progress=events.append)
+    assert steps == [event["train_loss"] for event in events if event["event"] == "epoch"]
 
 
 def test_fewer_labels_than_parts_is_one_sentence(train: Callable, all_labels: Path) -> None:

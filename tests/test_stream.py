@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 
 from captcha_reader.checkpoint import load_weights, read_metadata
 from captcha_reader.config import TrainConfig
-from captcha_reader.dataset.stream import open_stream
+from captcha_reader.dataset.stream import is_recipe, open_stream
 from captcha_reader.errors import UserError
 from captcha_reader.generator import recipe_fonts
 from captcha_reader.generator.render import GENERATOR_VERSION
@@ -86,7 +86,9 @@ def test_a_run_stopped_after_each_step_ends_with_the_weights_of_an_undisturbed_o
 
     with pytest.raises(UserError, match="the data has changed"):  # other fonts or another generator draw other pictures
         settings = yaml.safe_load((stopped / "config.yaml").read_text(encoding="utf-8"))
-        (stopped / "config.yaml").write_text(yaml.safe_dump(settings | {"synthetic_style": "wave"}), encoding="utf-8")
+        (stopped / "config.yaml").write_text(
+            yaml.safe_dump(settings | {"synthetic_style": "classic"}), encoding="utf-8"
+        )
         train(out=str(stopped), resume=True)
 
 
@@ -124,6 +126,25 @@ def test_the_recipe_names_its_settings_and_fonts() -> None:
     names = recipe_fonts.recipe_fonts()
     assert len(names) == len(set(names)) > 900
     assert all(name.endswith((".ttf", ".otf")) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "recipe"),
+    [
+        ({"pictures": 50_000, "workers": 3, "out": "x"}, True),
+        ({"model": "efficientnet"}, False),
+        ({"init": "auto"}, False),
+    ],
+)
+def test_only_the_settings_of_the_recipe_are_the_recipe(changes: dict[str, Any], recipe: bool) -> None:
+    values = yaml.safe_load((ROOT / "configs" / "reader.yaml").read_text(encoding="utf-8"))
+    assert is_recipe(TrainConfig(**{**values, **changes})) == recipe
+
+
+def test_what_is_learned_is_not_measured_on() -> None:
+    config = dataclasses.replace(SMALL, synthetic_style="clean, wave", held_out_style="wave,line")
+    with pytest.raises(UserError, match="the style wave is in --synthetic_style and in --held_out_style"):
+        open_stream(config)
 
 
 def test_without_its_fonts_a_run_is_not_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,31 @@ import hashlib
 import json
 from typing import Any
 
+import yaml
+
 from captcha_reader.config import ALPHANUMERIC, STREAM_EPOCH, GeneratorConfig, TrainConfig
 from captcha_reader.dataset.folders import GENERATED
+from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.generator.recipe_fonts import describe_fonts, link_recipe_fonts
 from captcha_reader.generator.render import GENERATOR_VERSION, CaptchaSettings, render_captcha
 
 RECIPE = "recipe"  # a value of `--fonts`
+RECIPE_FILE = ROOT / "configs" / "reader.yaml"
+# Settings that another run of the recipe may have: its length, its place, and how a machine works on it.
+FREE = {
+    "pictures",
+    "data",
+    "out",
+    "resume",
+    "save_every",
+    "stop_after",
+    "progress",
+    "tracker",
+    "threads",
+    "workers",
+    "cpu",
+}
 HELD_OUT_PICTURES = 1000  # that a stream is validated on, and as many that it is tested on
 
 
@@ -68,12 +86,27 @@ class Stream:
         return splits
 
 
+def is_recipe(config: TrainConfig) -> bool:
+    """Whether a run is one of `configs/reader.yaml`, whatever its length."""
+    recipe = TrainConfig(**yaml.safe_load(RECIPE_FILE.read_text(encoding="utf-8")))
+    names = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in FREE]
+    return all(getattr(config, name) == getattr(recipe, name) for name in names)
+
+
 def open_stream(config: TrainConfig) -> Stream:
     """The stream that a training asks for.
 
     Raises:
-        UserError: unknown style, bad alphabet or length, no usable font, or the recipe's fonts are missing.
+        UserError: unknown style, bad alphabet or length, no usable font, the recipe's fonts are missing, or a style
+            would be both trained and measured on.
     """
+    named = (config.synthetic_style, config.held_out_style)
+    drawn, measured = ({style.strip() for style in styles.split(",")} for styles in named)
+    if both := sorted(drawn & measured):
+        raise UserError(
+            f"the style {both[0]} is in --synthetic_style and in --held_out_style: leave it out of one, or the "
+            "reader is measured on what it has learned"
+        )
     pictures = config.pictures or 0
     fonts = config.fonts
     if fonts == RECIPE:
@@ -95,6 +128,6 @@ def open_stream(config: TrainConfig) -> Stream:
         "length": config.synthetic_length,
         "seed": config.seed,
         "fonts": {name: described[name] for name in ("count", "sha256")},
-        "recipe": config.fonts == RECIPE,
+        "recipe": is_recipe(config),
     }
     return Stream(settings, held_out, epochs, pictures // epochs, origin, described["files"])

@@ -403,7 +403,7 @@ def test_a_state_never_runs_what_it_holds(tmp_path: Path) -> None:
     for write in (lambda p: p.write_bytes(pickle.dumps(Trap())), lambda p: torch.save({"model": Trap()}, p)):
         write(tmp_path / STATE_FILE)
         with pytest.raises(UserError, match="damaged"):
-            read_state(tmp_path)
+            read_state(tmp_path / STATE_FILE)
     assert not (tmp_path / "sprung").exists()
 
 
