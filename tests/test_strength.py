@@ -141,8 +141,27 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
     pictures = [picture(i, f"{i}x{i}") for i in range(12)]
     buffer = io.BytesIO()
     pictures[3].save(buffer, "JPEG", quality=60)
-    assert near_duplicates([*pictures, buffer.getvalue()]) == [(3, 12)]
-    assert near_duplicates(pictures[:1]) == []
+    assert near_duplicates([*pictures, buffer.getvalue()]).tolist() == [[3, 12]]
+    assert len(near_duplicates(pictures[:1])) == 0
+
+
+@pytest.mark.parametrize("others", [0, 1, 5, 40])
+def test_a_picture_that_most_captchas_are_is_found_as_often_as_it_stands_there(others: int) -> None:
+    """It is then what all pictures have in common, and nothing is left of it without that."""
+    pictures: list = [picture(i, f"{i}x{i}") for i in range(1, others + 1)]
+    for quality in range(80, 92):
+        buffer = io.BytesIO()
+        picture(0, "0x0").save(buffer, "JPEG", quality=quality)
+        pictures.insert(quality % (others + 1), buffer.getvalue())
+    alike = [i for i, one in enumerate(pictures) if isinstance(one, bytes)]
+    expected = [[i, j] for i in alike for j in alike if i < j]
+    assert len(expected) == 66 and near_duplicates(pictures).tolist() == expected
+
+
+def test_pairs_are_found_wherever_they_stand_among_many() -> None:
+    pictures = [picture(i, f"{i:03}") for i in range(300)]
+    pictures += [pictures[2], pictures[298]]
+    assert {(2, 300), (298, 301)} <= set(map(tuple, near_duplicates(pictures).tolist()))
 
 
 # --------------------------------------------------------------------------------------------------------------------

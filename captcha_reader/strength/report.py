@@ -74,8 +74,7 @@ def build_report(
     report["by_length"] = details["by_length"] if details else {}
     report["secret"] = secret_bits(sample["texts"], settings.get("characters"))
     report["repeats"] = repeated_texts(sample["texts"])
-    pairs = near_duplicates(sample["pictures"])
-    report["near_duplicates"] = len(pairs)
+    report["near_duplicates"] = len(near_duplicates(sample["pictures"]))
     report["changes"], report["changes_n"] = list(changes), changes[0]["n"] if changes else 0
     report["change_advice"] = change_advice(changes)
     report["weaknesses"] = _weaknesses(report)
