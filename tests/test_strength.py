@@ -340,6 +340,17 @@ def test_what_gives_it_away_is_said() -> None:
     assert "1 pairs of pictures are nearly the same" in " ".join(make_report([step(0, 62)], sample=same)["weaknesses"])
 
 
+def test_both_cases_of_a_letter_are_one_where_case_is_ignored() -> None:
+    characters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    settings = make_report([step(0, 62)])["settings"] | {"characters": characters}
+    whole = make_report([step(0, 62)], settings=settings)["secret"]
+    folded = make_report([step(0, 62)], settings=settings | {"ignore_case": True})
+    assert len(whole["characters"]) == 62 and whole["nominal_bits"] == pytest.approx(3 * math.log2(62))
+    assert len(folded["secret"]["characters"]) == 36
+    assert folded["secret"]["nominal_bits"] == pytest.approx(3 * math.log2(36))
+    assert "It uses 36 characters (0-9a-z)" in folded["weaknesses"][0]
+
+
 class Page(HTMLParser):
     """Collects what a page would fetch or run."""
 

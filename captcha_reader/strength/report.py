@@ -60,7 +60,8 @@ def build_report(
         attack: one row a number of labels: `accuracy_figures` and `labels`, `training_seconds`, `typing_seconds`.
         last: `truths`, `readings`, `confidences`, `guesses` of the last model on the pictures kept aside; None where
             nothing is labeled.
-        sample: `texts` (labels, or readings where there are none) and `pictures` of the whole sample.
+        sample: `texts` (labels, or readings where there are none; folded where case is ignored) and `pictures` of the
+            whole sample.
         changes: rows of `plot_changes`, with `n`.
         partial: what is missing and why, and after a semicolon how to go on; empty where nothing is.
         about: `created`, `machine`, `reader`, `reading_ms` and, without labels, `mean_confidence`.
@@ -72,7 +73,10 @@ def build_report(
     report["characters"] = character_table(last["truths"], last["readings"], details) if last and details else []
     report["confusions"] = details["confusions"][:10] if details else []
     report["by_length"] = details["by_length"] if details else {}
-    report["secret"] = secret_bits(sample["texts"], settings.get("characters"))
+    known = settings.get("characters")
+    if known and settings["ignore_case"]:
+        known = "".join(dict.fromkeys(known.casefold()))  # as the texts
+    report["secret"] = secret_bits(sample["texts"], known)
     report["repeats"] = repeated_texts(sample["texts"])
     report["near_duplicates"] = len(near_duplicates(sample["pictures"]))
     report["changes"], report["changes_n"] = list(changes), changes[0]["n"] if changes else 0
