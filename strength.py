@@ -36,7 +36,7 @@ import yaml
 
 from accuracy_calculator import load_labeled
 from captcha_generator import CaptchaSettings, parse_length, render_captcha
-from captcha_reader.checkpoint import read_metadata
+from captcha_reader.checkpoint import hash_checkpoint, read_metadata
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import DatasetConfig, StrengthConfig, TrainConfig
 from captcha_reader.dataset.writer import write_shard
@@ -211,7 +211,7 @@ class Strength:
     # State
 
     def fingerprint(self) -> str:
-        """Of all that the finished steps depend on."""
+        """Of all that the finished steps depend on; weights and recipe count by what is in their files."""
         config = self.config
         settings = [
             FORMAT,
@@ -219,7 +219,8 @@ class Strength:
             config.characters,
             config.length,
             config.ignore_case,
-            config.checkpoint,
+            hash_checkpoint(find_checkpoint(config.checkpoint, None)),
+            PRESET.read_text(encoding="utf-8"),
             config.epochs,
         ]
         digest = blake2b(json.dumps(settings).encode(), digest_size=16)

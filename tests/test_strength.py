@@ -676,6 +676,26 @@ def test_ctrl_c_keeps_what_is_measured_and_the_same_command_goes_on(
     assert other.state["steps"] == {} and other.state["changes"] == [], "other captchas"
 
 
+def test_what_other_weights_measured_is_not_taken_over(exported: Path, tmp_path: Path) -> None:
+    """Under the same name as well as under another one."""
+    import onnx
+
+    reader = tmp_path / "reader.onnx"
+    reader.write_bytes(exported.read_bytes())
+    config = settings_of(tmp_path / "out", reader)
+    strength.Strength(config).measure()
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(exported.read_bytes())
+    assert strength.Strength(replace(config, checkpoint=str(copy))).state["steps"], "the same weights"
+    model = onnx.load(reader)
+    model.doc_string = "trained again"
+    onnx.save(model, reader)
+    again = strength.Strength(config)
+    assert again.state["steps"] == {} and again.state["changes"] == []
+    with pytest.raises(UserError, match=r"the checkpoint .*gone\.onnx cannot be read .*: check the name"):
+        strength.Strength(replace(config, checkpoint=str(tmp_path / "gone.onnx")))
+
+
 def test_a_budget_that_is_over_before_a_training_takes_none(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
