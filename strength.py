@@ -200,6 +200,8 @@ class Strength:
         if config.seconds_per_label <= 0:
             raise UserError(f"--seconds_per_label is {config.seconds_per_label}: a label takes some time")
         self.sample = collect(config)
+        if self.constraints:
+            self.constraints.check_labels(self.sample.texts)
         self.out = Path(config.out)
         self.measured, self.learned = (
             self.sample.split(max(self.counts), config.seed) if self.sample.texts else ([], [])

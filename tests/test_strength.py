@@ -623,6 +623,26 @@ def test_too_few_labels_are_one_sentence(captchas: list[tuple[bytes, str]], expo
         strength.Strength(settings_of(tmp_path / "out", exported, style=None, data=str(data)))
 
 
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"characters": None, "length": "4"}, r"40 of 40 labels do not fit .* \(length 4\), the first is"),
+        ({"characters": "0-9", "length": None}, r"\d+ of 40 labels do not fit .* correct the characters"),
+    ],
+)
+def test_a_wrong_length_or_wrong_characters_make_no_captcha_strong(
+    known: dict, words: str, captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i, (png, text) in enumerate(captchas):
+        (data / f"{text}_{i}.png").write_bytes(png)
+    config = settings_of(tmp_path / "out", exported, style=None, data=str(data))
+    with pytest.raises(UserError, match=words):
+        strength.Strength(replace(config, **known))
+    assert len(strength.Strength(replace(config, length="2-3")).sample.texts) == 40
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "no json", '{"no label": "many"}', '{"no label": null}'])
 def test_a_file_of_left_out_counts_that_is_none_is_one_sentence(text: str, tmp_path: Path) -> None:
     (tmp_path / "left.json").write_text(text)
