@@ -42,7 +42,7 @@ from captcha_reader.config import DatasetConfig, StrengthConfig, TrainConfig
 from captcha_reader.dataset.writer import write_shard
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, write_atomically, write_text
-from captcha_reader.generator.schemes import get_style
+from captcha_reader.generator.schemes import DRAWN, get_style
 from captcha_reader.generator.styles import Style
 from captcha_reader.generator.variations import op_variations
 from captcha_reader.progress import JsonLines
@@ -193,6 +193,8 @@ class Strength:
         if max(self.counts) and importlib.util.find_spec("torch") is None:
             self.counts = [0]
             self.skipped.append(NO_TORCH)
+        if config.style in DRAWN:
+            self.skipped.append(f"variations: {config.style} is another style for every picture, there is none to vary")
         self.clock = Clock(parse_duration(config.budget))
         self.constraints = None
         if config.characters or config.length or config.ignore_case:
@@ -274,8 +276,8 @@ class Strength:
     @cached_property
     def _variations(self) -> list[tuple[str, bool, list[tuple[str, Style]]]]:
         """Of each op of the style its name (the second of a kind is `spots 2`), whether the legibility proxy sees it,
-        and the style with it weak, as it is, and strong."""
-        if self.config.style is None:
+        and the style with it weak, as it is, and strong. None of what is another style for every picture."""
+        if self.config.style is None or self.config.style in DRAWN:
             return []
         kinds = {op.name: sees(op) for op in get_style(str(self.config.style)).ops}
         seen: Counter[str] = Counter()

@@ -29,6 +29,7 @@ from captcha_reader.generator.ops.ink import Ink
 from captcha_reader.generator.ops.layout import Rotation, Row
 from captcha_reader.generator.ops.warp import Elastic
 from captcha_reader.generator.styles import Style
+from captcha_reader.generator.variations import op_variations
 from captcha_reader.reading.metrics import detailed_metrics
 from captcha_reader.strength.changes import NOTHING
 from captcha_reader.strength.figures import (
@@ -612,6 +613,22 @@ def test_settings_that_measure_nothing_are_one_sentence(
 ) -> None:
     with pytest.raises(UserError, match=words):
         strength.Strength(settings_of(tmp_path, exported, **changes))
+
+
+@pytest.mark.parametrize("style", ["mixed", "schemes", "rare", "heldout"])
+def test_what_is_another_style_for_every_picture_is_not_varied(style: str, exported: Path, tmp_path: Path) -> None:
+    """One of its styles would be varied, which is not what the headline measures."""
+    measurement = strength.Strength(settings_of(tmp_path, exported, style=style, length="2-3"))
+    measurement.measure()
+    report = measurement.report()
+    validate(report)
+    assert report["attack"] and report["changes"] == [] and not report["partial"]
+    (said,) = report["settings"]["skipped"]
+    assert said == f"variations: {style} is another style for every picture, there is none to vary"
+    page = measurement.write(report).read_text(encoding="utf-8")
+    assert said in page and "What would change it" not in page
+    with pytest.raises(UserError, match=f"{style} draws another style for every picture"):
+        next(op_variations(style))
 
 
 def test_too_few_labels_are_one_sentence(captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path) -> None:
