@@ -19,6 +19,7 @@ if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that 
 
 import importlib.util
 import json
+import math
 import platform
 import sys
 import tempfile
@@ -76,6 +77,20 @@ class OutOfTime(Exception):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Settings
+
+
+def check_numbers(config: StrengthConfig) -> None:
+    """Numbers that nothing can be measured with are refused before anything is read.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name, least in {"count": LEAST_LABELED, "tries": 1, "limit": 1, "seed": 0}.items():
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} is {value}: {least} is the least")
+    if not 0 < config.seconds_per_label < math.inf:
+        raise UserError(f"--seconds_per_label is {config.seconds_per_label}: a label takes some time, but not forever")
 
 
 def collect(config: StrengthConfig) -> Sample:
@@ -188,6 +203,7 @@ class Strength:
 
     def __init__(self, config: StrengthConfig, on_event: Callable[[Event], None] | None = None) -> None:
         self.config, self.tell = config, on_event or (lambda event: None)
+        check_numbers(config)
         self.counts = parse_labels(config.labels)
         self.skipped: list[str] = []
         if max(self.counts) and importlib.util.find_spec("torch") is None:
@@ -199,8 +215,6 @@ class Strength:
         self.constraints = None
         if config.characters or config.length or config.ignore_case:
             self.constraints = Constraints(config.characters, config.length, config.ignore_case)
-        if config.seconds_per_label <= 0:
-            raise UserError(f"--seconds_per_label is {config.seconds_per_label}: a label takes some time")
         self.sample = collect(config)
         if self.constraints:
             self.constraints.check_labels(self.sample.texts)
@@ -208,6 +222,11 @@ class Strength:
         self.measured, self.learned = (
             self.sample.split(max(self.counts), config.seed) if self.sample.texts else ([], [])
         )
+        if self.sample.texts and min(self.counts) > len(self.learned):
+            raise UserError(
+                f"--labels {config.labels} cannot be tried: of {self.sample.name} only {len(self.learned)} captchas "
+                f"are left beside the {len(self.measured)} to measure on: name a number up to that, or 0 for none"
+            )
         self.partial, self.interrupted = "", False
         self.state = self._load_state()
         self.pace = self._pace()
@@ -226,6 +245,7 @@ class Strength:
             hash_checkpoint(find_checkpoint(config.checkpoint, None)),
             PRESET.read_text(encoding="utf-8"),
             config.epochs,
+            config.tries,
         ]
         digest = blake2b(json.dumps(settings).encode(), digest_size=16)
         for picture in self.sample.pictures:
@@ -456,7 +476,7 @@ class Strength:
         settings["characters"] = Alphabet.parse(config.characters).characters if config.characters else None
         settings |= {"seconds_per_label": config.seconds_per_label, "labels": self.counts, "skipped": self.skipped}
         unlabeled = self.state.get("unlabeled")
-        texts = self.sample.texts or (unlabeled or {"readings": []})["readings"] or ["?"]
+        texts = self.sample.texts or (unlabeled["readings"] if unlabeled else [])
         return build_report(
             data,
             settings,

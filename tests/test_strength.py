@@ -606,6 +606,13 @@ def settings_of(out: Path, exported: Path, **changes: object) -> StrengthConfig:
         ({"style": None}, "name --data FOLDER with captchas or --style NAME"),
         ({"data": "some/folder"}, "one of the two"),
         ({"seconds_per_label": 0}, "--seconds_per_label is 0: a label takes some time"),
+        ({"seconds_per_label": math.nan}, "--seconds_per_label is nan: a label takes some time"),
+        ({"seconds_per_label": math.inf}, "--seconds_per_label is inf: a label takes some time"),
+        ({"count": 0}, "--count is 0: 40 is the least"),
+        ({"tries": 0}, "--tries is 0: 1 is the least"),
+        ({"limit": 0}, "--limit is 0: 1 is the least"),
+        ({"seed": -1}, "--seed is -1: 0 is the least"),
+        ({"labels": "300"}, "--labels 300 cannot be tried: of style line only 20 captchas are left .* up to that"),
     ],
 )
 def test_settings_that_measure_nothing_are_one_sentence(
@@ -747,6 +754,73 @@ def test_a_budget_that_is_over_before_a_training_takes_none(
     varied.clock.started -= 1000
     varied.measure()
     assert "were not varied: the budget of 10 min was over" in varied.partial and not varied.state["changes"]
+
+
+def test_other_tries_are_other_variations(exported: Path, tmp_path: Path) -> None:
+    config = settings_of(tmp_path / "out", exported)
+    strength.Strength(config).measure()
+    assert strength.Strength(config).state["changes"]
+    assert not strength.Strength(replace(config, tries=2)).state["changes"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--unlabeled"]])
+def test_ctrl_c_before_anything_is_measured_leaves_a_report_that_says_so(
+    flags: list[str],
+    call: Callable,
+    captchas: list[tuple[bytes, str]],
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i, (png, text) in enumerate(captchas):
+        (data / f"{text}_{i}.png").write_bytes(png)
+
+    class Interrupted(CaptchaPredictor):
+        calls = 0
+
+        def predict(self, *arguments: object, **named: object) -> list:
+            Interrupted.calls += 1
+            if Interrupted.calls == 1:
+                raise KeyboardInterrupt
+            return super().predict(*arguments, **named)
+
+    monkeypatch.setattr(strength, "CaptchaPredictor", Interrupted)
+    words = [
+        "--data",
+        data,
+        "--labels",
+        "0",
+        "--checkpoint",
+        exported,
+        "--threads",
+        1,
+        "--out",
+        tmp_path / "out",
+        *flags,
+    ]
+    code, stdout, stderr = call(strength, *words)
+    assert code == 130 and "Nothing was measured yet" in stdout and "it was interrupted" in stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    validate(report)
+    assert report["verdict"]["level"] == "unknown" and report["partial"] and report["attack"] == []
+    assert any("It uses" in line for line in report["weaknesses"]) == (not flags), "labels are known without a reader"
+    assert "Nothing was measured yet" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    code, stdout, _ = call(strength, *words)
+    assert code == 0 and "Nothing was measured yet" not in stdout, "the same command goes on from there"
+
+
+def test_a_budget_that_is_over_before_anything_is_measured_says_so(exported: Path, tmp_path: Path) -> None:
+    measurement = strength.Strength(
+        settings_of(tmp_path / "out", exported, count=60, labels="10", budget="5s", epochs=1)
+    )
+    measurement.measure()
+    report = measurement.report()
+    validate(report)
+    assert report["verdict"]["level"] == "unknown" and report["attack"] == []
+    assert report["partial"].startswith("10 labels were not measured") and "budget of 5 s" in report["partial"]
+    assert "Nothing was measured yet" in measurement.write(report).read_text(encoding="utf-8")
 
 
 def test_unlabeled_pictures_are_read_once(

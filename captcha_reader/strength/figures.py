@@ -129,7 +129,7 @@ def secret_bits(texts: Sequence[str], characters: str | None = None) -> dict[str
     dependence between characters, as in dictionary words, which lowers it further.
 
     Args:
-        texts: at least one.
+        texts: where there are none, nothing is known of their lengths, and there are no bits.
         characters: of the scheme, where they are known; those of the texts otherwise.
 
     Returns:
@@ -137,8 +137,8 @@ def secret_bits(texts: Sequence[str], characters: str | None = None) -> dict[str
     """
     used = characters or "".join(sorted(set("".join(texts))))
     lengths = Counter(map(len, texts))
-    mean = sum(map(len, texts)) / len(texts)
-    nominal = math.log2(sum(len(used) ** length for length in lengths)) if used else 0.0
+    mean = sum(map(len, texts)) / max(len(texts), 1)
+    nominal = math.log2(sum(len(used) ** length for length in lengths)) if used and lengths else 0.0
     estimated = _entropy(Counter("".join(texts))) * mean + _entropy(lengths)
     return {
         "characters": used,
