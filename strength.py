@@ -54,11 +54,11 @@ from captcha_reader.strength.legibility import legibility_of, sees
 from captcha_reader.strength.page import Example, duration, render_page
 from captcha_reader.strength.progress import Bar, Clock, Event, Pace, guess_seconds
 from captcha_reader.strength.report import FORMAT, build_report
-from captcha_reader.strength.sample import LeftOut, Sample
+from captcha_reader.strength.sample import LeftOut, Sample, refuse_shards
 from captcha_reader.strength.settings import LEAST_LABELED, parse_duration, parse_labels
 from captcha_reader.text import Alphabet
 from make_dataset import make_dataset
-from predict import CaptchaPredictor, find_checkpoint, find_images
+from predict import CaptchaPredictor, find_checkpoint, sort_files
 
 STATE = "strength-state.json"
 PRESET = ROOT / "configs" / "finetune.yaml"
@@ -110,7 +110,10 @@ def collect(config: StrengthConfig) -> Sample:
     sources = [config.data] if isinstance(config.data, str) else list(config.data or [])
     name = config.name or ", ".join(Path(source).name or source for source in sources)
     if config.unlabeled:
-        return Sample(name, left_out.readable(find_images(sources), config.limit), [], left_out)
+        refuse_shards([Path(source) for source in sources])
+        files, others = sort_files(sources)
+        left_out.add_others(others)
+        return Sample(name, left_out.readable(files, config.limit, config.seed), [], left_out)
     images, texts, _ = load_labeled(sources, "all", config.limit, on_rejects=left_out.add)
     if len(texts) < LEAST_LABELED:
         raise UserError(

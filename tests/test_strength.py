@@ -682,10 +682,55 @@ def test_pictures_are_read_up_to_the_limit_and_the_bad_ones_are_named(
     for name, (png, _) in zip(names, captchas, strict=False):
         (tmp_path / name).write_bytes(b"no picture" if name == "bad.png" else png)
     left_out = LeftOut()
-    found = left_out.readable([tmp_path / name for name in names], 2)
-    assert found == [captchas[0][0], captchas[2][0]] and left_out.as_dict()["reasons"] == {"unreadable image": 1}
+    paths = [tmp_path / name for name in names]
+    assert left_out.readable(paths, 3) == [captchas[i][0] for i in (0, 2, 3)], "as many as there are"
+    assert left_out.as_dict()["reasons"] == {"unreadable image": 1}
     with pytest.raises(UserError, match=r"none of the 1 pictures can be read: .*bad\.png"):
         LeftOut().readable([tmp_path / "bad.png"], None)
+
+
+def test_a_limit_takes_a_seeded_choice_of_pictures_without_labels(
+    captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path
+) -> None:
+    """The first by name may be of one kind."""
+    pngs = [png for png, _ in captchas]
+    for i, png in enumerate(pngs):
+        (tmp_path / f"{i:02}.png").write_bytes(png)
+    paths = sorted(tmp_path.glob("*.png"))
+    chosen = [[pngs.index(png) for png in LeftOut().readable(paths, 10, seed)] for seed in (0, 0, 1)]
+    assert chosen[0] == chosen[1] != chosen[2] and chosen[0] == sorted(chosen[0])
+    assert all(len(set(places)) == 10 and max(places) > 20 for places in chosen)
+    assert LeftOut().readable(paths, None) == pngs
+    config = settings_of(tmp_path / "out", exported, style=None, data=str(tmp_path), unlabeled=True, limit=10, seed=1)
+    assert strength.collect(config).pictures == [pngs[i] for i in chosen[2]]
+
+
+def test_files_that_are_no_pictures_are_counted_beside_those_that_are_read(
+    captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a.png", "b.heic", "c.HEIC", "d.avif", ".hidden"):
+        (data / name).write_bytes(captchas[0][0])
+    sample = strength.collect(settings_of(tmp_path / "out", exported, style=None, data=str(data), unlabeled=True))
+    reasons = {"not a picture by name (.heic)": 2, "not a picture by name (.avif)": 1}
+    assert len(sample.pictures) == 1 and sample.left_out.as_dict() == {"total": 3, "reasons": reasons, "listed": []}
+
+
+def test_shards_without_labels_are_one_sentence_of_what_to_do_here(
+    shards: Path, exported: Path, tmp_path: Path, captchas: list[tuple[bytes, str]]
+) -> None:
+    shard = next(shards.rglob("*.parquet"))
+    for data, what in ((shard, r"\.parquet is a parquet shard"), (shards, "holds parquet shards and no picture files")):
+        config = settings_of(tmp_path / "out", exported, style=None, data=str(data), unlabeled=True)
+        with pytest.raises(UserError, match=f"{what}, and --unlabeled reads picture files: leave --unlabeled out"):
+            strength.collect(config)
+    both = tmp_path / "both"
+    both.mkdir()
+    (both / "a.png").write_bytes(captchas[0][0])
+    (both / "b.parquet").write_bytes(shard.read_bytes())
+    sample = strength.collect(settings_of(tmp_path / "out", exported, style=None, data=str(both), unlabeled=True))
+    assert sample.left_out.reasons == {"not a picture by name (.parquet)": 1}
 
 
 def test_ctrl_c_keeps_what_is_measured_and_the_same_command_goes_on(
