@@ -286,13 +286,13 @@ class Strength:
                     epochs = default_epochs(count, True)
                 guesses[count] = guess_seconds(count, epochs or 0, preset["batch_size"], len(self.measured))
         if not self.sample.texts:
-            guesses["unlabeled"] = guess_seconds(0, 0, 1, len(self.sample.pictures))
+            guesses["unlabeled"] = guess_seconds(0, 0, 1, len(self.sample.pictures) - self._unlabeled_done)
         for op, _, _ in self._variations:
             guesses[op] = 3 * (0.03 * self.config.tries + 0.03 * LEGIBLE)
         pace = Pace(guesses, self.clock)
         for step in [*map(int, self.state["steps"]), *(change["op"] for change in self.state["changes"])]:
             pace.waive(step)
-        if "unlabeled" in self.state:
+        if self._unlabeled_done == len(self.sample.pictures):
             pace.waive("unlabeled")
         return pace
 
@@ -341,7 +341,8 @@ class Strength:
     def _missing(self) -> str:
         """What is not measured yet, in words."""
         if not self.sample.texts:
-            return "the pictures were not all read"
+            done, whole = self._unlabeled_done, len(self.sample.pictures)
+            return f"only {done} of the {whole} pictures were read" if done < whole else "nothing is missing"
         done = {change["op"] for change in self.state["changes"]}
         counts = [n for n in self.counts if str(n) not in self.state["steps"] and n <= len(self.learned)]
         says = [f"{listed(counts)} labels were not measured"] if counts else []
@@ -402,20 +403,29 @@ class Strength:
         return max(self.pace.guesses[count] * factor, MIN_TRAINING_SECONDS)
 
     def _read_unlabeled(self) -> None:
-        if "unlabeled" in self.state:
+        """What was read before the budget ended, or before Ctrl-C, is kept."""
+        pictures, begun = self.sample.pictures, self._unlabeled_done
+        if begun == len(pictures):
             return
+        doing = "reading without labels"
+        self._advance("unlabeled", 0.0, doing)
         predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
-        found = read(
-            predictor,
-            self.sample.pictures,
-            self.constraints,
-            lambda done: self._advance("unlabeled", done, "reading without labels"),
-        )
-        self.state["unlabeled"] = {
-            "readings": [p.text for p in found],
-            "confidences": [round(float(p.confidence), 5) for p in found],
-        }
+        for start in range(begun, len(pictures), CHUNK):
+            if start > begun and self.clock.left() <= 0:
+                raise OutOfTime
+            found = predictor.predict(pictures[start : start + CHUNK], constraints=self.constraints)
+            kept = self.state.get("unlabeled", {"readings": [], "confidences": []})
+            self.state["unlabeled"] = {  # at once: Ctrl-C comes before it or after it
+                "readings": kept["readings"] + [p.text for p in found],
+                "confidences": kept["confidences"] + [round(float(p.confidence), 5) for p in found],
+            }
+            self._advance("unlabeled", (self._unlabeled_done - begun) / (len(pictures) - begun), doing)
         self._save_state()
+
+    @property
+    def _unlabeled_done(self) -> int:
+        """How many of the pictures without labels were read."""
+        return len(self.state["unlabeled"]["readings"]) if "unlabeled" in self.state else 0
 
     def _try_changes(self) -> None:
         """One op of the style at a time, weaker and stronger."""
@@ -526,7 +536,8 @@ class Strength:
             unlabeled = self.state.get("unlabeled")
             if not unlabeled:
                 return []
-            found = zip(self.sample.pictures, unlabeled["readings"], unlabeled["confidences"], strict=True)
+            pictures = self.sample.pictures[: self._unlabeled_done]
+            found = zip(pictures, unlabeled["readings"], unlabeled["confidences"], strict=True)
             ordered = sorted((Example(p, t, c) for p, t, c in found), key=lambda e: -e.confidence)
             return [("Most certain", ordered[:SHEET]), ("Least certain", ordered[::-1][:SHEET])]
         last = self._last(max(map(int, self.state["steps"])))

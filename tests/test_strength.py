@@ -879,7 +879,7 @@ def test_unlabeled_pictures_are_read_once(
     config = settings_of(tmp_path / "out", exported, **given)
     cut = strength.Strength(config, on_event=lambda event: event["event"] == "step" and raise_interrupt())
     cut.measure()
-    assert cut.partial.startswith("the pictures were not all read: it was interrupted") and cut.sheets() == []
+    assert cut.partial.startswith("only 0 of the 4 pictures were read: it was interrupted") and cut.sheets() == []
     whole = strength.Strength(config)
     whole.measure()
     assert not whole.partial and len(whole.state["unlabeled"]["readings"]) == 4
@@ -888,6 +888,41 @@ def test_unlabeled_pictures_are_read_once(
     assert again.pace.done == 1
     again.measure()
     assert again.state == whole.state
+
+
+@pytest.mark.parametrize("stop", ["budget", "ctrl-c"])
+def test_a_reading_without_labels_that_is_stopped_keeps_what_was_read(
+    stop: str, captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    pngs = [png for png, _ in captchas[:10]]
+    for i, png in enumerate(pngs):
+        (data / f"{i}.png").write_bytes(png)
+    monkeypatch.setattr(strength, "CHUNK", 4)
+    given = {"style": None, "data": str(data), "unlabeled": True, "characters": None, "length": None}
+    config = settings_of(tmp_path / "out", exported, **given)
+    expected = CaptchaPredictor(exported, threads=1).predict(pngs)
+
+    def after_the_first_chunk(event: dict) -> None:
+        if event["event"] == "step" and event["done"] > 0:
+            cut.clock.started -= 1000  # as if so many seconds had passed
+            if stop == "ctrl-c":
+                raise KeyboardInterrupt
+
+    cut = strength.Strength(config, on_event=after_the_first_chunk)
+    cut.measure()
+    report = cut.report()
+    validate(report)
+    why = "the budget of 10 min was over" if stop == "budget" else "it was interrupted"
+    assert report["partial"].startswith(f"only 4 of the 10 pictures were read: {why}")
+    assert report["mean_confidence"] == pytest.approx(np.mean([p.confidence for p in expected[:4]]), abs=1e-4)
+    assert [len(items) for _, items in cut.sheets()] == [4, 4]
+    seen: list[float] = []
+    again = strength.Strength(config, on_event=lambda event: seen.append(event.get("done", 0)))
+    again.measure()
+    assert not again.partial and again.state["unlabeled"]["readings"] == [p.text for p in expected]
+    assert seen == sorted(seen) and seen[-1] == 1 and len(seen) == 4, "a plan, a start, and two chunks"
 
 
 def raise_interrupt() -> None:
