@@ -297,6 +297,7 @@ def main() -> int:
     alike = parse_alike(config.alike) if config.alike else []
     constraints = Constraints(config.characters, config.length, config.ignore_case, config.upper_case)
     images, texts, split = load_labeled(config.data, config.split, config.limit)
+    constraints.check_labels(texts)
     predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.tta_views)
     say_suggested(predictor, constraints)
     outside = sorted(set("".join(texts)) - set(predictor.alphabet.characters))

@@ -19,6 +19,7 @@ if __name__ == "__main__":  # Ctrl-C shows no traceback during the seconds that 
 
 import importlib.util
 import json
+import math
 import platform
 import sys
 import tempfile
@@ -36,13 +37,13 @@ import yaml
 
 from accuracy_calculator import load_labeled
 from captcha_generator import CaptchaSettings, parse_length, render_captcha
-from captcha_reader.checkpoint import read_metadata
+from captcha_reader.checkpoint import hash_checkpoint, read_metadata
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import DatasetConfig, StrengthConfig, TrainConfig
 from captcha_reader.dataset.writer import write_shard
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, write_atomically, write_text
-from captcha_reader.generator.schemes import get_style
+from captcha_reader.generator.schemes import DRAWN, get_style
 from captcha_reader.generator.styles import Style
 from captcha_reader.generator.variations import op_variations
 from captcha_reader.progress import JsonLines
@@ -53,11 +54,11 @@ from captcha_reader.strength.legibility import legibility_of, sees
 from captcha_reader.strength.page import Example, duration, render_page
 from captcha_reader.strength.progress import Bar, Clock, Event, Pace, guess_seconds
 from captcha_reader.strength.report import FORMAT, build_report
-from captcha_reader.strength.sample import LeftOut, Sample
+from captcha_reader.strength.sample import LeftOut, Sample, refuse_shards
 from captcha_reader.strength.settings import LEAST_LABELED, parse_duration, parse_labels
 from captcha_reader.text import Alphabet
 from make_dataset import make_dataset
-from predict import CaptchaPredictor, find_checkpoint, find_images
+from predict import CaptchaPredictor, find_checkpoint, sort_files
 
 STATE = "strength-state.json"
 PRESET = ROOT / "configs" / "finetune.yaml"
@@ -78,6 +79,20 @@ class OutOfTime(Exception):
 # Settings
 
 
+def check_numbers(config: StrengthConfig) -> None:
+    """Numbers that nothing can be measured with are refused before anything is read.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name, least in {"count": LEAST_LABELED, "tries": 1, "limit": 1, "seed": 0}.items():
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} is {value}: {least} is the least")
+    if not 0 < config.seconds_per_label < math.inf:
+        raise UserError(f"--seconds_per_label is {config.seconds_per_label}: a label takes some time, but not forever")
+
+
 def collect(config: StrengthConfig) -> Sample:
     """The captchas of the settings, labeled or not, each with a name for people.
 
@@ -95,7 +110,10 @@ def collect(config: StrengthConfig) -> Sample:
     sources = [config.data] if isinstance(config.data, str) else list(config.data or [])
     name = config.name or ", ".join(Path(source).name or source for source in sources)
     if config.unlabeled:
-        return Sample(name, left_out.readable(find_images(sources), config.limit), [], left_out)
+        refuse_shards([Path(source) for source in sources])
+        files, others = sort_files(sources)
+        left_out.add_others(others)
+        return Sample(name, left_out.readable(files, config.limit, config.seed), [], left_out)
     images, texts, _ = load_labeled(sources, "all", config.limit, on_rejects=left_out.add)
     if len(texts) < LEAST_LABELED:
         raise UserError(
@@ -188,22 +206,30 @@ class Strength:
 
     def __init__(self, config: StrengthConfig, on_event: Callable[[Event], None] | None = None) -> None:
         self.config, self.tell = config, on_event or (lambda event: None)
+        check_numbers(config)
         self.counts = parse_labels(config.labels)
         self.skipped: list[str] = []
         if max(self.counts) and importlib.util.find_spec("torch") is None:
             self.counts = [0]
             self.skipped.append(NO_TORCH)
+        if config.style in DRAWN:
+            self.skipped.append(f"variations: {config.style} is another style for every picture, there is none to vary")
         self.clock = Clock(parse_duration(config.budget))
         self.constraints = None
         if config.characters or config.length or config.ignore_case:
             self.constraints = Constraints(config.characters, config.length, config.ignore_case)
-        if config.seconds_per_label <= 0:
-            raise UserError(f"--seconds_per_label is {config.seconds_per_label}: a label takes some time")
         self.sample = collect(config)
+        if self.constraints:
+            self.constraints.check_labels(self.sample.texts)
         self.out = Path(config.out)
         self.measured, self.learned = (
             self.sample.split(max(self.counts), config.seed) if self.sample.texts else ([], [])
         )
+        if self.sample.texts and min(self.counts) > len(self.learned):
+            raise UserError(
+                f"--labels {config.labels} cannot be tried: of {self.sample.name} only {len(self.learned)} captchas "
+                f"are left beside the {len(self.measured)} to measure on: name a number up to that, or 0 for none"
+            )
         self.partial, self.interrupted = "", False
         self.state = self._load_state()
         self.pace = self._pace()
@@ -211,7 +237,7 @@ class Strength:
     # State
 
     def fingerprint(self) -> str:
-        """Of all that the finished steps depend on."""
+        """Of all that the finished steps depend on; weights and recipe count by what is in their files."""
         config = self.config
         settings = [
             FORMAT,
@@ -219,8 +245,10 @@ class Strength:
             config.characters,
             config.length,
             config.ignore_case,
-            config.checkpoint,
+            hash_checkpoint(find_checkpoint(config.checkpoint, None)),
+            PRESET.read_text(encoding="utf-8"),
             config.epochs,
+            config.tries,
         ]
         digest = blake2b(json.dumps(settings).encode(), digest_size=16)
         for picture in self.sample.pictures:
@@ -258,21 +286,21 @@ class Strength:
                     epochs = default_epochs(count, True)
                 guesses[count] = guess_seconds(count, epochs or 0, preset["batch_size"], len(self.measured))
         if not self.sample.texts:
-            guesses["unlabeled"] = guess_seconds(0, 0, 1, len(self.sample.pictures))
+            guesses["unlabeled"] = guess_seconds(0, 0, 1, len(self.sample.pictures) - self._unlabeled_done)
         for op, _, _ in self._variations:
             guesses[op] = 3 * (0.03 * self.config.tries + 0.03 * LEGIBLE)
         pace = Pace(guesses, self.clock)
         for step in [*map(int, self.state["steps"]), *(change["op"] for change in self.state["changes"])]:
             pace.waive(step)
-        if "unlabeled" in self.state:
+        if self._unlabeled_done == len(self.sample.pictures):
             pace.waive("unlabeled")
         return pace
 
     @cached_property
     def _variations(self) -> list[tuple[str, bool, list[tuple[str, Style]]]]:
         """Of each op of the style its name (the second of a kind is `spots 2`), whether the legibility proxy sees it,
-        and the style with it weak, as it is, and strong."""
-        if self.config.style is None:
+        and the style with it weak, as it is, and strong. None of what is another style for every picture."""
+        if self.config.style is None or self.config.style in DRAWN:
             return []
         kinds = {op.name: sees(op) for op in get_style(str(self.config.style)).ops}
         seen: Counter[str] = Counter()
@@ -313,7 +341,8 @@ class Strength:
     def _missing(self) -> str:
         """What is not measured yet, in words."""
         if not self.sample.texts:
-            return "the pictures were not all read"
+            done, whole = self._unlabeled_done, len(self.sample.pictures)
+            return f"only {done} of the {whole} pictures were read" if done < whole else "nothing is missing"
         done = {change["op"] for change in self.state["changes"]}
         counts = [n for n in self.counts if str(n) not in self.state["steps"] and n <= len(self.learned)]
         says = [f"{listed(counts)} labels were not measured"] if counts else []
@@ -374,20 +403,29 @@ class Strength:
         return max(self.pace.guesses[count] * factor, MIN_TRAINING_SECONDS)
 
     def _read_unlabeled(self) -> None:
-        if "unlabeled" in self.state:
+        """What was read before the budget ended, or before Ctrl-C, is kept."""
+        pictures, begun = self.sample.pictures, self._unlabeled_done
+        if begun == len(pictures):
             return
+        doing = "reading without labels"
+        self._advance("unlabeled", 0.0, doing)
         predictor = CaptchaPredictor(self.config.checkpoint, threads=self.config.threads)
-        found = read(
-            predictor,
-            self.sample.pictures,
-            self.constraints,
-            lambda done: self._advance("unlabeled", done, "reading without labels"),
-        )
-        self.state["unlabeled"] = {
-            "readings": [p.text for p in found],
-            "confidences": [round(float(p.confidence), 5) for p in found],
-        }
+        for start in range(begun, len(pictures), CHUNK):
+            if start > begun and self.clock.left() <= 0:
+                raise OutOfTime
+            found = predictor.predict(pictures[start : start + CHUNK], constraints=self.constraints)
+            kept = self.state.get("unlabeled", {"readings": [], "confidences": []})
+            self.state["unlabeled"] = {  # at once: Ctrl-C comes before it or after it
+                "readings": kept["readings"] + [p.text for p in found],
+                "confidences": kept["confidences"] + [round(float(p.confidence), 5) for p in found],
+            }
+            self._advance("unlabeled", (self._unlabeled_done - begun) / (len(pictures) - begun), doing)
         self._save_state()
+
+    @property
+    def _unlabeled_done(self) -> int:
+        """How many of the pictures without labels were read."""
+        return len(self.state["unlabeled"]["readings"]) if "unlabeled" in self.state else 0
 
     def _try_changes(self) -> None:
         """One op of the style at a time, weaker and stronger."""
@@ -451,7 +489,7 @@ class Strength:
         settings["characters"] = Alphabet.parse(config.characters).characters if config.characters else None
         settings |= {"seconds_per_label": config.seconds_per_label, "labels": self.counts, "skipped": self.skipped}
         unlabeled = self.state.get("unlabeled")
-        texts = self.sample.texts or (unlabeled or {"readings": []})["readings"] or ["?"]
+        texts = self.sample.texts or (unlabeled["readings"] if unlabeled else [])
         return build_report(
             data,
             settings,
@@ -498,7 +536,8 @@ class Strength:
             unlabeled = self.state.get("unlabeled")
             if not unlabeled:
                 return []
-            found = zip(self.sample.pictures, unlabeled["readings"], unlabeled["confidences"], strict=True)
+            pictures = self.sample.pictures[: self._unlabeled_done]
+            found = zip(pictures, unlabeled["readings"], unlabeled["confidences"], strict=True)
             ordered = sorted((Example(p, t, c) for p, t, c in found), key=lambda e: -e.confidence)
             return [("Most certain", ordered[:SHEET]), ("Least certain", ordered[::-1][:SHEET])]
         last = self._last(max(map(int, self.state["steps"])))

@@ -10,6 +10,7 @@ before anything is built from it, weights must be finite numbers, and no pickle 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -126,6 +127,18 @@ def set_metadata(path: Path, key: str, value: Mapping[str, Any]) -> None:
 
 # --------------------------------------------------------------------------------------------------------------------
 # Reading
+
+
+def hash_checkpoint(path: str | Path) -> str:
+    """SHA-256 of a checkpoint's file, in hex digits: readings of other weights are other readings.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"the checkpoint {path} cannot be read ({error.strerror}): check the name") from None
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

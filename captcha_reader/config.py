@@ -509,7 +509,8 @@ class StrengthConfig:
     data: list[str] | str | None = None
     """Labeled captchas in any layout that make_dataset.py takes."""
     style: str | None = None
-    """Instead of data: a style of the generator, by name or as a YAML file. Its ops are then varied one at a time."""
+    """Instead of data: a style of the generator, by name or as a YAML file. Its ops are then varied one at a time,
+    unless it is another style for every picture (`schemes`)."""
     unlabeled: bool = False
     """The data has no labels: say what can be said without."""
     characters: str | None = None

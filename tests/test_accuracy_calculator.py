@@ -119,6 +119,12 @@ def test_wilson_interval_is_where_the_score_test_turns(successes: int, n: int) -
         assert abs(successes / n - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / n), rel=1e-6)
 
 
+def test_wilson_interval_ends_at_exactly_none_and_all() -> None:
+    for n in range(1, 300):
+        assert wilson_interval(0, n)[0] == 0.0 < wilson_interval(0, n)[1] < 1
+        assert wilson_interval(n, n)[1] == 1.0 > wilson_interval(n, n)[0] > 0
+
+
 def test_wilson_interval_of_nothing_is_everything() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
 

@@ -214,6 +214,27 @@ def test_an_estimate_starts_from_what_is_known() -> None:
     assert scheme.weigh(pictures[0])[0] == "abcde"
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"length": 4}, r"2 of 3 labels do not fit .* \(length 4\), the first is 'Ab3': correct the length, or"),
+        ({"length": "3-4"}, r"1 of 3 labels .*, the first is 'abcd0': correct the length, or"),
+        ({"characters": "a-d0-9"}, r"1 of 3 labels .*, the first is 'Ab3': correct the characters, or"),
+        ({"characters": "A-C0-9", "ignore_case": True}, r"2 of 3 labels .*, the first is 'abcd'"),
+        ({"characters": "a-c", "length": 3}, r"3 of 3 labels .*: correct the characters and the length, or the labels"),
+    ],
+)
+def test_labels_that_show_that_what_is_known_is_wrong_are_counted_and_named(values: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Constraints(**values).check_labels(["Ab3", "abcd", "abcd0"])
+
+
+def test_labels_that_fit_what_is_known_are_fine() -> None:
+    for known in (Constraints(), Constraints("A-D0-9", "3-5", ignore_case=True), Constraints("Aa-d03", "3-5")):
+        known.check_labels(["Ab3", "abcd", "abcd0"])
+    Constraints("0-9", 4).check_labels([])
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The predictor and the command lines
 
@@ -261,8 +282,11 @@ def test_flags_of_the_scripts(call: Callable, reader: Path, shards: Path, encode
     assert code == 0 and out.split("\t")[1].isupper() is False  # given in one case, which decides
     code, out, err = call(predict, tmp_path / "a.png", "--checkpoint", reader, "--ignore_case", "--upper_case")
     assert code == 0 and out.split("\t")[1].isupper(), err
-    code, out, err = call(accuracy_calculator, "--data", shards, "--limit", 10, *flags)
-    assert code == 0 and "characters a-c, length 3" in out, err
+    data = ["--data", shards, "--limit", 10, "--checkpoint", reader, "--threads", 1, "--characters", "a-d"]
+    code, out, err = call(accuracy_calculator, *data, "--length", "2-3")
+    assert code == 0 and "characters a-d, length 2-3" in out, err
+    code, out, err = call(accuracy_calculator, *data, "--length", 4)
+    assert code == 1 and "10 of 10 labels do not fit" in err and "correct the length" in err and not out
     for wrong, said in ((["--length", 0], "length"), (["--characters", "x"], "cannot write 'x'")):
         code, _, err = call(predict, tmp_path / "a.png", "--checkpoint", reader, "--threads", 1, *wrong)
         assert code == 1 and said in err and "Traceback" not in err

@@ -29,6 +29,7 @@ from captcha_reader.generator.ops.ink import Ink
 from captcha_reader.generator.ops.layout import Rotation, Row
 from captcha_reader.generator.ops.warp import Elastic
 from captcha_reader.generator.styles import Style
+from captcha_reader.generator.variations import op_variations
 from captcha_reader.reading.metrics import detailed_metrics
 from captcha_reader.strength.changes import NOTHING
 from captcha_reader.strength.figures import (
@@ -69,8 +70,9 @@ def test_accuracy_is_counted_as_by_hand() -> None:
     assert (figures["n"], figures["right"], figures["accuracy"], figures["attempts"]) == (4, 2, 0.5, 2.0)
     assert figures["broken"] and figures["interval"][0] < 0.5 < figures["interval"][1]
     assert figures["attempts_at_most"] == pytest.approx(1 / figures["interval"][0])
-    none = accuracy_figures(["a"] * 200, ["b"] * 200)
-    assert none["attempts"] is None and none["attempts_at_most"] is None and not none["broken"]
+    for n in (69, 200):
+        none = accuracy_figures(["a"] * n, ["b"] * n)
+        assert none["attempts"] is None and none["attempts_at_most"] is None and not none["broken"]
 
 
 def test_broken_needs_the_lower_end_above_one_percent() -> None:
@@ -140,8 +142,27 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
     pictures = [picture(i, f"{i}x{i}") for i in range(12)]
     buffer = io.BytesIO()
     pictures[3].save(buffer, "JPEG", quality=60)
-    assert near_duplicates([*pictures, buffer.getvalue()]) == [(3, 12)]
-    assert near_duplicates(pictures[:1]) == []
+    assert near_duplicates([*pictures, buffer.getvalue()]).tolist() == [[3, 12]]
+    assert len(near_duplicates(pictures[:1])) == 0
+
+
+@pytest.mark.parametrize("others", [0, 1, 5, 40])
+def test_a_picture_that_most_captchas_are_is_found_as_often_as_it_stands_there(others: int) -> None:
+    """It is then what all pictures have in common, and nothing is left of it without that."""
+    pictures: list = [picture(i, f"{i}x{i}") for i in range(1, others + 1)]
+    for quality in range(80, 92):
+        buffer = io.BytesIO()
+        picture(0, "0x0").save(buffer, "JPEG", quality=quality)
+        pictures.insert(quality % (others + 1), buffer.getvalue())
+    alike = [i for i, one in enumerate(pictures) if isinstance(one, bytes)]
+    expected = [[i, j] for i in alike for j in alike if i < j]
+    assert len(expected) == 66 and near_duplicates(pictures).tolist() == expected
+
+
+def test_pairs_are_found_wherever_they_stand_among_many() -> None:
+    pictures = [picture(i, f"{i:03}") for i in range(300)]
+    pictures += [pictures[2], pictures[298]]
+    assert {(2, 300), (298, 301)} <= set(map(tuple, near_duplicates(pictures).tolist()))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -318,6 +339,17 @@ def test_what_gives_it_away_is_said() -> None:
     assert "nearly the same" not in lines
     same = {"texts": ["abc", "abd"], "pictures": [picture(), picture()]}
     assert "1 pairs of pictures are nearly the same" in " ".join(make_report([step(0, 62)], sample=same)["weaknesses"])
+
+
+def test_both_cases_of_a_letter_are_one_where_case_is_ignored() -> None:
+    characters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    settings = make_report([step(0, 62)])["settings"] | {"characters": characters}
+    whole = make_report([step(0, 62)], settings=settings)["secret"]
+    folded = make_report([step(0, 62)], settings=settings | {"ignore_case": True})
+    assert len(whole["characters"]) == 62 and whole["nominal_bits"] == pytest.approx(3 * math.log2(62))
+    assert len(folded["secret"]["characters"]) == 36
+    assert folded["secret"]["nominal_bits"] == pytest.approx(3 * math.log2(36))
+    assert "It uses 36 characters (0-9a-z)" in folded["weaknesses"][0]
 
 
 class Page(HTMLParser):
@@ -574,6 +606,13 @@ def settings_of(out: Path, exported: Path, **changes: object) -> StrengthConfig:
         ({"style": None}, "name --data FOLDER with captchas or --style NAME"),
         ({"data": "some/folder"}, "one of the two"),
         ({"seconds_per_label": 0}, "--seconds_per_label is 0: a label takes some time"),
+        ({"seconds_per_label": math.nan}, "--seconds_per_label is nan: a label takes some time"),
+        ({"seconds_per_label": math.inf}, "--seconds_per_label is inf: a label takes some time"),
+        ({"count": 0}, "--count is 0: 40 is the least"),
+        ({"tries": 0}, "--tries is 0: 1 is the least"),
+        ({"limit": 0}, "--limit is 0: 1 is the least"),
+        ({"seed": -1}, "--seed is -1: 0 is the least"),
+        ({"labels": "300"}, "--labels 300 cannot be tried: of style line only 20 captchas are left .* up to that"),
     ],
 )
 def test_settings_that_measure_nothing_are_one_sentence(
@@ -583,6 +622,22 @@ def test_settings_that_measure_nothing_are_one_sentence(
         strength.Strength(settings_of(tmp_path, exported, **changes))
 
 
+@pytest.mark.parametrize("style", ["mixed", "schemes", "rare", "heldout"])
+def test_what_is_another_style_for_every_picture_is_not_varied(style: str, exported: Path, tmp_path: Path) -> None:
+    """One of its styles would be varied, which is not what the headline measures."""
+    measurement = strength.Strength(settings_of(tmp_path, exported, style=style, length="2-3"))
+    measurement.measure()
+    report = measurement.report()
+    validate(report)
+    assert report["attack"] and report["changes"] == [] and not report["partial"]
+    (said,) = report["settings"]["skipped"]
+    assert said == f"variations: {style} is another style for every picture, there is none to vary"
+    page = measurement.write(report).read_text(encoding="utf-8")
+    assert said in page and "What would change it" not in page
+    with pytest.raises(UserError, match=f"{style} draws another style for every picture"):
+        next(op_variations(style))
+
+
 def test_too_few_labels_are_one_sentence(captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path) -> None:
     data = tmp_path / "few"
     data.mkdir()
@@ -590,6 +645,26 @@ def test_too_few_labels_are_one_sentence(captchas: list[tuple[bytes, str]], expo
         (data / f"{text}_{i}.png").write_bytes(png)
     with pytest.raises(UserError, match=r"few has 3 labeled captchas, .* label more or add --unlabeled"):
         strength.Strength(settings_of(tmp_path / "out", exported, style=None, data=str(data)))
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"characters": None, "length": "4"}, r"40 of 40 labels do not fit .* \(length 4\), the first is"),
+        ({"characters": "0-9", "length": None}, r"\d+ of 40 labels do not fit .* correct the characters"),
+    ],
+)
+def test_a_wrong_length_or_wrong_characters_make_no_captcha_strong(
+    known: dict, words: str, captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i, (png, text) in enumerate(captchas):
+        (data / f"{text}_{i}.png").write_bytes(png)
+    config = settings_of(tmp_path / "out", exported, style=None, data=str(data))
+    with pytest.raises(UserError, match=words):
+        strength.Strength(replace(config, **known))
+    assert len(strength.Strength(replace(config, length="2-3")).sample.texts) == 40
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "no json", '{"no label": "many"}', '{"no label": null}'])
@@ -607,10 +682,55 @@ def test_pictures_are_read_up_to_the_limit_and_the_bad_ones_are_named(
     for name, (png, _) in zip(names, captchas, strict=False):
         (tmp_path / name).write_bytes(b"no picture" if name == "bad.png" else png)
     left_out = LeftOut()
-    found = left_out.readable([tmp_path / name for name in names], 2)
-    assert found == [captchas[0][0], captchas[2][0]] and left_out.as_dict()["reasons"] == {"unreadable image": 1}
+    paths = [tmp_path / name for name in names]
+    assert left_out.readable(paths, 3) == [captchas[i][0] for i in (0, 2, 3)], "as many as there are"
+    assert left_out.as_dict()["reasons"] == {"unreadable image": 1}
     with pytest.raises(UserError, match=r"none of the 1 pictures can be read: .*bad\.png"):
         LeftOut().readable([tmp_path / "bad.png"], None)
+
+
+def test_a_limit_takes_a_seeded_choice_of_pictures_without_labels(
+    captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path
+) -> None:
+    """The first by name may be of one kind."""
+    pngs = [png for png, _ in captchas]
+    for i, png in enumerate(pngs):
+        (tmp_path / f"{i:02}.png").write_bytes(png)
+    paths = sorted(tmp_path.glob("*.png"))
+    chosen = [[pngs.index(png) for png in LeftOut().readable(paths, 10, seed)] for seed in (0, 0, 1)]
+    assert chosen[0] == chosen[1] != chosen[2] and chosen[0] == sorted(chosen[0])
+    assert all(len(set(places)) == 10 and max(places) > 20 for places in chosen)
+    assert LeftOut().readable(paths, None) == pngs
+    config = settings_of(tmp_path / "out", exported, style=None, data=str(tmp_path), unlabeled=True, limit=10, seed=1)
+    assert strength.collect(config).pictures == [pngs[i] for i in chosen[2]]
+
+
+def test_files_that_are_no_pictures_are_counted_beside_those_that_are_read(
+    captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a.png", "b.heic", "c.HEIC", "d.avif", ".hidden"):
+        (data / name).write_bytes(captchas[0][0])
+    sample = strength.collect(settings_of(tmp_path / "out", exported, style=None, data=str(data), unlabeled=True))
+    reasons = {"not a picture by name (.heic)": 2, "not a picture by name (.avif)": 1}
+    assert len(sample.pictures) == 1 and sample.left_out.as_dict() == {"total": 3, "reasons": reasons, "listed": []}
+
+
+def test_shards_without_labels_are_one_sentence_of_what_to_do_here(
+    shards: Path, exported: Path, tmp_path: Path, captchas: list[tuple[bytes, str]]
+) -> None:
+    shard = next(shards.rglob("*.parquet"))
+    for data, what in ((shard, r"\.parquet is a parquet shard"), (shards, "holds parquet shards and no picture files")):
+        config = settings_of(tmp_path / "out", exported, style=None, data=str(data), unlabeled=True)
+        with pytest.raises(UserError, match=f"{what}, and --unlabeled reads picture files: leave --unlabeled out"):
+            strength.collect(config)
+    both = tmp_path / "both"
+    both.mkdir()
+    (both / "a.png").write_bytes(captchas[0][0])
+    (both / "b.parquet").write_bytes(shard.read_bytes())
+    sample = strength.collect(settings_of(tmp_path / "out", exported, style=None, data=str(both), unlabeled=True))
+    assert sample.left_out.reasons == {"not a picture by name (.parquet)": 1}
 
 
 def test_ctrl_c_keeps_what_is_measured_and_the_same_command_goes_on(
@@ -645,6 +765,26 @@ def test_ctrl_c_keeps_what_is_measured_and_the_same_command_goes_on(
     assert other.state["steps"] == {} and other.state["changes"] == [], "other captchas"
 
 
+def test_what_other_weights_measured_is_not_taken_over(exported: Path, tmp_path: Path) -> None:
+    """Under the same name as well as under another one."""
+    import onnx
+
+    reader = tmp_path / "reader.onnx"
+    reader.write_bytes(exported.read_bytes())
+    config = settings_of(tmp_path / "out", reader)
+    strength.Strength(config).measure()
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(exported.read_bytes())
+    assert strength.Strength(replace(config, checkpoint=str(copy))).state["steps"], "the same weights"
+    model = onnx.load(reader)
+    model.doc_string = "trained again"
+    onnx.save(model, reader)
+    again = strength.Strength(config)
+    assert again.state["steps"] == {} and again.state["changes"] == []
+    with pytest.raises(UserError, match=r"the checkpoint .*gone\.onnx cannot be read .*: check the name"):
+        strength.Strength(replace(config, checkpoint=str(tmp_path / "gone.onnx")))
+
+
 def test_a_budget_that_is_over_before_a_training_takes_none(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -661,6 +801,73 @@ def test_a_budget_that_is_over_before_a_training_takes_none(
     assert "were not varied: the budget of 10 min was over" in varied.partial and not varied.state["changes"]
 
 
+def test_other_tries_are_other_variations(exported: Path, tmp_path: Path) -> None:
+    config = settings_of(tmp_path / "out", exported)
+    strength.Strength(config).measure()
+    assert strength.Strength(config).state["changes"]
+    assert not strength.Strength(replace(config, tries=2)).state["changes"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--unlabeled"]])
+def test_ctrl_c_before_anything_is_measured_leaves_a_report_that_says_so(
+    flags: list[str],
+    call: Callable,
+    captchas: list[tuple[bytes, str]],
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i, (png, text) in enumerate(captchas):
+        (data / f"{text}_{i}.png").write_bytes(png)
+
+    class Interrupted(CaptchaPredictor):
+        calls = 0
+
+        def predict(self, *arguments: object, **named: object) -> list:
+            Interrupted.calls += 1
+            if Interrupted.calls == 1:
+                raise KeyboardInterrupt
+            return super().predict(*arguments, **named)
+
+    monkeypatch.setattr(strength, "CaptchaPredictor", Interrupted)
+    words = [
+        "--data",
+        data,
+        "--labels",
+        "0",
+        "--checkpoint",
+        exported,
+        "--threads",
+        1,
+        "--out",
+        tmp_path / "out",
+        *flags,
+    ]
+    code, stdout, stderr = call(strength, *words)
+    assert code == 130 and "Nothing was measured yet" in stdout and "it was interrupted" in stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    validate(report)
+    assert report["verdict"]["level"] == "unknown" and report["partial"] and report["attack"] == []
+    assert any("It uses" in line for line in report["weaknesses"]) == (not flags), "labels are known without a reader"
+    assert "Nothing was measured yet" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    code, stdout, _ = call(strength, *words)
+    assert code == 0 and "Nothing was measured yet" not in stdout, "the same command goes on from there"
+
+
+def test_a_budget_that_is_over_before_anything_is_measured_says_so(exported: Path, tmp_path: Path) -> None:
+    measurement = strength.Strength(
+        settings_of(tmp_path / "out", exported, count=60, labels="10", budget="5s", epochs=1)
+    )
+    measurement.measure()
+    report = measurement.report()
+    validate(report)
+    assert report["verdict"]["level"] == "unknown" and report["attack"] == []
+    assert report["partial"].startswith("10 labels were not measured") and "budget of 5 s" in report["partial"]
+    assert "Nothing was measured yet" in measurement.write(report).read_text(encoding="utf-8")
+
+
 def test_unlabeled_pictures_are_read_once(
     captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -672,7 +879,7 @@ def test_unlabeled_pictures_are_read_once(
     config = settings_of(tmp_path / "out", exported, **given)
     cut = strength.Strength(config, on_event=lambda event: event["event"] == "step" and raise_interrupt())
     cut.measure()
-    assert cut.partial.startswith("the pictures were not all read: it was interrupted") and cut.sheets() == []
+    assert cut.partial.startswith("only 0 of the 4 pictures were read: it was interrupted") and cut.sheets() == []
     whole = strength.Strength(config)
     whole.measure()
     assert not whole.partial and len(whole.state["unlabeled"]["readings"]) == 4
@@ -681,6 +888,41 @@ def test_unlabeled_pictures_are_read_once(
     assert again.pace.done == 1
     again.measure()
     assert again.state == whole.state
+
+
+@pytest.mark.parametrize("stop", ["budget", "ctrl-c"])
+def test_a_reading_without_labels_that_is_stopped_keeps_what_was_read(
+    stop: str, captchas: list[tuple[bytes, str]], exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    pngs = [png for png, _ in captchas[:10]]
+    for i, png in enumerate(pngs):
+        (data / f"{i}.png").write_bytes(png)
+    monkeypatch.setattr(strength, "CHUNK", 4)
+    given = {"style": None, "data": str(data), "unlabeled": True, "characters": None, "length": None}
+    config = settings_of(tmp_path / "out", exported, **given)
+    expected = CaptchaPredictor(exported, threads=1).predict(pngs)
+
+    def after_the_first_chunk(event: dict) -> None:
+        if event["event"] == "step" and event["done"] > 0:
+            cut.clock.started -= 1000  # as if so many seconds had passed
+            if stop == "ctrl-c":
+                raise KeyboardInterrupt
+
+    cut = strength.Strength(config, on_event=after_the_first_chunk)
+    cut.measure()
+    report = cut.report()
+    validate(report)
+    why = "the budget of 10 min was over" if stop == "budget" else "it was interrupted"
+    assert report["partial"].startswith(f"only 4 of the 10 pictures were read: {why}")
+    assert report["mean_confidence"] == pytest.approx(np.mean([p.confidence for p in expected[:4]]), abs=1e-4)
+    assert [len(items) for _, items in cut.sheets()] == [4, 4]
+    seen: list[float] = []
+    again = strength.Strength(config, on_event=lambda event: seen.append(event.get("done", 0)))
+    again.measure()
+    assert not again.partial and again.state["unlabeled"]["readings"] == [p.text for p in expected]
+    assert seen == sorted(seen) and seen[-1] == 1 and len(seen) == 4, "a plan, a start, and two chunks"
 
 
 def raise_interrupt() -> None:

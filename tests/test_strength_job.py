@@ -132,10 +132,11 @@ def test_pictures_without_labels_go_in_under_names_of_ours(
 ) -> None:
     path = tmp_path / "u.zip"
     png = captchas[0][0]
-    path.write_bytes(zipped({"a/--evil.PNG": png, "labels.txt": b"x", "b.jpg": png}))
+    path.write_bytes(zipped({"a/--evil.PNG": png, "labels.txt": b"x", "b.jpg": png, "c.HEIC": png, "d.heic": png}))
     job = wait(submit(queue, path, Asked(labels="0", unlabeled=True)), "done")
     said = json.loads(job.reports["report.json"])
     assert said["upload"] == ["00001.png", "00002.jpg"] and "--unlabeled=true" in said["flags"] and job.pictures == 2
+    assert said["left_out"] == {"not a picture by name (.txt)": 1, "not a picture by name (.heic)": 2}
 
 
 def test_a_bad_zip_and_a_failure_are_one_sentence(queue: JobQueue, labeled: Path, tmp_path: Path) -> None:

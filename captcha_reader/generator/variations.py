@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from captcha_reader.errors import UserError
 from captcha_reader.generator.registry import Op
-from captcha_reader.generator.schemes import get_style
+from captcha_reader.generator.schemes import DRAWN, get_style
 from captcha_reader.generator.styles import Style
 
 
@@ -20,8 +21,10 @@ def op_variations(name: str) -> Iterator[tuple[str, list[tuple[str, Style]]]]:
         The name of each op that has a strength, and the style with it `weak`, as it `is`, and `strong`.
 
     Raises:
-        UserError: there is no such style, or it has no such op.
+        UserError: there is no such style, or it is another one for every picture.
     """
+    if name in DRAWN:
+        raise UserError(f"{name} draws another style for every picture, so there is no one style to vary: name one")
     style = get_style(name)
     height = sum(style.height) / 2
     for place, op in enumerate(style.ops):

@@ -8,7 +8,6 @@ appears whole or not at all, and what an earlier run finished with the same weig
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captcha_reader.checkpoint import hash_checkpoint
 from captcha_reader.config import PredictConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import clear_leftovers, write_atomically
@@ -260,12 +260,7 @@ def _predictor(factory: Callable[[], Predictor]) -> Predictor:
     return factory()
 
 
-@lru_cache(maxsize=1)
-def _weights(checkpoint: str) -> str:
-    try:
-        return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"the checkpoint {checkpoint} cannot be read ({error.strerror}): check the name") from None
+_weights = lru_cache(maxsize=1)(hash_checkpoint)  # asked for each shard
 
 
 def _finished(target: Path, stamp: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -150,6 +150,24 @@ class Constraints:
             answers[key] = (_upper(key) if self.upper_case else key) if both else character
         shortest, longest = self.lengths or (0, None)
         return Limits(Alphabet("".join(answers.values())), tuple(tuple(ids[key]) for key in answers), shortest, longest)
+
+    def check_labels(self, texts: Sequence[str]) -> None:
+        """Where a label shows that what is said to be known is wrong, no reading could be right.
+
+        Raises:
+            UserError: counts the labels that do not fit, and names the first of them.
+        """
+        shortest, longest = self.lengths or (0, LONGEST)
+        known = None if self.allowed is None else set(map(self._key, self.allowed))
+        long = [text for text in texts if not shortest <= len(text) <= longest]
+        strange = [text for text in texts if known is not None and not known.issuperset(map(self._key, text))]
+        outside = {*long, *strange}
+        if misfits := [text for text in texts if text in outside]:
+            wrong = [name for name, found in (("characters", strange), ("length", long)) if found]
+            raise UserError(
+                f"{len(misfits):,} of {len(texts):,} labels do not fit what is said to be known ({self}), the first is "
+                f"{misfits[0]!r:.60}: correct the {' and the '.join(wrong)}, or the labels"
+            )
 
     def _key(self, character: str) -> str:
         return _lower(character) if self.ignore_case else character

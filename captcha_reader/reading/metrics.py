@@ -23,13 +23,18 @@ SURE_LEVELS = (0.9, 0.99)  # confidences from which on it is reported how many r
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson, 1927), 95 % for the default z; (0, 1) for n = 0."""
+    """Wilson score interval of a proportion (Wilson, 1927), 95 % for the default z; (0, 1) for n = 0.
+
+    It begins at exactly 0 where nothing succeeded and ends at exactly 1 where all did.
+    """
     if n == 0:
         return 0.0, 1.0
     p = successes / n
     center = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (center - half) / (1 + z * z / n)), min(1.0, (center + half) / (1 + z * z / n))
+    low = (center - half) / (1 + z * z / n) if successes else 0.0  # without rounding errors
+    high = (center + half) / (1 + z * z / n) if successes < n else 1.0
+    return max(0.0, low), min(1.0, high)
 
 
 def _align(truths: Sequence[str], readings: Sequence[str]) -> CharacterOutput:

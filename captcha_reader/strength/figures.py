@@ -22,6 +22,8 @@ CAPTCHA Strengths and Weaknesses", CCS 2011, section 2."""
 
 THUMBNAIL = (48, 16)  # pixels, width and height, at which pictures are compared
 SAME_PICTURE = 0.97  # correlation of two thumbnails from which on they show the same picture
+SAME_LEVELS = 2.0  # gray levels (root mean square) between two thumbnails up to which they do, too
+BLOCK = 256  # pictures that are compared with all others at a time
 MIN_SEEN = 8  # times that a character must have been seen for its accuracy to be named
 MIN_FOR_MEAN = 8  # pictures from which on what they have in common can be told
 
@@ -127,7 +129,7 @@ def secret_bits(texts: Sequence[str], characters: str | None = None) -> dict[str
     dependence between characters, as in dictionary words, which lowers it further.
 
     Args:
-        texts: at least one.
+        texts: where there are none, nothing is known of their lengths, and there are no bits.
         characters: of the scheme, where they are known; those of the texts otherwise.
 
     Returns:
@@ -135,8 +137,8 @@ def secret_bits(texts: Sequence[str], characters: str | None = None) -> dict[str
     """
     used = characters or "".join(sorted(set("".join(texts))))
     lengths = Counter(map(len, texts))
-    mean = sum(map(len, texts)) / len(texts)
-    nominal = math.log2(sum(len(used) ** length for length in lengths)) if used else 0.0
+    mean = sum(map(len, texts)) / max(len(texts), 1)
+    nominal = math.log2(sum(len(used) ** length for length in lengths)) if used and lengths else 0.0
     estimated = _entropy(Counter("".join(texts))) * mean + _entropy(lengths)
     return {
         "characters": used,
@@ -169,28 +171,33 @@ def repeated_texts(texts: Sequence[str]) -> dict[str, Any]:
     return {"repeated": repeated, "pairs": pairs, "pool": round(n * (n - 1) / 2 / pairs) if pairs else None}
 
 
-def near_duplicates(pictures: Sequence[ImageLike]) -> list[tuple[int, int]]:
+def near_duplicates(pictures: Sequence[ImageLike]) -> np.ndarray:
     """Pairs of pictures that differ by next to nothing: two requests that got the same picture.
 
-    Thumbnails are compared without what all pictures have in common, such as a background that never changes, by their
-    correlation.
+    Thumbnails are compared in two ways: by their correlation without what all pictures have in common, such as a
+    background that never changes, and level by level, since a picture that comes more often than not is itself what
+    they have in common.
 
     Returns:
-        Places (i, j), i < j.
+        Places (i, j), i < j, as rows.
     """
+    found = [np.empty((0, 2), int)]
     if len(pictures) < 2:
-        return []
-    thumbnails = np.stack([_thumbnail(picture) for picture in pictures])
-    if len(pictures) >= MIN_FOR_MEAN:
-        thumbnails = thumbnails - np.median(thumbnails, axis=0)
-    thumbnails = thumbnails - thumbnails.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(thumbnails, axis=1, keepdims=True)
-    thumbnails = thumbnails / np.maximum(norms, 1e-6)
-    pairs = []
-    for i in range(len(pictures) - 1):
-        near = np.flatnonzero(thumbnails[i + 1 :] @ thumbnails[i] >= SAME_PICTURE)
-        pairs += [(i, i + 1 + int(j)) for j in near]
-    return pairs
+        return found[0]
+    levels = np.stack([_thumbnail(picture) for picture in pictures])
+    common = np.median(levels, axis=0)
+    shapes = levels - common if len(pictures) >= MIN_FOR_MEAN else levels
+    shapes = shapes - shapes.mean(axis=1, keepdims=True)
+    shapes = shapes / np.maximum(np.linalg.norm(shapes, axis=1, keepdims=True), 1e-6)
+    levels = levels - common  # the differences stay, and small numbers lose less to rounding
+    squares = (levels**2).sum(axis=1)
+    most = SAME_LEVELS**2 * levels.shape[1]
+    for start in range(0, len(pictures), BLOCK):
+        block = slice(start, start + BLOCK)
+        apart = squares[block, None] + squares[start:] - 2 * levels[block] @ levels[start:].T
+        same = (shapes[block] @ shapes[start:].T >= SAME_PICTURE) | (apart <= most)
+        found.append(np.argwhere(np.triu(same, 1)) + start)
+    return np.concatenate(found)
 
 
 def _thumbnail(picture: ImageLike) -> np.ndarray:

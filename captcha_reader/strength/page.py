@@ -67,7 +67,6 @@ def data_url(picture: ImageLike) -> str:
 
 def percent(share: float) -> str:
     """0.123 as `12 %`; small and nearly whole shares with a digit more, so that neither looks like none or all."""
-    share = 1.0 if share > 1 - 1e-9 else share  # the end of an interval, as it is computed
     if 0 < share < 0.0995 or 0.995 <= share < 1:
         return f"{min(100 * share, 99.9):.1f} %"
     return f"{100 * share:.0f} %"

@@ -25,7 +25,7 @@ from captcha_reader.strength.figures import (
 )
 from captcha_reader.strength.page import duration, percent
 
-FORMAT = "captcha-strength-3"
+FORMAT = "captcha-strength-4"
 WEAK_AT = 0.5  # accuracy above which a bot needs no patience
 READER = "the free reader of this project"
 ADVICE = {
@@ -59,11 +59,13 @@ def build_report(
         settings: `seed`, `ignore_case`, `seconds_per_label`, `characters`, `length`, as they were given.
         attack: one row a number of labels: `accuracy_figures` and `labels`, `training_seconds`, `typing_seconds`.
         last: `truths`, `readings`, `confidences`, `guesses` of the last model on the pictures kept aside; None where
-            nothing is labeled.
-        sample: `texts` (labels, or readings where there are none) and `pictures` of the whole sample.
+            nothing is labeled, or nothing measured yet.
+        sample: `texts` (labels, or what was read where there are none; folded where case is ignored) and `pictures` of
+            the whole sample.
         changes: rows of `plot_changes`, with `n`.
         partial: what is missing and why, and after a semicolon how to go on; empty where nothing is.
-        about: `created`, `machine`, `reader`, `reading_ms` and, without labels, `mean_confidence`.
+        about: `created`, `machine`, `reader`, `reading_ms` and `mean_confidence`, None with labels or where nothing was
+            read yet.
     """
     details = detailed_metrics(last["truths"], last["readings"], last["confidences"]) if last else None
     report: dict[str, Any] = {"format": FORMAT, "partial": partial, "data": data, "settings": settings}
@@ -72,10 +74,12 @@ def build_report(
     report["characters"] = character_table(last["truths"], last["readings"], details) if last and details else []
     report["confusions"] = details["confusions"][:10] if details else []
     report["by_length"] = details["by_length"] if details else {}
-    report["secret"] = secret_bits(sample["texts"], settings.get("characters"))
+    known = settings.get("characters")
+    if known and settings["ignore_case"]:
+        known = "".join(dict.fromkeys(known.casefold()))  # as the texts
+    report["secret"] = secret_bits(sample["texts"], known)
     report["repeats"] = repeated_texts(sample["texts"])
-    pairs = near_duplicates(sample["pictures"])
-    report["near_duplicates"] = len(pairs)
+    report["near_duplicates"] = len(near_duplicates(sample["pictures"]))
     report["changes"], report["changes_n"] = list(changes), changes[0]["n"] if changes else 0
     report["change_advice"] = change_advice(changes)
     report["weaknesses"] = _weaknesses(report)
@@ -85,8 +89,14 @@ def build_report(
 
 def _verdict(report: dict[str, Any]) -> dict[str, str]:
     attack = report["attack"]
+    confidence = report["mean_confidence"]
+    if not attack and confidence is None:  # the time was over, or it was interrupted
+        return {
+            "level": "unknown",
+            "text": f"Nothing was measured yet of what {READER} reads of it.",
+            "advice": "Give it more time: then there are figures.",
+        }
     if not attack:
-        confidence = report["mean_confidence"]
         return {
             "level": "fair" if confidence <= WEAK_AT else "bad",
             "text": f"Without labels nothing is certain: {READER} expects to read {percent(confidence)} of it.",
@@ -126,11 +136,13 @@ def _weaknesses(report: dict[str, Any]) -> list[str]:
     lengths = list(secret["lengths"])
     length = " or ".join(lengths) if len(lengths) < 3 else f"{lengths[0]} to {lengths[-1]}"
     used = secret["characters"]
-    says.append(
-        f"It uses {len(used)} characters ({compact(used)[:80]}) and texts of {length} of them: "
-        f"{secret['nominal_bits']:.0f} bits if all were equally likely, about {secret['estimated_bits']:.0f} as it is."
-    )
-    if secret["estimated_bits"] < FEW_BITS:
+    if lengths:  # otherwise no text is known
+        bits, nominal = secret["estimated_bits"], secret["nominal_bits"]
+        says.append(
+            f"It uses {len(used)} characters ({compact(used)[:80]}) and texts of {length} of them: "
+            f"{nominal:.0f} bits if all were equally likely, about {bits:.0f} as it is."
+        )
+    if lengths and secret["estimated_bits"] < FEW_BITS:
         says.append("That is little: some ten thousand guesses cover it without reading anything.")
     if repeats["pairs"]:
         repeated = ", ".join(f"{text} ({count} times)" for text, count in list(repeats["repeated"].items())[:5])

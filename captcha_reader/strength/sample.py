@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from captcha_reader.errors import UserError
-from captcha_reader.images import open_image
+from captcha_reader.images import IMAGE_SUFFIXES, open_image
 from captcha_reader.strength.settings import MIN_MEASURED
 
 LISTED = 20  # samples left out that the report names
@@ -47,30 +48,59 @@ class LeftOut:
         named = [{**row, "source": Path(row["source"]).name} for row in rejects["listed"]]
         self.listed = [*self.listed, *named][:LISTED]
 
-    def readable(self, paths: Sequence[Path], limit: int | None) -> list[bytes]:
-        """The pictures that can be read, as files, at most `limit`; the others are added.
+    def add_others(self, others: Mapping[str, int]) -> None:
+        """Take in files that are no pictures by their names: how many, by the ends of these."""
+        self.reasons.update({f"not a picture by name ({ending})": count for ending, count in others.items()})
+
+    def readable(self, paths: Sequence[Path], limit: int | None, seed: int = 0) -> list[bytes]:
+        """The pictures that can be read, as files, in the order of `paths`; those that cannot are added.
+
+        Args:
+            paths: of the files.
+            limit: most pictures, a choice by `seed`, since the first by name may be of one kind.
 
         Raises:
             UserError: there is none.
         """
-        found: list[bytes] = []
-        for path in paths:
+        found: dict[int, bytes] = {}
+        places = list(range(len(paths)))
+        if limit is not None:
+            random.Random(seed).shuffle(places)
+        for place in places:
             if limit is not None and len(found) >= limit:
                 break
+            path = paths[place]
             try:
                 data = path.read_bytes()
                 open_image(data, path.name)
-                found.append(data)
+                found[place] = data
             except (UserError, OSError) as error:
                 row = {"source": path.name, "reason": "unreadable image", "detail": str(error)}
                 self.add({"counts": {row["reason"]: 1}, "listed": [row]})
         if not found:
             raise UserError(f"none of the {len(paths)} pictures can be read: {self.listed[0]['detail']}")
-        return found
+        return [found[place] for place in sorted(found)]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"total": self.reasons.total(), "reasons": dict(self.reasons.most_common()), "listed": self.listed}
+
+
+def refuse_shards(paths: Sequence[Path]) -> None:
+    """Pictures without labels are read from files.
+
+    Raises:
+        UserError: a path is a parquet shard, or a folder that has shards and no pictures.
+    """
+    for path in paths:
+        inside = path.rglob("*") if path.is_dir() else [path]
+        suffixes = {file.suffix.lower() for file in inside if file.is_file()}
+        if ".parquet" in suffixes and not suffixes & IMAGE_SUFFIXES:
+            what = "holds parquet shards and no picture files" if path.is_dir() else "is a parquet shard"
+            raise UserError(
+                f"{path} {what}, and --unlabeled reads picture files: leave --unlabeled out if the captchas have "
+                "labels, or name a folder of pictures"
+            )
 
 
 @dataclass

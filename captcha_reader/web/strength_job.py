@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +14,7 @@ from typing import Any, ClassVar
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_text
 from captcha_reader.images import IMAGE_SUFFIXES
+from captcha_reader.strength.sample import LeftOut
 from captcha_reader.strength.settings import LEAST_LABELED, parse_duration
 from captcha_reader.web.feedback import write_rows
 from captcha_reader.web.job import Job, Place, State
@@ -96,19 +99,22 @@ class StrengthJob(Job):
             UserError: it cannot be used, or has too few labeled pictures.
         """
         upload = self.folder / "upload"
-        left_out: dict[str, int] = {}
+        left_out: Mapping[str, int] = {}
         if self.asked.unlabeled:
             pictures = PictureZip(source, pictures=MOST_PICTURES + 200, entry_bytes=5_000_000)
             if not 0 < len(pictures) <= MOST_PICTURES:
                 raise UserError(f"the zip has {len(pictures):,} pictures: 1 to {MOST_PICTURES:,} are taken")
             upload.mkdir(parents=True)
+            counted = LeftOut()
+            counted.add_others(Counter(Path(name).suffix.lower() or Path(name).name for name in pictures.others))
             for i, (name, data) in enumerate(pictures.with_damaged(), 1):
                 if isinstance(data, UserError):
-                    left_out["unreadable image"] = left_out.get("unreadable image", 0) + 1
+                    counted.reasons["unreadable image"] += 1
                     continue
                 suffix = Path(name).suffix.lower()  # never a name from outside
                 (upload / f"{i:05}{suffix if suffix in IMAGE_SUFFIXES else '.png'}").write_bytes(data)
                 self.pictures += 1
+            left_out = counted.reasons
         else:
             rows, left_out = labeled_pictures(source)
             if len(rows) < LEAST_LABELED:

@@ -218,6 +218,7 @@ class PictureZip:
 
     Attributes:
         names: of the pictures, in the zip's order.
+        others: names of what is neither a picture nor hidden.
         entries: how many there are of any kind.
         size: bytes of the pictures, unpacked; more is never read, since zipfile ends an entry where it said it ends.
 
@@ -254,7 +255,7 @@ class PictureZip:
         files = [e for e in entries if not e.is_dir() and not _hidden(e.filename)]
         self._pictures = [e for e in files if PurePosixPath(e.filename).suffix.lower() in IMAGE_SUFFIXES]
         self._others = {entry_name(e): e for e in files if e not in set(self._pictures)}
-        self.names = [entry_name(e) for e in self._pictures]
+        self.names, self.others = [entry_name(e) for e in self._pictures], list(self._others)
         self.entries, self.size = len(entries), sum(e.file_size for e in self._pictures)
 
     def __len__(self) -> int:
