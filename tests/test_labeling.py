@@ -492,19 +492,37 @@ def simulated(rng: np.random.Generator, e0: float, k: float, b: float, steps: li
 
 
 def test_advice_covers_the_truth_as_often_as_it_says() -> None:
-    """Power laws drawn at random: where a number is given, its 80 % interval holds the true one in most cases."""
+    """Power laws drawn at random: where a number is given, its 80 % interval holds the true one in most cases. Of five
+    labels that are typed four are learned from."""
     rng = np.random.default_rng(0)
     held = given = 0
     for _ in range(150):
         e0, k, b = rng.uniform(0.2, 0.8), rng.choice([6.0, 12, 25, 50]), rng.uniform(0.6, 2.0)
-        advice = advise(simulated(rng, e0, k, b, [0, 16, 40, 80], 100), 100)
+        advice = advise(simulated(rng, e0, k, b, [0, 16, 40, 80], 100), 80)
         if advice.more is None:
             continue
-        needed = k * ((e0 / (1 - advice.target)) ** (1 / b) - 1) - 100
+        needed = (k * ((e0 / (1 - advice.target)) ** (1 / b) - 1) - 80) * 5 / 4
         given += 1
         held += advice.more[0] <= max(needed, 0) <= advice.more[2]
     assert given >= 30
     assert held / given > 0.65
+
+
+def test_labels_kept_aside_are_none_to_learn_from(session: LabelSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr("captcha_reader.labeling.session.advise", lambda curve, labels: told.append(labels))
+    for item in session.next(20):
+        session.answer(item.id, "ab")
+    assert session.progress().measured == 4 and told == [16]
+
+
+def test_advice_counts_what_is_to_be_typed() -> None:
+    measured = [(0, 20), (20, 80), (50, 110), (100, 150), (200, 176)]
+    curve = [Point(labels, right, 200) for labels, right in measured]
+    here, later = advise(curve, 160), advise(curve, 200)
+    assert here.more and later.more
+    assert here.more[1] - later.more[1] == pytest.approx(50, abs=1), "40 to learn from are 50 to type"
+    assert "more labels to type, one in 5 of them kept aside, for 90%" in here.text
 
 
 def test_no_number_where_the_curve_does_not_support_one() -> None:

@@ -445,7 +445,7 @@ class LabelSession:
                     for readings, answers in zip(self._readings, offered, strict=True)
                     if answers
                 ],
-                advise(curve, len(typed)),
+                advise(curve, len(typed) - len(aside)),
             )
 
     def _corrected(self, answers: Iterable[Answer]) -> int:
