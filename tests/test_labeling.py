@@ -260,6 +260,20 @@ def test_undo_takes_everything_back_one_by_one(session: LabelSession) -> None:
     assert again.next()[0].id == items[0].id
 
 
+def test_undo_takes_back_a_sheet_of_which_all_was_wrong(session: LabelSession) -> None:
+    session.add_readings("better", predictions(["ab", "cd"] * 30, [0.99] * 60))
+    typed = session.next()[0]
+    session.answer(typed.id, "ab")
+    sheet = [item.id for item in session.sheet(3)]
+    assert session.accept(sheet, wrong=sheet) == 0
+    session.close()
+    again = LabelSession(session.folder)
+    assert again.undo() == sheet[-1], "no other picture than one of the sheet"
+    assert list(again.answers()) == [typed.id]
+    assert [item.id for item in again.sheet(3)] == sheet, "they are no longer set apart as wrong"
+    assert again.undo() == typed.id and not again.answers()
+
+
 def test_a_second_tab_takes_over_and_the_first_is_told(session: LabelSession) -> None:
     first, second = session.next(2)
     assert session.claim("one") is False
@@ -316,6 +330,20 @@ def test_a_training_is_due_after_20_labels_to_learn_from(session: LabelSession) 
             assert len(session.rows()) == labels
             session.training_begun(labels)
     assert due == [(24, 20)], "one in five is kept aside"
+
+
+def test_a_training_that_was_killed_is_due_again(session: LabelSession) -> None:
+    for item in session.next(25):
+        session.answer(item.id, "ab")
+    session.training_begun(20)
+    assert session.training_due() is None
+    session.close()
+    again = LabelSession(session.folder)
+    assert again.training_due() == 20, "it left no readings"
+    again.training_begun(20)
+    again.add_readings("trained", predictions(["ab", "cd"] * 30, [0.9] * 60), labels=20)
+    again.close()
+    assert LabelSession(session.folder).training_due() is None
 
 
 def test_the_curve_measures_every_model_on_what_was_kept_aside(session: LabelSession) -> None:
@@ -481,6 +509,16 @@ def test_damaged_readings_are_made_again_not_fatal(session: LabelSession) -> Non
     (session.folder / "readings-000.json").write_text('{"model": "x", "texts": ["a"]')
     again = LabelSession(session.folder)
     assert again.progress().curve == [] and again.next()[0].text == ""
+
+
+def test_new_readings_replace_none_that_are_good(session: LabelSession) -> None:
+    session.add_readings("second", predictions(["ab", "cd"] * 30, [0.9] * 60))
+    session.close()
+    (session.folder / "readings-000.json").write_text("{")
+    again = LabelSession(session.folder)
+    again.add_readings("third", predictions(["ab", "cd"] * 30, [0.9] * 60))
+    again.close()
+    assert [readings.model for readings in LabelSession(session.folder)._readings] == ["second", "third"]
 
 
 # --------------------------------------------------------------------------------------------------------------------
