@@ -53,6 +53,7 @@ from captcha_reader.generator.render import (
 )
 from captcha_reader.generator.schemes import get_style, list_styles, style_names
 from captcha_reader.generator.shards import (
+    check_pictures,
     finished_shards,
     iter_captchas,
     shard_path,
@@ -177,8 +178,8 @@ def generate_captcha_data(config: GeneratorConfig) -> list[Path]:
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}: give 1 or more")
     find_fonts(settings.alphabet, settings.fonts)  # complain once and here, not in every worker
-    if config.pictures and Path(config.pictures).exists() and any(Path(config.pictures).iterdir()):
-        raise UserError(f"{config.pictures} holds files already: give --pictures an empty or a new folder")
+    if config.pictures:
+        check_pictures(Path(config.pictures))
     out = Path(config.out)
     stamp = shard_stamp(config, settings)
     paths = [shard_path(config, i) for i in range(math.ceil(config.count / config.shard_size))]

@@ -15,7 +15,7 @@ import sys
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +151,44 @@ def test_picture_files_hold_what_the_shards_hold(small_set: Path, tmp_path: Path
     assert len(in_files) == 300 and in_files == in_shards
     assert "holds files already" in refuse(*options, "--out", tmp_path / "others", "--pictures", tmp_path / "files")
     assert not (tmp_path / "others").exists()
+
+
+def test_picture_files_that_were_cut_off_are_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = GeneratorConfig(
+        out=str(tmp_path / "out"), count=5, style="clean", workers=1, pictures=str(tmp_path / "files")
+    )
+    (tmp_path / "files").mkdir()  # an empty folder may be there
+    write, written = Path.write_bytes, []
+
+    def cut_off(path: Path, data: bytes) -> int:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "write_bytes", cut_off)
+        generator.generate_captcha_data(config)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "out"] and not any(written[0].parent.glob("*"))
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = tmp_path / f".files.{ended.stdout.strip()}.partial"  # as a killed run leaves it
+    left.mkdir()
+    (left / "00000000.png").write_bytes(b"half")
+    generator.generate_captcha_data(config)
+    names = sorted(path.name for path in (tmp_path / "files").iterdir())
+    assert names == [*(f"{i:08d}.png" for i in range(5)), "labels.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "out"]
+
+
+def test_picture_files_go_into_a_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    config = GeneratorConfig(out=str(tmp_path / "out"), count=2, style="clean", workers=1)
+    with pytest.raises(UserError, match="mine is a file: give a folder as --pictures"):
+        generator.generate_captcha_data(replace(config, pictures=str(tmp_path / "mine")))
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match=r"cannot write to .*files .*No space left on device.*: make room or choose"):
+        generator.generate_captcha_data(replace(config, pictures=str(tmp_path / "files")))
+    assert not (tmp_path / "files").exists()
 
 
 def test_the_grid_is_ten_by_ten(small_set: Path) -> None:

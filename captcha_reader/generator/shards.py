@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from glob import escape
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -28,7 +30,7 @@ from typing import Any
 
 from captcha_reader.config import GeneratorConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import available_cores, clear_leftovers, write_atomically, write_text
+from captcha_reader.files import available_cores, clear_leftovers, process_runs, write_atomically, write_text
 from captcha_reader.generator.fonts import find_fonts
 from captcha_reader.generator.render import GENERATOR_VERSION, CaptchaSettings, render_captcha
 from captcha_reader.generator.schemes import HELD_OUT_SCHEMES, MIXED, RARE_SCHEMES, SCHEMES, get_style
@@ -36,6 +38,7 @@ from captcha_reader.generator.styles import STYLES, style_to_dict
 
 ROW_GROUP = 256  # pictures per parquet row group: about what the writing process holds in memory
 CHUNK = 64  # pictures per task of a worker
+PARTIAL = ".partial"  # ends the name of a folder of picture files that is being written
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
 
 
@@ -103,12 +106,50 @@ def _render_chunk(indices: Sequence[int], settings: CaptchaSettings) -> list[tup
     return [render_captcha(index, settings) for index in indices]
 
 
+def check_pictures(folder: Path) -> None:
+    """Whether `write_pictures` may write there.
+
+    Raises:
+        UserError: it is a file, or a folder that is not empty.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder as --pictures")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds files already: give --pictures an empty or a new folder")
+
+
 def write_pictures(shards: Sequence[Path], folder: Path) -> None:
-    """Write the captchas of shards as picture files into a folder, and their labels as its labels.csv."""
+    """Write the captchas of shards as picture files into a folder, and their labels as its labels.csv.
+
+    The folder appears whole or not at all; what a killed run left is cleared away.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    whole = folder.resolve()
+    try:
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        for left in whole.parent.glob(f".{escape(whole.name)}.*{PARTIAL}"):
+            pid = left.name.removesuffix(PARTIAL).rpartition(".")[2]
+            if pid.isdecimal() and (int(pid) == os.getpid() or not process_runs(int(pid))):
+                shutil.rmtree(left)
+        temporary = whole.with_name(f".{whole.name}.{os.getpid()}{PARTIAL}")
+        try:
+            temporary.mkdir()
+            _write_files(shards, temporary)
+            if whole.exists():
+                whole.rmdir()  # it is empty
+            temporary.rename(whole)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error}): make room or choose another --pictures") from None
+
+
+def _write_files(shards: Sequence[Path], folder: Path) -> None:
     import pyarrow.parquet as pq
     from tqdm import tqdm
 
-    folder.mkdir(parents=True, exist_ok=True)
     table = io.StringIO(newline="")
     labels = csv.writer(table)
     labels.writerow(["filename", "label"])
