@@ -15,11 +15,13 @@ import sys
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -39,7 +41,7 @@ from captcha_reader.generator.ops.ink import Ink
 from captcha_reader.generator.ops.layout import Row
 from captcha_reader.generator.registry import OPS
 from captcha_reader.generator.schemes import MIXED
-from captcha_reader.generator.styles import STYLES, Style
+from captcha_reader.generator.styles import STYLES, Style, load_style
 from captcha_reader.text import Alphabet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -611,6 +613,28 @@ def test_a_style_in_a_file_is_drawn_into_shards(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("height: 40\ncharacters: '0123456789'\nops: [{rotation: {degrees: 5}}, blur]\n")
     succeed("--count", 3, "--workers", 1, "--style", tmp_path / "mine.yaml", "--out", tmp_path / "out")
     assert all(row["text"].isdigit() and pixels(row["image"]["bytes"]).shape[0] == 40 for row in rows(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("style", ["{}", "mixed,{}", "mixed,classic,{}"])
+def test_a_style_in_a_file_that_was_changed_makes_other_shards(style: str, tmp_path: Path) -> None:
+    config = GeneratorConfig(
+        out=str(tmp_path / "out"), count=4, workers=1, style=style.format(mine := tmp_path / "mine.yaml")
+    )
+    for text, message in (("height: 40\n", None), ("height: 50\n", "the styles have changed since")):
+        mine.write_text(text)
+        load_style.cache_clear()  # as in another process
+        with pytest.raises(UserError, match=message) if message else nullcontext():
+            generator.generate_captcha_data(config)
+
+
+def test_a_shard_of_a_version_that_says_more_is_refused(tmp_path: Path) -> None:
+    values, _, stamp = worker_of(tmp_path)
+    table = pa.table({"text": ["a"]}).replace_schema_metadata(
+        {shards.METADATA_KEY: json.dumps(json.loads(stamp) | {"extra": 1})}
+    )
+    pq.write_table(table, tmp_path / "train-00000-of-00002.parquet")
+    with pytest.raises(UserError, match="was made by another version of the generator: choose another --out"):
+        generator.generate_captcha_data(GeneratorConfig(**values))
 
 
 def worker_of(out: Path, **changes: object) -> tuple[dict, CaptchaSettings, str]:

@@ -168,8 +168,9 @@ def shard_stamp(config: GeneratorConfig, settings: CaptchaSettings) -> str:
     digest = hashlib.sha256()
     for path in fonts.paths:
         digest.update(Path(path).read_bytes())
-    drawn = {SCHEMES, HELD_OUT_SCHEMES, RARE_SCHEMES}  # by the generator's version alone
-    named = [*STYLES] if MIXED in settings.styles else [s for s in settings.styles if s not in drawn]
+    drawn = {SCHEMES, HELD_OUT_SCHEMES, RARE_SCHEMES, MIXED}  # by the generator's version alone, and by these styles:
+    mixed = [*STYLES] if MIXED in settings.styles else []
+    named = [*mixed, *(style for style in settings.styles if style not in drawn and style not in mixed)]
     stamp = {
         "generator_version": GENERATOR_VERSION,
         "style": config.style,
@@ -214,7 +215,9 @@ def _difference(found: str, wanted: str) -> str:
     if not found:
         return "by something else"
     old, new = json.loads(found), json.loads(wanted)
-    changed = next(key for key in new if old.get(key) != new[key])
+    changed = next((key for key in new if old.get(key) != new[key]), None)
+    if changed is None:  # it says something that is unknown here
+        return "by another version of the generator"
     if changed == "generator_version":
         return f"by version {old.get(changed, old.get('format'))} of the generator, which is {new[changed]} now"
     if changed in {"styles", "fonts"}:
