@@ -637,6 +637,48 @@ def test_a_shard_of_a_version_that_says_more_is_refused(tmp_path: Path) -> None:
         generator.generate_captcha_data(GeneratorConfig(**values))
 
 
+def test_a_style_in_a_file_decides_on_its_texts(tmp_path: Path) -> None:
+    (mine := tmp_path / "mine.yaml").write_text("characters: 'абвгдежзa'\nlength: [2, 12]\n", encoding="utf-8")
+
+    def drawn(style: object, **asked: str) -> list[str]:
+        out = tmp_path / "-".join(["out", Path(str(style)).name, *asked])
+        generator.generate_captcha_data(GeneratorConfig(out=str(out), count=40, workers=1, style=str(style), **asked))
+        return [row["text"] for row in rows(out)]
+
+    texts = drawn(mine)
+    assert set("".join(texts)) == set("абвгдежзa") and {2, 12} <= {len(text) for text in texts} <= {*range(2, 13)}
+    own, usual = (texts[k::2] for texts in [drawn(f"{mine},classic")] for k in (0, 1))
+    assert set("".join(own)) == set("абвгдежзa") and {2, 12} & {len(text) for text in own}
+    assert set("".join(usual)) <= set(ALPHANUMERIC) and {len(text) for text in usual} == {4, 5, 6, 7, 8}
+    both = drawn(mine, alphabet="0-9a-zа-в", length="10-20")
+    assert set("".join(both)) == set("абвa") and {len(text) for text in both} == {10, 11, 12}
+    with pytest.raises(UserError, match=r"mine\.yaml has none of the characters that are asked for: change its"):
+        drawn(mine, alphabet="0-9")
+    said = refuse("--style", mine, "--length", "13-14", "--out", tmp_path / "out")
+    assert "mine.yaml has texts of 2 to 12 characters, and 13 to 14 are asked for: change its `length`" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_style_in_a_file_decides_on_its_texts_in_python_too(tmp_path: Path) -> None:
+    (mine := tmp_path / "mine.yaml").write_text("characters: 'e\u0301йй'\nlength: 3\n", encoding="utf-8")
+    assert set(generate_captcha(style=str(mine))[1]) <= {"é", "й"} and len(generate_captcha(style=str(mine))[1]) == 3
+    assert len(render_captcha(0, CaptchaSettings((str(mine),)))[1]) == 3
+    assert len(generate_captcha("whatever", str(mine))[1]) == 8
+    for asked in ({"alphabet": "abc"}, {"length": (4, 6)}):
+        with pytest.raises(UserError, match=r"mine\.yaml .* asked for: change its"):
+            generate_captcha(style=str(mine), **asked)
+        with pytest.raises(UserError, match=r"mine\.yaml .* asked for: change its"):
+            CaptchaSettings((str(mine),), **asked)
+
+
+def test_what_a_style_in_a_file_decides_stands_in_the_stamp(tmp_path: Path) -> None:
+    (mine := tmp_path / "mine.yaml").write_text("length: [3, 5]\n")
+    config = GeneratorConfig(out=str(tmp_path / "out"), count=4, workers=1, style=str(mine))
+    generator.generate_captcha_data(config)
+    with pytest.raises(UserError, match="the texts have changed since"):
+        generator.generate_captcha_data(replace(config, length="4-8"))
+
+
 def worker_of(out: Path, **changes: object) -> tuple[dict, CaptchaSettings, str]:
     """What a worker of a cluster is given: values, settings and the stamp."""
     given = {"style": "line", "alphabet": "abcd", "length": "3", "count": 5, "shard_size": 3, "out": str(out)}

@@ -32,7 +32,13 @@ from captcha_reader.config import GeneratorConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import available_cores, clear_leftovers, process_runs, write_atomically, write_text
 from captcha_reader.generator.fonts import find_fonts
-from captcha_reader.generator.render import GENERATOR_VERSION, CaptchaSettings, render_captcha
+from captcha_reader.generator.render import (
+    GENERATOR_VERSION,
+    USUAL_ALPHABET,
+    USUAL_LENGTH,
+    CaptchaSettings,
+    render_captcha,
+)
 from captcha_reader.generator.schemes import HELD_OUT_SCHEMES, MIXED, RARE_SCHEMES, SCHEMES, get_style
 from captcha_reader.generator.styles import STYLES, style_to_dict
 
@@ -164,9 +170,12 @@ def _write_files(shards: Sequence[Path], folder: Path) -> None:
 
 def shard_stamp(config: GeneratorConfig, settings: CaptchaSettings) -> str:
     """Everything that decides the bytes of the shards, as JSON; it stands in each shard's schema metadata."""
-    fonts = find_fonts(settings.alphabet, settings.fonts)
+    texts = [settings.texts_of(style) for style in settings.styles]
+    usual = (settings.alphabet or USUAL_ALPHABET, settings.length if any(settings.length) else USUAL_LENGTH)
+    alphabets = dict.fromkeys(alphabet for alphabet, _ in texts)
+    fonts = dict.fromkeys(path for alphabet in alphabets for path in find_fonts(alphabet, settings.fonts).paths)
     digest = hashlib.sha256()
-    for path in fonts.paths:
+    for path in fonts:
         digest.update(Path(path).read_bytes())
     drawn = {SCHEMES, HELD_OUT_SCHEMES, RARE_SCHEMES, MIXED}  # by the generator's version alone, and by these styles:
     mixed = [*STYLES] if MIXED in settings.styles else []
@@ -175,13 +184,15 @@ def shard_stamp(config: GeneratorConfig, settings: CaptchaSettings) -> str:
         "generator_version": GENERATOR_VERSION,
         "style": config.style,
         "styles": [style_to_dict(get_style(style)) for style in named],
-        "alphabet": settings.alphabet,
-        "length": "{}-{}".format(*settings.length),
+        "alphabet": usual[0],
+        "length": "{}-{}".format(*usual[1]),
         "seed": settings.seed,
         "count": config.count,
         "shard_size": config.shard_size,
         "fonts": digest.hexdigest(),
     }
+    if {*texts} != {usual}:  # some style has its own
+        stamp["texts"] = texts
     return json.dumps(stamp, ensure_ascii=False)
 
 
@@ -215,12 +226,12 @@ def _difference(found: str, wanted: str) -> str:
     if not found:
         return "by something else"
     old, new = json.loads(found), json.loads(wanted)
-    changed = next((key for key in new if old.get(key) != new[key]), None)
+    changed = next((key for key in (*new, "texts") if old.get(key) != new.get(key)), None)
     if changed is None:  # it says something that is unknown here
         return "by another version of the generator"
     if changed == "generator_version":
         return f"by version {old.get(changed, old.get('format'))} of the generator, which is {new[changed]} now"
-    if changed in {"styles", "fonts"}:
+    if changed in {"styles", "fonts", "texts"}:
         return f"with other settings (the {changed} have changed since)"
     return f"with other settings (--{changed} {old.get(changed)}, now {new[changed]})"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import types
 import typing
+import unicodedata
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -26,8 +27,10 @@ from captcha_reader.generator.ops.photometric import Invert
 from captcha_reader.generator.ops.warp import Elastic, KaptchaRipple, Wave
 from captcha_reader.generator.randomness import Names
 from captcha_reader.generator.registry import OPS, Op, Range, Stage, find_op
+from captcha_reader.text import Alphabet
 
 LARGEST_SIDE = 2000  # pixels
+MAX_LENGTH = 32  # characters; more do not fit into a picture that anyone would call a captcha
 ONE_OF = (Stage.LAYOUT, Stage.BACKGROUND)  # stages of which a picture has one op, whatever a style has
 
 
@@ -68,7 +71,7 @@ class Style:
     antialias: bool = True
     """False: hard edges."""
     characters: str = ""
-    """Only these, as far as the alphabet asked for has them; "": all."""
+    """Only these, written out (no ranges), as far as the alphabet asked for has them; "": all."""
     length: tuple[int, int] | None = None
     """(fewest, most) characters, within the length asked for; None: that length."""
     words: Literal["", "lower", "upper", "title"] = ""
@@ -268,8 +271,15 @@ def style_from_dict(values: Any, where: str = "the style") -> Style:
         span = getattr(style, name)
         if span is not None and not 8 <= span[0] <= span[1] <= LARGEST_SIDE:
             raise UserError(f"{where}: {name} is {list(span)}: give pixels, 8 to {LARGEST_SIDE}")
-    if style.length is not None and style.length[0] < 1:
-        raise UserError(f"{where}: length is {list(style.length)}: give 1 or more characters")
+    if style.length is not None and not 1 <= style.length[0] <= style.length[1] <= MAX_LENGTH:
+        raise UserError(f"{where}: length is {list(style.length)}: give 1 or more characters, {MAX_LENGTH} at most")
+    if style.characters:
+        # Composed as labels are; copies count once.
+        characters = "".join(dict.fromkeys(unicodedata.normalize("NFC", style.characters)))
+        try:
+            style = replace(style, characters=Alphabet(characters).characters)
+        except UserError as error:
+            raise UserError(f"{where}: characters: {error}") from None
     return style
 
 
