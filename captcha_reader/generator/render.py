@@ -18,7 +18,7 @@ import numpy as np
 from captcha_reader.config import ALPHANUMERIC, GeneratorConfig
 from captcha_reader.errors import UserError
 from captcha_reader.generator.canvas import Canvas, Layer, draw_text
-from captcha_reader.generator.fonts import Fonts, find_fonts
+from captcha_reader.generator.fonts import Fonts, find_fonts, shipped_faces
 from captcha_reader.generator.png import encode_png
 from captcha_reader.generator.randomness import Numbers, Stream
 from captcha_reader.generator.registry import Stage
@@ -44,7 +44,8 @@ class CaptchaSettings:
         fonts: folder of fonts to use beside matplotlib's.
 
     Raises:
-        UserError: a style in a file shares no character, or no length, with what is asked for.
+        UserError: a style in a file shares no character, or no length, with what is asked for, or names a font that is
+            not there.
     """
 
     styles: tuple[str | Style, ...] = ("classic",)
@@ -60,6 +61,13 @@ class CaptchaSettings:
                 raise UserError(
                     f"the style {named} has none of the characters that are asked for: change its `characters` "
                     f"({style.characters:.40}), or ask for some of these"
+                )
+            unknown = [part for part in style.fonts if not any(part in path.name for path in shipped_faces())]
+            if unknown and self.fonts is None:  # else it may name some of that folder, which count anyway
+                names = ", ".join(path.stem for path in shipped_faces())
+                raise UserError(
+                    f"{named}: fonts is {list(style.fonts)}: there is no font {unknown[0]!r}: choose from {names}, or "
+                    "parts of these names"
                 )
             low, high = self.length
             if high and style.length and not (low <= style.length[1] and style.length[0] <= high):
