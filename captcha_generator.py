@@ -184,7 +184,8 @@ def generate_captcha_data(config: GeneratorConfig) -> list[Path]:
     for style in settings.styles:
         find_fonts(settings.texts_of(style)[0], settings.fonts)  # complain once and here, not in every worker
     if config.pictures:
-        check_pictures(Path(config.pictures))
+        others = [config.out, *([config.grid] if config.grid else [])]
+        check_pictures(Path(config.pictures), map(Path, others))
     out = Path(config.out)
     stamp = shard_stamp(config, settings)
     paths = [shard_path(config, i) for i in range(math.ceil(config.count / config.shard_size))]

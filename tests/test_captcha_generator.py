@@ -187,6 +187,9 @@ def test_picture_files_go_into_a_folder_alone(tmp_path: Path, monkeypatch: pytes
     config = GeneratorConfig(out=str(tmp_path / "out"), count=2, style="clean", workers=1)
     with pytest.raises(UserError, match="mine is a file: give a folder as --pictures"):
         generator.generate_captcha_data(replace(config, pictures=str(tmp_path / "mine")))
+    for beside in ({"out": str(tmp_path / "files")}, {"grid": str(tmp_path / "files" / "grid.png")}):
+        with pytest.raises(UserError, match="would stand among the picture files: give --pictures a folder of its own"):
+            generator.generate_captcha_data(replace(config, pictures=str(tmp_path / "files"), **beside))
     monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(UserError, match=r"cannot write to .*files .*No space left on device.*: make room or choose"):
         generator.generate_captcha_data(replace(config, pictures=str(tmp_path / "files")))
@@ -655,7 +658,7 @@ def test_a_style_in_a_file_decides_on_its_texts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mine\.yaml has none of the characters that are asked for: change its"):
         drawn(mine, alphabet="0-9")
     said = refuse("--style", mine, "--length", "13-14", "--out", tmp_path / "out")
-    assert "mine.yaml has texts of 2 to 12 characters, and 13 to 14 are asked for: change its `length`" in said
+    assert "mine.yaml has texts of 2-12 characters, and 13-14 are asked for: change its `length`" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -71,9 +71,9 @@ class CaptchaSettings:
                 )
             low, high = self.length
             if high and style.length and not (low <= style.length[1] and style.length[0] <= high):
-                own = "{} to {}".format(*style.length)
+                own, asked = (f"{a}-{b}" if a < b else str(a) for a, b in (style.length, self.length))
                 raise UserError(
-                    f"the style {named} has texts of {own} characters, and {low} to {high} are asked for: "
+                    f"the style {named} has texts of {own} characters, and {asked} are asked for: "
                     "change its `length`, or ask for another"
                 )
 

@@ -112,12 +112,19 @@ def _render_chunk(indices: Sequence[int], settings: CaptchaSettings) -> list[tup
     return [render_captcha(index, settings) for index in indices]
 
 
-def check_pictures(folder: Path) -> None:
+def check_pictures(folder: Path, others: Iterable[Path]) -> None:
     """Whether `write_pictures` may write there.
 
+    Args:
+        folder: for the picture files.
+        others: what else is going to be written.
+
     Raises:
-        UserError: it is a file, or a folder that is not empty.
+        UserError: it is a file, or a folder that is not empty or will not be.
     """
+    for other in others:
+        if other.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{other} would stand among the picture files: give --pictures a folder of its own")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give a folder as --pictures")
     if folder.exists() and any(folder.iterdir()):
