@@ -32,7 +32,7 @@ from pathlib import Path
 from PIL import Image
 
 from captcha_reader.cli import parse_config, run
-from captcha_reader.config import ALPHANUMERIC, GeneratorConfig
+from captcha_reader.config import GeneratorConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_atomically
 from captcha_reader.generator.canvas import draw_text
@@ -53,6 +53,7 @@ from captcha_reader.generator.render import (
 )
 from captcha_reader.generator.schemes import get_style, list_styles, style_names
 from captcha_reader.generator.shards import (
+    check_pictures,
     finished_shards,
     iter_captchas,
     shard_path,
@@ -90,8 +91,8 @@ def generate_captcha(
     style: str | Style = "classic",
     seed: int = 0,
     index: int = 0,
-    alphabet: str = ALPHANUMERIC,
-    length: str | tuple[int, int] = (4, 8),
+    alphabet: str | None = None,
+    length: str | tuple[int, int] | None = None,
     fonts: str | None = None,
 ) -> tuple[Image.Image, str]:
     """Draw one captcha.
@@ -100,21 +101,25 @@ def generate_captcha(
         text: what it says; by default a random string of `alphabet` and `length`.
         style: a name of `STYLES`, "mixed", a YAML file, or a `Style`.
         seed, index: picture `index` of `seed` is always the same.
-        alphabet: characters to draw from, ranges allowed (`0-9a-z`).
-        length: (fewest, most) characters or "4-8".
+        alphabet: characters to draw from, ranges allowed (`0-9a-z`); by default the style's own, else `0-9A-Za-z`.
+        length: (fewest, most) characters or "4-8"; by default the style's own, else 4 to 8.
         fonts: folder of fonts to use beside matplotlib's.
 
     Returns:
         (picture of mode L, RGB or RGBA, text).
 
     Raises:
-        UserError: unknown style, bad alphabet or length, empty text, or a character that no font can draw.
+        UserError: unknown style, bad alphabet or length, or one that the style has no text for, empty text, or a
+            character that no font can draw.
     """
     if text is not None and not 1 <= len(text) <= MAX_LENGTH:
         raise UserError(f"the text {text!r} has {len(text)} characters: give 1 to {MAX_LENGTH}")
     get_style(style)
-    span = parse_length(length if isinstance(length, str) else "{}-{}".format(*length))
-    settings = CaptchaSettings((style,), Alphabet.parse(alphabet).characters, span, seed, fonts)
+    span = (0, 0)
+    if length is not None:
+        span = parse_length(length if isinstance(length, str) else "{}-{}".format(*length))
+    characters = "" if alphabet is None else Alphabet.parse(alphabet).characters
+    settings = CaptchaSettings((style,), characters, span, seed, fonts)
     pixels, text = render_image(index, settings, text)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), text
 
@@ -176,9 +181,11 @@ def generate_captcha_data(config: GeneratorConfig) -> list[Path]:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}: give 1 or more")
-    find_fonts(settings.alphabet, settings.fonts)  # complain once and here, not in every worker
-    if config.pictures and Path(config.pictures).exists() and any(Path(config.pictures).iterdir()):
-        raise UserError(f"{config.pictures} holds files already: give --pictures an empty or a new folder")
+    for style in settings.styles:
+        find_fonts(settings.texts_of(style)[0], settings.fonts)  # complain once and here, not in every worker
+    if config.pictures:
+        others = [config.out, *([config.grid] if config.grid else [])]
+        check_pictures(Path(config.pictures), map(Path, others))
     out = Path(config.out)
     stamp = shard_stamp(config, settings)
     paths = [shard_path(config, i) for i in range(math.ceil(config.count / config.shard_size))]

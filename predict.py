@@ -39,9 +39,9 @@ from captcha_reader.checkpoint import check_onnx_session, read_metadata
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import ModelConfig, PredictConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import DEFAULT_CHECKPOINT, available_cores, printable, quicker
+from captcha_reader.files import DEFAULT_CHECKPOINT, available_cores, printable, quicker, visible_files
 from captcha_reader.images import IMAGE_SUFFIXES, ImageLike, open_image
-from captcha_reader.reading.bulk import read_shards
+from captcha_reader.reading.bulk import named, read_shards, shard_folders
 from captcha_reader.reading.calibration import Calibration
 from captcha_reader.reading.collection import read_together
 from captcha_reader.reading.constraints import Constraints
@@ -470,9 +470,8 @@ def sort_files(paths: Sequence[str | Path]) -> tuple[list[Path], Counter[str]]:
     others: Counter[str] = Counter()
     for path in map(Path, paths):
         if path.is_dir():
-            # Hidden files are none of it: macOS keeps hidden copies, no pictures.
-            inside = [p for p in path.rglob("*") if not p.name.startswith(".") and not p.is_dir()]
-            found += sorted(p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES)
+            inside = visible_files(path)
+            found += [p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES]
             others.update(p.suffix.lower() or p.name for p in inside if p.suffix.lower() not in IMAGE_SUFFIXES)
         elif path.suffix.lower() == ".parquet" and path.is_file():
             raise UserError(f"{path} is a parquet shard: name --out FOLDER to read it into")
@@ -481,10 +480,14 @@ def sort_files(paths: Sequence[str | Path]) -> tuple[list[Path], Counter[str]]:
         else:
             raise UserError(f"{path} does not exist: check the name")
     if not found:
-        where = ", ".join(map(str, paths))
-        if any(path.is_dir() and next(path.rglob("*.parquet"), None) for path in map(Path, paths)):
-            raise UserError(f"there is no image in {where} but parquet shards: name --out FOLDER to read these into")
-        raise UserError(f"there is no image in {where}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
+        if shards := shard_folders(paths):
+            there = shards == [*map(Path, paths)]
+            where, what = ("", "") if there else (f" in {named(shards)}", f"{named(shards)} and ")
+            raise UserError(
+                f"there is no image in {named(paths)} but parquet shards{where}: "
+                f"name {what}--out FOLDER to read these into"
+            )
+        raise UserError(f"there is no image in {named(paths)}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
     return found, others
 
 
@@ -502,6 +505,7 @@ def main() -> int:
     predictor = CaptchaPredictor(config.checkpoint, config.device, config.threads, config.tta_views)
     say_suggested(predictor, constraints)
     readings, failures = _read_files(predictor, files, config, constraints)
+    _say_failures(files, failures, others, config.json)
     if config.csv:
         write_csv(config.csv, readings, failures)
         print(f"{len(readings)} readings in {config.csv}", file=sys.stderr)
@@ -510,7 +514,6 @@ def main() -> int:
 
         show_all_images_with_predictions([p for p, _ in readings], [r for _, r in readings], config.grid)
         print(f"Confidence grids in {config.grid}", file=sys.stderr)
-    _say_failures(files, failures, others, config.json)
     if config.labels:
         kept = write_labels(config.labels, readings, config.sure)
         print(
@@ -530,6 +533,10 @@ def _check(config: PredictConfig) -> Constraints:
     check_positive(config.batch_size, "batch size")
     if config.labels and not config.labels.endswith(".parquet"):
         raise UserError(f"--labels {config.labels} would be a parquet file: give it a name that ends in .parquet")
+    if config.grid:
+        from captcha_reader.plots.canvas import check_suffix
+
+        check_suffix(config.grid)
     if not 0 <= config.sure <= 1:
         raise UserError(f"--sure is {config.sure}: it is a confidence, 0 to 1")
     if config.out and (config.csv or config.grid or config.json or config.labels or config.same_source):

@@ -284,10 +284,10 @@ class GeneratorConfig:
     style: str = "classic"
     """Style, or several, comma-separated: they take turns. `schemes` draws another for every picture, `rare` one with
     some odd idea; a .yaml file describes a captcha of your own."""
-    alphabet: str = ALPHANUMERIC
-    """Characters to draw from; ranges allowed (`0-9a-z`)."""
-    length: str = "4-8"
-    """Number of characters, one number or a range."""
+    alphabet: str | None = None
+    """Characters to draw from; ranges allowed (`0-9a-z`). By default those of your own style, else `0-9A-Za-z`."""
+    length: str | None = None
+    """Number of characters, one number or a range. By default that of your own style, else `4-8`."""
     fonts: str | None = None
     """Folder of .ttf/.otf fonts used beside matplotlib's."""
     seed: int = 0

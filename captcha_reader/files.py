@@ -60,6 +60,13 @@ def clear_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def visible_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """What is below a folder and no folder itself, sorted. Hidden files, and those in hidden folders, are none of it:
+    macOS keeps hidden copies, notebooks and downloads keep folders."""
+    found = (path for path in folder.rglob(pattern) if not path.is_dir())
+    return sorted(path for path in found if not any(n.startswith(".") for n in path.relative_to(folder).parts))
+
+
 def process_runs(pid: int) -> bool:
     """Whether a process of this machine has that number; True on Windows, where asking would end it."""
     if os.name == "nt":

@@ -15,11 +15,13 @@ import sys
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -39,7 +41,7 @@ from captcha_reader.generator.ops.ink import Ink
 from captcha_reader.generator.ops.layout import Row
 from captcha_reader.generator.registry import OPS
 from captcha_reader.generator.schemes import MIXED
-from captcha_reader.generator.styles import STYLES, Style
+from captcha_reader.generator.styles import STYLES, Style, load_style
 from captcha_reader.text import Alphabet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,6 +153,47 @@ def test_picture_files_hold_what_the_shards_hold(small_set: Path, tmp_path: Path
     assert len(in_files) == 300 and in_files == in_shards
     assert "holds files already" in refuse(*options, "--out", tmp_path / "others", "--pictures", tmp_path / "files")
     assert not (tmp_path / "others").exists()
+
+
+def test_picture_files_that_were_cut_off_are_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = GeneratorConfig(
+        out=str(tmp_path / "out"), count=5, style="clean", workers=1, pictures=str(tmp_path / "files")
+    )
+    (tmp_path / "files").mkdir()  # an empty folder may be there
+    write, written = Path.write_bytes, []
+
+    def cut_off(path: Path, data: bytes) -> int:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "write_bytes", cut_off)
+        generator.generate_captcha_data(config)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "out"] and not any(written[0].parent.glob("*"))
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = tmp_path / f".files.{ended.stdout.strip()}.partial"  # as a killed run leaves it
+    left.mkdir()
+    (left / "00000000.png").write_bytes(b"half")
+    generator.generate_captcha_data(config)
+    names = sorted(path.name for path in (tmp_path / "files").iterdir())
+    assert names == [*(f"{i:08d}.png" for i in range(5)), "labels.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "out"]
+
+
+def test_picture_files_go_into_a_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    config = GeneratorConfig(out=str(tmp_path / "out"), count=2, style="clean", workers=1)
+    with pytest.raises(UserError, match="mine is a file: give a folder as --pictures"):
+        generator.generate_captcha_data(replace(config, pictures=str(tmp_path / "mine")))
+    for beside in ({"out": str(tmp_path / "files")}, {"grid": str(tmp_path / "files" / "grid.png")}):
+        with pytest.raises(UserError, match="would stand among the picture files: give --pictures a folder of its own"):
+            generator.generate_captcha_data(replace(config, pictures=str(tmp_path / "files"), **beside))
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match=r"cannot write to .*files .*No space left on device.*: make room or choose"):
+        generator.generate_captcha_data(replace(config, pictures=str(tmp_path / "files")))
+    assert not (tmp_path / "files").exists()
 
 
 def test_the_grid_is_ten_by_ten(small_set: Path) -> None:
@@ -573,6 +616,70 @@ def test_a_style_in_a_file_is_drawn_into_shards(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("height: 40\ncharacters: '0123456789'\nops: [{rotation: {degrees: 5}}, blur]\n")
     succeed("--count", 3, "--workers", 1, "--style", tmp_path / "mine.yaml", "--out", tmp_path / "out")
     assert all(row["text"].isdigit() and pixels(row["image"]["bytes"]).shape[0] == 40 for row in rows(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("style", ["{}", "mixed,{}", "mixed,classic,{}"])
+def test_a_style_in_a_file_that_was_changed_makes_other_shards(style: str, tmp_path: Path) -> None:
+    config = GeneratorConfig(
+        out=str(tmp_path / "out"), count=4, workers=1, style=style.format(mine := tmp_path / "mine.yaml")
+    )
+    for text, message in (("height: 40\n", None), ("height: 50\n", "the styles have changed since")):
+        mine.write_text(text)
+        load_style.cache_clear()  # as in another process
+        with pytest.raises(UserError, match=message) if message else nullcontext():
+            generator.generate_captcha_data(config)
+
+
+def test_a_shard_of_a_version_that_says_more_is_refused(tmp_path: Path) -> None:
+    values, _, stamp = worker_of(tmp_path)
+    table = pa.table({"text": ["a"]}).replace_schema_metadata(
+        {shards.METADATA_KEY: json.dumps(json.loads(stamp) | {"extra": 1})}
+    )
+    pq.write_table(table, tmp_path / "train-00000-of-00002.parquet")
+    with pytest.raises(UserError, match="was made by another version of the generator: choose another --out"):
+        generator.generate_captcha_data(GeneratorConfig(**values))
+
+
+def test_a_style_in_a_file_decides_on_its_texts(tmp_path: Path) -> None:
+    (mine := tmp_path / "mine.yaml").write_text("characters: 'абвгдежзa'\nlength: [2, 12]\n", encoding="utf-8")
+
+    def drawn(style: object, **asked: str) -> list[str]:
+        out = tmp_path / "-".join(["out", Path(str(style)).name, *asked])
+        generator.generate_captcha_data(GeneratorConfig(out=str(out), count=40, workers=1, style=str(style), **asked))
+        return [row["text"] for row in rows(out)]
+
+    texts = drawn(mine)
+    assert set("".join(texts)) == set("абвгдежзa") and {2, 12} <= {len(text) for text in texts} <= {*range(2, 13)}
+    own, usual = (texts[k::2] for texts in [drawn(f"{mine},classic")] for k in (0, 1))
+    assert set("".join(own)) == set("абвгдежзa") and {2, 12} & {len(text) for text in own}
+    assert set("".join(usual)) <= set(ALPHANUMERIC) and {len(text) for text in usual} == {4, 5, 6, 7, 8}
+    both = drawn(mine, alphabet="0-9a-zа-в", length="10-20")
+    assert set("".join(both)) == set("абвa") and {len(text) for text in both} == {10, 11, 12}
+    with pytest.raises(UserError, match=r"mine\.yaml has none of the characters that are asked for: change its"):
+        drawn(mine, alphabet="0-9")
+    said = refuse("--style", mine, "--length", "13-14", "--out", tmp_path / "out")
+    assert "mine.yaml has texts of 2-12 characters, and 13-14 are asked for: change its `length`" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_style_in_a_file_decides_on_its_texts_in_python_too(tmp_path: Path) -> None:
+    (mine := tmp_path / "mine.yaml").write_text("characters: 'e\u0301йй'\nlength: 3\n", encoding="utf-8")
+    assert set(generate_captcha(style=str(mine))[1]) <= {"é", "й"} and len(generate_captcha(style=str(mine))[1]) == 3
+    assert len(render_captcha(0, CaptchaSettings((str(mine),)))[1]) == 3
+    assert len(generate_captcha("whatever", str(mine))[1]) == 8
+    for asked in ({"alphabet": "abc"}, {"length": (4, 6)}):
+        with pytest.raises(UserError, match=r"mine\.yaml .* asked for: change its"):
+            generate_captcha(style=str(mine), **asked)
+        with pytest.raises(UserError, match=r"mine\.yaml .* asked for: change its"):
+            CaptchaSettings((str(mine),), **asked)
+
+
+def test_what_a_style_in_a_file_decides_stands_in_the_stamp(tmp_path: Path) -> None:
+    (mine := tmp_path / "mine.yaml").write_text("length: [3, 5]\n")
+    config = GeneratorConfig(out=str(tmp_path / "out"), count=4, workers=1, style=str(mine))
+    generator.generate_captcha_data(config)
+    with pytest.raises(UserError, match="the texts have changed since"):
+        generator.generate_captcha_data(replace(config, length="4-8"))
 
 
 def worker_of(out: Path, **changes: object) -> tuple[dict, CaptchaSettings, str]:

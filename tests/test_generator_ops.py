@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
+import re
+from dataclasses import Field, fields, replace
+from itertools import cycle
+from typing import get_type_hints
 
 import cv2
 import numpy as np
@@ -12,16 +15,19 @@ import pytest
 
 from captcha_generator import draw_captcha
 from captcha_reader.config import ALPHANUMERIC
+from captcha_reader.errors import UserError
 from captcha_reader.generator import fonts as font_module
 from captcha_reader.generator.canvas import CHANNELS, displace_smoothly
 from captcha_reader.generator.fonts import find_fonts
 from captcha_reader.generator.ops import background, clutter, degradation, glyphs, ink, layout, marks, photometric, warp
 from captcha_reader.generator.randomness import Stream
-from captcha_reader.generator.registry import OPS, Op, Stage
-from captcha_reader.generator.styles import Style
+from captcha_reader.generator.registry import OPS, Op, Range, Stage
+from captcha_reader.generator.schemes import random_scheme
+from captcha_reader.generator.styles import Style, style_from_dict, style_to_dict
 from captcha_reader.text import Alphabet
 
 CHARACTERS = Alphabet.parse(ALPHANUMERIC).characters
+NUMBERS = (int, float, float | None, Range, Range | None, tuple[int, int])  # types of fields that take them
 WHITE = background.Plain((255, 255), 0)
 BLACK = ink.Ink(level=(0, 0), tint=0, per_letter=False)
 # One font's letters, black on white, upright and from one place on.
@@ -88,6 +94,35 @@ def test_an_op_samples_what_a_style_can_say_in_yaml(name: str) -> None:
         assert type(op) is OPS[name]
         assert style_from_dict(style_to_dict(Style((op,)))) == Style((op,))
         assert op == OPS[name].sample(Stream("sample", name, seed), 20 + 6 * seed)
+
+
+def numbers_of(cls: type[Op]) -> list[Field]:
+    """Fields that take numbers."""
+    hints = get_type_hints(cls)
+    return [field for field in fields(cls) if hints[field.name] in NUMBERS]
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_draws_whatever_its_limits_allow_and_names_what_is_beyond(name: str) -> None:
+    def style(values: dict[str, float], size: tuple[float, float | None], mode: str) -> Style:
+        return style_from_dict({"height": size[0], "width": size[1], "mode": mode, "ops": [{name: values}]})
+
+    limits = {field.name: (field.metadata["least"], field.metadata["most"]) for field in numbers_of(OPS[name])}
+    alone = [{field: end} for field, ends in limits.items() for end in ends]
+    together = [{field: ends[i] for field, ends in limits.items()} for i in (0, 1)]
+    sizes, modes = cycle([(8, 8), (50, None), (50, 160)]), cycle(CHANNELS)
+    for values, size, mode in zip(alone + 3 * together, sizes, modes, strict=False):
+        assert draw(style(values, size, mode), "aB3x").shape[2] == CHANNELS[mode]
+    for field, (least, most) in limits.items():
+        for value, said in ((least - 1, f"give {least:g} or more"), (most + 1, f"give {most:g} or less")):
+            with pytest.raises(UserError, match=re.escape(f"op 1 ({name}): {field} is {value!r}: {said}")):
+                style({field: value}, (50, 160), "RGB")
+
+
+def test_random_schemes_keep_to_the_limits() -> None:
+    for number in range(150):
+        scheme = random_scheme(number, held_out=number % 3 == 0, rare=number % 3 == 1)
+        assert style_from_dict(style_to_dict(scheme)) == scheme
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -361,6 +361,20 @@ def test_a_named_style_can_be_written_and_read_again(name: str, tmp_path: Path) 
         ("hight: 30", ["'hight'", "height"]),
         ("height: 1", ["height", "8 to 2000"]),
         ("mode: CMYK", ["mode", "'RGBA'"]),
+        ("ops: [{resample: {factor: 0}}]", ["op 1 (resample)", "factor is 0", "1 or more"]),
+        ("ops: [{striped_ground: {pitch: [0, 5]}}]", ["striped_ground", "pitch is [0, 5]", "0.5 or more"]),
+        ("ops: [{worn: {part: 7}}]", ["worn", "part is 7", "1 or less"]),
+        ("ops: [{spots: {radius: -3}}]", ["spots", "radius is -3", "0 or more"]),
+        ("ops: [{thick_curve: {width: 1000}}]", ["thick_curve", "width is 1000", "or less"]),
+        ("ops: [{spots: {count: 1" + 400 * "0" + "}}]", ["spots", "count", "or less"]),
+        ("ops: [{levels: {count: .inf}}]", ["levels", "count", "number"]),
+        ("font_choice: [0.5, 1.5]", ["font_choice", "1 or less"]),
+        ("font_choice: -2", ["font_choice", "0 or more"]),
+        ("font_choice: [true]", ["font_choice", "number"]),
+        ("length: [3, 33]", ["length is [3, 33]", "32 at most"]),
+        ("characters: 'a b'", ["characters", "' '", "cannot be printed"]),
+        ("characters: 2024-19-45", ["is not YAML", "month"]),
+        ("ops: " + 5000 * "[" + 5000 * "]", ["is not YAML"]),
         ("- blur", ["ops:"]),
         ("ops: [", ["is not YAML"]),
     ],
@@ -371,6 +385,22 @@ def test_a_mistake_in_a_style_is_named(tmp_path: Path, written: str, words: list
     with pytest.raises(UserError) as raised:
         get_style(str(path))
     assert "mine.yaml" in str(raised.value) and all(word in str(raised.value) for word in words), raised.value
+
+
+def test_a_font_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (mine := tmp_path / "mine.yaml").write_text("fonts: [DejaVuSans, NoSuchFont]\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: fonts is .*: there is no font 'NoSuchFont': choose from DejaVu"):
+        generate_captcha(style=str(mine))
+    own = tmp_path / "NoSuchFont.ttf"
+    own.write_bytes(next(Path(path) for path in find_fonts("a").paths).read_bytes())
+    assert generate_captcha("a", str(mine), fonts=str(tmp_path))[1] == "a", "it may be one of --fonts"
+
+
+def test_places_in_the_list_of_fonts_go_from_the_first_to_the_last() -> None:
+    fonts = find_fonts("a")
+    for place, path in ((0, fonts.paths[0]), (1, fonts.paths[-1])):
+        style = style_from_dict({"font_choice": [place]})
+        assert fonts.choices(style, "a") == (path,)
 
 
 def test_a_style_that_is_not_there_is_explained() -> None:

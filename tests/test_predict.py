@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -266,6 +267,20 @@ def test_shards_are_told_from_nothing(shards: Path, tmp_path: Path) -> None:
         find_images([tmp_path])
 
 
+def test_shards_in_a_folder_below_are_named_where_they_are(
+    shards: Path, tmp_path: Path, call: Callable, exported: Path
+) -> None:
+    shutil.copytree(shards, below := tmp_path / "all" / "below")
+    shutil.copytree(shards, tmp_path / "all" / ".cache")
+    with pytest.raises(UserError, match=f"parquet shards in {below}: name {below} and --out FOLDER to read these"):
+        find_images([tmp_path / "all"])
+    flags = ["--out", tmp_path / "out", "--checkpoint", exported, "--threads", 1]
+    code, _, err = call(predict, tmp_path / "all", *flags)
+    assert code == 1 and f"there are parquet shards in {below}: name that instead of {tmp_path / 'all'}" in err
+    code, out, _ = call(predict, below, *flags)
+    assert code == 0 and "90 of 90 pictures read" in out
+
+
 @pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
 def test_names_that_no_line_or_font_can_hold(exported: Path, tmp_path: Path) -> None:
     for name in (os.fsdecode(b"b\xe9.png"), "two\nlines.png", "\ua9c4.png"):  # no UTF-8, a line break, Javanese
@@ -439,6 +454,10 @@ def test_pictures_are_found_by_their_endings(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match="no image"):
         find_images([folder / "empty"])
+    for hidden in (".ipynb_checkpoints", "empty/.cache/deep"):
+        (folder / hidden).mkdir(parents=True)
+        (folder / hidden / "x.png").touch()
+    assert len(find_images([folder])) == 5, "hidden folders are none of it"
     (folder / "empty" / "a.tiff").touch()
     assert find_images([folder / "empty"]) == [folder / "empty" / "a.tiff"]
 
@@ -523,6 +542,20 @@ def test_a_grid_is_drawn(call: Callable, reader: Path, folder: Path, tmp_path: P
     assert code == 0, err
     assert str(tmp_path / "grid.png") in err
     assert min(Image.open(tmp_path / "grid.png").size) > 100
+
+
+def test_a_grid_that_cannot_be_written_hides_no_failure(
+    call: Callable, reader: Path, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "0.png").write_bytes(b"nonsense")
+    flags = [folder, "--checkpoint", reader, "--threads", 1, "--grid"]
+    code, out, err = call(predict, *flags, tmp_path / "grid.txt")
+    assert code == 1 and not out, "nothing is read for a picture that cannot be written"
+    assert "grid.txt is no picture that can be written: end the name in .png" in err
+    (tmp_path / "file").touch()
+    code, out, err = call(predict, *flags, tmp_path / "file" / "grid.png")
+    assert code == 1 and len(out.splitlines()) == 4 and "cannot be written" in err
+    assert f"skipped: {folder / '0.png'}" in err and "1 of 5 files could not be read" in err
 
 
 @pytest.mark.parametrize("size", [1, 64])

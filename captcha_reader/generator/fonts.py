@@ -63,7 +63,7 @@ class Fonts:
         wanted = _wanted(self, style.fonts, style.font_part, style.faces)
         if style.font_choice and wanted:
             # From each place on, the first that can: so a text with a rare character moves few of a scheme's fonts.
-            starts = [int(place * len(wanted)) for place in style.font_choice]
+            starts = [min(int(place * len(wanted)), len(wanted) - 1) for place in style.font_choice]
             found = [
                 wanted[k]
                 if needed <= self.drawable[wanted[k]]
@@ -119,14 +119,21 @@ def drawable(alphabet: str) -> str:
     return "".join(c for c in alphabet if c in characters)
 
 
-def _usable_fonts(alphabet: str, folder: str | None) -> Fonts:
+@lru_cache(maxsize=1)
+def shipped_faces() -> tuple[Path, ...]:
+    """The files of matplotlib's text faces."""
     import matplotlib
-    from matplotlib.ft2font import FT2Font  # says which characters a font has; Pillow draws a box for the others
 
     shipped = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    # The text faces. Left out: symbols in single sizes, and Computer Modern, which follows TeX's own encoding.
-    faces = [p for p in sorted(shipped.glob("*.ttf")) if re.match(r"DejaVu(Sans|Serif)|STIXGeneral", p.name)]
-    faces = [p for p in faces if "Display" not in p.name]
+    # Left out: symbols in single sizes, and Computer Modern, which follows TeX's own encoding.
+    faces = (p for p in sorted(shipped.glob("*.ttf")) if re.match(r"DejaVu(Sans|Serif)|STIXGeneral", p.name))
+    return tuple(p for p in faces if "Display" not in p.name)
+
+
+def _usable_fonts(alphabet: str, folder: str | None) -> Fonts:
+    from matplotlib.ft2font import FT2Font  # says which characters a font has; Pillow draws a box for the others
+
+    faces = shipped_faces()
     own = _font_files(folder) if folder is not None else []
     paths, characters, broken, usable_own = [], [], [], 0
     for path in [*faces, *own]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 OpClass = TypeVar("OpClass", bound="type[Op]")
+LONGEST = 5000  # pixels, the largest number that a field takes of them
 
 TAGS = {
     "train_only": "never in held-out schemes",
@@ -91,10 +92,10 @@ def ranged(
             larger one.
         per_height: those two are parts of the picture's height; the field is in pixels.
         width: a scheme's range spans up to this part of (weak, strong).
-        least, most: smallest and largest value that a user may write; None: any.
+        least, most: smallest and largest value that a user may write; None: far from all that is of use.
     """
-    limits = {"limits": (weak, strong), "per_height": per_height, "width": width, "least": least, "most": most}
-    return field(default=default, metadata=limits)
+    drawn = {"limits": (weak, strong), "per_height": per_height, "width": width}
+    return field(default=default, metadata=drawn | _limits(weak, strong, per_height, least, most))
 
 
 def amount(
@@ -107,13 +108,27 @@ def amount(
     most: float | None = None,
 ) -> Any:
     """A field with one number; arguments as `ranged`."""
-    limits = {"limits": (weak, strong), "per_height": per_height, "least": least, "most": most}
-    return field(default=default, metadata=limits)
+    drawn = {"limits": (weak, strong), "per_height": per_height}
+    return field(default=default, metadata=drawn | _limits(weak, strong, per_height, least, most))
 
 
-def chosen(default: Any, *choices: Any) -> Any:
-    """A field that schemes set to one of `choices`, each as likely; the gallery shows the default."""
-    return field(default=default, metadata={"choices": choices, "options": tuple(dict.fromkeys(choices))})
+def _limits(weak: float, strong: float, per_height: bool, least: float | None, most: float | None) -> dict[str, float]:
+    """The smallest and the largest value: numbers beyond would take all memory, or are more than OpenCV can hold."""
+    if most is None:
+        most = LONGEST if per_height else max(1.0, 10 * abs(weak), 10 * abs(strong))
+    return {"least": -most if least is None else least, "most": most}
+
+
+def chosen(default: Any, *choices: Any, least: float = 0, most: float = 1) -> Any:
+    """A field that schemes set to one of `choices`, each as likely; the gallery shows the default. Where they are
+    numbers, a user may write any from `least` to `most`."""
+    options = {"options": tuple(dict.fromkeys(choices)), "least": least, "most": most}
+    return field(default=default, metadata={"choices": choices} | options)
+
+
+def limited(default: Any, least: float, most: float) -> Any:
+    """A field that takes numbers from `least` to `most`; schemes leave it as it is."""
+    return field(default=default, metadata={"least": least, "most": most})
 
 
 def one_of(default: Any, *options: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -18,17 +18,17 @@ import numpy as np
 from captcha_reader.config import ALPHANUMERIC, GeneratorConfig
 from captcha_reader.errors import UserError
 from captcha_reader.generator.canvas import Canvas, Layer, draw_text
-from captcha_reader.generator.fonts import Fonts, find_fonts
+from captcha_reader.generator.fonts import Fonts, find_fonts, shipped_faces
 from captcha_reader.generator.png import encode_png
 from captcha_reader.generator.randomness import Numbers, Stream
 from captcha_reader.generator.registry import Stage
-from captcha_reader.generator.schemes import DRAWN, get_style, style_names
-from captcha_reader.generator.styles import Step, Style
+from captcha_reader.generator.schemes import DRAWN, STYLE_FILES, get_style, style_names
+from captcha_reader.generator.styles import MAX_LENGTH, Step, Style
 from captcha_reader.generator.words import draw_word
 from captcha_reader.text import Alphabet
 
 GENERATOR_VERSION = 15  # raise it when the same settings draw other pictures; up to 11 it was called FORMAT
-MAX_LENGTH = 32  # characters; more do not fit into a picture that anyone would call a captcha
+USUAL_ALPHABET, USUAL_LENGTH = Alphabet.parse(ALPHANUMERIC).characters, (4, 8)  # where nobody asks for others
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,58 @@ class CaptchaSettings:
     Attributes:
         styles: names (`STYLES`, "mixed", "schemes", "rare", "heldout"), YAML files or `Style` objects; pictures take
             turns by their index.
-        alphabet: characters to draw from, written out (no ranges).
-        length: (fewest, most) characters, within 1 to 32.
+        alphabet: characters to draw from, written out (no ranges); "": the style's own, or the usual ones.
+        length: (fewest, most) characters, within 1 to 32; (0, 0): the style's own, or the usual one.
         seed: any integer.
         fonts: folder of fonts to use beside matplotlib's.
+
+    Raises:
+        UserError: a style in a file shares no character, or no length, with what is asked for, or names a font that is
+            not there.
     """
 
     styles: tuple[str | Style, ...] = ("classic",)
-    alphabet: str = Alphabet.parse(ALPHANUMERIC).characters
-    length: tuple[int, int] = (4, 8)
+    alphabet: str = ""
+    length: tuple[int, int] = (0, 0)
     seed: int = 0
     fonts: str | None = None
+
+    def __post_init__(self) -> None:
+        files = [named for named in self.styles if isinstance(named, str) and named.endswith(STYLE_FILES)]
+        for named, style in zip(files, map(get_style, files), strict=True):
+            if self.alphabet and style.characters and not _shared(self.alphabet, style.characters):
+                raise UserError(
+                    f"the style {named} has none of the characters that are asked for: change its `characters` "
+                    f"({style.characters:.40}), or ask for some of these"
+                )
+            unknown = [part for part in style.fonts if not any(part in path.name for path in shipped_faces())]
+            if unknown and self.fonts is None:  # else it may name some of that folder, which count anyway
+                names = ", ".join(path.stem for path in shipped_faces())
+                raise UserError(
+                    f"{named}: fonts is {list(style.fonts)}: there is no font {unknown[0]!r}: choose from {names}, or "
+                    "parts of these names"
+                )
+            low, high = self.length
+            if high and style.length and not (low <= style.length[1] and style.length[0] <= high):
+                own, asked = (f"{a}-{b}" if a < b else str(a) for a, b in (style.length, self.length))
+                raise UserError(
+                    f"the style {named} has texts of {own} characters, and {asked} are asked for: "
+                    "change its `length`, or ask for another"
+                )
+
+    def texts_of(self, named: str | Style) -> tuple[str, tuple[int, int]]:
+        """Characters, and (fewest, most) of them, to draw texts from for one of the styles.
+
+        They are what was asked for, else what a style says that goes beyond the usual. Named styles keep to the usual,
+        and so do random schemes, which are drawn for readers of any captcha.
+        """
+        style = Style() if named in DRAWN else get_style(named)
+        alphabet, length = USUAL_ALPHABET, USUAL_LENGTH
+        if not set(style.characters) <= set(alphabet):
+            alphabet = style.characters
+        if style.length and _fitted(style.length, length) != style.length:
+            length = style.length
+        return self.alphabet or alphabet, self.length if any(self.length) else length
 
     @classmethod
     def from_config(cls, config: GeneratorConfig) -> CaptchaSettings:
@@ -61,11 +102,12 @@ class CaptchaSettings:
         if not names:
             raise UserError(f"--style names no style: choose from {style_names()}")
         # A file becomes the style that it describes: workers on other machines may not have it.
-        styles = tuple(get_style(name) if name.endswith((".yaml", ".yml")) else name for name in names)
+        styles = tuple(get_style(name) if name.endswith(STYLE_FILES) else name for name in names)
         for style in styles:
             get_style(style)
-        alphabet = Alphabet.parse(config.alphabet).characters
-        return cls(styles, alphabet, parse_length(config.length), config.seed, config.fonts)
+        alphabet = "" if config.alphabet is None else Alphabet.parse(config.alphabet).characters
+        length = (0, 0) if config.length is None else parse_length(config.length)
+        return replace(cls(names, alphabet, length, config.seed, config.fonts), styles=styles)
 
 
 def parse_length(text: str) -> tuple[int, int]:
@@ -100,11 +142,9 @@ def generate_random_string(alphabet: str | Alphabet, length_range: tuple[int, in
     return "".join(rng.choices(characters, k=rng.randint(*length_range)))
 
 
-def draw_string(style: Style, settings: CaptchaSettings, rng: random.Random) -> str:
-    """A text that both the style and the settings allow; the settings' characters where none is left."""
-    alphabet, (low, high) = settings.alphabet, settings.length
-    if style.length is not None:
-        low, high = (min(max(n, low), high) for n in style.length)
+def draw_string(style: Style, alphabet: str, length: tuple[int, int], rng: random.Random) -> str:
+    """A text that the style allows, of the characters and the length asked for; of all of these where none is left."""
+    low, high = _fitted(style.length, length) if style.length else length
     if style.words:
         word = draw_word(rng, (low, high))
         word = {"upper": word.upper(), "title": word.title()}.get(style.words, word)
@@ -113,6 +153,12 @@ def draw_string(style: Style, settings: CaptchaSettings, rng: random.Random) -> 
     if style.characters:
         alphabet = _shared(alphabet, style.characters) or alphabet
     return generate_random_string(alphabet, (low, high), rng)
+
+
+def _fitted(own: tuple[int, int], asked: tuple[int, int]) -> tuple[int, int]:
+    """That part of a style's own (fewest, most) characters that is asked for; the nearest where there is none."""
+    low, high = (min(max(n, asked[0]), asked[1]) for n in own)
+    return low, high
 
 
 @lru_cache(maxsize=256)
@@ -220,8 +266,9 @@ def render_image(index: int, settings: CaptchaSettings, text: str | None = None)
     style = get_style(named, stream.restart(key, "style") if named in DRAWN else None)
     numbers = Numbers(key, style.steps.names, stream)
     if text is None:
-        fonts = find_fonts(settings.alphabet, settings.fonts)
-        text = draw_string(style, settings, numbers.of("text"))
+        alphabet, length = settings.texts_of(named)
+        fonts = find_fonts(alphabet, settings.fonts)
+        text = draw_string(style, alphabet, length, numbers.of("text"))
     else:
         fonts = find_fonts("".join(sorted(set(text))), settings.fonts)
     return draw_captcha(text, style, key, fonts, numbers), text

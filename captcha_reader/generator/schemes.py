@@ -32,6 +32,7 @@ MIXED = "mixed"  # draws one of the named styles for every picture
 SCHEMES, HELD_OUT_SCHEMES = "schemes", "heldout"  # draw a scheme of the one or the other part for every picture
 RARE_SCHEMES = "rare"  # draws one for training in which ops that few schemes have are likely
 DRAWN = (MIXED, SCHEMES, HELD_OUT_SCHEMES, RARE_SCHEMES)
+STYLE_FILES = (".yaml", ".yml")  # what ends the name of a file with a style
 NUMBER_OF_SCHEMES = 1_000_000  # that these draw from
 RARER = 12.0  # times the weight of ops for training alone in rare schemes
 FAVOR = 8.0  # times the weight of ops that another one of the scheme favors
@@ -265,7 +266,7 @@ def get_style(style: str | Style, rng: random.Random | None = None) -> Style:
     if style in (SCHEMES, RARE_SCHEMES, HELD_OUT_SCHEMES):
         number = rng.randrange(NUMBER_OF_SCHEMES)
         return random_scheme(number, held_out=style == HELD_OUT_SCHEMES, rare=style == RARE_SCHEMES)
-    if style.endswith((".yaml", ".yml")):
+    if style.endswith(STYLE_FILES):
         return load_style(style)
     if style not in STYLES:
         raise UserError(f"there is no style {style!r}: choose from {style_names()}, or a .yaml file of your own")

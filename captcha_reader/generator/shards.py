@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from glob import escape
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -28,14 +30,21 @@ from typing import Any
 
 from captcha_reader.config import GeneratorConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import available_cores, clear_leftovers, write_atomically, write_text
+from captcha_reader.files import available_cores, clear_leftovers, process_runs, write_atomically, write_text
 from captcha_reader.generator.fonts import find_fonts
-from captcha_reader.generator.render import GENERATOR_VERSION, CaptchaSettings, render_captcha
+from captcha_reader.generator.render import (
+    GENERATOR_VERSION,
+    USUAL_ALPHABET,
+    USUAL_LENGTH,
+    CaptchaSettings,
+    render_captcha,
+)
 from captcha_reader.generator.schemes import HELD_OUT_SCHEMES, MIXED, RARE_SCHEMES, SCHEMES, get_style
 from captcha_reader.generator.styles import STYLES, style_to_dict
 
 ROW_GROUP = 256  # pictures per parquet row group: about what the writing process holds in memory
 CHUNK = 64  # pictures per task of a worker
+PARTIAL = ".partial"  # ends the name of a folder of picture files that is being written
 METADATA_KEY = b"captcha_generator"  # where a shard names its settings
 
 
@@ -103,12 +112,57 @@ def _render_chunk(indices: Sequence[int], settings: CaptchaSettings) -> list[tup
     return [render_captcha(index, settings) for index in indices]
 
 
+def check_pictures(folder: Path, others: Iterable[Path]) -> None:
+    """Whether `write_pictures` may write there.
+
+    Args:
+        folder: for the picture files.
+        others: what else is going to be written.
+
+    Raises:
+        UserError: it is a file, or a folder that is not empty or will not be.
+    """
+    for other in others:
+        if other.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{other} would stand among the picture files: give --pictures a folder of its own")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder as --pictures")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds files already: give --pictures an empty or a new folder")
+
+
 def write_pictures(shards: Sequence[Path], folder: Path) -> None:
-    """Write the captchas of shards as picture files into a folder, and their labels as its labels.csv."""
+    """Write the captchas of shards as picture files into a folder, and their labels as its labels.csv.
+
+    The folder appears whole or not at all; what a killed run left is cleared away.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    whole = folder.resolve()
+    try:
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        for left in whole.parent.glob(f".{escape(whole.name)}.*{PARTIAL}"):
+            pid = left.name.removesuffix(PARTIAL).rpartition(".")[2]
+            if pid.isdecimal() and (int(pid) == os.getpid() or not process_runs(int(pid))):
+                shutil.rmtree(left)
+        temporary = whole.with_name(f".{whole.name}.{os.getpid()}{PARTIAL}")
+        try:
+            temporary.mkdir()
+            _write_files(shards, temporary)
+            if whole.exists():
+                whole.rmdir()  # it is empty
+            temporary.rename(whole)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error}): make room or choose another --pictures") from None
+
+
+def _write_files(shards: Sequence[Path], folder: Path) -> None:
     import pyarrow.parquet as pq
     from tqdm import tqdm
 
-    folder.mkdir(parents=True, exist_ok=True)
     table = io.StringIO(newline="")
     labels = csv.writer(table)
     labels.writerow(["filename", "label"])
@@ -123,23 +177,29 @@ def write_pictures(shards: Sequence[Path], folder: Path) -> None:
 
 def shard_stamp(config: GeneratorConfig, settings: CaptchaSettings) -> str:
     """Everything that decides the bytes of the shards, as JSON; it stands in each shard's schema metadata."""
-    fonts = find_fonts(settings.alphabet, settings.fonts)
+    texts = [settings.texts_of(style) for style in settings.styles]
+    usual = (settings.alphabet or USUAL_ALPHABET, settings.length if any(settings.length) else USUAL_LENGTH)
+    alphabets = dict.fromkeys(alphabet for alphabet, _ in texts)
+    fonts = dict.fromkeys(path for alphabet in alphabets for path in find_fonts(alphabet, settings.fonts).paths)
     digest = hashlib.sha256()
-    for path in fonts.paths:
+    for path in fonts:
         digest.update(Path(path).read_bytes())
-    drawn = {SCHEMES, HELD_OUT_SCHEMES, RARE_SCHEMES}  # by the generator's version alone
-    named = [*STYLES] if MIXED in settings.styles else [s for s in settings.styles if s not in drawn]
+    drawn = {SCHEMES, HELD_OUT_SCHEMES, RARE_SCHEMES, MIXED}  # by the generator's version alone, and by these styles:
+    mixed = [*STYLES] if MIXED in settings.styles else []
+    named = [*mixed, *(style for style in settings.styles if style not in drawn and style not in mixed)]
     stamp = {
         "generator_version": GENERATOR_VERSION,
         "style": config.style,
         "styles": [style_to_dict(get_style(style)) for style in named],
-        "alphabet": settings.alphabet,
-        "length": "{}-{}".format(*settings.length),
+        "alphabet": usual[0],
+        "length": "{}-{}".format(*usual[1]),
         "seed": settings.seed,
         "count": config.count,
         "shard_size": config.shard_size,
         "fonts": digest.hexdigest(),
     }
+    if {*texts} != {usual}:  # some style has its own
+        stamp["texts"] = texts
     return json.dumps(stamp, ensure_ascii=False)
 
 
@@ -173,10 +233,12 @@ def _difference(found: str, wanted: str) -> str:
     if not found:
         return "by something else"
     old, new = json.loads(found), json.loads(wanted)
-    changed = next(key for key in new if old.get(key) != new[key])
+    changed = next((key for key in (*new, "texts") if old.get(key) != new.get(key)), None)
+    if changed is None:  # it says something that is unknown here
+        return "by another version of the generator"
     if changed == "generator_version":
         return f"by version {old.get(changed, old.get('format'))} of the generator, which is {new[changed]} now"
-    if changed in {"styles", "fonts"}:
+    if changed in {"styles", "fonts", "texts"}:
         return f"with other settings (the {changed} have changed since)"
     return f"with other settings (--{changed} {old.get(changed)}, now {new[changed]})"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import types
 import typing
+import unicodedata
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -25,9 +26,11 @@ from captcha_reader.generator.ops.layout import Bounce, Rotation, Row, Shear
 from captcha_reader.generator.ops.photometric import Invert
 from captcha_reader.generator.ops.warp import Elastic, KaptchaRipple, Wave
 from captcha_reader.generator.randomness import Names
-from captcha_reader.generator.registry import OPS, Op, Range, Stage, find_op
+from captcha_reader.generator.registry import OPS, Op, Range, Stage, find_op, limited
+from captcha_reader.text import Alphabet
 
 LARGEST_SIDE = 2000  # pixels
+MAX_LENGTH = 32  # characters; more do not fit into a picture that anyone would call a captcha
 ONE_OF = (Stage.LAYOUT, Stage.BACKGROUND)  # stages of which a picture has one op, whatever a style has
 
 
@@ -68,14 +71,14 @@ class Style:
     antialias: bool = True
     """False: hard edges."""
     characters: str = ""
-    """Only these, as far as the alphabet asked for has them; "": all."""
+    """Only these, written out (no ranges), as far as the alphabet asked for has them; "": all."""
     length: tuple[int, int] | None = None
     """(fewest, most) characters, within the length asked for; None: that length."""
     words: Literal["", "lower", "upper", "title"] = ""
     """Words of a language, or what could be some, in small letters, capitals, or one capital first; "": any string."""
     fonts: tuple[str, ...] = ()
     """Only matplotlib's fonts whose file name has one of these parts (fonts of `--fonts` always count); (): all."""
-    font_choice: tuple[float, ...] = ()
+    font_choice: tuple[float, ...] = limited((), 0, 1)
     """Only the fonts at these places, 0 to 1, in the list of those that remain; (): all."""
     font_part: Literal["all", "train", "heldout"] = "all"
     """Nine fonts in ten are for training, the others are held out; chosen by file name."""
@@ -246,7 +249,8 @@ def load_style(path: str) -> Style:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"the style {path} cannot be read ({error.strerror}): check --style") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # YAML itself has no words for a date that does not exist, nor for lists within lists within lists.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(
             f"the style {path} is not YAML ({' '.join(str(error).split())}): write it as docs/generator.md says"
         ) from None
@@ -268,8 +272,15 @@ def style_from_dict(values: Any, where: str = "the style") -> Style:
         span = getattr(style, name)
         if span is not None and not 8 <= span[0] <= span[1] <= LARGEST_SIDE:
             raise UserError(f"{where}: {name} is {list(span)}: give pixels, 8 to {LARGEST_SIDE}")
-    if style.length is not None and style.length[0] < 1:
-        raise UserError(f"{where}: length is {list(style.length)}: give 1 or more characters")
+    if style.length is not None and not 1 <= style.length[0] <= style.length[1] <= MAX_LENGTH:
+        raise UserError(f"{where}: length is {list(style.length)}: give 1 or more characters, {MAX_LENGTH} at most")
+    if style.characters:
+        # Composed as labels are; copies count once.
+        characters = "".join(dict.fromkeys(unicodedata.normalize("NFC", style.characters)))
+        try:
+            style = replace(style, characters=Alphabet(characters).characters)
+        except UserError as error:
+            raise UserError(f"{where}: characters: {error}") from None
     return style
 
 
@@ -322,14 +333,14 @@ def _read_value(value: Any, hint: Any, item: Any, wrong: str) -> Any:
             raise UserError(f"{wrong}: give a number, or two as [lowest, highest]")
         low, high = (_read_number(part, arguments[0], item, wrong) for part in pair)
         if low > high:
-            raise UserError(f"{wrong}: the lowest comes first, as in [{high:g}, {low:g}]")
+            raise UserError(f"{wrong}: the lowest comes first, as in [{high}, {low}]")
         return low, high
     if typing.get_origin(hint) is tuple:
         parts = value if isinstance(value, list) else [value]
-        if not parts or not all(
-            isinstance(part, arguments[0] if arguments[0] is str else (int, float)) for part in parts
-        ):
+        if not parts or (arguments[0] is str and not all(isinstance(part, str) for part in parts)):
             raise UserError(f"{wrong}: give a list of {'names' if arguments[0] is str else 'numbers'}")
+        if arguments[0] is not str:
+            return tuple(_read_number(part, arguments[0], item, wrong) for part in parts)
         if options and (unknown := [part for part in parts if part not in options]):
             raise UserError(f"{wrong}: there is no {unknown[0]!r}: choose from {', '.join(map(str, options))}")
         return tuple(parts)
@@ -341,7 +352,8 @@ def _read_value(value: Any, hint: Any, item: Any, wrong: str) -> Any:
 
 
 def _read_number(value: Any, kind: type, item: Any, wrong: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or (isinstance(value, float) and not math.isfinite(value)):
         raise UserError(f"{wrong}: give a number, or two as [lowest, highest]" if isinstance(item.default, tuple)
                         else f"{wrong}: give a number")  # fmt: skip
     least, most = item.metadata.get("least"), item.metadata.get("most")

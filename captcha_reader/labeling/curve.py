@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from captcha_reader.labeling.selection import MEASURED_EVERY
 from captcha_reader.reading.metrics import wilson_interval
 
 MAX_LABELS = 2000  # no advice goes beyond
 TARGETS = (0.9, 0.95, 0.98, 0.99)  # accuracies that are worth a person's typing
+TYPED = MEASURED_EVERY / (MEASURED_EVERY - 1)  # labels to type for each to learn from: the others are kept aside
 MAX_SPREAD = 6.0  # times: a wider interval for the number of labels is no advice
 
 
@@ -41,7 +43,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do next, in one sentence; `more` is the median number of further labels, with its 80 % interval."""
+    """What to do next, in one sentence; `more` is the median number of further labels to type, those that will be kept
+    aside among them, with its 80 % interval."""
 
     text: str
     stop: bool = False
@@ -54,7 +57,7 @@ def advise(points: Sequence[Point], labels: int) -> Advice:
 
     Args:
         points: measurements by the number of labels, the untrained reader's among them.
-        labels: that are there now.
+        labels: to learn from that are there now, without those kept aside.
     """
     points = [point for point in points if point.measured]
     if not points:
@@ -76,11 +79,13 @@ def advise(points: Sequence[Point], labels: int) -> Advice:
     q10, q50, q90 = (_quantile(needed, weights, q) for q in (0.1, 0.5, 0.9))
     if q50 > MAX_LABELS:
         return Advice(f"{said}. The curve is flat: more labels of this kind hardly help.", target=target)
-    more = (max(q10 - labels, 0), max(q50 - labels, 0), max(q90 - labels, 0))
+    low_more, median_more, high_more = (round(max(q - labels, 0) * TYPED) for q in (q10, q50, q90))
+    more = (low_more, median_more, high_more)
     if q90 > MAX_LABELS or more[2] + 20 > MAX_SPREAD * (more[0] + 20):
         return Advice(f"{said}. It is too early to say how many labels {target:.0%} takes.", target=target)
     return Advice(
-        f"{said}. About {_round(more[1])} more labels for {target:.0%} ({_round(more[0])} to {_round(more[2])}).",
+        f"{said}. About {_round(more[1])} more labels to type, one in {MEASURED_EVERY} of them kept aside, for "
+        f"{target:.0%} ({_round(more[0])} to {_round(more[2])}).",
         target=target,
         more=more,
     )

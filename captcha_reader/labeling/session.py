@@ -42,12 +42,21 @@ SHEET = 24  # pictures of a sheet to accept at once
 MIN_SHEET_CONFIDENCE = 0.97  # of the readings on it
 
 
+@dataclass(frozen=True)
+class _Past:
+    """What an event changed: the last picture of it, the answers before it, and what it rejected."""
+
+    id: str
+    before: list[tuple[str, Answer | None]]
+    rejected: list[str]
+
+
 @dataclass
 class _State:
     """What the events amount to."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
-    history: list[tuple[str, list[tuple[str, Answer | None]]]] = field(default_factory=list)
+    history: list[_Past] = field(default_factory=list)
     trained_at: int = 0  # labels to learn from when the last training was begun
 
 
@@ -80,6 +89,8 @@ class LabelSession:
         for event in self._journal:
             self._apply(event)
         self._readings = self._load_readings()
+        # A training that was killed, or whose readings are damaged, is due again.
+        self._state.trained_at = max((readings.labels for readings in self._readings), default=0)
 
     @classmethod
     def create(
@@ -168,13 +179,18 @@ class LabelSession:
             np.stack([features(p.log_probs) for p in predictions]),
         )
         with self._lock:
-            readings.save(self.folder / f"readings-{len(self._readings):03d}.json")
+            # Damaged files are not among the readings and keep their numbers.
+            numbers = [int(path.stem.removeprefix("readings-")) for path in self._readings_files()]
+            readings.save(self.folder / f"readings-{max(numbers, default=-1) + 1:03d}.json")
             self._readings.append(readings)
             self._queue.clear()
 
     def _load_readings(self) -> list[Readings]:
-        loaded = (Readings.load(path, len(self._ids)) for path in sorted(self.folder.glob("readings-*.json")))
+        loaded = (Readings.load(path, len(self._ids)) for path in self._readings_files())
         return [readings for readings in loaded if readings is not None]
+
+    def _readings_files(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("readings-*.json") if path.stem[len("readings-") :].isdecimal())
 
     # Asking
 
@@ -344,7 +360,7 @@ class LabelSession:
         with self._lock:
             if not self._state.history:
                 return None
-            id_ = self._state.history[-1][0]
+            id_ = self._state.history[-1].id
             self._add({"do": "undo"}, tab)
             aside = id_ in self._reserved
             self._queue = [(id_, aside), *(pair for pair in self._queue if pair[0] != id_)]
@@ -367,10 +383,13 @@ class LabelSession:
             elif do in ("skip", "unreadable"):
                 self._set([(event["id"], Answer("skipped" if do == "skip" else "unreadable"))])
             elif do == "accept":
-                self._set([(id_, Answer("accepted", text, suggested=text)) for id_, text in event["rows"]])
-                self._first += [id_ for id_ in event["wrong"] if id_ not in self._first]
+                rejected = [id_ for id_ in event["wrong"] if id_ not in self._first]
+                self._set([(id_, Answer("accepted", text, suggested=text)) for id_, text in event["rows"]], rejected)
+                self._first += rejected
             elif do == "undo" and state.history:
-                for id_, before in state.history.pop()[1]:
+                past = state.history.pop()
+                self._first = [id_ for id_ in self._first if id_ not in past.rejected]
+                for id_, before in past.before:
                     if before is None:
                         state.answers.pop(id_, None)
                     else:
@@ -380,11 +399,11 @@ class LabelSession:
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{self._journal.path} has a damaged event ({event!r:.80}): correct or delete it") from None
 
-    def _set(self, rows: list[tuple[str, Answer]]) -> None:
+    def _set(self, rows: list[tuple[str, Answer]], rejected: Sequence[str] = ()) -> None:
         before = [(id_, self._state.answers.get(id_)) for id_, _ in rows]
         self._state.answers.update(rows)
-        if rows:
-            self._state.history.append((rows[-1][0], before))
+        if changed := [*rejected, *(id_ for id_, _ in rows)]:
+            self._state.history.append(_Past(changed[-1], before, list(rejected)))
 
     # Learning and measuring
 
@@ -445,7 +464,7 @@ class LabelSession:
                     for readings, answers in zip(self._readings, offered, strict=True)
                     if answers
                 ],
-                advise(curve, len(typed)),
+                advise(curve, len(typed) - len(aside)),
             )
 
     def _corrected(self, answers: Iterable[Answer]) -> int:

@@ -55,11 +55,20 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: str | Path) -> Path:
+def check_suffix(path: str | Path) -> Path:
+    """The path, which must end as a figure can be written.
+
+    Raises:
+        UserError: it ends otherwise.
+    """
     path = Path(path)
-    supported = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in supported:
+    if path.suffix[1:].lower() not in FigureCanvasAgg.get_supported_filetypes():
         raise UserError(f"{path} is no picture that can be written: end the name in .png, .pdf or .svg")
+    return path
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    path = check_suffix(path)
     try:
         return write_atomically(path, lambda temporary: figure.savefig(temporary))
     except OSError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from captcha_reader.checkpoint import hash_checkpoint
 from captcha_reader.config import PredictConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import clear_leftovers, write_atomically
+from captcha_reader.files import clear_leftovers, visible_files, write_atomically
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.prediction import Predictor
 from captcha_reader.transforms import View
@@ -65,7 +65,18 @@ class BadShard(UserError):
     """A shard that cannot be read; the others can."""
 
 
-def find_shards(paths: Iterable[str | Path]) -> list[Path]:
+def shard_folders(paths: Iterable[str | Path]) -> list[Path]:
+    """Those of the folders named, and of the folders below them, that hold parquet shards."""
+    folders = (path for path in map(Path, paths) if path.is_dir())
+    return sorted({shard.parent for folder in folders for shard in visible_files(folder, "*.parquet")})
+
+
+def named(paths: Iterable[str | Path]) -> str:
+    """Paths for a message."""
+    return ", ".join(map(str, paths))
+
+
+def find_shards(paths: Sequence[str | Path]) -> list[Path]:
     """The parquet files named, and those in the folders named, sorted.
 
     Raises:
@@ -78,7 +89,9 @@ def find_shards(paths: Iterable[str | Path]) -> list[Path]:
         found += sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     found = [path for path in found if not path.name.startswith(".")]
     if not found:
-        raise UserError(f"there is no parquet shard in {', '.join(map(str, paths))}: with --out, shards are read")
+        if below := shard_folders(paths):
+            raise UserError(f"there are parquet shards in {named(below)}: name that instead of {named(paths)}")
+        raise UserError(f"there is no parquet shard in {named(paths)}: with --out, shards are read")
     names: dict[str, Path] = {}
     for path in found:
         if path.name in names:

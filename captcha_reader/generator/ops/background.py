@@ -12,16 +12,16 @@ import cv2
 import numpy as np
 
 from captcha_reader.generator.canvas import Canvas, between_colors, pixel_grid
-from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
+from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, limited, ranged, register
 
 
 @dataclass(frozen=True)
 class Background(Op):
     """A ground between two levels of brightness."""
 
-    level: Range = (215, 255)
+    level: Range = limited((215, 255), 0, 255)
     """Brightness of the ground."""
-    tint: float = 0.25
+    tint: float = limited(0.25, 0, 1)
     """0: gray, 1: strong colors."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -58,7 +58,7 @@ class Plain(Background):
 class Clear(Background):
     """Transparent in pictures of mode RGBA, and white in the others."""
 
-    level: Range = (255, 255)
+    level: Range = limited((255, 255), 0, 255)
     """Brightness that readers are expected to lay it on."""
 
     def paint(self, canvas: Canvas, rng: random.Random) -> None:
@@ -140,7 +140,7 @@ class Grain(_Patterned):
 class StripedGround(_Patterned):
     """Stripes at some angle, with soft or hard borders."""
 
-    pitch: Range = ranged((4, 30), 0.5, 0.06, per_height=True)
+    pitch: Range = ranged((4, 30), 0.5, 0.06, per_height=True, least=0.5)
     """From stripe to stripe."""
 
     def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:
@@ -175,9 +175,9 @@ class Patches(Background):
 class KaptchaGradient(Background):
     """From light gray (192) in the upper left to white in the lower right corner, as the Kaptcha library has it."""
 
-    level: Range = (192, 255)
+    level: Range = limited((192, 255), 0, 255)
     """Not used: the library's is fixed."""
-    tint: float = 0
+    tint: float = limited(0, 0, 1)
     """Not used."""
 
     def paint(self, canvas: Canvas, rng: random.Random) -> None:
@@ -205,7 +205,7 @@ class Panels(Background):
     """Number of panels."""
     slope: float = amount(0.15, 0, 0.35, least=None)
     """How far the borders lean, at most, as a part of the height."""
-    bands: float = amount(0.5, 0, 1)
+    bands: float = amount(0.5, 0, 1, most=1)
     """Probability of a band along the upper and the lower edge each."""
 
     def paint(self, canvas: Canvas, rng: random.Random) -> None:
@@ -296,7 +296,7 @@ class Brick(_Patterned):
 class Metal(_Patterned):
     """Brushed metal: fine scratches and a broad shine."""
 
-    scratches: float = amount(0.4, 0.15, 0.6)
+    scratches: float = amount(0.4, 0.15, 0.6, most=1)
     """Strength of the scratches, against the shine's."""
 
     def pattern(self, canvas: Canvas, rng: random.Random) -> np.ndarray:

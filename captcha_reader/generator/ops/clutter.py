@@ -13,22 +13,22 @@ import cv2
 import numpy as np
 
 from captcha_reader.generator.canvas import Canvas, Color, Point, bezier, draw_curve
-from captcha_reader.generator.registry import Op, Range, Stage, around, one_of, ranged, register
+from captcha_reader.generator.registry import LONGEST, Op, Range, Stage, around, limited, one_of, ranged, register
 
 
 @dataclass(frozen=True)
 class Clutter(Op):
     """What is drawn in colors of its own, or in the letters'."""
 
-    level: Range | None = None
+    level: Range | None = limited(None, 0, 255)
     """Brightness; None: as `tone` says."""
-    tone: Range = (0.7, 1)
+    tone: Range = limited((0.7, 1), 0, 1)
     """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
-    tint: float = 0.9
+    tint: float = limited(0.9, 0, 1)
     """0: gray, 1: strong colors."""
-    as_letters: float = 0
+    as_letters: float = limited(0, 0, 1)
     """Probability of a picture to have all of it in the very color of a letter."""
-    above: float = 0
+    above: float = limited(0, 0, 1)
     """Probability of a picture to have it above the letters, where nothing bends it, and not below them."""
 
     def stage_of(self, rng: random.Random) -> Stage:
@@ -111,7 +111,7 @@ class Spots(Clutter):
 
     count: Range = ranged((15, 40), 5, 120)
     """Number of dots in a picture three times as wide as high, and in proportion in others."""
-    radius: Range = (1, 2)
+    radius: Range = limited((1, 2), 0, LONGEST)
     """Of a dot."""
     kinds: tuple[str, ...] = one_of(("disc",), "disc", "ring", "square", "dash")
     """`disc`, `ring`, `square`, `dash`; one is drawn for each dot."""
@@ -305,7 +305,7 @@ class Lines(Clutter):
 class FaintLines(Clutter):
     """Dozens of thin lines that are hardly seen."""
 
-    tone: Range = (0.05, 0.35)
+    tone: Range = limited((0.05, 0.35), 0, 1)
     """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
     count: Range = ranged((10, 80), 10, 80)
     """Number of lines in a picture 60 pixels high or more; in proportion in lower ones."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from captcha_reader.generator.canvas import BELL, Canvas, blend, noise
 from captcha_reader.generator.ops.photometric import OpaqueOnly
-from captcha_reader.generator.registry import Op, Range, Stage, chosen, one_of, ranged, register
+from captcha_reader.generator.registry import Op, Range, Stage, chosen, limited, one_of, ranged, register
 
 
 @register(stage=Stage.DEGRADATION, weight=20)
@@ -19,7 +19,7 @@ from captcha_reader.generator.registry import Op, Range, Stage, chosen, one_of, 
 class Blur(Op):
     """A Gaussian."""
 
-    deviation: Range = ranged((0, 0.7), 0.005, 0.025, per_height=True)
+    deviation: Range = ranged((0, 0.7), 0.005, 0.025, per_height=True, most=100)
     """Standard deviation."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -50,7 +50,7 @@ class Noise(Op):
 class Salt(Op):
     """Single pixels are black or white."""
 
-    part: Range = ranged((0, 0.03), 0.005, 0.06)
+    part: Range = ranged((0, 0.03), 0.005, 0.06, most=1)
     """Of the pixels."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -66,7 +66,7 @@ class Salt(Op):
 class Resample(Op):
     """Resolution is lost: the picture is shrunk and enlarged again."""
 
-    factor: Range = ranged((1.2, 1.8), 1.2, 2.2)
+    factor: Range = ranged((1.2, 1.8), 1.2, 2.2, least=1)
     """By which it is shrunk; a letter keeps enough pixels in pictures of 30 rows or more."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -88,7 +88,7 @@ class Resample(Op):
 class Levels(OpaqueOnly):
     """Few levels of brightness per channel, as in a palette."""
 
-    count: int = chosen(3, 2, 3, 4, 6)
+    count: int = chosen(3, 2, 3, 4, 6, least=2, most=256)
     """Number of levels, 2 or more."""
 
     def change(self, canvas: Canvas, rng: random.Random) -> None:
@@ -107,7 +107,7 @@ def _level_table(levels: int) -> np.ndarray:
 class Enlarge(Op):
     """Each pixel becomes a square, a disc, or a square with a gap to the next."""
 
-    times: tuple[int, int] = (2, 3)
+    times: tuple[int, int] = limited((2, 3), 1, 10)
     """(fewest, most) pixels of a side; `height` and `width` of the style are those before."""
     cells: str = one_of("", "", "disc", "gap")
     """`disc` or `gap`, from three pixels on; "": whole squares."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from captcha_reader.generator.canvas import CAPITAL, Canvas
 from captcha_reader.generator.fonts import Glyph
-from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
+from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, limited, ranged, register
 
 LARGE = 60  # pixels, font size from which a middle line is searched at half the resolution
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
@@ -116,7 +116,7 @@ def _outline(glyph: Glyph, character: str, size: int, part: float) -> Glyph:
 class Hollow(Op):
     """Letters in outlines."""
 
-    probability: float = 1
+    probability: float = limited(1, 0, 1)
     """Of a picture to have them."""
     thickness: float = amount(0.021, 0.035, 0.01)
     """Of the outline, as a part of the font size, beyond its first two pixels."""
@@ -350,7 +350,7 @@ _SHARP += ["hollow", "pen", "pixels", "stripes", "dots", "stencil", "dotted_stro
 class Bitmap(Op):
     """Letters are hard-edged bitmaps, as old fixed fonts are; they stay sharp where nothing turns or bends them."""
 
-    size: Range = (10, 20)
+    size: Range = limited((10, 20), 1, 200)
     """Font size in pixels, rounded."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -414,7 +414,7 @@ class Segments(Op):
 
     thickness: Range = ranged((0.08, 0.14), 0.14, 0.08, width=1)
     """Of a piece, as a part of the digit's height."""
-    off: float = amount(0.15, 0, 0.3)
+    off: float = amount(0.15, 0, 0.3, most=1)
     """Color of the pieces that are off, from the ground's (0) to the letters' (1); 0: not drawn."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:

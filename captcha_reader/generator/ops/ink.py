@@ -13,7 +13,7 @@ import numpy as np
 from captcha_reader.generator.canvas import CAPITAL, Canvas, Layer, Letter
 from captcha_reader.generator.fonts import Glyph, shaped_glyph
 from captcha_reader.generator.ops.glyphs import ellipse, reshaped, steps, thicken
-from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
+from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, limited, ranged, register
 
 
 @register(stage=Stage.INK, weight=1)
@@ -21,11 +21,11 @@ from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, 
 class Ink(Op):
     """Colors of the letters."""
 
-    level: Range | None = None
+    level: Range | None = limited(None, 0, 255)
     """Brightness, 0 to 255; None: as `contrast` says."""
     contrast: Range = ranged((100, 255), 255, 40)
     """Brightness levels between the letters and the nearest level of the ground, on the side with more room."""
-    tint: float = 0.9
+    tint: float = limited(0.9, 0, 1)
     """0: gray letters, 1: strong colors."""
     per_letter: bool = True
     """A color for every letter, or one for the word."""
@@ -117,9 +117,9 @@ class Shadow(Op):
 
     distance: Range = ranged((0.04, 0.1), 0.04, 0.12)
     """To the side, left or right, as a part of the font size; a little less down."""
-    level: Range | None = None
+    level: Range | None = limited(None, 0, 255)
     """Brightness; None: as `tone` says."""
-    tone: Range = ranged((0.2, 0.6), 0.15, 0.7)
+    tone: Range = ranged((0.2, 0.6), 0.15, 0.7, most=1)
     """From the ground's color (0) to the letters' (1)."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -137,9 +137,9 @@ class Edge(Op):
 
     thickness: float = amount(0.1, 0.05, 0.12)
     """As a part of the font size."""
-    level: Range | None = None
+    level: Range | None = limited(None, 0, 255)
     """Brightness; None: as `tone` says."""
-    tone: Range = ranged((0, 0.6), 0, 0.7, width=1)
+    tone: Range = ranged((0, 0.6), 0, 0.7, width=1, most=1)
     """From the ground's color (0) to the letters' (1)."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -165,7 +165,7 @@ class Extrusion(Op):
 
     depth: float = amount(0.1, 0.06, 0.2)
     """As a part of the font size."""
-    tone: Range = ranged((0.3, 0.6), 0.2, 0.6)
+    tone: Range = ranged((0.3, 0.6), 0.2, 0.6, most=1)
     """Color of the sides, from the ground's (0) to the letters' (1)."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -191,7 +191,7 @@ class Tiles(Op):
 
     room: float = amount(0.1, 0.12, 0.04)
     """Beyond the letter, on each side, as a part of the font size."""
-    every: float = amount(1, 1, 0.6)
+    every: float = amount(1, 1, 0.6, most=1)
     """Probability of a letter to have one."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -206,7 +206,7 @@ class Tiles(Op):
 class Opacity(Op):
     """Letters let through what is below them, other letters, too."""
 
-    part: Range = ranged((0.6, 0.9), 0.9, 0.45)
+    part: Range = ranged((0.6, 0.9), 0.9, 0.45, most=1)
     """Of what is below that a letter hides."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -235,7 +235,7 @@ class TwoTones(Op):
 
     tones: int = amount(2, 2, 3)
     """Number of tones, 2 or 3."""
-    apart: float = amount(0.35, 0.2, 0.5)
+    apart: float = amount(0.35, 0.2, 0.5, most=1)
     """How far further tones are from the letters' color to the ground's."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -263,7 +263,7 @@ def _gleam(glyph: Glyph, character: str, size: int) -> Glyph:
 class Gloss(Op):
     """The upper parts of letters shine."""
 
-    opacity: float = amount(0.6, 0.3, 0.75)
+    opacity: float = amount(0.6, 0.3, 0.75, most=1)
     """Of the shine."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -289,7 +289,7 @@ class Bevel(Op):
 
     width: float = amount(0.04, 0.02, 0.06)
     """Of the edges, as a part of the font size."""
-    opacity: float = amount(0.7, 0.4, 0.8)
+    opacity: float = amount(0.7, 0.4, 0.8, most=1)
     """Of the light and the dark."""
     lit_from: str = chosen("above", "above", "below")
     """Where the light comes from: `above` left or `below` right."""

@@ -10,9 +10,10 @@ from itertools import pairwise
 
 from captcha_reader.generator.canvas import CAPITAL, Canvas, Letter
 from captcha_reader.generator.fonts import load_glyph, shaped_glyph
-from captcha_reader.generator.registry import Op, Range, Stage, amount, ranged, register
+from captcha_reader.generator.registry import LONGEST, Op, Range, Stage, amount, limited, ranged, register
 
 GLYPH_SIZES = (14, 21, 28, 42, 63, 84, 126, 189, 284)  # pixels, of the glyphs that letters are scaled from
+WIDEST = 20_000  # pixels, width of a picture that is as wide as its text needs; longer texts are shrunk to fit
 FINE = 36  # pixels, least size at which effects on strokes can be drawn
 
 
@@ -34,24 +35,29 @@ def load_letters(canvas: Canvas, size: float) -> list[Letter]:
     return [Letter(c, path, glyph, scale=scale) for c, path, glyph in rows]
 
 
+def _as_wide(needed: float) -> int:
+    """The width of a picture that is as wide as its text needs, within what memory holds."""
+    return min(max(math.ceil(needed), 1), WIDEST)
+
+
 @register(stage=Stage.LAYOUT, weight=74, tags=["split"])
 @dataclass(frozen=True)
 class Row(Op):
     """Letters side by side on one line, shrunk if the picture is too narrow."""
 
-    size: Range = (0.55, 0.7)
+    size: Range = limited((0.55, 0.7), 0, 3)
     """Font size as a part of the picture's height."""
-    stretch: Range = (0.9, 1.1)
+    stretch: Range = limited((0.9, 1.1), 0, 10)
     """Width of the letters against what the font says."""
-    spacing: Range = (0.02, 0.12)
+    spacing: Range = limited((0.02, 0.12), -2, 10)
     """Gap between letters as a part of the font size; below zero they overlap."""
-    margin: float = 6
+    margin: float = limited(6, -LONGEST, LONGEST)
     """Least distance of the word from the left and right edge; below zero letters may be cut off."""
-    left: Range | None = None
+    left: Range | None = limited(None, -LONGEST, LONGEST)
     """Left of the first letter at a length of 5, in proportion to 1 / (2 + length). None: anywhere."""
-    baseline: float | None = None
+    baseline: float | None = limited(None, -1, 2)
     """Base line as a part of the height from above. None: capitals stand in the middle."""
-    drop: float = 0
+    drop: float = limited(0, 0, 1)
     """The word leaves its height by up to this part of the picture's height."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -64,7 +70,7 @@ class Row(Op):
         count = len(letters)
         wide = sum(letter.width for letter in letters) * stretch + gap * (count - 1)
         if canvas.width is None:
-            canvas.width = math.ceil(wide + 2 * self.margin)
+            canvas.width = _as_wide(wide + 2 * self.margin)
         left = None if self.left is None else rng.uniform(*self.left) * 7 / (2 + count)
         room = canvas.width - self.margin - (self.margin if left is None else left)
         fit = 1.0 if canvas.bitmap else min(1.0, room / max(wide, 1))
@@ -117,7 +123,7 @@ class Spread(Op):
         count, stretch = len(letters), 1.0 if canvas.bitmap else rng.uniform(*self.stretch)
         wide = sum(letter.width for letter in letters) * stretch
         if canvas.width is None:
-            canvas.width = math.ceil(1.3 * wide + 2 * self.margin)
+            canvas.width = _as_wide(1.3 * wide + 2 * self.margin)
         room = canvas.width - 2 * self.margin
         fit = 1.0 if canvas.bitmap else min(1.0, room / max(wide, 1))
         canvas.size *= fit
@@ -137,7 +143,7 @@ class Scattered(Op):
 
     size: Range = ranged((0.2, 0.3), 0.34, 0.17, width=0.3)
     """Font size as a part of the picture's height."""
-    heights: float = amount(0.8, 0.3, 1)
+    heights: float = amount(0.8, 0.3, 1, most=1)
     """Part of the picture's height over which the letters spread."""
     degrees: float = amount(20, 0, 40)
     """By which each letter turns, at most, either way."""
@@ -147,7 +153,7 @@ class Scattered(Op):
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
         letters = canvas.letters = load_letters(canvas, max(rng.uniform(*self.size) * canvas.height, 11.0))
         if canvas.width is None:
-            canvas.width = math.ceil(2.5 * sum(letter.width for letter in letters) + 2 * self.margin)
+            canvas.width = _as_wide(2.5 * sum(letter.width for letter in letters) + 2 * self.margin)
         slot = (canvas.width - 2 * self.margin) / len(letters)
         widest = max(letter.width for letter in letters)
         fit = min(1.0, 0.95 * slot / max(widest, 1))

@@ -13,7 +13,18 @@ import numpy as np
 
 from captcha_reader.generator.canvas import Canvas, Letter, Point, bezier, draw_curve, draw_glyph, replace_pixels
 from captcha_reader.generator.ops.clutter import FAINT, LINES, Clutter, draw_lines, draw_pieces
-from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, one_of, ranged, register
+from captcha_reader.generator.registry import (
+    LONGEST,
+    Op,
+    Range,
+    Stage,
+    amount,
+    chosen,
+    limited,
+    one_of,
+    ranged,
+    register,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Strokes as letters have them
@@ -52,7 +63,7 @@ class Strokes(Clutter):
 class Hooks(Clutter):
     """Short strokes through the first letter or the last one, in their color."""
 
-    as_letters: float = 1
+    as_letters: float = limited(1, 0, 1)
     """Probability of a picture to have all of it in the very color of a letter."""
     count: Range = ranged((1, 2), 1, 3)
     """Number of strokes."""
@@ -123,11 +134,11 @@ def draw_shape(pixels: np.ndarray, rng: random.Random, color: Sequence[float], t
 class Shapes(Clutter):
     """Rectangles, ellipses and polygons, filled or in outline."""
 
-    tone: Range = (0, 0.5)
+    tone: Range = limited((0, 0.5), 0, 1)
     """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
     count: Range = ranged((1, 8), 1, 12)
     """Number of shapes."""
-    width: Range = (1, 2)
+    width: Range = limited((1, 2), 0, LONGEST)
     """Of outlines."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -146,13 +157,13 @@ class Shapes(Clutter):
 class Decoys(Clutter):
     """Smaller, paler characters between and below the letters, which do not count."""
 
-    tone: Range = ranged((0.15, 0.5), 0.1, 0.5)
+    tone: Range = ranged((0.15, 0.5), 0.1, 0.5, most=1)
     """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
     count: Range = ranged((8, 30), 5, 40)
     """Number of characters."""
     size: Range = ranged((0.2, 0.6), 0.2, 0.6)
     """Of these, as a part of the letters'."""
-    degrees: float = chosen(57, 0, 20, 57)
+    degrees: float = chosen(57, 0, 20, 57, most=180)
     """By which they turn, at most, either way."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
@@ -190,7 +201,7 @@ class Frame(Clutter):
 class ThickCurve(Clutter):
     """A curve as thick as a stroke runs through the whole word, in the letters' color."""
 
-    as_letters: float = 1
+    as_letters: float = limited(1, 0, 1)
     """Probability of a picture to have all of it in the very color of a letter."""
     count: Range = ranged((1, 1), 1, 2, width=1)
     """Number of curves."""
@@ -217,7 +228,7 @@ class ThickCurve(Clutter):
 class Worn(Op):
     """Blotches of the letters are missing, as on worn print."""
 
-    part: Range = ranged((0.1, 0.3), 0.08, 0.3)
+    part: Range = ranged((0.1, 0.3), 0.08, 0.3, most=1)
     """Of the letters that is gone."""
     cell: float = amount(3, 0.025, 0.07, per_height=True, least=1)
     """Size of the blotches."""
@@ -235,9 +246,9 @@ class Worn(Op):
 class Blots(Clutter):
     """Dozens of thick lines and discs, in the color of the letters that they cover."""
 
-    as_letters: float = 1
+    as_letters: float = limited(1, 0, 1)
     """Probability of a picture to have all of it in the very color of a letter."""
-    above: float = 1
+    above: float = limited(1, 0, 1)
     """Probability of a picture to have it above the letters, where nothing bends it, and not below them."""
     count: Range = ranged((10, 20), 6, 22)
     """Number of lines and discs in a picture three times as wide as high, and in proportion in others."""
@@ -269,7 +280,7 @@ class ParallelLines(Clutter):
 
     pitch: Range = ranged((6, 12), 0.25, 0.1, per_height=True)
     """From line to line."""
-    tone: Range = ranged((0.3, 0.7), 0.2, 0.8)
+    tone: Range = ranged((0.3, 0.7), 0.2, 0.8, most=1)
     """Where `level` says nothing: from the ground's brightness (0) to the letters' (1)."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from captcha_reader.generator.canvas import Canvas, replace_pixels
 from captcha_reader.generator.ops.marks import draw_shape
-from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, ranged, register
+from captcha_reader.generator.registry import Op, Range, Stage, amount, chosen, limited, ranged, register
 
 # What a scheme does without, because nobody could read the picture any more: beside ops that redraw it in its edges or
 # in parts, and beside those that make it of dots.
@@ -97,7 +97,7 @@ class Facets(Op):
 
     side: Range = ranged((20, 40), 1.2, 0.45, per_height=True)
     """Of a triangle."""
-    part: float = amount(0.5, 0.3, 0.5)
+    part: float = amount(0.5, 0.3, 0.5, most=1)
     """Of the triangles that are exchanged."""
     own_levels: bool = chosen(True, True, True, False)
     """Ground and letters exchange their own colors, not black and white."""
@@ -127,7 +127,7 @@ class Facets(Op):
 class Invert(OpaqueOnly):
     """Black and white change places."""
 
-    probability: float = 1
+    probability: float = limited(1, 0, 1)
     """Of a picture to be inverted."""
 
     def change(self, canvas: Canvas, rng: random.Random) -> None:
@@ -191,7 +191,7 @@ class Dither(OpaqueOnly):
 
     kind: str = chosen("random", "random", "ordered")
     """Which level a pixel gets: by lot (`random`), or by a pattern (`ordered`)."""
-    cell: int = amount(1, 0.012, 0.018, per_height=True, least=1)
+    cell: int = amount(1, 0.012, 0.018, per_height=True, least=1, most=100)
     """Side of what is drawn together."""
 
     def change(self, canvas: Canvas, rng: random.Random) -> None:

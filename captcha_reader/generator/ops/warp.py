@@ -197,7 +197,7 @@ class Perspective(Op):
 class Fan(Op):
     """The picture's width is laid along an arc, letters turned with it; it rises or hangs by lot."""
 
-    degrees: Range = ranged((20, 50), 15, 70)
+    degrees: Range = ranged((20, 50), 15, 70, least=1, most=360)
     """Of the arc; less where the picture is too low for it."""
 
     def __call__(self, canvas: Canvas, rng: random.Random) -> None:
