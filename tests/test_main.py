@@ -620,7 +620,7 @@ def test_a_run_does_not_go_on_with_other_data(
 def test_a_resumed_run_prepares_pictures_as_it_began(
     train: Callable, tmp_path: Path, tiny: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the weights that it started from are others by now, as after an update."""
+    """Also where an older version began it, without a note of what it started from, and that is another file by now."""
     weights = tmp_path / "weights.safetensors"
     save_checkpoint(build_model(tiny("mixer", alphabet="abcd", resize="content")), weights)
     begun = train("--model", "mixer", "--init", weights, "--frozen_epochs", 0, "--epochs", 1)
@@ -629,10 +629,12 @@ def test_a_resumed_run_prepares_pictures_as_it_began(
     seen = []
     build = main.initialize
     monkeypatch.setattr(main, "initialize", lambda config, model: seen.append(model) or build(config, model))
-    assert train("--resume", out=begun.out).code == 0
     state = torch.load(begun.out / "state.pt", weights_only=True)
+    del state["start"]
+    torch.save(state, begun.out / "state.pt")
+    assert train("--resume", out=begun.out).code == 0
     assert state.pop("config")["normalize"] is False
-    torch.save(state, begun.out / "state.pt")  # as an older version left it
+    torch.save(state, begun.out / "state.pt")  # a still older version
     assert train("--resume", out=begun.out).code == 0
     assert [model.normalize for model in seen] == [False, False]
     assert seen[0] == ModelConfig.from_json(read_metadata(begun.out / "best.safetensors")["model"])
