@@ -101,6 +101,10 @@ def collect(config: StrengthConfig) -> Sample:
     """
     if (config.data is None) == (config.style is None):
         raise UserError("name --data FOLDER with captchas or --style NAME of the generator, one of the two")
+    other, unused = ("--style", ("count", "tries")) if config.style is None else ("--data", ("limit", "unlabeled"))
+    for name in unused:
+        if getattr(config, name) != getattr(StrengthConfig, name):
+            raise UserError(f"--{name} goes with {other} alone: leave it out")
     left_out = LeftOut.load(config.left_out)
     if config.style is not None:
         settings = style_settings(config)

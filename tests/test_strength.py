@@ -595,8 +595,9 @@ def test_pictures_without_labels_are_read_and_a_style_is_varied(
 
 
 def settings_of(out: Path, exported: Path, **changes: object) -> StrengthConfig:
-    """A measurement of 40 captchas of a style without training."""
-    given = {"style": "line", "characters": "a-d", "length": "3", "count": 40, "tries": 1, "labels": "0"}
+    """A measurement of 40 captchas of a style without training, or of data."""
+    given = {"characters": "a-d", "length": "3", "labels": "0"}
+    given |= {} if "data" in changes else {"style": "line", "count": 40, "tries": 1}
     return StrengthConfig(**(given | {"checkpoint": str(exported), "threads": 1, "out": str(out)} | changes))
 
 
@@ -604,7 +605,9 @@ def settings_of(out: Path, exported: Path, **changes: object) -> StrengthConfig:
     ("changes", "words"),
     [
         ({"style": None}, "name --data FOLDER with captchas or --style NAME"),
-        ({"data": "some/folder"}, "one of the two"),
+        ({"data": "some/folder", "style": "line"}, "one of the two"),
+        ({"data": "some/folder", "tries": 3}, "--tries goes with --style alone: leave it out"),
+        ({"limit": 50}, "--limit goes with --data alone: leave it out"),
         ({"seconds_per_label": 0}, "--seconds_per_label is 0: a label takes some time"),
         ({"seconds_per_label": math.nan}, "--seconds_per_label is nan: a label takes some time"),
         ({"seconds_per_label": math.inf}, "--seconds_per_label is inf: a label takes some time"),
