@@ -376,6 +376,20 @@ def test_corrections_are_counted_by_the_model_that_was_corrected(session: LabelS
     assert progress.corrections == [Corrections(0, 3, 5), Corrections(4, 1, 4)] and progress.corrected == 4
 
 
+def test_damaged_readings_shift_no_corrections_to_the_next_model(session: LabelSession) -> None:
+    session.add_readings("second", predictions(["ab", "cd"] * 30, [0.9] * 60), labels=4)
+    for item in session.next(4):
+        session.answer(item.id, "dd")
+    session.close()
+    (session.folder / "readings-000.json").write_text("{")
+    again = LabelSession(session.folder)
+    assert again.progress().corrections == [Corrections(4, 4, 4)] and again.next()[0].model == 2
+    again.add_readings("third", predictions(["ab", "cd"] * 30, [0.9] * 60), labels=9)
+    again.answer(again.next()[0].id, "dd")
+    again.answer(again.next()[0].id, "dd", offered=("ab", 1))
+    assert again.progress().corrections == [Corrections(4, 4, 4), Corrections(9, 1, 1)]
+
+
 def test_a_model_that_was_misled_is_measured_and_not_used(session: LabelSession) -> None:
     for item in session.next(20):
         session.answer(item.id, item.text)  # four of them are kept aside

@@ -180,13 +180,13 @@ class LabelSession:
         )
         with self._lock:
             # Damaged files are not among the readings and keep their numbers.
-            numbers = [int(path.stem.removeprefix("readings-")) for path in self._readings_files()]
-            readings.save(self.folder / f"readings-{max(numbers, default=-1) + 1:03d}.json")
+            readings.number = max(map(_number_of, self._readings_files()), default=0) + 1
+            readings.save(self.folder / f"readings-{readings.number - 1:03d}.json")
             self._readings.append(readings)
             self._queue.clear()
 
     def _load_readings(self) -> list[Readings]:
-        loaded = (Readings.load(path, len(self._ids)) for path in self._readings_files())
+        loaded = (Readings.load(path, len(self._ids), _number_of(path)) for path in self._readings_files())
         return [readings for readings in loaded if readings is not None]
 
     def _readings_files(self) -> list[Path]:
@@ -235,10 +235,9 @@ class LabelSession:
         path, name = self._items[id_]
         if not self._readings:
             return Item(id_, name, path, measured=aside)
-        number, i = self._offered(), self._place[id_]
-        now = self._readings[number]
+        now, i = self._readings[self._offered()], self._place[id_]
         chars = tuple(now.char_confidences[i])
-        return Item(id_, name, path, now.texts[i], float(now.confidences[i]), chars, aside, number + 1)
+        return Item(id_, name, path, now.texts[i], float(now.confidences[i]), chars, aside, now.number)
 
     def item(self, id_: str) -> Item:
         """Any picture of the set.
@@ -303,7 +302,7 @@ class LabelSession:
             item = self.item(id_)
             suggested, model = offered or (item.text, item.model)
             event: Event = {"do": "label", "id": id_, "text": text, "suggested": suggested, "measured": item.measured}
-            event["model"] = min(model, len(self._readings))
+            event["model"] = model if any(readings.number == model for readings in self._readings) else 0
             if seconds is not None:
                 event["seconds"] = round(seconds, 2)
             self._add(event, tab)
@@ -444,7 +443,7 @@ class LabelSession:
         with self._lock:
             answers = self._state.answers
             typed = [answer for answer in answers.values() if answer.kind == "typed"]
-            offered = [[answer for answer in typed if answer.model == n] for n in range(1, len(self._readings) + 1)]
+            offered = [[answer for answer in typed if answer.model == r.number] for r in self._readings]
             aside = [(self._place[id_], answer.text) for id_, answer in answers.items() if answer.measured]
             curve = [
                 Point(r.labels, sum(self.same(r.texts[i], text) for i, text in aside), len(aside))
@@ -517,3 +516,8 @@ class LabelSession:
                 write_atomically(out / path.name, partial(shutil.copyfile, path))
             write_text(out / "labels.csv", table_text([(path.name, text, source) for path, text, source in rows]))
         return len(rows)
+
+
+def _number_of(path: Path) -> int:
+    """Of the model whose readings are in a file; the first is 1."""
+    return int(path.stem.removeprefix("readings-")) + 1
