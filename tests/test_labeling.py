@@ -321,6 +321,19 @@ def test_a_sheet_holds_certain_pictures_and_the_wrong_ones_are_asked_next(sessio
     assert len(session.rows(accepted=False)) == 0 and len(session.rows(measured=True)) == 0
 
 
+def test_a_sheet_keeps_what_was_looked_at_and_no_answer_is_replaced(session: LabelSession) -> None:
+    session.add_readings("first", predictions(["ab", "cd"] * 30, [0.99] * 60))
+    sheet = session.sheet()
+    ids, texts = [item.id for item in sheet], [item.text for item in sheet]
+    session.add_readings("meanwhile", predictions(["cd", "ab"] * 30, [0.99] * 60), labels=20)
+    session.answer(ids[0], "dd")
+    assert session.accept(ids, ids[1:2], texts=texts) == 22
+    assert [session.answers()[id_].text for id_ in ids[2:]] == texts[2:]
+    assert session.answers()[ids[0]].kind == "typed" and ids[1] not in session.answers()
+    with pytest.raises(UserError, match="another number of readings"):
+        session.accept(ids, texts=texts[1:])
+
+
 def test_a_training_is_due_after_20_labels_to_learn_from(session: LabelSession) -> None:
     due = []
     for n in range(1, 61):

@@ -410,10 +410,13 @@ def test_the_routes_say_what_the_page_shows(client: TestClient) -> None:
     client.post("/labels/routes/release", json={"tab": "two"})
     assert client.post("/labels/routes/claim", json={"tab": "three"}).json()["took_over"] is False
     assert client.get("/labels/routes/next?count=1&current=none").json()["error"].startswith("this picture is not")
+    sheet = {"tab": "three", "ids": [items[2]["id"]], "texts": ["shown"]}
+    assert client.post("/labels/routes/accept", json=sheet).json()["accepted"] == 1
     assert client.get("/labels/none/next").status_code == 404
     zipped = client.get("/labels/routes/export?form=zip")
     with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
-        assert len(archive.namelist()) == 3 and b"zzz,person" in archive.read("labels.csv")
+        assert len(archive.namelist()) == 4
+        assert b"zzz,person" in archive.read("labels.csv") and b"shown,model" in archive.read("labels.csv")
 
 
 def test_the_routes_keep_skipped_and_unreadable_pictures_and_take_them_back(client: TestClient) -> None:

@@ -29,7 +29,17 @@ from captcha_reader.labeling.curve import Point, advise
 from captcha_reader.labeling.export import Form, Row, table_text, write_parquet, write_zip
 from captcha_reader.labeling.journal import Event, Journal
 from captcha_reader.labeling.readings import Readings
-from captcha_reader.labeling.records import Answer, Corrections, Item, Kind, Order, Progress, TakenOverError, clean_text
+from captcha_reader.labeling.records import (
+    MAX_TEXT,
+    Answer,
+    Corrections,
+    Item,
+    Kind,
+    Order,
+    Progress,
+    TakenOverError,
+    clean_text,
+)
 from captcha_reader.labeling.selection import MEASURED_EVERY, choose, features, shuffled
 from captcha_reader.labeling.sets import PICTURES, SET, SetInfo, write_pictures
 from captcha_reader.reading.prediction import Prediction
@@ -330,7 +340,7 @@ class LabelSession:
             sure = [
                 i
                 for i, id_ in enumerate(self._ids)
-                if id_ not in taken and now.texts[i] and now.confidences[i] >= MIN_SHEET_CONFIDENCE
+                if id_ not in taken and 0 < len(now.texts[i]) <= MAX_TEXT and now.confidences[i] >= MIN_SHEET_CONFIDENCE
             ]
             if not sure:
                 return []
@@ -338,8 +348,21 @@ class LabelSession:
             order = sorted(range(len(sure)), key=lambda j: (now.texts[sure[j]] != now.texts[sure[0]], -likeness[j]))
             return [self._item(self._ids[sure[j]]) for j in order[:count]]
 
-    def accept(self, ids: Sequence[str], wrong: Sequence[str] = (), tab: str | None = None) -> int:
-        """Take the readings of a sheet as pseudo-labels, but for the wrong ones, which are asked next.
+    def accept(
+        self,
+        ids: Sequence[str],
+        wrong: Sequence[str] = (),
+        tab: str | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> int:
+        """Take the readings of a sheet as pseudo-labels, but for the wrong ones, which are asked next. A picture that
+        has an answer by now keeps it.
+
+        Args:
+            ids: of the pictures on the sheet.
+            wrong: those of them whose reading is wrong.
+            tab: that answers, where there may be several.
+            texts: the readings as the sheet showed them, one for each of `ids`; those of now by default.
 
         Returns:
             How many were accepted. Raises as `answer`.
@@ -347,8 +370,11 @@ class LabelSession:
         with self._lock:
             for id_ in (*ids, *wrong):
                 self._check(id_)
-            rows = [(id_, self._item(id_).text) for id_ in ids if id_ not in set(wrong)]
-            rows = [(id_, text) for id_, text in rows if text and id_ not in self._reserved]
+            if texts is not None and len(texts) != len(ids):
+                raise UserError("the sheet has another number of readings than of pictures: reload the page")
+            shown = [self._item(id_).text for id_ in ids] if texts is None else map(clean_text, texts)
+            taken = self._state.answers.keys() | set(self._reserved) | set(wrong)
+            rows = [(id_, text) for id_, text in zip(ids, shown, strict=True) if text and id_ not in taken]
             self._add({"do": "accept", "rows": rows, "wrong": list(wrong)}, tab)
             rejected = [(id_, id_ in self._reserved) for id_ in wrong]
             self._queue = [*rejected, *(pair for pair in self._queue if pair[0] not in wrong)]

@@ -8,7 +8,7 @@ POST /labels/{set}/release           {"tab"}: this tab is closed
 POST /labels/{set}/answer            {"tab", "do": "label" | "skip" | "unreadable" | "undo", "id", "text", "seconds",
                                      "offered", "model"}: the last two are `text` and `model` of what was shown
 GET  /labels/{set}/sheet             certain readings, to accept at once
-POST /labels/{set}/accept            {"tab", "ids", "wrong"}
+POST /labels/{set}/accept            {"tab", "ids", "texts", "wrong"}: `texts` of `ids`, as they were shown
 GET  /labels/{set}/export?form=zip   the labeled pictures; `parquet` or `zip`
 """
 
@@ -50,6 +50,7 @@ class Accepted(BaseModel):
 
     tab: str = Field(max_length=64)
     ids: list[Annotated[str, Field(max_length=64)]] = Field(max_length=64)
+    texts: list[Annotated[str, Field(max_length=200)]] | None = Field(None, max_length=64)
     wrong: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=64)
 
 
@@ -162,7 +163,7 @@ def label_router(labels: Labels) -> APIRouter:
     async def accept(set_: str, given: Annotated[Accepted, Body()]) -> Response:
         def work() -> dict[str, Any]:
             desk = desk_of(set_)
-            kept = desk.session.accept(given.ids, given.wrong, given.tab)
+            kept = desk.session.accept(given.ids, given.wrong, given.tab, given.texts)
             labels.touched(desk)
             return {"accepted": kept, **state(desk, 4)}
 
