@@ -510,6 +510,14 @@ def test_the_folder_of_a_set_is_a_source_too(session: LabelSession, tmp_path: Pa
     assert sum(pq.read_metadata(shard).num_rows for shard in made.glob("*.parquet")) == 12
 
 
+def test_the_table_of_a_set_goes_with_its_last_label(session: LabelSession) -> None:
+    session.answer(session.next()[0].id, "ab")
+    table = session.write_table()
+    assert table is not None and "ab,person" in table.read_text()
+    session.undo()
+    assert session.write_table() is None and not table.exists()
+
+
 def test_nothing_to_export_is_one_sentence(session: LabelSession, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing is labeled yet"):
         session.export(tmp_path / "out.parquet")

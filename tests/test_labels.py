@@ -468,6 +468,28 @@ def test_an_error_in_the_background_is_said_and_labels_are_kept(
     assert desk.session.rows()[0][1] == "ab"
 
 
+def test_a_table_that_could_not_be_written_is_written_later_and_keeps_no_other_set_open(
+    labels: Labels, pictures: list, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    desks = [labels.create(pictures, name) for name in ("first", "second")]
+    until(lambda: all(desk.session.has_readings for desk in desks))
+    monkeypatch.setattr(desks[0].session, "write_table", full)
+    for desk in desks:
+        desk.session.answer(desk.session.next()[0].id, "ab")
+    labels.touched(desks[0])
+    until(lambda: "something went wrong" in desks[0].said)
+    assert desks[0].changed
+    desks[1].changed = True
+    labels.close()
+    assert "the table of labels of first cannot be written" in caplog.text
+    assert (desks[1].session.folder / "labels.csv").is_file()
+    again = [LabelSession(desk.session.folder) for desk in desks]
+    assert [len(session.answers()) for session in again] == [1, 1]
+
+
 def test_nothing_is_trained_where_nothing_can_be(models: Models, pictures: list, tmp_path: Path) -> None:
     trainings = Trainings()
     labels = Labels(tmp_path / "labels", models, trainings)

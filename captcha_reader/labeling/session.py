@@ -499,12 +499,13 @@ class LabelSession:
 
     def write_table(self) -> Path | None:
         """Write `labels.csv` beside the pictures, which makes the set's folder a source for make_dataset.py; None where
-        nothing is labeled."""
-        rows = self._labeled(accepted=True)
+        nothing is labeled, and then there is no such file."""
+        rows, table = self._labeled(accepted=True), self.folder / "labels.csv"
         if not rows:
+            table.unlink(missing_ok=True)  # its labels were taken back
             return None
         named = [(path.relative_to(self.folder).as_posix(), text, source) for path, text, source in rows]
-        return write_text(self.folder / "labels.csv", table_text(named))
+        return write_text(table, table_text(named))
 
     def _labeled(self, accepted: bool) -> list[Row]:
         """Picture, label, and who gave it (`person` or `model`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import threading
@@ -20,6 +21,7 @@ from captcha_reader.web.jobs import JobQueue
 from captcha_reader.web.models import Models
 
 LOOK_SECONDS = 0.5  # between two looks at what is to do
+log = logging.getLogger("captcha_reader")
 NAME = re.compile(r"[\w][\w .-]{0,39}")
 
 
@@ -142,8 +144,11 @@ class Labels:
             self._thread.join(10)
         with self._lock:
             for desk in self._desks.values():
-                if desk.changed:
-                    desk.session.write_table()
+                try:
+                    if desk.changed:
+                        desk.session.write_table()
+                except (OSError, UserError) as error:  # the other sets are written all the same
+                    log.warning("the table of labels of %s cannot be written (%s); labels are kept", desk.id, error)
                 desk.session.close()
             self._desks.clear()
 
@@ -163,15 +168,21 @@ class Labels:
 
     def _look_after(self, desk: Desk) -> None:
         session = desk.session
-        if not session.has_readings and desk.model not in desk.failed:
-            self._read(desk, desk.model, 0)
-        if desk.job is not None and not desk.job.running:
-            self._finish(desk, desk.job)
-        if desk.job is None and self.jobs is not None and (labels := session.training_due()):
-            self._train(desk, labels)
-        if desk.changed:
-            desk.changed = False
-            session.write_table()
+        try:
+            if not session.has_readings and desk.model not in desk.failed:
+                self._read(desk, desk.model, 0)
+            if desk.job is not None and not desk.job.running:
+                self._finish(desk, desk.job)
+            if desk.job is None and self.jobs is not None and (labels := session.training_due()):
+                self._train(desk, labels)
+        finally:  # also where the queue is full
+            if desk.changed:
+                desk.changed = False  # first: what is answered meanwhile is written next
+                try:
+                    session.write_table()
+                except Exception:
+                    desk.changed = True
+                    raise
 
     def _read(self, desk: Desk, model: str, labels: int) -> None:
         """All pictures of a set, with one model."""
