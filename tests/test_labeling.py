@@ -539,6 +539,18 @@ def test_what_cannot_become_a_set_is_one_sentence(tmp_path: Path) -> None:
         LabelSession.create(tmp_path / "set", [(f"{i}.png", picture(i)) for i in range(10)])
 
 
+def test_what_becomes_no_set_leaves_no_picture_behind(tmp_path: Path) -> None:
+    few = [(f"{i}.png", picture(i)) for i in range(5)]
+    with pytest.raises(UserError, match="5 different pictures"):
+        LabelSession.create(tmp_path / "set", few)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "set" / "pictures").mkdir(parents=True)
+    (tmp_path / "set" / "pictures" / "mine.png").write_bytes(picture(7))
+    with pytest.raises(UserError, match="5 different pictures"):
+        LabelSession.create(tmp_path / "set", few)
+    assert (tmp_path / "set" / "pictures" / "mine.png").exists(), "what was there before stays"
+
+
 def test_damaged_readings_are_made_again_not_fatal(session: LabelSession) -> None:
     session.close()
     (session.folder / "readings-000.json").write_text('{"model": "x", "texts": ["a"]')

@@ -32,6 +32,7 @@ from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.label_routes import label_router
 from captcha_reader.web.labels import Desk, Labels
 from captcha_reader.web.models import Models
+from captcha_reader.web.own_models import check_name
 from captcha_reader.web.tabs.label import _pictures as label_pictures
 from interface import open_models
 from predict import CaptchaPredictor
@@ -69,10 +70,12 @@ class Trainings:
 
     def __init__(self) -> None:
         self.submitted: list[tuple[list, FineTuning]] = []
+        self.names: list[str] = []
 
     def submit(self, rows: list, start: Path, start_name: str, **settings: object) -> FineTuning:
         job = FineTuning("1", Path(), start, start_name, None, len(rows))
         self.submitted.append((list(rows), job))
+        self.names.append(str(settings["name"]))
         return job
 
 
@@ -208,9 +211,9 @@ def test_the_table_of_labels_follows(labels: Labels, pictures: list) -> None:
     assert row["text"] == "abc" and (desk.session.folder / row["file_name"]).is_file()
 
 
-@pytest.mark.parametrize("name", ["../outside", "a/b", ".hidden", "x" * 41, "-x/"])
+@pytest.mark.parametrize("name", ["../outside", "a/b", ".hidden", "x" * 41, "-x/", "_mine", "con.x"])
 def test_names_are_names(labels: Labels, pictures: list, name: str) -> None:
-    with pytest.raises(UserError, match="the name may have"):
+    with pytest.raises(UserError, match=r"the name (cannot be used|has 41 characters)"):
         labels.create(pictures, name)
     with pytest.raises(UserError, match="no such set"):
         labels.open(name)
@@ -221,6 +224,32 @@ def test_pictures_that_cannot_be_read_are_listed(labels: Labels, pictures: list)
     desk = labels.create([*pictures, ("broken.png", b"nothing")], "some", on_skip=skipped.append)
     assert len(skipped) == 1 and "broken.png" in skipped[0]
     assert desk.session.progress().pictures == len({png for _, png in pictures})
+
+
+def test_copies_are_listed(labels: Labels, pictures: list) -> None:
+    skipped: list[str] = []
+    labels.create([*pictures, ("again/copy.png", pictures[3][1])], "copies", on_skip=skipped.append)
+    assert skipped == ["copy.png is the same picture as 3.png"]
+
+
+def test_a_set_that_is_being_made_has_its_name(labels: Labels, pictures: list) -> None:
+    """Two visitors who start at the same moment would write into one folder."""
+
+    def slowly() -> Iterator[tuple[str, bytes]]:
+        yield pictures[0]
+        with pytest.raises(UserError, match="there is a set one already"):
+            labels.create(pictures[20:], "one")
+        yield from pictures[1:20]
+
+    desk = labels.create(slowly(), "one")
+    assert desk.session.progress().pictures == len({png for _, png in pictures[:20]})
+
+
+def test_a_set_named_before_names_were_those_of_models_is_learned_from(labels: Labels, pictures: list) -> None:
+    LabelSession.create(labels.folder / "_old", pictures).close()
+    desk = labels.open("_old")
+    labels._train(desk, 20)
+    assert check_name(labels.jobs.names[-1]) == "old 20 labels"
 
 
 # --------------------------------------------------------------------------------------------------------------------

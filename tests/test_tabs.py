@@ -108,7 +108,7 @@ def test_a_set_is_begun_and_opened_and_what_was_left_out_is_said(
         ("", "set", "", "There are no captchas yet: drop some, or a zip of them"),
         ("nowhere", "set", "", "There is no folder nowhere: check its name"),
         ("empty", "set", "", "There is no picture in empty"),
-        ("empty", "../out", "", "choose another"),
+        ("empty", "../out", "", "The name cannot be used"),
         ("empty", "set", "z-a", "characters"),
         ("empty", "set", "xyz", "cannot"),
     ],
@@ -122,6 +122,14 @@ def test_what_makes_no_set_is_one_sentence_and_leaves_no_folder(
     said, chosen, panel = page.press("label", "begin")(None, given, title, None, characters, "", False)
     assert words in said and str(tmp_path) not in said
     assert skipped(chosen) and skipped(panel) and page.shop.labels.names() == before
+
+
+def test_too_few_pictures_say_what_was_left_out_of_them(page: SimpleNamespace, tmp_path: Path) -> None:
+    for i in range(7):
+        (tmp_path / f"{i}.png").write_bytes(b"no picture")
+    said, *_ = page.press("label", "begin")(None, str(tmp_path), "few", None, *NOTHING)
+    assert "These are 0 different pictures: 10 are the least (7 left out: " in said
+    assert "0.png" in said and "; and 2 more)" in said and not (page.shop.labels.folder / "few").exists()
 
 
 def test_a_folder_of_this_machine_is_taken_with_all_in_it_that_is_a_picture(

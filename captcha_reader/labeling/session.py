@@ -16,6 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -123,7 +124,7 @@ class LabelSession:
             seed: of the order.
             ignore_case: whether `a` and `A` are the same answer.
             known: what is known of the captcha, such as its characters and length; kept for the caller.
-            on_skip: is told why a picture that cannot be read is left out; without it, that is an error.
+            on_skip: is told why a picture is left out: it cannot be read, which is an error without it, or is a copy.
             order: from the first training on the unsure and different ones first, or a random order throughout.
 
         Raises:
@@ -132,7 +133,15 @@ class LabelSession:
         folder = Path(folder)
         if (folder / SET).exists():
             raise UserError(f"{folder} exists already: open it, or choose another name")
-        rows = write_pictures(folder, pictures, on_skip)
+        begun = (folder / PICTURES).exists()  # a set whose making was killed
+        try:
+            rows = write_pictures(folder, pictures, on_skip)
+        except BaseException:
+            if not begun:  # nothing is kept of what makes no set
+                shutil.rmtree(folder / PICTURES, ignore_errors=True)
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
         SetInfo(name or folder.name, seed, ignore_case, order, known or {}, rows).save(folder)
         return cls(folder)
 

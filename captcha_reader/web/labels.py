@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable
@@ -19,10 +18,10 @@ from captcha_reader.reading.constraints import Constraints, compact
 from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.jobs import JobQueue
 from captcha_reader.web.models import Models
+from captcha_reader.web.own_models import check_name
 
 LOOK_SECONDS = 0.5  # between two looks at what is to do
 log = logging.getLogger("captcha_reader")
-NAME = re.compile(r"[\w][\w .-]{0,39}")
 
 
 class _Closing(Exception):
@@ -65,6 +64,7 @@ class Labels:
     def __init__(self, folder: str | Path, models: Models, jobs: JobQueue | None) -> None:
         self.folder, self.models, self.jobs = Path(folder), models, jobs
         self._desks: dict[str, Desk] = {}
+        self._making: set[str] = set()  # names of sets whose pictures are being written
         self._lock = threading.RLock()
         self._work = threading.Event()
         self._closing = False
@@ -88,7 +88,7 @@ class Labels:
 
         Args:
             pictures: (file name, encoded picture).
-            name: of the set, letters, digits, spaces, `.`, `-` and `_`; made of the date by default.
+            name: of the set, as `check_name` takes it; made of the date by default.
             model: that reads it at first; the first on offer by default.
             constraints: what is known of the texts.
             on_skip: is told why a picture is left out.
@@ -96,17 +96,21 @@ class Labels:
         Raises:
             UserError: the name or the pictures cannot be used.
         """
-        name = name.strip() or f"set {datetime.now():%Y-%m-%d %H.%M.%S}"
-        if not NAME.fullmatch(name):
-            raise UserError("the name may have letters, digits, spaces, dots and dashes, 40 at most: choose another")
-        if name in [taken for _, taken in self.names()]:
-            raise UserError(f"there is a set {name} already: choose it from the list, or another name")
+        # As the models that learn from it, which are called by it, may be.
+        name = check_name(name if name.strip() else f"set {datetime.now():%Y-%m-%d %H.%M.%S}")
         model, _ = self.models.path(model)
         known = {} if constraints is None else {"characters": constraints.characters, "length": constraints.length}
         ignore_case = constraints is not None and constraints.ignore_case
         seed = secrets.randbelow(2**31)
-        session = LabelSession.create(self.folder / name, pictures, name, seed, ignore_case, known, on_skip)
-        return self._take(name, session, model)
+        with self._lock:
+            if name in self._making or name in [taken for _, taken in self.names()]:
+                raise UserError(f"there is a set {name} already: choose it from the list, or another name")
+            self._making.add(name)
+        try:
+            session = LabelSession.create(self.folder / name, pictures, name, seed, ignore_case, known, on_skip)
+            return self._take(name, session, model)
+        finally:
+            self._making.discard(name)
 
     def open(self, id_: str, model: str | None = None) -> Desk:
         """A set that is on the disk.
@@ -215,7 +219,12 @@ class Labels:
         if not start.is_file():
             return
         desk.job = self.jobs.submit(
-            rows, start, start.name, name=f"{desk.id[:28]} {labels} labels", owner=f"labels/{desk.id}", measure=False
+            rows,
+            start,
+            start.name,
+            name=f"{desk.id[:28]} {labels} labels".lstrip("_ .-"),
+            owner=f"labels/{desk.id}",
+            measure=False,
         )
         desk.session.training_begun(labels)  # not where the queue is full: it is tried again after the next answer
         desk.learned, desk.said = labels, f"a model learns from {labels} labels; go on typing"

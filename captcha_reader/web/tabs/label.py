@@ -72,18 +72,17 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
     def begin(
         paths: Sequence[str] | None, place: str, title: str, model: str | None, characters: str, length: str, fold: bool
     ) -> tuple[Any, Any, Any]:
+        skipped: list[str] = []
         try:
             constraints = known(characters, length, fold)
             require_fit(constraints, shop.models.predictor(model or None))
-            skipped: list[str] = []
             pictures = _pictures(paths or [], place if local else "", skipped)
             desk = labels.create(pictures, title or "", model, constraints, skipped.append)
         except UserError as error:
-            return bad(error), gr.skip(), gr.skip()
+            return bad(f"{error} ({left_out})" if (left_out := _left_out(skipped)) else error), gr.skip(), gr.skip()
         except OSError as error:
             return bad(f"the set cannot be kept ({error.strerror or error})"), gr.skip(), gr.skip()
-        left_out = f"{len(skipped)} left out: {'; '.join(skipped[:5])}" if skipped else ""
-        told[desk.id] = left_out
+        told[desk.id] = _left_out(skipped)
         return "", gr.Dropdown(choices=[(NEW, ""), *labels.names()], value=desk.id, visible=True), gr.skip()
 
     def go_on(id_: str, model: str | None) -> tuple[Any, Any, Any]:
@@ -114,6 +113,12 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
     )
     start.click(begin, given, [said, chosen, panel], **QUIET)
     chosen.change(go_on, [chosen, checkpoint], [said, new, panel], **QUIET)
+
+
+def _left_out(skipped: Sequence[str]) -> str:
+    """How many pictures were left out, and why the first of them were; "" where none was."""
+    more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    return f"{len(skipped)} left out: {'; '.join(skipped[:5])}{more}" if skipped else ""
 
 
 def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
