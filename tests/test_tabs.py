@@ -368,6 +368,20 @@ def test_what_is_learned_from_is_said_before_and_counted_with_the_corrections(
 # Model
 
 
+def test_a_model_keeps_its_name_while_it_is_exported(page: SimpleNamespace, idle: JobQueue) -> None:
+    job = FineTuning("1", page.folder / "job", Path("start"), "start", None, 40, owner="me")
+    job.model, job.state = "own", "exporting"
+    idle._jobs.append(job)
+    renamed, *choosers = page.press("model", "give_name")("own/best.safetensors", "other", "me")
+    forgotten = page.press("model", "forget")("own/best.safetensors", "me")[0]
+    for said in (renamed, forgotten):
+        assert "is being exported to ONNX: wait until that is done" in said
+    assert all(map(skipped, choosers)) and "own/best.safetensors" in page.models.paths()
+    job.state = "done"
+    assert "called other now" in page.press("model", "give_name")("own/best.safetensors", "other", "me")[0]
+    assert "called own now" in page.press("model", "give_name")("other/best.safetensors", "own", "me")[0]
+
+
 def test_only_who_made_a_model_deletes_it_and_is_asked_before(page: SimpleNamespace) -> None:
     show, ask, forget = (page.press("model", name) for name in ("show", "ask", "forget"))
     card, manage, name, _ = show("own/best.safetensors", "me")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from captcha_reader.config import CTC_HEADS
 from captcha_reader.errors import UserError
 from captcha_reader.reading.metrics import wilson_interval
+from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.html import bad, note, render
 from captcha_reader.web.own_models import LONGEST_NAME, delete, folder_of, rename
+from captcha_reader.web.tabs.batch import NOTHING_ELSE
 from captcha_reader.web.widgets import QUIET, own_html
 from captcha_reader.web.workshop import Workshop, first_or, model_url
 
@@ -149,7 +151,7 @@ def model_tab(gr: Any, shop: Workshop, checkpoint: Any, other: Any, tab: Any, ow
 
     def choosers(value: str | None) -> tuple[Any, Any]:
         names = shop.choices()
-        return gr.Dropdown(names, value=first_or(names, value)), gr.Dropdown([("no other model", ""), *names], value="")
+        return gr.Dropdown(names, value=first_or(names, value)), gr.Dropdown([(NOTHING_ELSE, ""), *names], value="")
 
     def give_name(chosen: str, new: str, secret: str) -> tuple[Any, ...]:
         try:
@@ -199,7 +201,10 @@ def _form(gr: Any) -> tuple[Any, ...]:
 
 
 def _check(shop: Workshop, chosen: str, secret: str) -> None:
-    """Raise a UserError where a session may not change a model."""
+    """Raise a UserError where a session may not change a model, or not yet."""
     shop.models.path(chosen)
     if not shop.may_change(chosen, secret):
         raise UserError("only who made a model on this page may rename or delete it")
+    # The export would make the old folder anew, with no weights in it, and nobody could delete that here.
+    if any(isinstance(job, FineTuning) and job.running and job.model == folder_of(chosen) for job in shop.jobs.jobs()):
+        raise UserError("the model is being exported to ONNX: wait until that is done, or cancel it on the tab Teach")
