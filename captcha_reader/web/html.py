@@ -107,7 +107,7 @@ def as_sentence(error: Exception | str) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """`0.5` as `50.0 %`; only certainty is 100."""
     shown = f"{share * 100:.{digits}f}"
-    return f"{99.9:.{digits}f} %" if share < 1 and float(shown) >= 100 and digits else f"{shown} %"
+    return f"{100 - 10**-digits:.{digits}f} %" if share < 1 and float(shown) >= 100 else f"{shown} %"
 
 
 def whole_percent(probability: float) -> int:
