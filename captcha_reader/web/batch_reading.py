@@ -72,13 +72,17 @@ def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | Us
                     raise OverflowError
                 yield entry, content
         except OverflowError:
-            raise UserError(f"there are more than {BATCH_PICTURES:,} pictures: bring fewer at a time") from None
+            raise _too_many() from None
         except UserError as error:
             yield name, error
 
 
 def count_pictures(files: Sequence[str | Path]) -> int:
-    """How many pictures `iter_pictures` will give, for the progress bar."""
+    """How many pictures `iter_pictures` will give, for the progress bar.
+
+    Raises:
+        UserError: there are too many, which is said before the first of them is read.
+    """
     total = 0
     for file in files:
         try:
@@ -86,7 +90,13 @@ def count_pictures(files: Sequence[str | Path]) -> int:
             total += len(PictureZip(data, BATCH_PICTURES)) if is_zip(data) else 1
         except UserError:
             total += 1
+    if total > BATCH_PICTURES:
+        raise _too_many()
     return total
+
+
+def _too_many() -> UserError:
+    return UserError(f"there are more than {BATCH_PICTURES:,} pictures: bring fewer at a time")
 
 
 class BatchReader:
