@@ -275,6 +275,16 @@ def test_a_batch_stops_where_it_is_told_and_keeps_what_was_read(page: SimpleName
     assert "choose files, or a zip" in list(read_all(None, None, "", "", False, asked, *NOTHING))[-1][0]
 
 
+def test_two_models_are_compared_and_nothing_is_called_least_sure_that_is_not(
+    page: SimpleNamespace, labeled: str
+) -> None:
+    read_all = page.press("batch", "read_all")
+    rival = "reader.safetensors"
+    for second, order, title in (("", "least sure", "least sure"), (rival, "those that differ", "first")):
+        *_, (_, result, *_), (_, _, grid, *_) = read_all([labeled], "reader.onnx", second, "auto", False, {}, *NOTHING)
+        assert f"Readings, {order} first" in result and f"The 24 {title} of 40" in grid
+
+
 def knobs_of(**changes: Any) -> list[Any]:
     """The entries of the tab Make."""
     values = {"style": "line", "font": OWN_FONTS, "alphabet": "a-d", "length": "3", "seed": 0, "model": None} | changes
@@ -410,6 +420,17 @@ def test_a_model_that_goes_while_it_is_described_is_said_to_be_gone(
     shutil.copy(exported, gone)
     monkeypatch.setattr(page.shop, "label", lambda name: gone.unlink() or name)
     assert "The model is gone: choose another" in page.press("model", "show")("gone.onnx", "me")[0]
+
+
+def test_a_page_that_keeps_nothing_names_no_tab_that_it_lacks(page: SimpleNamespace) -> None:
+    assert "(the tab Teach)" in page.press("model", "show")("reader.onnx", "")[0]
+    shop = Workshop.build(page.models, page.folder / "nothing", read_only=True)
+    demo = build_demo(shop, page.folder / "nowhere")
+    card = button(demo, "model", "show")("reader.onnx", "")[0]
+    shown = [str(block.value) for block in demo.blocks.values() if isinstance(getattr(block, "value", None), str)]
+    assert any("Turn the knobs" in text for text in shown)
+    assert not [text for text in (card, *shown) if "tab Teach" in text or "tab Strength" in text]
+    shop.close()
 
 
 def test_figures_that_a_checkpoint_lacks_are_not_made_up(page: SimpleNamespace) -> None:

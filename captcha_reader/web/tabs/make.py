@@ -65,8 +65,8 @@ def make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
     """The generator's knobs, and how readable a captcha stays."""
     own_html(
         gr,
-        '<p class="tab-intro">Turn the knobs of a captcha and see whether the model still reads it. The tab Strength '
-        "measures captchas of your own.</p>",
+        '<p class="tab-intro">Turn the knobs of a captcha and see whether the model still reads it.'
+        + ("</p>" if shop.read_only else " The tab Strength measures captchas of your own.</p>"),
     )
     with gr.Row(elem_id="make-row"):
         with gr.Column(scale=4, min_width=280):

@@ -47,12 +47,13 @@ Fact = tuple[str, str, str]  # name, value, and more that is folded away
 # HTML
 
 
-def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str) -> Markup:
-    """What a checkpoint says of itself; `url` downloads it, where it may be downloaded."""
+def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str, teach: bool = True) -> Markup:
+    """What a checkpoint says of itself; `url` downloads it, where it may be downloaded; `teach`: there is that tab."""
     return render(
         "model",
         name=name,
         url=url,
+        teach=teach,
         facts=[*_architecture(metadata["model"], path), *_origin(metadata.get("provenance") or {})],
         alphabet=metadata["model"]["alphabet"],
         measured=_measured(metadata.get("metrics") or {}),
@@ -139,7 +140,8 @@ def model_tab(gr: Any, shop: Workshop, checkpoint: Any, other: Any, tab: Any, ow
         try:
             found, path = shop.models.path(chosen)
             metadata = shop.models.predictor(chosen).metadata
-            return model_card(shop.label(chosen), path, metadata, "" if shop.read_only else model_url(found))
+            url = "" if shop.read_only else model_url(found)
+            return model_card(shop.label(chosen), path, metadata, url, not shop.read_only)
         except UserError as error:
             return bad(error)
         except OSError:
