@@ -518,6 +518,19 @@ def test_the_table_of_a_set_goes_with_its_last_label(session: LabelSession) -> N
     assert session.write_table() is None and not table.exists()
 
 
+@pytest.mark.parametrize("form", ["parquet", "zip", "folder"])
+def test_an_export_to_a_full_disk_is_one_sentence(
+    session: LabelSession, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    session.answer(session.next()[0].id, "ab")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"out cannot be written .No space left on device.: make room"):
+        session.export(tmp_path / "out", form)
+
+
 def test_nothing_to_export_is_one_sentence(session: LabelSession, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing is labeled yet"):
         session.export(tmp_path / "out.parquet")

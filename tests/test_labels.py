@@ -462,6 +462,23 @@ def test_the_routes_keep_skipped_and_unreadable_pictures_and_take_them_back(clie
     assert shown.headers["content-type"] == "image/png" and shown.content.startswith(b"\x89PNG")
 
 
+def test_a_picture_that_was_removed_is_one_sentence_without_a_path(
+    client: TestClient, labels: Labels, tmp_path: Path
+) -> None:
+    desk = labels.open("routes")
+    item = desk.session.next()[0]
+    client.post("/labels/routes/answer", json={"tab": "one", "do": "label", "id": item.id, "text": "ab"})
+    item.path.unlink()
+    for form in ("zip", "parquet"):
+        answer = client.get(f"/labels/routes/export?form={form}")
+        assert answer.status_code == 422
+        assert answer.json()["error"] == f"{item.path.name} is gone: put it back, its label is kept"
+    shown = client.get(f"/labels/routes/pictures/{item.id}")
+    assert shown.status_code == 404 and "cannot be read" in shown.json()["error"]
+    desk.said = f"{tmp_path}/events.jsonl cannot be written"
+    assert str(tmp_path) not in shown.text + client.get("/labels/routes/next").text
+
+
 def test_a_model_that_cannot_read_the_set_is_said_and_asked_once(
     labels: Labels, pictures: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:

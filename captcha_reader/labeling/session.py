@@ -536,21 +536,26 @@ class LabelSession:
             The number of pictures.
 
         Raises:
-            UserError: nothing is labeled yet, or `out` cannot be written.
+            UserError: nothing is labeled yet, a picture is gone, or `out` cannot be written.
         """
         rows = self._labeled(accepted)
         if not rows:
             raise UserError("nothing is labeled yet: label a picture first")
-        if form == "parquet":
-            write_parquet(out, rows)
-        elif form == "zip":
-            write_atomically(out, lambda temporary: write_zip(temporary, rows))
-        else:
-            if out.exists():
-                raise UserError(f"{out} exists already: choose another name")
-            for path, _, _ in rows:
-                write_atomically(out / path.name, partial(shutil.copyfile, path))
-            write_text(out / "labels.csv", table_text([(path.name, text, source) for path, text, source in rows]))
+        if form == "folder" and out.exists():
+            raise UserError(f"{out} exists already: choose another name")
+        try:
+            if form == "parquet":
+                write_parquet(out, rows)
+            elif form == "zip":
+                write_atomically(out, lambda temporary: write_zip(temporary, rows))
+            else:
+                for path, _, _ in rows:
+                    write_atomically(out / path.name, partial(shutil.copyfile, path))
+                write_text(out / "labels.csv", table_text([(path.name, text, source) for path, text, source in rows]))
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is gone: put it back, its label is kept") from None
+        except OSError as error:
+            raise UserError(f"{out} cannot be written ({error.strerror or error}): make room and try again") from None
         return len(rows)
 
 

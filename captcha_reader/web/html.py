@@ -100,8 +100,13 @@ def gallery(pictures: Iterable[tuple[bytes, str, str]]) -> Markup:
 
 def as_sentence(error: Exception | str) -> str:
     """A message as a sentence, with the names of files instead of their paths on the server."""
-    message = LOCAL_PATH.sub(r"\1", str(error))
+    message = without_paths(error)
     return message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?")) else ".")
+
+
+def without_paths(error: Exception | str) -> str:
+    """A message with the names of files instead of their paths on the server."""
+    return LOCAL_PATH.sub(r"\1", str(error))
 
 
 def percent(share: float, digits: int = 1) -> str:

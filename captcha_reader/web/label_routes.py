@@ -28,6 +28,7 @@ from starlette.background import BackgroundTask
 from captcha_reader.errors import UserError
 from captcha_reader.images import open_image
 from captcha_reader.labeling.records import Item, Progress, TakenOverError
+from captcha_reader.web.html import without_paths
 from captcha_reader.web.labels import Desk, Labels
 
 MAX_AHEAD = 8  # pictures that a page may ask for at once
@@ -68,13 +69,13 @@ def label_router(labels: Labels) -> APIRouter:
         try:
             return labels.open(id_)
         except UserError as error:
-            raise HTTPException(404, str(error)) from None
+            raise HTTPException(404, without_paths(error)) from None
 
     def state(desk: Desk, count: int) -> dict[str, Any]:
         items = [describe_item(item) for item in desk.session.next(count)]
         sheet = len(desk.session.sheet())
         return {"items": items, "progress": describe_progress(desk.session.progress()), "sheet": sheet} | {
-            "said": desk.said,
+            "said": without_paths(desk.said),
             "model": desk.model,
             "scheme": desk.scheme,
             "read": desk.session.has_readings,
@@ -87,7 +88,7 @@ def label_router(labels: Labels) -> APIRouter:
         except TakenOverError as error:
             return JSONResponse({"error": str(error), "status": 409, "taken_over": True}, 409)
         except UserError as error:
-            return JSONResponse({"error": str(error), "status": 422}, 422)
+            return refused(422, error)
 
     @router.get("/{set_}/next")
     async def next_items(
@@ -116,7 +117,7 @@ def label_router(labels: Labels) -> APIRouter:
         try:
             data = await asyncio.to_thread(encode)
         except UserError as error:
-            return JSONResponse({"error": str(error), "status": 404}, 404)
+            return refused(404, error)
         return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=3600"})
 
     @router.post("/{set_}/claim")
@@ -184,10 +185,15 @@ def label_router(labels: Labels) -> APIRouter:
         try:
             path = await asyncio.to_thread(work)
         except UserError as error:
-            return JSONResponse({"error": str(error), "status": 422}, 422)
+            return refused(422, error)
         return FileResponse(path, filename=f"{set_}.{form}", background=BackgroundTask(path.unlink))
 
     return router
+
+
+def refused(status: int, error: UserError) -> Response:
+    """Why not, without the folders of this machine."""
+    return JSONResponse({"error": without_paths(error), "status": status}, status)
 
 
 def describe_item(item: Item) -> dict[str, Any]:
