@@ -545,6 +545,7 @@ def test_nothing_is_trained_where_nothing_can_be(models: Models, pictures: list,
         until(lambda: desk.session.has_readings)
         labels._train(desk, 10)
         assert desk.job is None and not trainings.submitted, "an .onnx model without its weights"
+        assert "reader.safetensors is not there to start from" in desk.said
         labels.jobs = None
         labels._train(desk, 10)
         assert desk.job is None and desk.learned == 0

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import zipped
 
+from captcha_reader.labeling.session import TRAIN_AT
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.job import Commands
@@ -430,6 +431,18 @@ def test_a_page_that_keeps_nothing_names_no_tab_that_it_lacks(page: SimpleNamesp
     shown = [str(block.value) for block in demo.blocks.values() if isinstance(getattr(block, "value", None), str)]
     assert any("Turn the knobs" in text for text in shown)
     assert not [text for text in (card, *shown) if "tab Teach" in text or "tab Strength" in text]
+    shop.close()
+
+
+def test_the_tab_label_promises_the_trainings_that_come(page: SimpleNamespace) -> None:
+    def intro(shop: Workshop) -> str:
+        demo = build_demo(shop, page.folder / "nowhere")
+        values = [str(getattr(block, "value", "")) for block in demo.blocks.values()]
+        return next(value for value in values if "Captchas without labels" in value)
+
+    assert ", ".join(map(str, TRAIN_AT[:-1])) in intro(page.shop) and f" {TRAIN_AT[-1]} " in intro(page.shop)
+    shop = Workshop.build(page.models, page.folder / "nothing")  # no programs: nothing is trained
+    assert "learn" not in intro(shop)
     shop.close()
 
 

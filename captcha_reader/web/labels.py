@@ -217,6 +217,7 @@ class Labels:
         path = self.models.first
         start = path if path.suffix == ".safetensors" else path.with_suffix(".safetensors")
         if not start.is_file():
+            desk.said = f"no model learns from the labels, for {start.name} is not there to start from; labels are kept"
             return
         desk.job = self.jobs.submit(
             rows,

@@ -9,6 +9,7 @@ from typing import Any
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
 from captcha_reader.images import IMAGE_SUFFIXES
+from captcha_reader.labeling.session import TRAIN_AT
 from captcha_reader.web.html import bad, note, render
 from captcha_reader.web.tabs.known import known, known_line, problem, require_fit
 from captcha_reader.web.uploads import PictureZip, is_zip
@@ -19,8 +20,11 @@ SCRIPT = ROOT / "assets" / "label.js"
 NEW = "a new set"
 INTRO = (
     '<p class="tab-intro">Captchas without labels: the reader fills in its reading, you accept it by '
-    "<kbd>Enter</kbd> or correct it. After 20, 50, 100 and 200 labels it learns from them while you go on. "
-    "No mouse needed.</p>"
+    "<kbd>Enter</kbd> or correct it. {learns}No mouse needed.</p>"
+)
+# One label in five is kept aside to measure, and is none of these.
+LEARNS = (
+    f"With {', '.join(map(str, TRAIN_AT[:-1]))} and {TRAIN_AT[-1]} labels to learn from, it learns while you go on. "
 )
 
 
@@ -35,7 +39,7 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
         tab: that it stands in.
     """
     labels = shop.labels
-    own_html(gr, INTRO)
+    own_html(gr, INTRO.format(learns=LEARNS if labels.jobs else ""))
     sets = labels.names()
     local = shop.local and not shop.read_only  # a folder of this machine is for those who sit at it
     with gr.Row():
