@@ -136,12 +136,15 @@ def test_pictures_come_from_files_zips_and_folders(pictures: list, tmp_path: Pat
     for name in names[6:]:
         (folder / name).write_bytes(rows[name])
     (folder.parent / ".hidden.png").write_bytes(rows[names[0]])
+    (folder.parent / ".hidden").mkdir()
+    (folder.parent / ".hidden" / "copy.png").write_bytes(rows[names[0]])
     dropped = [str(files / name) for name in names[:3]] + [str(zipped)]
     assert {data for _, data in label_pictures(dropped, "", [])} == {rows[name] for name in names[:6]}
     assert dict(label_pictures([], str(folder.parent), [])) == {name: rows[name] for name in names[6:]}
-    for paths, place, said in (([], "", "no captchas yet"), ([], str(tmp_path / "none"), "no folder none")):
+    places = {"": "no captchas yet", str(tmp_path / "none"): "no folder none", "~no-such-user/in": "no folder in"}
+    for place, said in (places | {"x" * 300: "no folder xxx"}).items():
         with pytest.raises(UserError, match=said):
-            list(label_pictures(paths, place, []))
+            list(label_pictures([], place, []))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no picture in empty"):
         list(label_pictures([], str(tmp_path / "empty"), []))

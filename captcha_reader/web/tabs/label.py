@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captcha_reader.errors import UserError
-from captcha_reader.files import ROOT
+from captcha_reader.files import ROOT, visible_files
 from captcha_reader.images import IMAGE_SUFFIXES
 from captcha_reader.labeling.session import TRAIN_AT
 from captcha_reader.web.html import bad, note, render
@@ -132,10 +132,15 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
         UserError: there are none.
     """
     if folder.strip():
-        place = Path(folder.strip()).expanduser()
-        if not place.is_dir():
-            raise UserError(f"there is no folder {place.name}: check its name")
-        files = [p for p in sorted(place.rglob("*")) if _is_picture(p)]
+        place = Path(folder.strip())
+        try:
+            place = place.expanduser()
+            found = place.is_dir()
+        except (OSError, RuntimeError):  # a name that is too long, the home of a user that there is not
+            found = False
+        if not found:
+            raise UserError(f"there is no folder {place.name[:80]}: check its name")
+        files = [p for p in visible_files(place) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
         if not files:
             raise UserError(f"there is no picture in {place.name}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
         for path in files:
@@ -162,7 +167,3 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
                     skipped.append(str(entry))
         else:
             yield path.name, path.read_bytes()
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()

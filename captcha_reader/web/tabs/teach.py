@@ -183,7 +183,7 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
         try:
             if (own := shop.jobs.of(secret, FineTuning)) and own.running:
                 raise UserError("the training that you started is not done yet: wait for it, or cancel it")
-            if new.strip():
+            if new := (new or "").strip():
                 check_name(new)
             start_name, path = shop.trainable(model)
             rows, left_out = _rows(shop, file, kind)
