@@ -26,6 +26,7 @@ from captcha_reader.web.page import build_demo
 from captcha_reader.web.strength_job import StrengthJob
 from captcha_reader.web.tabs import known as line_of_known
 from captcha_reader.web.tabs.model import model_card
+from captcha_reader.web.tabs.teach import job_card
 from captcha_reader.web.workshop import Workshop
 from interface import open_models
 
@@ -352,6 +353,19 @@ def test_a_training_waits_and_is_stopped_by_its_owner(page: SimpleNamespace, idl
     assert "Started: mine" in said and timer.active
     assert "not done yet" in begin(labeled, "zip", 3, "mine", None, secret)[0]
     said, timer = stop(secret)
+    assert "Stopping" in said and timer.active and job.cancelling
+
+
+def test_a_training_of_the_tab_label_says_so_and_may_be_stopped_by_anybody(
+    page: SimpleNamespace, idle: JobQueue, captchas: list[tuple[bytes, str]]
+) -> None:
+    path = page.folder / "models" / "reader.safetensors"
+    job = idle.submit(captchas, path, path.name, name="set 20 labels", owner="labels/set", measure=False)
+    job.state, job.plan = "exporting", [{"name": "training", "phases": [{"name": "whole", "epochs": 3}]}]
+    card = str(job_card(job, 0, {}, mine=False))
+    assert "Started by the tab Label" in card and "another visitor" not in card
+    assert "Train on all of them" in card and "Measure what to expect" not in card, "nothing is measured"
+    said, timer = page.press("teach", "stop")("me")
     assert "Stopping" in said and timer.active and job.cancelling
 
 

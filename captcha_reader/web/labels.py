@@ -20,6 +20,7 @@ from captcha_reader.web.jobs import JobQueue
 from captcha_reader.web.models import Models
 from captcha_reader.web.own_models import check_name
 
+OWNER = "labels/"  # of the trainings that begin here, before the set's name
 LOOK_SECONDS = 0.5  # between two looks at what is to do
 log = logging.getLogger("captcha_reader")
 
@@ -224,7 +225,7 @@ class Labels:
             start,
             start.name,
             name=f"{desk.id[:28]} {labels} labels".lstrip("_ .-"),
-            owner=f"labels/{desk.id}",
+            owner=f"{OWNER}{desk.id}",
             measure=False,
         )
         desk.session.training_begun(labels)  # not where the queue is full: it is tried again after the next answer
