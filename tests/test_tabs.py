@@ -464,5 +464,9 @@ def test_figures_that_a_checkpoint_lacks_are_not_made_up(page: SimpleNamespace) 
     path, metadata = page.folder / "models" / "reader.onnx", dict(page.models.predictor().metadata)
     metadata |= {"provenance": {"data": {"sources": ["/srv/me/a"]}}}
     metadata |= {"metrics": {"captcha version 2 (n=1,040)": {"sequence_accuracy": 0.5}, "mine": {"cer": 0.1}}}
+    metadata["metrics"] |= {"empty": {"n": 0, "sequence_accuracy": None, "cer": None}}
+    metadata["metrics"] |= {"half": {"n": None, "sequence_accuracy": 0.25, "wilson_95": [None], "cer": [0.1]}}
+    metadata["metrics"] |= {"in percent": {"n": 10, "sequence_accuracy": 98.7}}
     card = model_card("reader", path, metadata, "")
+    assert "half" in card and "25.0 %" in card and "empty" not in card and "in percent" not in card
     assert "1,040" in card and "/srv/me" not in card and "50" in card and "mine" not in card

@@ -101,14 +101,20 @@ def _measured(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The measured figures of each set."""
     rows = []
     for name, values in metrics.items():
-        if not isinstance(values, Mapping) or "sequence_accuracy" not in values:
-            continue
-        n = values.get("n") or _n_of(name)
-        right = values["sequence_accuracy"]
-        bounds = values.get("wilson_95") or (wilson_interval(round(right * n), n) if n else None)
+        if not isinstance(values, Mapping) or not _is_share(right := values.get("sequence_accuracy")):
+            continue  # null where it could not be measured
+        n = found if isinstance(found := values.get("n"), int) and found > 0 else _n_of(name)
+        bounds = values.get("wilson_95")
+        if not (isinstance(bounds, list) and len(bounds) == 2 and all(map(_is_share, bounds))):
+            bounds = wilson_interval(round(right * n), n) if n else None
+        cer = values.get("cer")
         row = {"on": SETS.get(name, name), "note": values.get("note", ""), "n": f"{n:,}" if n else ""}
-        rows.append(row | {"accuracy": right, "bounds": bounds, "cer": values.get("cer")})
+        rows.append(row | {"accuracy": right, "bounds": bounds, "cer": cer if isinstance(cer, int | float) else None})
     return rows
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _n_of(name: str) -> int:
