@@ -101,7 +101,8 @@ def _measured(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The measured figures of each set."""
     rows = []
     for name, values in metrics.items():
-        if not isinstance(values, Mapping) or not _is_share(right := values.get("sequence_accuracy")):
+        right = values.get("sequence_accuracy") if isinstance(values, Mapping) else None
+        if right is None or not _is_share(right):
             continue  # null where it could not be measured
         n = found if isinstance(found := values.get("n"), int) and found > 0 else _n_of(name)
         bounds = values.get("wilson_95")
