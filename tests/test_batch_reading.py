@@ -110,6 +110,13 @@ def test_labels_are_compared_in_the_case_of_the_readings(exported: Path, captcha
         BatchReader(predictor, constraints=Constraints("xyz", ignore_case=True))
 
 
+def test_pictures_of_other_formats_in_a_zip_are_named(exported: Path, captchas: list, tmp_path: Path):
+    (tmp_path / "a.zip").write_bytes(zipped({"a.png": captchas[0][0], "b.avif": b"b", "notes.txt": b"c"}))
+    _, batch = read_batch([tmp_path / "a.zip"], CaptchaPredictor(exported, threads=1))
+    assert [row["file"] for row in batch.rows] == ["a.png"] and count_pictures([tmp_path / "a.zip"]) == 2
+    assert batch.refused == [("b.avif", "picture of a format that is not read: save it as PNG or JPEG")]
+
+
 def test_a_damaged_entry_of_a_zip_leaves_the_others(exported: Path, captchas: list, tmp_path: Path):
     archive = zipped({f"{i}.png": png for i, (png, _) in enumerate(captchas[:5])}, zipfile.ZIP_STORED)
     damaged = archive.replace(captchas[1][0], captchas[1][0][:-1] + b"?")

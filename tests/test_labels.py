@@ -150,6 +150,19 @@ def test_pictures_come_from_files_zips_and_folders(pictures: list, tmp_path: Pat
         list(label_pictures([], str(tmp_path / "empty"), []))
 
 
+def test_pictures_of_other_formats_are_named(pictures: list, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in (pictures[0], ("a.avif", b"a"), ("notes.txt", b"c")):
+        (tmp_path / "in" / name).write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in (tmp_path / "in").iterdir():
+            archive.write(path, path.name)
+    for paths, folder in (([], str(tmp_path / "in")), ([str(tmp_path / "a.zip")], "")):
+        skipped: list[str] = []
+        assert list(label_pictures(paths, folder, skipped)) == pictures[:1]
+        assert skipped == ["a.avif is a picture of a format that is not read"]
+
+
 def test_a_training_begins_by_itself_and_its_readings_are_offered(labels: Labels, pictures: list) -> None:
     desk = labels.create(pictures, "learns")
     until(lambda: desk.session.has_readings)

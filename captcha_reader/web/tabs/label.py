@@ -11,6 +11,7 @@ from captcha_reader.files import ROOT, visible_files
 from captcha_reader.images import IMAGE_SUFFIXES
 from captcha_reader.labeling.session import TRAIN_AT
 from captcha_reader.web.html import bad, note, render
+from captcha_reader.web.labeled_zip import OTHER_FORMAT, unread_pictures
 from captcha_reader.web.tabs.known import known, known_line, problem, require_fit
 from captcha_reader.web.uploads import PictureZip, is_zip
 from captcha_reader.web.widgets import QUIET, chooser, own_html
@@ -140,7 +141,9 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
             found = False
         if not found:
             raise UserError(f"there is no folder {place.name[:80]}: check its name")
-        files = [p for p in visible_files(place) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        inside = [p for p in visible_files(place) if p.is_file()]
+        files = [p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES]
+        skipped += [f"{name} is a {OTHER_FORMAT}" for name in unread_pictures(p.name for p in inside)]
         if not files:
             raise UserError(f"there is no picture in {place.name}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
         for path in files:
@@ -160,7 +163,9 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
         except OSError:
             raise UserError(f"the upload {path.name} is gone: choose it once more") from None
         if is_zip(start):
-            for name, entry in PictureZip(path).with_damaged():
+            packed = PictureZip(path)
+            skipped += [f"{name} is a {OTHER_FORMAT}" for name in unread_pictures(packed.others)]
+            for name, entry in packed.with_damaged():
                 if isinstance(entry, bytes):
                     yield name, entry
                 else:
