@@ -95,6 +95,12 @@ def test_a_set_is_begun_and_opened_and_what_was_left_out_is_said(
     assert "1 left out: " in said and "bad.png" in said and "Everything typed is kept" in said
     assert not new.visible and 'data-set="mine"' in panel
     assert "left out" not in go_on("mine", None)[0], "it is said once"
+    before = page.shop.labels.folder
+    try:
+        page.shop.labels.folder = tmp_path / "elsewhere" / "labels"
+        assert "is kept in elsewhere/labels, a source" in go_on("mine", None)[0]
+    finally:
+        page.shop.labels.folder = before
     assert [choice[1] for choice in offer().choices] == ["", "mine"]
     said, new, panel = go_on("", None)
     assert said == "" and new.visible and 'data-set="mine"' not in panel

@@ -97,7 +97,8 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
             labels.open(id_, model)
         except UserError as error:
             return bad(error), gr.Column(visible=True), render("label", set="")
-        kept = "Everything typed is kept in data/labels, a source for make_dataset.py and main.py."
+        place = f"{labels.folder.parent.name}/{labels.folder.name}"  # --data may name another
+        kept = f"Everything typed is kept in {place}, a source for make_dataset.py and main.py."
         kept = f"{left_out}. {kept}" if (left_out := told.pop(id_, "")) else kept
         return note(kept), gr.Column(visible=False), render("label", set=id_)
 
