@@ -167,7 +167,9 @@
     try {
       if (accept) {
         const wrong = buttons.filter((b) => b.getAttribute("aria-pressed") === "true").map((b) => b.dataset.id);
-        const state = await ask("accept", { tab, ids: buttons.map((b) => b.dataset.id), wrong });
+        // What was looked at is accepted: other readings may have come meanwhile.
+        const texts = buttons.map((b) => b.querySelector("span").textContent);
+        const state = await ask("accept", { tab, ids: buttons.map((b) => b.dataset.id), texts, wrong });
         items = [];
         update(state);
         say(`${state.accepted} accepted. The ones you marked come next.`, "good");

@@ -110,6 +110,13 @@ def test_labels_are_compared_in_the_case_of_the_readings(exported: Path, captcha
         BatchReader(predictor, constraints=Constraints("xyz", ignore_case=True))
 
 
+def test_pictures_of_other_formats_in_a_zip_are_named(exported: Path, captchas: list, tmp_path: Path):
+    (tmp_path / "a.zip").write_bytes(zipped({"a.png": captchas[0][0], "b.avif": b"b", "notes.txt": b"c"}))
+    _, batch = read_batch([tmp_path / "a.zip"], CaptchaPredictor(exported, threads=1))
+    assert [row["file"] for row in batch.rows] == ["a.png"] and count_pictures([tmp_path / "a.zip"]) == 2
+    assert batch.refused == [("b.avif", "picture of a format that is not read: save it as PNG or JPEG")]
+
+
 def test_a_damaged_entry_of_a_zip_leaves_the_others(exported: Path, captchas: list, tmp_path: Path):
     archive = zipped({f"{i}.png": png for i, (png, _) in enumerate(captchas[:5])}, zipfile.ZIP_STORED)
     damaged = archive.replace(captchas[1][0], captchas[1][0][:-1] + b"?")
@@ -188,7 +195,8 @@ def test_more_pictures_than_allowed_are_refused_and_an_upload_that_is_gone_is_na
     paths = [tmp_path / f"{i}.png" for i in range(4)]
     for path, (png, _) in zip(paths, captchas, strict=False):
         path.write_bytes(png)
-    assert count_pictures(paths) == 4
+    with pytest.raises(UserError, match="there are more than 3 pictures: bring fewer at a time"):
+        count_pictures(paths)
     given = iter_pictures(paths)
     assert [name for name, _ in islice(given, 3)] == ["0.png", "1.png", "2.png"]
     with pytest.raises(UserError, match="there are more than 3 pictures: bring fewer at a time"):

@@ -150,6 +150,12 @@ def test_what_is_no_label_is_not_kept(tmp_path: Path, rows: list, text: str):
     assert feedback.count() == 0
 
 
+def test_a_correction_is_composed_as_any_typed_label_is(tmp_path: Path, rows: list):
+    feedback = Feedback(tmp_path)
+    feedback.add(rows[0][0], " Cafe\u0301 ")
+    assert [text for _, text in feedback.rows()] == ["Caf\u00e9"]
+
+
 def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch):
     feedback = Feedback(tmp_path)
     feedback.add(*rows[0])

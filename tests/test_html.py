@@ -142,6 +142,7 @@ def test_nothing_from_outside_is_markup(name: str):
 
 def test_percentages_are_honest():
     assert percent(1) == "100.0 %" and percent(0.9999) == "99.9 %" and percent(0.5) == "50.0 %"
+    assert percent(0.996, 0) == "99 %" and percent(1, 0) == "100 %" and percent(0.99999, 2) == "99.99 %"
     assert "100 %" not in reading_card(prediction(), 1, "m")
     assert sentence("no file") == "No file."
 

@@ -57,6 +57,12 @@ def test_each_label_file_holds_for_its_folder_as_for_make_dataset(tmp_path: Path
         labeled_pictures(zipped(entries | {"a/labels.txt": b"0.png ab"}))
 
 
+def test_pictures_of_other_formats_are_counted_as_by_make_dataset(rows: list):
+    named = {f"{text}_{i}.png": png for i, (png, text) in enumerate(rows)}
+    _, left_out = labeled_pictures(zipped(named | {"ab_1.avif": b"a", "cd.HEIC": b"b", "notes.txt": b"c"}))
+    assert left_out == {"picture of a format that is not read": 2}
+
+
 def test_a_damaged_entry_is_left_out_and_counted(rows: list):
     archive = zipped({f"{text}_{i}.png": png for i, (png, text) in enumerate(rows)}, zipfile.ZIP_STORED)
     taken, left_out = labeled_pictures(archive.replace(rows[1][0], rows[1][0][:-1] + b"?"))

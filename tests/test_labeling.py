@@ -321,6 +321,19 @@ def test_a_sheet_holds_certain_pictures_and_the_wrong_ones_are_asked_next(sessio
     assert len(session.rows(accepted=False)) == 0 and len(session.rows(measured=True)) == 0
 
 
+def test_a_sheet_keeps_what_was_looked_at_and_no_answer_is_replaced(session: LabelSession) -> None:
+    session.add_readings("first", predictions(["ab", "cd"] * 30, [0.99] * 60))
+    sheet = session.sheet()
+    ids, texts = [item.id for item in sheet], [item.text for item in sheet]
+    session.add_readings("meanwhile", predictions(["cd", "ab"] * 30, [0.99] * 60), labels=20)
+    session.answer(ids[0], "dd")
+    assert session.accept(ids, ids[1:2], texts=texts) == 22
+    assert [session.answers()[id_].text for id_ in ids[2:]] == texts[2:]
+    assert session.answers()[ids[0]].kind == "typed" and ids[1] not in session.answers()
+    with pytest.raises(UserError, match="another number of readings"):
+        session.accept(ids, texts=texts[1:])
+
+
 def test_a_training_is_due_after_20_labels_to_learn_from(session: LabelSession) -> None:
     due = []
     for n in range(1, 61):
@@ -374,6 +387,20 @@ def test_corrections_are_counted_by_the_model_that_was_corrected(session: LabelS
     session.close()
     progress = LabelSession(session.folder).progress()
     assert progress.corrections == [Corrections(0, 3, 5), Corrections(4, 1, 4)] and progress.corrected == 4
+
+
+def test_damaged_readings_shift_no_corrections_to_the_next_model(session: LabelSession) -> None:
+    session.add_readings("second", predictions(["ab", "cd"] * 30, [0.9] * 60), labels=4)
+    for item in session.next(4):
+        session.answer(item.id, "dd")
+    session.close()
+    (session.folder / "readings-000.json").write_text("{")
+    again = LabelSession(session.folder)
+    assert again.progress().corrections == [Corrections(4, 4, 4)] and again.next()[0].model == 2
+    again.add_readings("third", predictions(["ab", "cd"] * 30, [0.9] * 60), labels=9)
+    again.answer(again.next()[0].id, "dd")
+    again.answer(again.next()[0].id, "dd", offered=("ab", 1))
+    assert again.progress().corrections == [Corrections(4, 4, 4), Corrections(9, 1, 1)]
 
 
 def test_a_model_that_was_misled_is_measured_and_not_used(session: LabelSession) -> None:
@@ -483,6 +510,27 @@ def test_the_folder_of_a_set_is_a_source_too(session: LabelSession, tmp_path: Pa
     assert sum(pq.read_metadata(shard).num_rows for shard in made.glob("*.parquet")) == 12
 
 
+def test_the_table_of_a_set_goes_with_its_last_label(session: LabelSession) -> None:
+    session.answer(session.next()[0].id, "ab")
+    table = session.write_table()
+    assert table is not None and "ab,person" in table.read_text()
+    session.undo()
+    assert session.write_table() is None and not table.exists()
+
+
+@pytest.mark.parametrize("form", ["parquet", "zip", "folder"])
+def test_an_export_to_a_full_disk_is_one_sentence(
+    session: LabelSession, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    session.answer(session.next()[0].id, "ab")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"out cannot be written .No space left on device.: make room"):
+        session.export(tmp_path / "out", form)
+
+
 def test_nothing_to_export_is_one_sentence(session: LabelSession, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing is labeled yet"):
         session.export(tmp_path / "out.parquet")
@@ -502,6 +550,18 @@ def test_what_cannot_become_a_set_is_one_sentence(tmp_path: Path) -> None:
     LabelSession.create(tmp_path / "set", [(f"{i}.png", picture(i)) for i in range(10)]).close()
     with pytest.raises(UserError, match="exists already"):
         LabelSession.create(tmp_path / "set", [(f"{i}.png", picture(i)) for i in range(10)])
+
+
+def test_what_becomes_no_set_leaves_no_picture_behind(tmp_path: Path) -> None:
+    few = [(f"{i}.png", picture(i)) for i in range(5)]
+    with pytest.raises(UserError, match="5 different pictures"):
+        LabelSession.create(tmp_path / "set", few)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "set" / "pictures").mkdir(parents=True)
+    (tmp_path / "set" / "pictures" / "mine.png").write_bytes(picture(7))
+    with pytest.raises(UserError, match="5 different pictures"):
+        LabelSession.create(tmp_path / "set", few)
+    assert (tmp_path / "set" / "pictures" / "mine.png").exists(), "what was there before stays"
 
 
 def test_damaged_readings_are_made_again_not_fatal(session: LabelSession) -> None:

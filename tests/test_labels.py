@@ -32,6 +32,7 @@ from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.label_routes import label_router
 from captcha_reader.web.labels import Desk, Labels
 from captcha_reader.web.models import Models
+from captcha_reader.web.own_models import check_name
 from captcha_reader.web.tabs.label import _pictures as label_pictures
 from interface import open_models
 from predict import CaptchaPredictor
@@ -69,10 +70,12 @@ class Trainings:
 
     def __init__(self) -> None:
         self.submitted: list[tuple[list, FineTuning]] = []
+        self.names: list[str] = []
 
     def submit(self, rows: list, start: Path, start_name: str, **settings: object) -> FineTuning:
         job = FineTuning("1", Path(), start, start_name, None, len(rows))
         self.submitted.append((list(rows), job))
+        self.names.append(str(settings["name"]))
         return job
 
 
@@ -133,15 +136,31 @@ def test_pictures_come_from_files_zips_and_folders(pictures: list, tmp_path: Pat
     for name in names[6:]:
         (folder / name).write_bytes(rows[name])
     (folder.parent / ".hidden.png").write_bytes(rows[names[0]])
+    (folder.parent / ".hidden").mkdir()
+    (folder.parent / ".hidden" / "copy.png").write_bytes(rows[names[0]])
     dropped = [str(files / name) for name in names[:3]] + [str(zipped)]
     assert {data for _, data in label_pictures(dropped, "", [])} == {rows[name] for name in names[:6]}
     assert dict(label_pictures([], str(folder.parent), [])) == {name: rows[name] for name in names[6:]}
-    for paths, place, said in (([], "", "no captchas yet"), ([], str(tmp_path / "none"), "no folder none")):
+    places = {"": "no captchas yet", str(tmp_path / "none"): "no folder none", "~no-such-user/in": "no folder in"}
+    for place, said in (places | {"x" * 300: "no folder xxx"}).items():
         with pytest.raises(UserError, match=said):
-            list(label_pictures(paths, place, []))
+            list(label_pictures([], place, []))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no picture in empty"):
         list(label_pictures([], str(tmp_path / "empty"), []))
+
+
+def test_pictures_of_other_formats_are_named(pictures: list, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in (pictures[0], ("a.avif", b"a"), ("notes.txt", b"c")):
+        (tmp_path / "in" / name).write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in (tmp_path / "in").iterdir():
+            archive.write(path, path.name)
+    for paths, folder in (([], str(tmp_path / "in")), ([str(tmp_path / "a.zip")], "")):
+        skipped: list[str] = []
+        assert list(label_pictures(paths, folder, skipped)) == pictures[:1]
+        assert skipped == ["a.avif is a picture of a format that is not read"]
 
 
 def test_a_training_begins_by_itself_and_its_readings_are_offered(labels: Labels, pictures: list) -> None:
@@ -208,9 +227,9 @@ def test_the_table_of_labels_follows(labels: Labels, pictures: list) -> None:
     assert row["text"] == "abc" and (desk.session.folder / row["file_name"]).is_file()
 
 
-@pytest.mark.parametrize("name", ["../outside", "a/b", ".hidden", "x" * 41, "-x/"])
+@pytest.mark.parametrize("name", ["../outside", "a/b", ".hidden", "x" * 41, "-x/", "_mine", "con.x"])
 def test_names_are_names(labels: Labels, pictures: list, name: str) -> None:
-    with pytest.raises(UserError, match="the name may have"):
+    with pytest.raises(UserError, match=r"the name (cannot be used|has 41 characters)"):
         labels.create(pictures, name)
     with pytest.raises(UserError, match="no such set"):
         labels.open(name)
@@ -221,6 +240,32 @@ def test_pictures_that_cannot_be_read_are_listed(labels: Labels, pictures: list)
     desk = labels.create([*pictures, ("broken.png", b"nothing")], "some", on_skip=skipped.append)
     assert len(skipped) == 1 and "broken.png" in skipped[0]
     assert desk.session.progress().pictures == len({png for _, png in pictures})
+
+
+def test_copies_are_listed(labels: Labels, pictures: list) -> None:
+    skipped: list[str] = []
+    labels.create([*pictures, ("again/copy.png", pictures[3][1])], "copies", on_skip=skipped.append)
+    assert skipped == ["copy.png is the same picture as 3.png"]
+
+
+def test_a_set_that_is_being_made_has_its_name(labels: Labels, pictures: list) -> None:
+    """Two visitors who start at the same moment would write into one folder."""
+
+    def slowly() -> Iterator[tuple[str, bytes]]:
+        yield pictures[0]
+        with pytest.raises(UserError, match="there is a set one already"):
+            labels.create(pictures[20:], "one")
+        yield from pictures[1:20]
+
+    desk = labels.create(slowly(), "one")
+    assert desk.session.progress().pictures == len({png for _, png in pictures[:20]})
+
+
+def test_a_set_named_before_names_were_those_of_models_is_learned_from(labels: Labels, pictures: list) -> None:
+    LabelSession.create(labels.folder / "_old", pictures).close()
+    desk = labels.open("_old")
+    labels._train(desk, 20)
+    assert check_name(labels.jobs.names[-1]) == "old 20 labels"
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -410,10 +455,13 @@ def test_the_routes_say_what_the_page_shows(client: TestClient) -> None:
     client.post("/labels/routes/release", json={"tab": "two"})
     assert client.post("/labels/routes/claim", json={"tab": "three"}).json()["took_over"] is False
     assert client.get("/labels/routes/next?count=1&current=none").json()["error"].startswith("this picture is not")
+    sheet = {"tab": "three", "ids": [items[2]["id"]], "texts": ["shown"]}
+    assert client.post("/labels/routes/accept", json=sheet).json()["accepted"] == 1
     assert client.get("/labels/none/next").status_code == 404
     zipped = client.get("/labels/routes/export?form=zip")
     with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
-        assert len(archive.namelist()) == 3 and b"zzz,person" in archive.read("labels.csv")
+        assert len(archive.namelist()) == 4
+        assert b"zzz,person" in archive.read("labels.csv") and b"shown,model" in archive.read("labels.csv")
 
 
 def test_the_routes_keep_skipped_and_unreadable_pictures_and_take_them_back(client: TestClient) -> None:
@@ -428,6 +476,23 @@ def test_the_routes_keep_skipped_and_unreadable_pictures_and_take_them_back(clie
     assert gone.status_code == 404 and gone.json()["error"].startswith("this picture is not")
     shown = client.get(f"/labels/routes/pictures/{one}")
     assert shown.headers["content-type"] == "image/png" and shown.content.startswith(b"\x89PNG")
+
+
+def test_a_picture_that_was_removed_is_one_sentence_without_a_path(
+    client: TestClient, labels: Labels, tmp_path: Path
+) -> None:
+    desk = labels.open("routes")
+    item = desk.session.next()[0]
+    client.post("/labels/routes/answer", json={"tab": "one", "do": "label", "id": item.id, "text": "ab"})
+    item.path.unlink()
+    for form in ("zip", "parquet"):
+        answer = client.get(f"/labels/routes/export?form={form}")
+        assert answer.status_code == 422
+        assert answer.json()["error"] == f"{item.path.name} is gone: put it back, its label is kept"
+    shown = client.get(f"/labels/routes/pictures/{item.id}")
+    assert shown.status_code == 404 and "cannot be read" in shown.json()["error"]
+    desk.said = f"{tmp_path}/events.jsonl cannot be written"
+    assert str(tmp_path) not in shown.text + client.get("/labels/routes/next").text
 
 
 def test_a_model_that_cannot_read_the_set_is_said_and_asked_once(
@@ -465,6 +530,28 @@ def test_an_error_in_the_background_is_said_and_labels_are_kept(
     assert desk.session.rows()[0][1] == "ab"
 
 
+def test_a_table_that_could_not_be_written_is_written_later_and_keeps_no_other_set_open(
+    labels: Labels, pictures: list, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    desks = [labels.create(pictures, name) for name in ("first", "second")]
+    until(lambda: all(desk.session.has_readings for desk in desks))
+    monkeypatch.setattr(desks[0].session, "write_table", full)
+    for desk in desks:
+        desk.session.answer(desk.session.next()[0].id, "ab")
+    labels.touched(desks[0])
+    until(lambda: "something went wrong" in desks[0].said)
+    assert desks[0].changed
+    desks[1].changed = True
+    labels.close()
+    assert "the table of labels of first cannot be written" in caplog.text
+    assert (desks[1].session.folder / "labels.csv").is_file()
+    again = [LabelSession(desk.session.folder) for desk in desks]
+    assert [len(session.answers()) for session in again] == [1, 1]
+
+
 def test_nothing_is_trained_where_nothing_can_be(models: Models, pictures: list, tmp_path: Path) -> None:
     trainings = Trainings()
     labels = Labels(tmp_path / "labels", models, trainings)
@@ -474,6 +561,7 @@ def test_nothing_is_trained_where_nothing_can_be(models: Models, pictures: list,
         until(lambda: desk.session.has_readings)
         labels._train(desk, 10)
         assert desk.job is None and not trainings.submitted, "an .onnx model without its weights"
+        assert "reader.safetensors is not there to start from" in desk.said
         labels.jobs = None
         labels._train(desk, 10)
         assert desk.job is None and desk.learned == 0

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import zipped
 
+from captcha_reader.labeling.session import TRAIN_AT
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.job import Commands
@@ -25,6 +26,7 @@ from captcha_reader.web.page import build_demo
 from captcha_reader.web.strength_job import StrengthJob
 from captcha_reader.web.tabs import known as line_of_known
 from captcha_reader.web.tabs.model import model_card
+from captcha_reader.web.tabs.teach import job_card
 from captcha_reader.web.workshop import Workshop
 from interface import open_models
 
@@ -93,6 +95,12 @@ def test_a_set_is_begun_and_opened_and_what_was_left_out_is_said(
     assert "1 left out: " in said and "bad.png" in said and "Everything typed is kept" in said
     assert not new.visible and 'data-set="mine"' in panel
     assert "left out" not in go_on("mine", None)[0], "it is said once"
+    before = page.shop.labels.folder
+    try:
+        page.shop.labels.folder = tmp_path / "elsewhere" / "labels"
+        assert "is kept in elsewhere/labels, a source" in go_on("mine", None)[0]
+    finally:
+        page.shop.labels.folder = before
     assert [choice[1] for choice in offer().choices] == ["", "mine"]
     said, new, panel = go_on("", None)
     assert said == "" and new.visible and 'data-set="mine"' not in panel
@@ -108,7 +116,7 @@ def test_a_set_is_begun_and_opened_and_what_was_left_out_is_said(
         ("", "set", "", "There are no captchas yet: drop some, or a zip of them"),
         ("nowhere", "set", "", "There is no folder nowhere: check its name"),
         ("empty", "set", "", "There is no picture in empty"),
-        ("empty", "../out", "", "choose another"),
+        ("empty", "../out", "", "The name cannot be used"),
         ("empty", "set", "z-a", "characters"),
         ("empty", "set", "xyz", "cannot"),
     ],
@@ -122,6 +130,14 @@ def test_what_makes_no_set_is_one_sentence_and_leaves_no_folder(
     said, chosen, panel = page.press("label", "begin")(None, given, title, None, characters, "", False)
     assert words in said and str(tmp_path) not in said
     assert skipped(chosen) and skipped(panel) and page.shop.labels.names() == before
+
+
+def test_too_few_pictures_say_what_was_left_out_of_them(page: SimpleNamespace, tmp_path: Path) -> None:
+    for i in range(7):
+        (tmp_path / f"{i}.png").write_bytes(b"no picture")
+    said, *_ = page.press("label", "begin")(None, str(tmp_path), "few", None, *NOTHING)
+    assert "These are 0 different pictures: 10 are the least (7 left out: " in said
+    assert "0.png" in said and "; and 2 more)" in said and not (page.shop.labels.folder / "few").exists()
 
 
 def test_a_folder_of_this_machine_is_taken_with_all_in_it_that_is_a_picture(
@@ -267,6 +283,16 @@ def test_a_batch_stops_where_it_is_told_and_keeps_what_was_read(page: SimpleName
     assert "choose files, or a zip" in list(read_all(None, None, "", "", False, asked, *NOTHING))[-1][0]
 
 
+def test_two_models_are_compared_and_nothing_is_called_least_sure_that_is_not(
+    page: SimpleNamespace, labeled: str
+) -> None:
+    read_all = page.press("batch", "read_all")
+    rival = "reader.safetensors"
+    for second, order, title in (("", "least sure", "least sure"), (rival, "those that differ", "first")):
+        *_, (_, result, *_), (_, _, grid, *_) = read_all([labeled], "reader.onnx", second, "auto", False, {}, *NOTHING)
+        assert f"Readings, {order} first" in result and f"The 24 {title} of 40" in grid
+
+
 def knobs_of(**changes: Any) -> list[Any]:
     """The entries of the tab Make."""
     values = {"style": "line", "font": OWN_FONTS, "alphabet": "a-d", "length": "3", "seed": 0, "model": None} | changes
@@ -336,6 +362,19 @@ def test_a_training_waits_and_is_stopped_by_its_owner(page: SimpleNamespace, idl
     assert "Stopping" in said and timer.active and job.cancelling
 
 
+def test_a_training_of_the_tab_label_says_so_and_may_be_stopped_by_anybody(
+    page: SimpleNamespace, idle: JobQueue, captchas: list[tuple[bytes, str]]
+) -> None:
+    path = page.folder / "models" / "reader.safetensors"
+    job = idle.submit(captchas, path, path.name, name="set 20 labels", owner="labels/set", measure=False)
+    job.state, job.plan = "exporting", [{"name": "training", "phases": [{"name": "whole", "epochs": 3}]}]
+    card = str(job_card(job, 0, {}, mine=False))
+    assert "Started by the tab Label" in card and "another visitor" not in card
+    assert "Train on all of them" in card and "Measure what to expect" not in card, "nothing is measured"
+    said, timer = page.press("teach", "stop")("me")
+    assert "Stopping" in said and timer.active and job.cancelling
+
+
 def test_what_is_learned_from_is_said_before_and_counted_with_the_corrections(
     page: SimpleNamespace, idle: JobQueue, labeled: str, captchas: list[tuple[bytes, str]], tmp_path: Path
 ) -> None:
@@ -358,6 +397,20 @@ def test_what_is_learned_from_is_said_before_and_counted_with_the_corrections(
 
 # --------------------------------------------------------------------------------------------------------------------
 # Model
+
+
+def test_a_model_keeps_its_name_while_it_is_exported(page: SimpleNamespace, idle: JobQueue) -> None:
+    job = FineTuning("1", page.folder / "job", Path("start"), "start", None, 40, owner="me")
+    job.model, job.state = "own", "exporting"
+    idle._jobs.append(job)
+    renamed, *choosers = page.press("model", "give_name")("own/best.safetensors", "other", "me")
+    forgotten = page.press("model", "forget")("own/best.safetensors", "me")[0]
+    for said in (renamed, forgotten):
+        assert "is being exported to ONNX: wait until that is done" in said
+    assert all(map(skipped, choosers)) and "own/best.safetensors" in page.models.paths()
+    job.state = "done"
+    assert "called other now" in page.press("model", "give_name")("own/best.safetensors", "other", "me")[0]
+    assert "called own now" in page.press("model", "give_name")("other/best.safetensors", "own", "me")[0]
 
 
 def test_only_who_made_a_model_deletes_it_and_is_asked_before(page: SimpleNamespace) -> None:
@@ -390,9 +443,36 @@ def test_a_model_that_goes_while_it_is_described_is_said_to_be_gone(
     assert "The model is gone: choose another" in page.press("model", "show")("gone.onnx", "me")[0]
 
 
+def test_a_page_that_keeps_nothing_names_no_tab_that_it_lacks(page: SimpleNamespace) -> None:
+    assert "(the tab Teach)" in page.press("model", "show")("reader.onnx", "")[0]
+    shop = Workshop.build(page.models, page.folder / "nothing", read_only=True)
+    demo = build_demo(shop, page.folder / "nowhere")
+    card = button(demo, "model", "show")("reader.onnx", "")[0]
+    shown = [str(block.value) for block in demo.blocks.values() if isinstance(getattr(block, "value", None), str)]
+    assert any("Turn the knobs" in text for text in shown)
+    assert not [text for text in (card, *shown) if "tab Teach" in text or "tab Strength" in text]
+    shop.close()
+
+
+def test_the_tab_label_promises_the_trainings_that_come(page: SimpleNamespace) -> None:
+    def intro(shop: Workshop) -> str:
+        demo = build_demo(shop, page.folder / "nowhere")
+        values = [str(getattr(block, "value", "")) for block in demo.blocks.values()]
+        return next(value for value in values if "Captchas without labels" in value)
+
+    assert ", ".join(map(str, TRAIN_AT[:-1])) in intro(page.shop) and f" {TRAIN_AT[-1]} " in intro(page.shop)
+    shop = Workshop.build(page.models, page.folder / "nothing")  # no programs: nothing is trained
+    assert "learn" not in intro(shop)
+    shop.close()
+
+
 def test_figures_that_a_checkpoint_lacks_are_not_made_up(page: SimpleNamespace) -> None:
     path, metadata = page.folder / "models" / "reader.onnx", dict(page.models.predictor().metadata)
     metadata |= {"provenance": {"data": {"sources": ["/srv/me/a"]}}}
     metadata |= {"metrics": {"captcha version 2 (n=1,040)": {"sequence_accuracy": 0.5}, "mine": {"cer": 0.1}}}
+    metadata["metrics"] |= {"empty": {"n": 0, "sequence_accuracy": None, "cer": None}}
+    metadata["metrics"] |= {"half": {"n": None, "sequence_accuracy": 0.25, "wilson_95": [None], "cer": [0.1]}}
+    metadata["metrics"] |= {"in percent": {"n": 10, "sequence_accuracy": 98.7}}
     card = model_card("reader", path, metadata, "")
+    assert "half" in card and "25.0 %" in card and "empty" not in card and "in percent" not in card
     assert "1,040" in card and "/srv/me" not in card and "50" in card and "mine" not in card

@@ -21,6 +21,7 @@ class Readings:
     confidences: np.ndarray
     char_confidences: list[list[float]]
     features: np.ndarray
+    number: int = 0  # of the model, by the name of its file; answers name it
 
     def save(self, path: Path) -> None:
         chars = [[round(p, 4) for p in row] for row in self.char_confidences]
@@ -29,7 +30,7 @@ class Readings:
         write_text(path, json.dumps(data, ensure_ascii=False))
 
     @classmethod
-    def load(cls, path: Path, count: int) -> Readings | None:
+    def load(cls, path: Path, count: int, number: int) -> Readings | None:
         """None where the file is damaged: readings can be made again."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -40,6 +41,7 @@ class Readings:
                 np.array(data["confidences"], np.float32),
                 data["char_confidences"],
                 np.array(data["features"], np.float32),
+                number,
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None

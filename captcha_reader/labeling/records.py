@@ -106,7 +106,7 @@ def clean_text(text: str) -> str:
     """
     text = unicodedata.normalize("NFC", text).strip()
     if not text:
-        raise UserError("there is no text: type what the picture says, or skip it")
+        raise UserError("there is no text: type what the picture says")
     if len(text) > MAX_TEXT:
         raise UserError(f"the text has {len(text)} characters: at most {MAX_TEXT} make a label")
     if any(c.isspace() or not c.isprintable() for c in text):

@@ -16,6 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,17 @@ from captcha_reader.labeling.curve import Point, advise
 from captcha_reader.labeling.export import Form, Row, table_text, write_parquet, write_zip
 from captcha_reader.labeling.journal import Event, Journal
 from captcha_reader.labeling.readings import Readings
-from captcha_reader.labeling.records import Answer, Corrections, Item, Kind, Order, Progress, TakenOverError, clean_text
+from captcha_reader.labeling.records import (
+    MAX_TEXT,
+    Answer,
+    Corrections,
+    Item,
+    Kind,
+    Order,
+    Progress,
+    TakenOverError,
+    clean_text,
+)
 from captcha_reader.labeling.selection import MEASURED_EVERY, choose, features, shuffled
 from captcha_reader.labeling.sets import PICTURES, SET, SetInfo, write_pictures
 from captcha_reader.reading.prediction import Prediction
@@ -113,7 +124,7 @@ class LabelSession:
             seed: of the order.
             ignore_case: whether `a` and `A` are the same answer.
             known: what is known of the captcha, such as its characters and length; kept for the caller.
-            on_skip: is told why a picture that cannot be read is left out; without it, that is an error.
+            on_skip: is told why a picture is left out: it cannot be read, which is an error without it, or is a copy.
             order: from the first training on the unsure and different ones first, or a random order throughout.
 
         Raises:
@@ -122,7 +133,15 @@ class LabelSession:
         folder = Path(folder)
         if (folder / SET).exists():
             raise UserError(f"{folder} exists already: open it, or choose another name")
-        rows = write_pictures(folder, pictures, on_skip)
+        begun = (folder / PICTURES).exists()  # a set whose making was killed
+        try:
+            rows = write_pictures(folder, pictures, on_skip)
+        except BaseException:
+            if not begun:  # nothing is kept of what makes no set
+                shutil.rmtree(folder / PICTURES, ignore_errors=True)
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
         SetInfo(name or folder.name, seed, ignore_case, order, known or {}, rows).save(folder)
         return cls(folder)
 
@@ -180,13 +199,13 @@ class LabelSession:
         )
         with self._lock:
             # Damaged files are not among the readings and keep their numbers.
-            numbers = [int(path.stem.removeprefix("readings-")) for path in self._readings_files()]
-            readings.save(self.folder / f"readings-{max(numbers, default=-1) + 1:03d}.json")
+            readings.number = max(map(_number_of, self._readings_files()), default=0) + 1
+            readings.save(self.folder / f"readings-{readings.number - 1:03d}.json")
             self._readings.append(readings)
             self._queue.clear()
 
     def _load_readings(self) -> list[Readings]:
-        loaded = (Readings.load(path, len(self._ids)) for path in self._readings_files())
+        loaded = (Readings.load(path, len(self._ids), _number_of(path)) for path in self._readings_files())
         return [readings for readings in loaded if readings is not None]
 
     def _readings_files(self) -> list[Path]:
@@ -235,10 +254,9 @@ class LabelSession:
         path, name = self._items[id_]
         if not self._readings:
             return Item(id_, name, path, measured=aside)
-        number, i = self._offered(), self._place[id_]
-        now = self._readings[number]
+        now, i = self._readings[self._offered()], self._place[id_]
         chars = tuple(now.char_confidences[i])
-        return Item(id_, name, path, now.texts[i], float(now.confidences[i]), chars, aside, number + 1)
+        return Item(id_, name, path, now.texts[i], float(now.confidences[i]), chars, aside, now.number)
 
     def item(self, id_: str) -> Item:
         """Any picture of the set.
@@ -303,7 +321,7 @@ class LabelSession:
             item = self.item(id_)
             suggested, model = offered or (item.text, item.model)
             event: Event = {"do": "label", "id": id_, "text": text, "suggested": suggested, "measured": item.measured}
-            event["model"] = min(model, len(self._readings))
+            event["model"] = model if any(readings.number == model for readings in self._readings) else 0
             if seconds is not None:
                 event["seconds"] = round(seconds, 2)
             self._add(event, tab)
@@ -331,7 +349,7 @@ class LabelSession:
             sure = [
                 i
                 for i, id_ in enumerate(self._ids)
-                if id_ not in taken and now.texts[i] and now.confidences[i] >= MIN_SHEET_CONFIDENCE
+                if id_ not in taken and 0 < len(now.texts[i]) <= MAX_TEXT and now.confidences[i] >= MIN_SHEET_CONFIDENCE
             ]
             if not sure:
                 return []
@@ -339,8 +357,21 @@ class LabelSession:
             order = sorted(range(len(sure)), key=lambda j: (now.texts[sure[j]] != now.texts[sure[0]], -likeness[j]))
             return [self._item(self._ids[sure[j]]) for j in order[:count]]
 
-    def accept(self, ids: Sequence[str], wrong: Sequence[str] = (), tab: str | None = None) -> int:
-        """Take the readings of a sheet as pseudo-labels, but for the wrong ones, which are asked next.
+    def accept(
+        self,
+        ids: Sequence[str],
+        wrong: Sequence[str] = (),
+        tab: str | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> int:
+        """Take the readings of a sheet as pseudo-labels, but for the wrong ones, which are asked next. A picture that
+        has an answer by now keeps it.
+
+        Args:
+            ids: of the pictures on the sheet.
+            wrong: those of them whose reading is wrong.
+            tab: that answers, where there may be several.
+            texts: the readings as the sheet showed them, one for each of `ids`; those of now by default.
 
         Returns:
             How many were accepted. Raises as `answer`.
@@ -348,8 +379,11 @@ class LabelSession:
         with self._lock:
             for id_ in (*ids, *wrong):
                 self._check(id_)
-            rows = [(id_, self._item(id_).text) for id_ in ids if id_ not in set(wrong)]
-            rows = [(id_, text) for id_, text in rows if text and id_ not in self._reserved]
+            if texts is not None and len(texts) != len(ids):
+                raise UserError("the sheet has another number of readings than of pictures: reload the page")
+            shown = [self._item(id_).text for id_ in ids] if texts is None else map(clean_text, texts)
+            taken = self._state.answers.keys() | set(self._reserved) | set(wrong)
+            rows = [(id_, text) for id_, text in zip(ids, shown, strict=True) if text and id_ not in taken]
             self._add({"do": "accept", "rows": rows, "wrong": list(wrong)}, tab)
             rejected = [(id_, id_ in self._reserved) for id_ in wrong]
             self._queue = [*rejected, *(pair for pair in self._queue if pair[0] not in wrong)]
@@ -444,7 +478,7 @@ class LabelSession:
         with self._lock:
             answers = self._state.answers
             typed = [answer for answer in answers.values() if answer.kind == "typed"]
-            offered = [[answer for answer in typed if answer.model == n] for n in range(1, len(self._readings) + 1)]
+            offered = [[answer for answer in typed if answer.model == r.number] for r in self._readings]
             aside = [(self._place[id_], answer.text) for id_, answer in answers.items() if answer.measured]
             curve = [
                 Point(r.labels, sum(self.same(r.texts[i], text) for i, text in aside), len(aside))
@@ -474,12 +508,13 @@ class LabelSession:
 
     def write_table(self) -> Path | None:
         """Write `labels.csv` beside the pictures, which makes the set's folder a source for make_dataset.py; None where
-        nothing is labeled."""
-        rows = self._labeled(accepted=True)
+        nothing is labeled, and then there is no such file."""
+        rows, table = self._labeled(accepted=True), self.folder / "labels.csv"
         if not rows:
+            table.unlink(missing_ok=True)  # its labels were taken back
             return None
         named = [(path.relative_to(self.folder).as_posix(), text, source) for path, text, source in rows]
-        return write_text(self.folder / "labels.csv", table_text(named))
+        return write_text(table, table_text(named))
 
     def _labeled(self, accepted: bool) -> list[Row]:
         """Picture, label, and who gave it (`person` or `model`)."""
@@ -501,19 +536,29 @@ class LabelSession:
             The number of pictures.
 
         Raises:
-            UserError: nothing is labeled yet, or `out` cannot be written.
+            UserError: nothing is labeled yet, a picture is gone, or `out` cannot be written.
         """
         rows = self._labeled(accepted)
         if not rows:
             raise UserError("nothing is labeled yet: label a picture first")
-        if form == "parquet":
-            write_parquet(out, rows)
-        elif form == "zip":
-            write_atomically(out, lambda temporary: write_zip(temporary, rows))
-        else:
-            if out.exists():
-                raise UserError(f"{out} exists already: choose another name")
-            for path, _, _ in rows:
-                write_atomically(out / path.name, partial(shutil.copyfile, path))
-            write_text(out / "labels.csv", table_text([(path.name, text, source) for path, text, source in rows]))
+        if form == "folder" and out.exists():
+            raise UserError(f"{out} exists already: choose another name")
+        try:
+            if form == "parquet":
+                write_parquet(out, rows)
+            elif form == "zip":
+                write_atomically(out, lambda temporary: write_zip(temporary, rows))
+            else:
+                for path, _, _ in rows:
+                    write_atomically(out / path.name, partial(shutil.copyfile, path))
+                write_text(out / "labels.csv", table_text([(path.name, text, source) for path, text, source in rows]))
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is gone: put it back, its label is kept") from None
+        except OSError as error:
+            raise UserError(f"{out} cannot be written ({error.strerror or error}): make room and try again") from None
         return len(rows)
+
+
+def _number_of(path: Path) -> int:
+    """Of the model whose readings are in a file; the first is 1."""
+    return int(path.stem.removeprefix("readings-")) + 1

@@ -74,7 +74,7 @@ def write_pictures(
     Args:
         folder: of the set.
         pictures: (file name, encoded picture).
-        on_skip: is told why a picture that cannot be read is left out; without it, that is an error.
+        on_skip: is told why a picture is left out: it cannot be read, which is an error without it, or is a copy.
 
     Returns:
         (file in the folder, name that it had) of each; the file is called by its content.
@@ -100,6 +100,8 @@ def write_pictures(
             (folder / PICTURES).mkdir(parents=True, exist_ok=True)
             (folder / PICTURES / file).write_bytes(data)
             rows[id_] = (file, PurePosixPath(file_name).name)
+        elif on_skip is not None:
+            on_skip(f"{PurePosixPath(file_name).name} is the same picture as {rows[id_][1]}")
     if len(rows) < MIN_PICTURES:
         raise UserError(f"these are {len(rows)} different pictures: {MIN_PICTURES} are the least")
     return list(rows.values())

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from captcha_reader.files import csv_safe
 from captcha_reader.reading.collection import read_together
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.metrics import text_metrics
+from captcha_reader.web.labeled_zip import OTHER_FORMAT, unread_pictures
 from captcha_reader.web.uploads import PictureZip, check_picture, is_zip
 from captcha_reader.web.workshop import upload_bytes
 
@@ -65,28 +67,45 @@ def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | Us
                 packed = PictureZip(data, BATCH_PICTURES)
                 if not len(packed):
                     raise UserError("the zip has no picture: PNG, JPEG, GIF, BMP, WebP and TIFF files are read")
-                pictures = packed.with_damaged()
+                others = [(entry, UserError(f"{OTHER_FORMAT}: save it as PNG or JPEG")) for entry in _others(packed)]
+                pictures = chain(packed.with_damaged(), others)
             for entry, content in pictures:
                 count += 1
                 if count > BATCH_PICTURES:
                     raise OverflowError
                 yield entry, content
         except OverflowError:
-            raise UserError(f"there are more than {BATCH_PICTURES:,} pictures: bring fewer at a time") from None
+            raise _too_many() from None
         except UserError as error:
             yield name, error
 
 
+def _others(packed: PictureZip) -> list[str]:
+    """Pictures of a zip that are not read; those of a zip without any other are not told one by one."""
+    return unread_pictures(packed.others) if len(packed) else []
+
+
 def count_pictures(files: Sequence[str | Path]) -> int:
-    """How many pictures `iter_pictures` will give, for the progress bar."""
+    """How many pictures `iter_pictures` will give, for the progress bar.
+
+    Raises:
+        UserError: there are too many, which is said before the first of them is read.
+    """
     total = 0
     for file in files:
         try:
             data = upload_bytes(file)
-            total += len(PictureZip(data, BATCH_PICTURES)) if is_zip(data) else 1
+            packed = PictureZip(data, BATCH_PICTURES) if is_zip(data) else None
+            total += 1 if packed is None else len(packed) + len(_others(packed))
         except UserError:
             total += 1
+    if total > BATCH_PICTURES:
+        raise _too_many()
     return total
+
+
+def _too_many() -> UserError:
+    return UserError(f"there are more than {BATCH_PICTURES:,} pictures: bring fewer at a time")
 
 
 class BatchReader:

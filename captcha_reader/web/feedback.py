@@ -17,10 +17,10 @@ from PIL import Image
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_atomically
+from captcha_reader.labeling.records import clean_text
 from captcha_reader.web.limits import MEGABYTE
 from captcha_reader.web.uploads import check_picture
 
-LONGEST_TEXT = 32
 KEPT_BYTES = 200_000  # of a picture; a larger one is stored anew, as small as it takes
 KEPT_SIDE = 1200  # pixels of a picture that is stored anew
 FILE_BYTES = 16_000  # of a file beside its picture, at most: parquet repeats small values in its statistics
@@ -71,13 +71,7 @@ class Feedback:
         Raises:
             UserError: the text cannot be a label, the picture cannot be read, or there is no room for more.
         """
-        text = text.strip()
-        if not text:
-            raise UserError("there is no text yet: type what the picture says")
-        if len(text) > LONGEST_TEXT:
-            raise UserError(f"the text has {len(text)} characters: at most {LONGEST_TEXT} make a label")
-        if any(c.isspace() or not c.isprintable() for c in text):
-            raise UserError("the text has a space or a character that cannot be printed: type the captcha's characters")
+        text = clean_text(text)
         small = shrink(picture)
         path = self._path(picture)
         with self._lock:

@@ -100,14 +100,19 @@ def gallery(pictures: Iterable[tuple[bytes, str, str]]) -> Markup:
 
 def as_sentence(error: Exception | str) -> str:
     """A message as a sentence, with the names of files instead of their paths on the server."""
-    message = LOCAL_PATH.sub(r"\1", str(error))
+    message = without_paths(error)
     return message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?")) else ".")
+
+
+def without_paths(error: Exception | str) -> str:
+    """A message with the names of files instead of their paths on the server."""
+    return LOCAL_PATH.sub(r"\1", str(error))
 
 
 def percent(share: float, digits: int = 1) -> str:
     """`0.5` as `50.0 %`; only certainty is 100."""
     shown = f"{share * 100:.{digits}f}"
-    return f"{99.9:.{digits}f} %" if share < 1 and float(shown) >= 100 and digits else f"{shown} %"
+    return f"{100 - 10**-digits:.{digits}f} %" if share < 1 and float(shown) >= 100 else f"{shown} %"
 
 
 def whole_percent(probability: float) -> int:

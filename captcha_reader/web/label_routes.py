@@ -8,7 +8,7 @@ POST /labels/{set}/release           {"tab"}: this tab is closed
 POST /labels/{set}/answer            {"tab", "do": "label" | "skip" | "unreadable" | "undo", "id", "text", "seconds",
                                      "offered", "model"}: the last two are `text` and `model` of what was shown
 GET  /labels/{set}/sheet             certain readings, to accept at once
-POST /labels/{set}/accept            {"tab", "ids", "wrong"}
+POST /labels/{set}/accept            {"tab", "ids", "texts", "wrong"}: `texts` of `ids`, as they were shown
 GET  /labels/{set}/export?form=zip   the labeled pictures; `parquet` or `zip`
 """
 
@@ -28,6 +28,7 @@ from starlette.background import BackgroundTask
 from captcha_reader.errors import UserError
 from captcha_reader.images import open_image
 from captcha_reader.labeling.records import Item, Progress, TakenOverError
+from captcha_reader.web.html import without_paths
 from captcha_reader.web.labels import Desk, Labels
 
 MAX_AHEAD = 8  # pictures that a page may ask for at once
@@ -50,6 +51,7 @@ class Accepted(BaseModel):
 
     tab: str = Field(max_length=64)
     ids: list[Annotated[str, Field(max_length=64)]] = Field(max_length=64)
+    texts: list[Annotated[str, Field(max_length=200)]] | None = Field(None, max_length=64)
     wrong: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=64)
 
 
@@ -67,13 +69,13 @@ def label_router(labels: Labels) -> APIRouter:
         try:
             return labels.open(id_)
         except UserError as error:
-            raise HTTPException(404, str(error)) from None
+            raise HTTPException(404, without_paths(error)) from None
 
     def state(desk: Desk, count: int) -> dict[str, Any]:
         items = [describe_item(item) for item in desk.session.next(count)]
         sheet = len(desk.session.sheet())
         return {"items": items, "progress": describe_progress(desk.session.progress()), "sheet": sheet} | {
-            "said": desk.said,
+            "said": without_paths(desk.said),
             "model": desk.model,
             "scheme": desk.scheme,
             "read": desk.session.has_readings,
@@ -86,7 +88,7 @@ def label_router(labels: Labels) -> APIRouter:
         except TakenOverError as error:
             return JSONResponse({"error": str(error), "status": 409, "taken_over": True}, 409)
         except UserError as error:
-            return JSONResponse({"error": str(error), "status": 422}, 422)
+            return refused(422, error)
 
     @router.get("/{set_}/next")
     async def next_items(
@@ -115,7 +117,7 @@ def label_router(labels: Labels) -> APIRouter:
         try:
             data = await asyncio.to_thread(encode)
         except UserError as error:
-            return JSONResponse({"error": str(error), "status": 404}, 404)
+            return refused(404, error)
         return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=3600"})
 
     @router.post("/{set_}/claim")
@@ -162,7 +164,7 @@ def label_router(labels: Labels) -> APIRouter:
     async def accept(set_: str, given: Annotated[Accepted, Body()]) -> Response:
         def work() -> dict[str, Any]:
             desk = desk_of(set_)
-            kept = desk.session.accept(given.ids, given.wrong, given.tab)
+            kept = desk.session.accept(given.ids, given.wrong, given.tab, given.texts)
             labels.touched(desk)
             return {"accepted": kept, **state(desk, 4)}
 
@@ -183,10 +185,15 @@ def label_router(labels: Labels) -> APIRouter:
         try:
             path = await asyncio.to_thread(work)
         except UserError as error:
-            return JSONResponse({"error": str(error), "status": 422}, 422)
+            return refused(422, error)
         return FileResponse(path, filename=f"{set_}.{form}", background=BackgroundTask(path.unlink))
 
     return router
+
+
+def refused(status: int, error: UserError) -> Response:
+    """Why not, without the folders of this machine."""
+    return JSONResponse({"error": without_paths(error), "status": status}, status)
 
 
 def describe_item(item: Item) -> dict[str, Any]:

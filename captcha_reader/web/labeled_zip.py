@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 from captcha_reader.dataset.samples import Reject
 from captcha_reader.errors import UserError
+from captcha_reader.images import OTHER_SUFFIXES
 from captcha_reader.web.feedback import Row
 from captcha_reader.web.uploads import PictureZip
 
+OTHER_FORMAT = "picture of a format that is not read"
 LEAST_PICTURES, MOST_PICTURES = 20, 5000
+
+
+def unread_pictures(names: Iterable[str]) -> list[str]:
+    """Of the names of files, those of pictures of a format that is not read, which make_dataset.py tells, too."""
+    return [name for name in names if PurePosixPath(name).suffix.lower() in OTHER_SUFFIXES]
 
 
 def labeled_pictures(source: bytes | str | Path) -> tuple[list[Row], dict[str, int]]:
@@ -44,6 +52,8 @@ def labeled_pictures(source: bytes | str | Path) -> tuple[list[Row], dict[str, i
         else:
             rows.append((data, text))
     left_out.update(reject.reason for reject in labels.missing())
+    if other := len(unread_pictures(pictures.others)):
+        left_out[OTHER_FORMAT] = other
     if len(rows) < LEAST_PICTURES:
         why = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
         raise UserError(

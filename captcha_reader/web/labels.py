@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable
@@ -18,9 +18,11 @@ from captcha_reader.reading.constraints import Constraints, compact
 from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.jobs import JobQueue
 from captcha_reader.web.models import Models
+from captcha_reader.web.own_models import check_name
 
+OWNER = "labels/"  # of the trainings that begin here, before the set's name
 LOOK_SECONDS = 0.5  # between two looks at what is to do
-NAME = re.compile(r"[\w][\w .-]{0,39}")
+log = logging.getLogger("captcha_reader")
 
 
 class _Closing(Exception):
@@ -63,6 +65,7 @@ class Labels:
     def __init__(self, folder: str | Path, models: Models, jobs: JobQueue | None) -> None:
         self.folder, self.models, self.jobs = Path(folder), models, jobs
         self._desks: dict[str, Desk] = {}
+        self._making: set[str] = set()  # names of sets whose pictures are being written
         self._lock = threading.RLock()
         self._work = threading.Event()
         self._closing = False
@@ -86,7 +89,7 @@ class Labels:
 
         Args:
             pictures: (file name, encoded picture).
-            name: of the set, letters, digits, spaces, `.`, `-` and `_`; made of the date by default.
+            name: of the set, as `check_name` takes it; made of the date by default.
             model: that reads it at first; the first on offer by default.
             constraints: what is known of the texts.
             on_skip: is told why a picture is left out.
@@ -94,17 +97,21 @@ class Labels:
         Raises:
             UserError: the name or the pictures cannot be used.
         """
-        name = name.strip() or f"set {datetime.now():%Y-%m-%d %H.%M.%S}"
-        if not NAME.fullmatch(name):
-            raise UserError("the name may have letters, digits, spaces, dots and dashes, 40 at most: choose another")
-        if name in [taken for _, taken in self.names()]:
-            raise UserError(f"there is a set {name} already: choose it from the list, or another name")
+        # As the models that learn from it, which are called by it, may be.
+        name = check_name(name if name.strip() else f"set {datetime.now():%Y-%m-%d %H.%M.%S}")
         model, _ = self.models.path(model)
         known = {} if constraints is None else {"characters": constraints.characters, "length": constraints.length}
         ignore_case = constraints is not None and constraints.ignore_case
         seed = secrets.randbelow(2**31)
-        session = LabelSession.create(self.folder / name, pictures, name, seed, ignore_case, known, on_skip)
-        return self._take(name, session, model)
+        with self._lock:
+            if name in self._making or name in [taken for _, taken in self.names()]:
+                raise UserError(f"there is a set {name} already: choose it from the list, or another name")
+            self._making.add(name)
+        try:
+            session = LabelSession.create(self.folder / name, pictures, name, seed, ignore_case, known, on_skip)
+            return self._take(name, session, model)
+        finally:
+            self._making.discard(name)
 
     def open(self, id_: str, model: str | None = None) -> Desk:
         """A set that is on the disk.
@@ -142,8 +149,11 @@ class Labels:
             self._thread.join(10)
         with self._lock:
             for desk in self._desks.values():
-                if desk.changed:
-                    desk.session.write_table()
+                try:
+                    if desk.changed:
+                        desk.session.write_table()
+                except (OSError, UserError) as error:  # the other sets are written all the same
+                    log.warning("the table of labels of %s cannot be written (%s); labels are kept", desk.id, error)
                 desk.session.close()
             self._desks.clear()
 
@@ -163,15 +173,21 @@ class Labels:
 
     def _look_after(self, desk: Desk) -> None:
         session = desk.session
-        if not session.has_readings and desk.model not in desk.failed:
-            self._read(desk, desk.model, 0)
-        if desk.job is not None and not desk.job.running:
-            self._finish(desk, desk.job)
-        if desk.job is None and self.jobs is not None and (labels := session.training_due()):
-            self._train(desk, labels)
-        if desk.changed:
-            desk.changed = False
-            session.write_table()
+        try:
+            if not session.has_readings and desk.model not in desk.failed:
+                self._read(desk, desk.model, 0)
+            if desk.job is not None and not desk.job.running:
+                self._finish(desk, desk.job)
+            if desk.job is None and self.jobs is not None and (labels := session.training_due()):
+                self._train(desk, labels)
+        finally:  # also where the queue is full
+            if desk.changed:
+                desk.changed = False  # first: what is answered meanwhile is written next
+                try:
+                    session.write_table()
+                except Exception:
+                    desk.changed = True
+                    raise
 
     def _read(self, desk: Desk, model: str, labels: int) -> None:
         """All pictures of a set, with one model."""
@@ -202,9 +218,15 @@ class Labels:
         path = self.models.first
         start = path if path.suffix == ".safetensors" else path.with_suffix(".safetensors")
         if not start.is_file():
+            desk.said = f"no model learns from the labels, for {start.name} is not there to start from; labels are kept"
             return
         desk.job = self.jobs.submit(
-            rows, start, start.name, name=f"{desk.id[:28]} {labels} labels", owner=f"labels/{desk.id}", measure=False
+            rows,
+            start,
+            start.name,
+            name=f"{desk.id[:28]} {labels} labels".lstrip("_ .-"),
+            owner=f"{OWNER}{desk.id}",
+            measure=False,
         )
         desk.session.training_begun(labels)  # not where the queue is full: it is tried again after the next answer
         desk.learned, desk.said = labels, f"a model learns from {labels} labels; go on typing"

@@ -58,7 +58,7 @@ def check_name(text: str) -> str:
     name = " ".join(unicodedata.normalize("NFC", text).split())
     if not name:
         raise UserError("the name is empty: type one")
-    if len(name) > LONGEST_NAME or len(name.encode()) > 200:
+    if len(name) > LONGEST_NAME:
         raise UserError(f"the name has {len(name)} characters: use at most {LONGEST_NAME}")
     if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
         raise UserError(

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT
+from captcha_reader.web import labels
 from captcha_reader.web.feedback import Feedback
 from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.job import Commands, Job
@@ -109,7 +110,7 @@ class Workshop:
         return own if own and (own.running or not running) else running or own
 
     def stop_job(self, owner: str, kind: type[Job], nothing: str) -> None:
-        """Stop the job of a kind that a session sees running.
+        """Stop the job of a kind that a session sees running. One of the tab Label is everybody's, as its sets are.
 
         Args:
             owner: the secret of the session.
@@ -122,7 +123,7 @@ class Workshop:
         job = self.job_for(owner, kind)
         if job is None or not job.running:
             raise UserError(nothing)
-        self.jobs.cancel(job, owner)
+        self.jobs.cancel(job, job.owner if job.owner.startswith(labels.OWNER) else owner)
 
     def downloads(self, job: FineTuning | None) -> dict[str, str]:
         """Links to the files of a job's model, by the names that the route knows."""

@@ -81,7 +81,7 @@ def batch_summary(
 
 
 def batch_grid(batch: Batch) -> Markup:
-    """The least sure pictures with their readings, and the same as one picture to download."""
+    """The first pictures with their readings, and the same as one picture to download."""
     from captcha_reader.plots.canvas import figure_image
     from captcha_reader.plots.grid import draw_grid
 
@@ -92,7 +92,10 @@ def batch_grid(batch: Batch) -> Markup:
         [row["label"] for row in rows] if batch.labeled else None,
         [row["file"] for row in rows],
     )
-    title = f"The {len(rows)} least sure of {len(batch.rows):,}" if len(rows) < len(batch.rows) else "All readings"
+    title = "All readings"
+    if len(rows) < len(batch.rows):
+        first = "first" if "other" in rows[0] else "least sure"  # of two models: what they read differently
+        title = f"The {len(rows)} {first} of {len(batch.rows):,}"
     picture = figure_image(figure)
     colored = not batch.scheme
     return render("batch_grid", title=title, rows=rows, labeled=batch.labeled, picture=picture, colored=colored)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from captcha_reader.errors import UserError
-from captcha_reader.files import ROOT
+from captcha_reader.files import ROOT, visible_files
 from captcha_reader.images import IMAGE_SUFFIXES
+from captcha_reader.labeling.session import TRAIN_AT
 from captcha_reader.web.html import bad, note, render
+from captcha_reader.web.labeled_zip import OTHER_FORMAT, unread_pictures
 from captcha_reader.web.tabs.known import known, known_line, problem, require_fit
 from captcha_reader.web.uploads import PictureZip, is_zip
 from captcha_reader.web.widgets import QUIET, chooser, own_html
@@ -19,8 +21,11 @@ SCRIPT = ROOT / "assets" / "label.js"
 NEW = "a new set"
 INTRO = (
     '<p class="tab-intro">Captchas without labels: the reader fills in its reading, you accept it by '
-    "<kbd>Enter</kbd> or correct it. After 20, 50, 100 and 200 labels it learns from them while you go on. "
-    "No mouse needed.</p>"
+    "<kbd>Enter</kbd> or correct it. {learns}No mouse needed.</p>"
+)
+# One label in five is kept aside to measure, and is none of these.
+LEARNS = (
+    f"With {', '.join(map(str, TRAIN_AT[:-1]))} and {TRAIN_AT[-1]} labels to learn from, it learns while you go on. "
 )
 
 
@@ -35,7 +40,7 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
         tab: that it stands in.
     """
     labels = shop.labels
-    own_html(gr, INTRO)
+    own_html(gr, INTRO.format(learns=LEARNS if labels.jobs else ""))
     sets = labels.names()
     local = shop.local and not shop.read_only  # a folder of this machine is for those who sit at it
     with gr.Row():
@@ -72,18 +77,17 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
     def begin(
         paths: Sequence[str] | None, place: str, title: str, model: str | None, characters: str, length: str, fold: bool
     ) -> tuple[Any, Any, Any]:
+        skipped: list[str] = []
         try:
             constraints = known(characters, length, fold)
             require_fit(constraints, shop.models.predictor(model or None))
-            skipped: list[str] = []
             pictures = _pictures(paths or [], place if local else "", skipped)
             desk = labels.create(pictures, title or "", model, constraints, skipped.append)
         except UserError as error:
-            return bad(error), gr.skip(), gr.skip()
+            return bad(f"{error} ({left_out})" if (left_out := _left_out(skipped)) else error), gr.skip(), gr.skip()
         except OSError as error:
             return bad(f"the set cannot be kept ({error.strerror or error})"), gr.skip(), gr.skip()
-        left_out = f"{len(skipped)} left out: {'; '.join(skipped[:5])}" if skipped else ""
-        told[desk.id] = left_out
+        told[desk.id] = _left_out(skipped)
         return "", gr.Dropdown(choices=[(NEW, ""), *labels.names()], value=desk.id, visible=True), gr.skip()
 
     def go_on(id_: str, model: str | None) -> tuple[Any, Any, Any]:
@@ -93,7 +97,8 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
             labels.open(id_, model)
         except UserError as error:
             return bad(error), gr.Column(visible=True), render("label", set="")
-        kept = "Everything typed is kept in data/labels, a source for make_dataset.py and main.py."
+        place = f"{labels.folder.parent.name}/{labels.folder.name}"  # --data may name another
+        kept = f"Everything typed is kept in {place}, a source for make_dataset.py and main.py."
         kept = f"{left_out}. {kept}" if (left_out := told.pop(id_, "")) else kept
         return note(kept), gr.Column(visible=False), render("label", set=id_)
 
@@ -116,6 +121,12 @@ def label_tab(gr: Any, shop: Workshop, checkpoint: Any, demo: Any, tab: Any) -> 
     chosen.change(go_on, [chosen, checkpoint], [said, new, panel], **QUIET)
 
 
+def _left_out(skipped: Sequence[str]) -> str:
+    """How many pictures were left out, and why the first of them were; "" where none was."""
+    more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    return f"{len(skipped)} left out: {'; '.join(skipped[:5])}{more}" if skipped else ""
+
+
 def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
     """The pictures of the uploads, or of a folder of this machine; why one is left out is added to `skipped`.
 
@@ -123,10 +134,17 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
         UserError: there are none.
     """
     if folder.strip():
-        place = Path(folder.strip()).expanduser()
-        if not place.is_dir():
-            raise UserError(f"there is no folder {place.name}: check its name")
-        files = [p for p in sorted(place.rglob("*")) if _is_picture(p)]
+        place = Path(folder.strip())
+        try:
+            place = place.expanduser()
+            found = place.is_dir()
+        except (OSError, RuntimeError):  # a name that is too long, the home of a user that there is not
+            found = False
+        if not found:
+            raise UserError(f"there is no folder {place.name[:80]}: check its name")
+        inside = [p for p in visible_files(place) if p.is_file()]
+        files = [p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES]
+        skipped += [f"{name} is a {OTHER_FORMAT}" for name in unread_pictures(p.name for p in inside)]
         if not files:
             raise UserError(f"there is no picture in {place.name}: PNG, JPEG, GIF, BMP, WebP and TIFF are read")
         for path in files:
@@ -146,14 +164,12 @@ def _pictures(paths: Sequence[str], folder: str, skipped: list[str]) -> Iterator
         except OSError:
             raise UserError(f"the upload {path.name} is gone: choose it once more") from None
         if is_zip(start):
-            for name, entry in PictureZip(path).with_damaged():
+            packed = PictureZip(path)
+            skipped += [f"{name} is a {OTHER_FORMAT}" for name in unread_pictures(packed.others)]
+            for name, entry in packed.with_damaged():
                 if isinstance(entry, bytes):
                     yield name, entry
                 else:
                     skipped.append(str(entry))
         else:
             yield path.name, path.read_bytes()
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()

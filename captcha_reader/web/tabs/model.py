@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from captcha_reader.config import CTC_HEADS
 from captcha_reader.errors import UserError
 from captcha_reader.reading.metrics import wilson_interval
+from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.html import bad, note, render
 from captcha_reader.web.own_models import LONGEST_NAME, delete, folder_of, rename
+from captcha_reader.web.tabs.batch import NOTHING_ELSE
 from captcha_reader.web.widgets import QUIET, own_html
 from captcha_reader.web.workshop import Workshop, first_or, model_url
 
@@ -45,12 +47,13 @@ Fact = tuple[str, str, str]  # name, value, and more that is folded away
 # HTML
 
 
-def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str) -> Markup:
-    """What a checkpoint says of itself; `url` downloads it, where it may be downloaded."""
+def model_card(name: str, path: Path, metadata: Mapping[str, Any], url: str, teach: bool = True) -> Markup:
+    """What a checkpoint says of itself; `url` downloads it, where it may be downloaded; `teach`: there is that tab."""
     return render(
         "model",
         name=name,
         url=url,
+        teach=teach,
         facts=[*_architecture(metadata["model"], path), *_origin(metadata.get("provenance") or {})],
         alphabet=metadata["model"]["alphabet"],
         measured=_measured(metadata.get("metrics") or {}),
@@ -98,14 +101,21 @@ def _measured(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The measured figures of each set."""
     rows = []
     for name, values in metrics.items():
-        if not isinstance(values, Mapping) or "sequence_accuracy" not in values:
-            continue
-        n = values.get("n") or _n_of(name)
-        right = values["sequence_accuracy"]
-        bounds = values.get("wilson_95") or (wilson_interval(round(right * n), n) if n else None)
+        right = values.get("sequence_accuracy") if isinstance(values, Mapping) else None
+        if right is None or not _is_share(right):
+            continue  # null where it could not be measured
+        n = found if isinstance(found := values.get("n"), int) and found > 0 else _n_of(name)
+        bounds = values.get("wilson_95")
+        if not (isinstance(bounds, list) and len(bounds) == 2 and all(map(_is_share, bounds))):
+            bounds = wilson_interval(round(right * n), n) if n else None
+        cer = values.get("cer")
         row = {"on": SETS.get(name, name), "note": values.get("note", ""), "n": f"{n:,}" if n else ""}
-        rows.append(row | {"accuracy": right, "bounds": bounds, "cer": values.get("cer")})
+        rows.append(row | {"accuracy": right, "bounds": bounds, "cer": cer if isinstance(cer, int | float) else None})
     return rows
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _n_of(name: str) -> int:
@@ -137,7 +147,8 @@ def model_tab(gr: Any, shop: Workshop, checkpoint: Any, other: Any, tab: Any, ow
         try:
             found, path = shop.models.path(chosen)
             metadata = shop.models.predictor(chosen).metadata
-            return model_card(shop.label(chosen), path, metadata, "" if shop.read_only else model_url(found))
+            url = "" if shop.read_only else model_url(found)
+            return model_card(shop.label(chosen), path, metadata, url, not shop.read_only)
         except UserError as error:
             return bad(error)
         except OSError:
@@ -149,7 +160,7 @@ def model_tab(gr: Any, shop: Workshop, checkpoint: Any, other: Any, tab: Any, ow
 
     def choosers(value: str | None) -> tuple[Any, Any]:
         names = shop.choices()
-        return gr.Dropdown(names, value=first_or(names, value)), gr.Dropdown([("no other model", ""), *names], value="")
+        return gr.Dropdown(names, value=first_or(names, value)), gr.Dropdown([(NOTHING_ELSE, ""), *names], value="")
 
     def give_name(chosen: str, new: str, secret: str) -> tuple[Any, ...]:
         try:
@@ -199,7 +210,10 @@ def _form(gr: Any) -> tuple[Any, ...]:
 
 
 def _check(shop: Workshop, chosen: str, secret: str) -> None:
-    """Raise a UserError where a session may not change a model."""
+    """Raise a UserError where a session may not change a model, or not yet."""
     shop.models.path(chosen)
     if not shop.may_change(chosen, secret):
         raise UserError("only who made a model on this page may rename or delete it")
+    # The export would make the old folder anew, with no weights in it, and nobody could delete that here.
+    if any(isinstance(job, FineTuning) and job.running and job.model == folder_of(chosen) for job in shop.jobs.jobs()):
+        raise UserError("the model is being exported to ONNX: wait until that is done, or cancel it on the tab Teach")

@@ -13,6 +13,7 @@ from captcha_reader.web.finetuning import FineTuning
 from captcha_reader.web.html import bad, duration, note, progress_bar, render
 from captcha_reader.web.job import Job
 from captcha_reader.web.labeled_zip import LEAST_PICTURES, labeled_pictures
+from captcha_reader.web.labels import OWNER
 from captcha_reader.web.own_models import LONGEST_NAME, check_name
 from captcha_reader.web.tabs.read import corrected
 from captcha_reader.web.widgets import QUIET, number, own_html, within
@@ -51,6 +52,7 @@ def job_card(job: FineTuning | None, before: int, downloads: Mapping[str, str], 
         "job",
         job=job,
         mine=mine,
+        by="the tab Label, which learns from its set" if job.owner.startswith(OWNER) else "another visitor",
         title=job.title,
         kind=kind,
         bar=progress_bar(job.progress, describe_place(job, before), "Training"),
@@ -110,6 +112,7 @@ def describe_steps(job: FineTuning) -> list[dict[str, str]]:
     return [
         {"text": texts[key], "detail": details[key], "state": "done" if i < place else "now" if i == place else "later"}
         for i, key in enumerate(order)
+        if job.measure or key != "measuring"
     ]
 
 
@@ -183,7 +186,7 @@ def teach_tab(gr: Any, shop: Workshop, checkpoint: Any, owner: Any, follow: Any)
         try:
             if (own := shop.jobs.of(secret, FineTuning)) and own.running:
                 raise UserError("the training that you started is not done yet: wait for it, or cancel it")
-            if new.strip():
+            if new := (new or "").strip():
                 check_name(new)
             start_name, path = shop.trainable(model)
             rows, left_out = _rows(shop, file, kind)
