@@ -930,6 +930,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], int]] = {
     "a number": ({"json": {"image": 5}}, 422),
     "no list": ({"json": {"images": "abc"}}, 422),
     "empty list": ({"json": {"images": []}}, 422),
+    "all characters": ({"files": {"file": ("a.png", b"")}, "data": {"characters": "\x01-\U0010ffff"}}, 422),
     "odd field": ({"json": {"image": "", "path": "/etc/passwd"}}, 422),
     "model is a number": ({"json": {"image": "", "model": 5}}, 422),
     "too many": ({"json": {"images": ["aGVsbG8="] * 21}}, 413),
