@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import math
@@ -15,6 +16,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 import zipfile
 import zlib
 from collections import Counter
@@ -38,7 +40,7 @@ from captcha_reader.config import InterfaceConfig
 from captcha_reader.errors import UserError
 from captcha_reader.images import open_image
 from captcha_reader.transforms import View
-from captcha_reader.web import bodies, routes
+from captcha_reader.web import bodies, deadline, routes
 from captcha_reader.web.api import build_api
 from captcha_reader.web.batcher import Batcher
 from captcha_reader.web.deadline import TimedBackend
@@ -626,6 +628,19 @@ def test_who_asks_a_model_that_takes_too_long_is_told_at_once_until_it_has_ended
     backend.attention = lambda pixels: (_ for _ in ()).throw(Refused(422, "too wide"))
     with pytest.raises(Refused, match="too wide"):
         timed.attention(pixels)
+
+
+def test_a_model_that_is_asked_no_more_leaves_the_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(deadline, "IDLE_SECONDS", 0.05)
+    timed = TimedBackend(Backend(lambda pixels: np.zeros((len(pixels), 3, 2), np.float32)), "a.onnx", 5)
+    pixels = np.zeros((2, 1, 4, 4), np.uint8)
+    for _ in range(2):
+        assert timed.log_probs(pixels).shape == (2, 3, 2), "its thread begins anew"
+        wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "read a.onnx"])
+    memory = weakref.ref(timed.backend)
+    del timed
+    gc.collect()
+    assert memory() is None
 
 
 def test_a_port_that_is_none_is_one_sentence():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from captcha_reader.web.limits import Refused
+
+IDLE_SECONDS = 10.0  # after which the thread ends: a model that is used no more must not be kept in memory by it
 
 
 class TimedBackend:
@@ -80,7 +82,14 @@ class TimedBackend:
 
     def _run(self) -> None:
         while True:
-            call = self._calls.get()
+            try:
+                call = self._calls.get(timeout=IDLE_SECONDS)
+            except Empty:
+                with self._lock:
+                    if self._calls.empty():
+                        self._thread = None
+                        return
+                continue
             if not self.overdue:
                 call.run(self.name)
             with self._lock:
