@@ -33,6 +33,7 @@ def build_api(models: Models, limits: Limits | None = None, access: Access | Non
         access: who may talk to it; this machine by default.
     """
     from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
     from starlette.middleware.cors import CORSMiddleware
 
@@ -63,6 +64,13 @@ def build_api(models: Models, limits: Limits | None = None, access: Access | Non
     @app.exception_handler(HTTPException)
     async def say(request: Any, error: HTTPException) -> Any:
         return refusal(error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def name_field(request: Any, error: RequestValidationError) -> Any:
+        """FastAPI's own answer holds what was sent, which JSON may not be able to say again."""
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"][1:]))
+        return refusal(422, f"the request cannot be used ({place}: {first['msg']})")
 
     describe(app, Routes(models, limits, app.state.batcher, Memory(limits.memory_bytes)), limits)
     return app

@@ -166,7 +166,8 @@ async def _parse_form(headers: Any, body: bytes, limits: Limits) -> Order:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 order.many |= name in ("files", "images") or bool(order.pictures)
-                name = value.filename or ""
+                # The form says in which charset its names are, and some give halves of characters.
+                name = (value.filename or "").encode("utf-8", "replace").decode()
                 said = f"the file {shown(name)}" if name else f"picture {len(order.pictures) + 1}"
                 order.pictures.append(Picture(said, await value.read(), name))
             elif name == "model":
