@@ -664,12 +664,12 @@ def test_signals_are_left_alone_outside_the_main_thread():
 # Bodies and uploads, without a socket
 
 
-def refused_body(body: bytes, kind: str) -> tuple[int, str]:
+def refused_body(body: bytes, kind: str, limits: Limits = LIMITS) -> tuple[int, str]:
     """Status and reason of a body that cannot be used."""
     headers = Headers({"content-type": kind})
     share = bodies.Share(bodies.Memory(10**9))
     with pytest.raises(Refused) as refused:
-        asyncio.run(bodies.parse_body(headers, body, LIMITS, share, BulkLane()))
+        asyncio.run(bodies.parse_body(headers, body, limits, share, BulkLane()))
     return refused.value.status, str(refused.value)
 
 
@@ -748,7 +748,20 @@ def test_limits_that_let_nothing_through_are_refused():
     for name in ("queue", "max_request_mb", "max_connections", "max_seconds"):
         with pytest.raises(UserError, match=f"--{name} must be"):
             limits_of(InterfaceConfig(**{name: 0}))
+    for flags in ({"threads": 0}, {"max_seconds": 1e12}):
+        with pytest.raises(UserError, match=f"--{next(iter(flags))} must be"):
+            limits_of(InterfaceConfig(**flags))
     assert limits_of(InterfaceConfig(max_connections=7)).client_connections == 7
+
+
+@pytest.mark.parametrize("flags", [{"queue": 10}, {"max_waiting": 10}])
+def test_a_request_that_the_queue_can_never_take_is_too_large(flags: dict[str, int], captchas: list):
+    body, kind = form_of(11)
+    limits = limits_of(InterfaceConfig(**flags))
+    assert refused_body(body, kind, limits) == (413, "send at most 10 pictures at a time"), (
+        "no 503: it cannot come again"
+    )
+    assert limits_of(InterfaceConfig()).pictures == Limits.pictures
 
 
 # --------------------------------------------------------------------------------------------------------------------
