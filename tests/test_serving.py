@@ -1081,6 +1081,11 @@ def test_other_methods_and_paths_are_refused_as_json(server: Server):
     assert server.client.head("/health").status_code == 200
 
 
+def test_who_asks_by_head_hears_that_it_is_stuck(server: Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Batcher, "oldest", routes.STUCK_SECONDS + 1)
+    assert server.client.get("/health").status_code == server.client.head("/health").status_code == 503
+
+
 def test_many_at_once_are_all_answered(server: Server, captchas: list, truth: list):
     before = server.client.get("/health").json()["batches"]
 

@@ -10,7 +10,9 @@ from fastapi import Response
 from fastapi.openapi.docs import get_swagger_ui_html
 
 from captcha_reader.web.limits import MEGABYTE, Limits, Refused
+from captcha_reader.web.routes import only
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 ERRORS = {
     401: "A token is needed (`Authorization: Bearer TOKEN`), where the server was started with one.",
     403: "A page of another site may not do this.",
@@ -164,8 +166,6 @@ def describe(app: fastapi.FastAPI, routes: Any, limits: Limits) -> None:
         response_model=None,
         openapi_extra={"requestBody": REQUEST_BODY},
     )(routes.predict)
-    app.get("/predict", include_in_schema=False, response_model=None)(routes.only_post)
-    app.head("/health", include_in_schema=False, response_model=None)(routes.alive)
     app.get(
         "/health",
         summary="Whether it is up",
@@ -180,12 +180,20 @@ def describe(app: fastapi.FastAPI, routes: Any, limits: Limits) -> None:
         responses={404: {"description": "No such model."}, 403: {"description": "Switched off by --read_only."}},
     )(routes.download)
     _add_docs_page(app)
+    app.head("/health", include_in_schema=False, response_model=None)(routes.health)
+    app.head("/models", include_in_schema=False)(routes.list_models)
+    app.head("/models/{name:path}", include_in_schema=False, response_model=None)(routes.download)
+    for path in ("/predict", "/health", "/models", "/models/{name:path}", "/docs", "/openapi.json"):
+        allowed = ("POST",) if path == "/predict" else ("GET", "HEAD")
+        others = [method for method in METHODS if method not in allowed]
+        app.api_route(path, methods=others, include_in_schema=False, response_model=None)(only(*allowed))
 
 
 def _add_docs_page(app: fastapi.FastAPI) -> None:
     """FastAPI's own page, with its scripts from here and addresses that hold under any prefix."""
     kinds = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 
+    @app.head("/docs", include_in_schema=False)
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response:
         return get_swagger_ui_html(

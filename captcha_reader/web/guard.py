@@ -141,8 +141,9 @@ class Guard:
         except Refused as error:
             if error.status == 401:
                 await self._ask_for_token(scope, headers, receive, send)
-                return
-            raise
+            else:  # not raised: what is sent from here goes through CORS, so that a site that may call reads why
+                await answer(send, error.status, str(error))
+            return
         labels = scope["path"].startswith(f"{self.access.prefix}/labels/")
         most = min(LABEL_BYTES, self.limits.page_bytes) if labels else self.limits.page_bytes
         await self.app(scope, self._counted(headers, receive, most), send)
@@ -171,8 +172,12 @@ class Guard:
             raise Refused(403, "models cannot be downloaded here (--read_only)")
         if path.startswith("/labels/") and self.access.read_only:
             raise Refused(403, "nothing is kept here (--read_only)")
-        if path != "/health" and not self.access.knows_token(headers):
+        # Whoever has got in by another tab may still send the form of this one.
+        enters = path == "/access" and scope["method"] == "POST" and self.access.token is not None
+        if path != "/health" and (enters or not self.access.knows_token(headers)):
             raise Refused(401, "a token is needed: send it as `Authorization: Bearer TOKEN`")
+        if path == "/access":
+            raise Refused(404, "there is no such address: /docs says what there is")
         claimed = headers.get("content-length", "")
         if claimed.isdecimal() and int(claimed) > self.limits.page_bytes:
             raise _too_long(self.limits.page_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,14 +73,6 @@ class Routes:
         finally:
             share.give_back()
 
-    async def only_post(self) -> Response:
-        """GET of the route."""
-        return refusal(405, "send pictures by POST: /docs says how")
-
-    async def alive(self) -> Response:
-        """HEAD of /health."""
-        return Response()
-
     async def health(self) -> Response:
         """`status`, how many pictures wait and how many may, for how many seconds the first of them has waited, and how
         many models are in memory. `status` is `stuck`, and the answer 503, where that takes far too long."""
@@ -133,6 +125,18 @@ async def _while_connected(request: Request, work: asyncio.Future[T]) -> T:
 async def _hung_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def only(*methods: str) -> Callable[[], Awaitable[Response]]:
+    """The handler of an address for all methods but these: the page, which stands beneath, knows no such address."""
+    allowed = ", ".join(methods)
+
+    async def refuse() -> Response:
+        refused = refusal(405, f"this address takes {allowed}: /docs says how")
+        refused.headers["allow"] = allowed
+        return refused
+
+    return refuse
 
 
 def refusal(status: int, reason: str) -> Response:

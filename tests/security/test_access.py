@@ -74,7 +74,10 @@ def test_a_browser_gets_a_form_and_keeps_a_cookie(guarded: Served):
         said = answer.headers["set-cookie"]
         assert "HttpOnly" in said and "SameSite" in said and TOKEN not in said
         value = re.match(r"captcha_reader=(\w+)", said)[1]  # type: ignore[index]
-        assert client.get("/", headers=browser | {"Cookie": f"captcha_reader={value}"}).status_code == 200
+        cookie = {"Cookie": f"captcha_reader={value}"}
+        assert client.get("/", headers=browser | cookie).status_code == 200
+        again = client.post("/access", data={"token": TOKEN}, headers=browser | cookie)  # of another tab
+        assert again.status_code == 303 and again.headers["location"] == "./"
 
 
 def test_a_site_that_is_named_may_call_and_no_other(guarded: Served, png: bytes):
@@ -87,6 +90,9 @@ def test_a_site_that_is_named_may_call_and_no_other(guarded: Served, png: bytes)
     answer = guarded.client.post("/predict", files={"file": png}, headers=cross)
     assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == SITE
     assert "access-control-allow-credentials" not in answer.headers
+    for path, status in (("/nowhere", 404), ("/models/reader.onnx", 403)):
+        refused = guarded.client.get(path, headers=cross)
+        assert refused.status_code == status and refused.headers["access-control-allow-origin"] == SITE, "it reads why"
 
 
 def test_read_only_downloads_nothing(guarded: Served):

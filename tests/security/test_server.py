@@ -513,6 +513,19 @@ def test_what_is_no_http_and_what_is_nowhere_is_refused_in_json(served: Served):
         assert is_json_error(answer), answer.text
 
 
+def test_a_method_that_an_address_does_not_take_is_405_beside_the_page(served: Served):
+    for path, allowed in (("/predict", "POST"), ("/models", "GET, HEAD"), ("/models/reader.onnx", "GET, HEAD")):
+        for method in {"GET", "PUT", "DELETE", "POST"} - set(allowed.split(", ")):
+            answer = served.client.request(method, path)
+            assert answer.status_code == 405 and answer.headers["allow"] == allowed, (method, path, answer.text)
+            assert answer.json()["status"] == 405 and allowed in answer.json()["error"]
+    for path in ("/health", "/models", "/models/reader.onnx", "/docs", "/openapi.json"):
+        got, head = served.client.get(path), served.client.head(path)
+        assert head.status_code == got.status_code == 200 and not head.content, path
+    answer = served.client.post("/access", data={"token": "a"})
+    assert answer.status_code == 404 and answer.json()["status"] == 404, "there is no token to send"
+
+
 def test_the_server_is_as_it_was(served: Served, png: bytes):
     """After all that: it answers, nothing waits, and nobody saw a traceback of ours."""
     assert served.read(png).status_code == 200
