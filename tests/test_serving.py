@@ -1075,6 +1075,43 @@ def test_the_description_stands_alone(server: Server):
     assert {"200", "413", "415", "422", "503"} <= set(post["responses"])
 
 
+def test_the_description_says_what_is_taken_and_given(server: Server, captchas: list):
+    schema = server.client.get("/openapi.json").json()
+    paths = schema["paths"]
+    assert "HTTPValidationError" not in json.dumps(schema), "a refusal has `error` and `status`"
+    for path in ("/health", "/models"):
+        described = paths[path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert set(server.client.get(path).json()) == set(described["properties"]) == set(described["required"])
+    listed = paths["/models"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    one = listed["properties"]["models"]["items"]
+    assert all(set(m) == set(one["required"]) for m in server.client.get("/models").json()["models"])
+    file = paths["/models/{name}"]["get"]["responses"]["200"]["content"]
+    assert list(file) == [server.client.get("/models/reader.onnx").headers["content-type"]]
+    post = paths["/predict"]["post"]
+    image = base64.b64encode(captchas[0][0]).decode()
+    known = {"constraints": {"length": 4, "characters": "a-d"}, "details": False, "model": "reader.onnx"}
+    fields = post["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert set(known) <= set(fields) and "integer" in fields["length"]["type"]
+    assert server.client.post("/predict", json={"image": image} | known).status_code == 200
+    query = {one["name"]: "0" if one["name"] == "details" else "torch.safetensors" for one in post["parameters"]}
+    assert set(query) == {"model", "details"}
+    said = server.client.post("/predict", json={"image": image}, params=query).json()
+    assert said["model"] == "torch.safetensors" and "alternatives" not in said
+
+
+def test_a_model_that_is_empty_is_not_named_and_constraints_are_an_object(server: Server, captchas: list):
+    image = base64.b64encode(captchas[0][0]).decode()
+    for request in (
+        {"json": {"image": image, "model": ""}},
+        {"files": {"file": captchas[0][0]}, "data": {"model": ""}},
+    ):
+        for params in ({}, {"model": ""}):
+            assert server.client.post("/predict", params=params, **request).json()["model"] == "reader.onnx"
+    for wrong in ([], "", 0, False):
+        answer = server.client.post("/predict", json={"image": image, "constraints": wrong})
+        assert answer.status_code == 422 and "must be an object" in answer.json()["error"]
+
+
 def test_other_methods_and_paths_are_refused_as_json(server: Server):
     assert server.client.get("/predict").json()["status"] == 405
     assert server.client.get("/nowhere").json()["status"] == 404

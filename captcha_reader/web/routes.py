@@ -46,7 +46,7 @@ class Routes:
             parsing = parse_body(request.headers, body, self.limits, share, self.bulk)
             order = await _while_connected(request, asyncio.ensure_future(parsing))
             del body
-            order.model = request.query_params.get("model", order.model)
+            order.model = request.query_params.get("model") or order.model
             if "details" in request.query_params:
                 order.details = is_true(request.query_params["details"])
             name, _ = self.models.path(order.model)
@@ -94,8 +94,9 @@ class Routes:
         paths = self.models.paths().items()
         return {"models": [_listed(name, path, i == 0, prefix) for i, (name, path) in enumerate(paths)]}
 
-    def download(self, name: str) -> Response:
+    def download(self, request: Request) -> Response:
         """The checkpoint's file, by its name in the list."""
+        name = request.path_params["name"]
         try:
             name, path = self.models.path(name)
         except Refused as error:
