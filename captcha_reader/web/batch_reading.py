@@ -40,6 +40,7 @@ class Batch:
         labeled: whether the file names are taken for labels.
         scheme: what all have in common, where they were read together.
         constraints: what was known of the texts. Where case does not matter, labels are in the case of the readings.
+        misfit: what shows that it is wrong, where the file names were found to be labels and some do not fit it.
     """
 
     rows: list[dict[str, Any]]
@@ -47,6 +48,7 @@ class Batch:
     labeled: bool = False
     scheme: str = ""
     constraints: Constraints | None = None
+    misfit: str = ""
 
 
 def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | UserError]]:
@@ -79,14 +81,16 @@ def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | Us
 
 def count_pictures(files: Sequence[str | Path]) -> int:
     """How many pictures `iter_pictures` will give, for the progress bar."""
-    total = 0
-    for file in files:
-        try:
-            data = upload_bytes(file)
-            total += len(PictureZip(data, BATCH_PICTURES)) if is_zip(data) else 1
-        except UserError:
-            total += 1
-    return total
+    return sum(1 if names is None else len(names) for names in map(_names_in, files))
+
+
+def _names_in(file: str | Path) -> list[str] | None:
+    """The names of the pictures that an upload holds; None where it cannot be used."""
+    try:
+        data = upload_bytes(file)
+        return PictureZip(data, BATCH_PICTURES).names if is_zip(data) else [Path(file).name]
+    except UserError:
+        return None
 
 
 class BatchReader:
@@ -122,8 +126,11 @@ class BatchReader:
         """Read pictures and zips of them; gives the number of pictures done, after each chunk.
 
         Raises:
-            UserError: there are too many pictures.
+            UserError: there are too many pictures, or labels that do not fit what is known: no reading could be right.
         """
+        if self.labels == "yes" and self.constraints:
+            names = [name for file in files for name in _names_in(file) or ()]
+            self.constraints.check_labels([_label_of(name) for name in names])
         for done, (name, data) in enumerate(iter_pictures(files), start=1):
             try:
                 if isinstance(data, UserError):
@@ -161,11 +168,25 @@ class BatchReader:
                 row["prediction"] = prediction
         for row in rows:
             row |= {"reading": row["prediction"].text, "confidence": row["prediction"].confidence}
-            row["label"] = label_from_name(Path(row["file"]).name).translate(self._cases)
+            row["label"] = _label_of(row["file"]).translate(self._cases)
             row["right"] = row["label"] == row["reading"]
         labeled = self.labels == "yes" or (self.labels == "auto" and _names_are_labels(rows))
         rows.sort(key=lambda row: (row.get("other", row["reading"]) == row["reading"], row["confidence"]))
-        return Batch(rows, list(self.refused), labeled, scheme, self.constraints)
+        misfit = self._misfit([row["label"] for row in rows]) if labeled else ""
+        return Batch(rows, list(self.refused), labeled, scheme, self.constraints, misfit)
+
+    def _misfit(self, labels: Sequence[str]) -> str:
+        """Why the labels show that what is known is wrong; the readings are wanted all the same."""
+        try:
+            if self.constraints:
+                self.constraints.check_labels(labels)
+        except UserError as error:
+            return str(error)
+        return ""
+
+
+def _label_of(name: str) -> str:
+    return label_from_name(Path(name).name)
 
 
 def _cases(constraints: Constraints, predictor: Any) -> dict[int, str]:
