@@ -47,8 +47,7 @@ def build_api(models: Models, limits: Limits | None = None, access: Access | Non
         description="Reads text captchas. For study, and for measuring captchas that you own or may test.",
         docs_url=None,  # FastAPI's page takes its scripts from another host
         redoc_url=None,
-        root_path=access.prefix,
-    )
+    )  # its prefix is the guard's to say
     app.state.batcher, app.state.limits, app.state.access = Batcher(models, limits), limits, access
     app.add_middleware(Guard, access=access, limits=limits)
     # Where this is named, Gradio leaves out its own, which allows too much.

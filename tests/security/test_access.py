@@ -104,10 +104,12 @@ def test_the_prefix_holds_whether_the_proxy_cuts_it_or_not(guarded: Served, png:
     for start in ("", "/captcha"):
         models = guarded.client.get(f"{start}/models", headers=BEARER).json()["models"]
         assert models[0]["url"] == "/captcha/models/reader.onnx"
+        assert guarded.client.get(f"{start}/openapi.json", headers=BEARER).json()["servers"] == [{"url": "/captcha"}]
         docs = guarded.client.get(f"{start}/docs", headers=BEARER)
         assert docs.status_code == 200 and 'src="docs/' in docs.text.replace("'", '"')
         answer = guarded.client.post(f"{start}/predict", files={"file": png}, headers=BEARER)
         assert answer.json()["text"] == "7kPx2"
+    assert "Warning" not in guarded.said
 
 
 NGINX = """
