@@ -589,14 +589,16 @@ def test_a_model_that_is_gone_or_breaks_is_said_by_its_name(
     assert "ZeroDivisionError" in caplog.text and models.loaded == 0
 
 
-def test_models_in_memory_are_few(folder: Path, exported: Path):
+def test_models_in_memory_are_few(folder: Path, exported: Path, captchas: list, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(deadline, "IDLE_SECONDS", 600)
     for i in range(KEPT_MODELS + 1):
         (folder / f"{i}.onnx").write_bytes(exported.read_bytes())
     models = open_models(folder, threads=1)
     first = models.predictor("0.onnx")
-    assert models.predictor("0.onnx") is first
+    assert models.predictor("0.onnx") is first and first.predict([captchas[0][0]])
     for i in range(1, KEPT_MODELS + 1):
         models.predictor(f"{i}.onnx")
+    wait_for(lambda: "read 0.onnx" not in [thread.name for thread in threading.enumerate()])
     assert models.loaded == KEPT_MODELS and models.predictor("0.onnx") is not first, "the oldest went"
 
 

@@ -158,7 +158,7 @@ class Models:
             if key not in self._loaded:
                 self._loaded[key] = self._open(name, path)
                 while len(self._loaded) > KEPT_MODELS:
-                    self._loaded.popitem(last=False)
+                    self._loaded.popitem(last=False)[1].backend.rest()
             self._loaded.move_to_end(key)
             return self._loaded[key]
 
