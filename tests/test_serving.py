@@ -702,6 +702,24 @@ def test_switches_and_forms_that_are_none_are_named(captchas: list):
     assert refused_body(field, kind) == (422, "`details` must be true or false")
 
 
+def test_a_set_of_many_characters_leaves_the_loop_to_others(monkeypatch: pytest.MonkeyPatch):
+    threads, parse = [], bodies.Constraints.parse
+
+    def noted(values: dict[str, Any]) -> Any:
+        threads.append(threading.current_thread())
+        return parse(values)
+
+    monkeypatch.setattr(bodies.Constraints, "parse", noted)
+    body, kind = form_of(1)
+    field = body.replace(
+        b"--x--", "--x\r\ncontent-disposition: form-data; name=characters\r\n\r\n一-龥\r\n--x--".encode()
+    )
+    share = bodies.Share(bodies.Memory(10**9))
+    order = asyncio.run(bodies.parse_body(Headers({"content-type": kind}), field, LIMITS, share, BulkLane()))
+    assert len(order.constraints.allowed) == 20_902
+    assert threads and threading.main_thread() not in threads
+
+
 def test_a_body_without_a_length_is_cut_off_where_it_is_far_too_long():
     received = []
 
