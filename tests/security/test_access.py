@@ -68,6 +68,8 @@ def test_a_browser_gets_a_form_and_keeps_a_cookie(guarded: Served):
     with httpx.Client(base_url=guarded.address, trust_env=False, timeout=60) as client:
         page = client.get("/", headers=browser)
         assert page.status_code == 401 and 'type="password"' in page.text and TOKEN not in page.text
+        for path in ("/captcha", "/captcha/", "/captcha/docs", "/"):  # without the slash, `access` would be elsewhere
+            assert 'action="/captcha/access"' in client.get(path, headers=browser).text, path
         assert client.post("/access", data={"token": "wrong"}, headers=browser).status_code == 401
         answer = client.post("/access", data={"token": TOKEN}, headers=browser)
         assert answer.status_code == 303
@@ -77,7 +79,7 @@ def test_a_browser_gets_a_form_and_keeps_a_cookie(guarded: Served):
         cookie = {"Cookie": f"captcha_reader={value}"}
         assert client.get("/", headers=browser | cookie).status_code == 200
         again = client.post("/access", data={"token": TOKEN}, headers=browser | cookie)  # of another tab
-        assert again.status_code == 303 and again.headers["location"] == "./"
+        assert again.status_code == 303 and again.headers["location"] == "/captcha/"
 
 
 def test_a_site_that_is_named_may_call_and_no_other(guarded: Served, png: bytes):
