@@ -136,6 +136,28 @@ def test_a_model_is_loaded_once_and_again_when_its_file_changes(folder: Path, ti
         models.predictor("broken.onnx")
 
 
+def test_a_model_that_takes_long_to_load_keeps_no_other_waiting(exported: Path, tmp_path: Path):
+    for name in ("reader.onnx", "slow.onnx"):
+        (tmp_path / name).write_bytes(exported.read_bytes())
+    go, loads = threading.Event(), Counter[str]()
+
+    def load(path: Path, threads: int | None) -> Any:
+        loads[path.name] += 1
+        assert path.name != "slow.onnx" or go.wait(20)
+        return CaptchaPredictor(path, threads=1)
+
+    models = Models(load, tmp_path)
+    with ThreadPoolExecutor(3) as threads:
+        slow = [threads.submit(models.predictor, "slow.onnx") for _ in range(2)]
+        wait_for(lambda: loads["slow.onnx"])
+        try:
+            assert threads.submit(models.predictor, "reader.onnx").result(10)
+        finally:
+            go.set()
+        assert slow[0].result(20) is slow[1].result(20) is models.predictor("slow.onnx")
+    assert loads == {"reader.onnx": 1, "slow.onnx": 1} and models.loaded == 2
+
+
 def test_a_missing_checkpoint_is_one_sentence(tmp_path: Path):
     with pytest.raises(UserError, match=rf"{tmp_path} holds no checkpoint.*main\.py"):
         open_models(tmp_path)
