@@ -42,6 +42,8 @@ from captcha_reader.web.uploads import only_known_formats
 from captcha_reader.web.workshop import Workshop
 from predict import CaptchaPredictor
 
+MOST_SECONDS = 86_400  # a day; the system cannot wait for any number of them
+
 
 def detect_captcha(
     image: str | Path | bytes | None, checkpoint: str | None = None, models: Models | None = None
@@ -113,7 +115,8 @@ def main() -> int:
             give_memory_back()
             app = build_app(shop, limits, access=access)
             host = f"[{config.host}]" if ":" in config.host else config.host
-            print(f"{TITLE}: http://{host}:{config.port}{access.prefix} (Ctrl-C ends it)", flush=True)
+            port = listener.getsockname()[1]  # of --port 0, the one that was free
+            print(f"{TITLE}: http://{host}:{port}{access.prefix} (Ctrl-C ends it)", flush=True)
             if access.warning:
                 print(access.warning, file=sys.stderr, flush=True)
             # The first reader should not wait for the model; one that cannot be used says so on the page.
@@ -128,7 +131,7 @@ def limits_of(config: InterfaceConfig) -> Limits:
     """The limits that the flags name.
 
     Raises:
-        UserError: one of them is too small.
+        UserError: one of them is too small, or too large.
     """
     for name in ("queue", "batch", "max_request_mb", "max_upload_mb", "max_disk_mb", "max_megapixels"):
         if getattr(config, name) < 1:
@@ -136,13 +139,19 @@ def limits_of(config: InterfaceConfig) -> Limits:
     for name in ("max_connections", "max_waiting", "max_seconds"):
         if getattr(config, name) <= 0:
             raise UserError(f"--{name} must be more than 0")
+    if config.threads is not None and config.threads < 1:
+        raise UserError("--threads must be 1 or more")
+    if config.max_seconds > MOST_SECONDS:
+        raise UserError(f"--max_seconds must be {MOST_SECONDS:,} or less")
+    client_queue = min(config.max_waiting, config.queue)
     return Limits(
         request_bytes=config.max_request_mb * MEGABYTE,
         memory_bytes=10 * config.max_request_mb * MEGABYTE,
+        pictures=min(Limits.pictures, client_queue),  # more could never be admitted
         pixels=config.max_megapixels * MEGABYTE,
         request_pixels=4 * config.max_megapixels * MEGABYTE,
         queue=config.queue,
-        client_queue=min(config.max_waiting, config.queue),
+        client_queue=client_queue,
         batch=config.batch,
         reading_seconds=config.max_seconds,
         page_bytes=max(config.max_upload_mb * 5 // 2, config.max_request_mb * 3) * MEGABYTE,

@@ -12,6 +12,7 @@ import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -29,21 +30,31 @@ if TYPE_CHECKING:
 NOTHING = "∅"  # shown where a character, or a whole reading, is missing
 TOO_SMALL = 1e-200  # probability; products of some more factors would vanish
 BLANK_WEIGHT = 0.3  # of the blanks between evenly spaced letters: more of them would drown the letters
+MOST_CHARACTERS = 100_000  # that ranges stand for: more than any script has
 
 
 def expand_ranges(text: str) -> str:
     """Characters and ranges to the characters, composed as labels are (NFC): `0-9a` to `0123456789a`.
 
     Raises:
-        UserError: a range runs backwards.
+        UserError: a range runs backwards, or they stand for too many characters.
     """
+    count = len(text)
+
+    def bound() -> None:
+        if count > MOST_CHARACTERS:
+            raise UserError(f"the alphabet {text!r:.60} has more than {MOST_CHARACTERS:,} characters: name fewer")
 
     def expand(match: re.Match[str]) -> str:
+        nonlocal count
         first, last = ord(match[1]), ord(match[2])
         if first > last:
-            raise UserError(f"the alphabet {text!r} has a range that runs backwards: write it as in 0-9a-z")
+            raise UserError(f"the alphabet {text!r:.60} has a range that runs backwards: write it as in 0-9a-z")
+        count += last - first
+        bound()  # before they are made: three characters can stand for a million
         return "".join(map(chr, range(first, last + 1)))
 
+    bound()
     return re.sub(r"(.)-(.)", expand, unicodedata.normalize("NFC", text), flags=re.DOTALL)
 
 
@@ -62,7 +73,7 @@ class Alphabet:
     def __init__(self, characters: str) -> None:
         if not characters:
             raise UserError("the alphabet is empty: name at least one character")
-        repeated = sorted({c for c in characters if characters.count(c) > 1})
+        repeated = sorted(c for c, count in Counter(characters).items() if count > 1)
         if repeated:
             raise UserError(
                 f"the alphabet {characters!r} holds {''.join(repeated)!r} more than once: remove the copies"

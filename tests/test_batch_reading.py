@@ -117,6 +117,27 @@ def test_pictures_of_other_formats_in_a_zip_are_named(exported: Path, captchas: 
     assert batch.refused == [("b.avif", "picture of a format that is not read: save it as PNG or JPEG")]
 
 
+def test_labels_that_what_is_known_rules_out_are_named(exported: Path, captchas: list, tmp_path: Path):
+    predictor = CaptchaPredictor(exported, threads=1)
+    named = {f"{text}_{i}.png": png for i, (png, text) in enumerate(captchas[:6])}
+    (tmp_path / "a.zip").write_bytes(zipped(named))
+    (tmp_path / "abcd.png").write_bytes(captchas[0][0])
+    files = [tmp_path / "a.zip", tmp_path / "abcd.png", tmp_path / "gone.png"]
+    wrong = Constraints("a-d", 9)
+    reader = BatchReader(predictor, labels="yes", constraints=wrong)
+    with pytest.raises(UserError, match=r"7 of 7 labels do not fit what is said to be known .*correct the length"):
+        next(reader.read(files))
+    assert not reader.rows, "nothing is read for a measurement that would be 0"
+    assert not read_batch(files, predictor, labels="no", constraints=wrong)[1].misfit
+    readings = {f"{r.text}_{i}.png": captchas[i][0] for i, r in enumerate(predictor.predict([*named.values()]))}
+    (tmp_path / "a.zip").write_bytes(zipped({name: png for name, png in readings.items() if name[0] != "_"}))
+    longest = max(len(name.split("_")[0]) for name in readings)
+    _, found = read_batch(files[:1], predictor, constraints=Constraints(length=longest + 1))  # they look like labels
+    assert found.labeled and not any(row["right"] for row in found.rows)
+    assert "labels do not fit what is said to be known" in batch_summary(found, "m", 1.0, "auto")
+    assert "do not fit" not in batch_summary(read_batch(files[:1], predictor)[1], "m", 1.0, "auto")
+
+
 def test_a_damaged_entry_of_a_zip_leaves_the_others(exported: Path, captchas: list, tmp_path: Path):
     archive = zipped({f"{i}.png": png for i, (png, _) in enumerate(captchas[:5])}, zipfile.ZIP_STORED)
     damaged = archive.replace(captchas[1][0], captchas[1][0][:-1] + b"?")

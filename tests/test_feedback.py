@@ -53,6 +53,15 @@ def test_the_last_text_of_a_picture_counts(tmp_path: Path, rows: list):
     assert sorted(said) == sorted(truth.items())
 
 
+def test_a_correction_that_another_page_takes_back_meanwhile_is_not_counted(
+    tmp_path: Path, rows: list, monkeypatch: pytest.MonkeyPatch
+):
+    feedback, listed = Feedback(tmp_path), Path.glob
+    feedback.add(*rows[0])
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: [*listed(folder, pattern), folder / "gone.parquet"])
+    assert feedback.add(*rows[1]) == feedback.count() == 2 and len(list(feedback.rows())) == 2
+
+
 def test_a_correction_can_be_taken_back(tmp_path: Path, rows: list):
     feedback = Feedback(tmp_path)
     for png, text in rows[:3]:

@@ -185,6 +185,19 @@ def test_a_port_in_use_is_one_sentence(reader: Path):
     assert re.fullmatch(r"error: cannot listen on 127\.0\.0\.1:\d+ \(.*--host\n", err), err
 
 
+def test_a_port_that_the_system_chooses_is_said(exported: Path, tmp_path: Path):
+    process = start("--checkpoint", exported, "--models", exported.parent, "--data", tmp_path, "--port", 0)
+    try:
+        said = process.stdout.readline()  # type: ignore[union-attr]
+        address = re.fullmatch(r"Captcha reader: (http://127\.0\.0\.1:[1-9]\d*) .*\n", said)
+        assert address, said
+        with urllib.request.urlopen(f"{address[1]}/health", timeout=60) as answer:  # it listens already
+            assert answer.status == 200
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import math
@@ -15,6 +16,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 import zipfile
 import zlib
 from collections import Counter
@@ -38,7 +40,7 @@ from captcha_reader.config import InterfaceConfig
 from captcha_reader.errors import UserError
 from captcha_reader.images import open_image
 from captcha_reader.transforms import View
-from captcha_reader.web import bodies, routes
+from captcha_reader.web import bodies, deadline, routes
 from captcha_reader.web.api import build_api
 from captcha_reader.web.batcher import Batcher
 from captcha_reader.web.deadline import TimedBackend
@@ -132,6 +134,28 @@ def test_a_model_is_loaded_once_and_again_when_its_file_changes(folder: Path, ti
     assert models.predictor().alphabet.characters == "xyz"
     with pytest.raises(UserError, match="damaged"):
         models.predictor("broken.onnx")
+
+
+def test_a_model_that_takes_long_to_load_keeps_no_other_waiting(exported: Path, tmp_path: Path):
+    for name in ("reader.onnx", "slow.onnx"):
+        (tmp_path / name).write_bytes(exported.read_bytes())
+    go, loads = threading.Event(), Counter[str]()
+
+    def load(path: Path, threads: int | None) -> Any:
+        loads[path.name] += 1
+        assert path.name != "slow.onnx" or go.wait(20)
+        return CaptchaPredictor(path, threads=1)
+
+    models = Models(load, tmp_path)
+    with ThreadPoolExecutor(3) as threads:
+        slow = [threads.submit(models.predictor, "slow.onnx") for _ in range(2)]
+        wait_for(lambda: loads["slow.onnx"])
+        try:
+            assert threads.submit(models.predictor, "reader.onnx").result(10)
+        finally:
+            go.set()
+        assert slow[0].result(20) is slow[1].result(20) is models.predictor("slow.onnx")
+    assert loads == {"reader.onnx": 1, "slow.onnx": 1} and models.loaded == 2
 
 
 def test_a_missing_checkpoint_is_one_sentence(tmp_path: Path):
@@ -587,14 +611,16 @@ def test_a_model_that_is_gone_or_breaks_is_said_by_its_name(
     assert "ZeroDivisionError" in caplog.text and models.loaded == 0
 
 
-def test_models_in_memory_are_few(folder: Path, exported: Path):
+def test_models_in_memory_are_few(folder: Path, exported: Path, captchas: list, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(deadline, "IDLE_SECONDS", 600)
     for i in range(KEPT_MODELS + 1):
         (folder / f"{i}.onnx").write_bytes(exported.read_bytes())
     models = open_models(folder, threads=1)
     first = models.predictor("0.onnx")
-    assert models.predictor("0.onnx") is first
+    assert models.predictor("0.onnx") is first and first.predict([captchas[0][0]])
     for i in range(1, KEPT_MODELS + 1):
         models.predictor(f"{i}.onnx")
+    wait_for(lambda: "read 0.onnx" not in [thread.name for thread in threading.enumerate()])
     assert models.loaded == KEPT_MODELS and models.predictor("0.onnx") is not first, "the oldest went"
 
 
@@ -628,6 +654,19 @@ def test_who_asks_a_model_that_takes_too_long_is_told_at_once_until_it_has_ended
         timed.attention(pixels)
 
 
+def test_a_model_that_is_asked_no_more_leaves_the_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(deadline, "IDLE_SECONDS", 0.05)
+    timed = TimedBackend(Backend(lambda pixels: np.zeros((len(pixels), 3, 2), np.float32)), "a.onnx", 5)
+    pixels = np.zeros((2, 1, 4, 4), np.uint8)
+    for _ in range(2):
+        assert timed.log_probs(pixels).shape == (2, 3, 2), "its thread begins anew"
+        wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "read a.onnx"])
+    memory = weakref.ref(timed.backend)
+    del timed
+    gc.collect()
+    assert memory() is None
+
+
 def test_a_port_that_is_none_is_one_sentence():
     with pytest.raises(UserError, match="there is no port 70000: --port is 0 to 65535"):
         listen("127.0.0.1", 70_000)
@@ -649,12 +688,12 @@ def test_signals_are_left_alone_outside_the_main_thread():
 # Bodies and uploads, without a socket
 
 
-def refused_body(body: bytes, kind: str) -> tuple[int, str]:
+def refused_body(body: bytes, kind: str, limits: Limits = LIMITS) -> tuple[int, str]:
     """Status and reason of a body that cannot be used."""
     headers = Headers({"content-type": kind})
     share = bodies.Share(bodies.Memory(10**9))
     with pytest.raises(Refused) as refused:
-        asyncio.run(bodies.parse_body(headers, body, LIMITS, share, BulkLane()))
+        asyncio.run(bodies.parse_body(headers, body, limits, share, BulkLane()))
     return refused.value.status, str(refused.value)
 
 
@@ -683,6 +722,24 @@ def test_switches_and_forms_that_are_none_are_named(captchas: list):
     assert refused_body(said, "application/json") == (422, "`details` must be true or false")
     field = body.replace(b"--x--", b'--x\r\ncontent-disposition: form-data; name="details"\r\n\r\nyes\r\n--x--')
     assert refused_body(field, kind) == (422, "`details` must be true or false")
+
+
+def test_a_set_of_many_characters_leaves_the_loop_to_others(monkeypatch: pytest.MonkeyPatch):
+    threads, parse = [], bodies.Constraints.parse
+
+    def noted(values: dict[str, Any]) -> Any:
+        threads.append(threading.current_thread())
+        return parse(values)
+
+    monkeypatch.setattr(bodies.Constraints, "parse", noted)
+    body, kind = form_of(1)
+    field = body.replace(
+        b"--x--", "--x\r\ncontent-disposition: form-data; name=characters\r\n\r\n一-龥\r\n--x--".encode()
+    )
+    share = bodies.Share(bodies.Memory(10**9))
+    order = asyncio.run(bodies.parse_body(Headers({"content-type": kind}), field, LIMITS, share, BulkLane()))
+    assert len(order.constraints.allowed) == 20_902
+    assert threads and threading.main_thread() not in threads
 
 
 def test_a_body_without_a_length_is_cut_off_where_it_is_far_too_long():
@@ -733,7 +790,20 @@ def test_limits_that_let_nothing_through_are_refused():
     for name in ("queue", "max_request_mb", "max_connections", "max_seconds"):
         with pytest.raises(UserError, match=f"--{name} must be"):
             limits_of(InterfaceConfig(**{name: 0}))
+    for flags in ({"threads": 0}, {"max_seconds": 1e12}):
+        with pytest.raises(UserError, match=f"--{next(iter(flags))} must be"):
+            limits_of(InterfaceConfig(**flags))
     assert limits_of(InterfaceConfig(max_connections=7)).client_connections == 7
+
+
+@pytest.mark.parametrize("flags", [{"queue": 10}, {"max_waiting": 10}])
+def test_a_request_that_the_queue_can_never_take_is_too_large(flags: dict[str, int], captchas: list):
+    body, kind = form_of(11)
+    limits = limits_of(InterfaceConfig(**flags))
+    assert refused_body(body, kind, limits) == (413, "send at most 10 pictures at a time"), (
+        "no 503: it cannot come again"
+    )
+    assert limits_of(InterfaceConfig()).pictures == Limits.pictures
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -930,6 +1000,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], int]] = {
     "a number": ({"json": {"image": 5}}, 422),
     "no list": ({"json": {"images": "abc"}}, 422),
     "empty list": ({"json": {"images": []}}, 422),
+    "all characters": ({"files": {"file": ("a.png", b"")}, "data": {"characters": "\x01-\U0010ffff"}}, 422),
     "odd field": ({"json": {"image": "", "path": "/etc/passwd"}}, 422),
     "model is a number": ({"json": {"image": "", "model": 5}}, 422),
     "too many": ({"json": {"images": ["aGVsbG8="] * 21}}, 413),
@@ -1046,10 +1117,52 @@ def test_the_description_stands_alone(server: Server):
     assert {"200", "413", "415", "422", "503"} <= set(post["responses"])
 
 
+def test_the_description_says_what_is_taken_and_given(server: Server, captchas: list):
+    schema = server.client.get("/openapi.json").json()
+    paths = schema["paths"]
+    assert "HTTPValidationError" not in json.dumps(schema), "a refusal has `error` and `status`"
+    for path in ("/health", "/models"):
+        described = paths[path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert set(server.client.get(path).json()) == set(described["properties"]) == set(described["required"])
+    listed = paths["/models"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    one = listed["properties"]["models"]["items"]
+    assert all(set(m) == set(one["required"]) for m in server.client.get("/models").json()["models"])
+    file = paths["/models/{name}"]["get"]["responses"]["200"]["content"]
+    assert list(file) == [server.client.get("/models/reader.onnx").headers["content-type"]]
+    post = paths["/predict"]["post"]
+    image = base64.b64encode(captchas[0][0]).decode()
+    known = {"constraints": {"length": 4, "characters": "a-d"}, "details": False, "model": "reader.onnx"}
+    fields = post["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert set(known) <= set(fields) and "integer" in fields["length"]["type"]
+    assert server.client.post("/predict", json={"image": image} | known).status_code == 200
+    query = {one["name"]: "0" if one["name"] == "details" else "torch.safetensors" for one in post["parameters"]}
+    assert set(query) == {"model", "details"}
+    said = server.client.post("/predict", json={"image": image}, params=query).json()
+    assert said["model"] == "torch.safetensors" and "alternatives" not in said
+
+
+def test_a_model_that_is_empty_is_not_named_and_constraints_are_an_object(server: Server, captchas: list):
+    image = base64.b64encode(captchas[0][0]).decode()
+    for request in (
+        {"json": {"image": image, "model": ""}},
+        {"files": {"file": captchas[0][0]}, "data": {"model": ""}},
+    ):
+        for params in ({}, {"model": ""}):
+            assert server.client.post("/predict", params=params, **request).json()["model"] == "reader.onnx"
+    for wrong in ([], "", 0, False):
+        answer = server.client.post("/predict", json={"image": image, "constraints": wrong})
+        assert answer.status_code == 422 and "must be an object" in answer.json()["error"]
+
+
 def test_other_methods_and_paths_are_refused_as_json(server: Server):
     assert server.client.get("/predict").json()["status"] == 405
     assert server.client.get("/nowhere").json()["status"] == 404
     assert server.client.head("/health").status_code == 200
+
+
+def test_who_asks_by_head_hears_that_it_is_stuck(server: Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Batcher, "oldest", routes.STUCK_SECONDS + 1)
+    assert server.client.get("/health").status_code == server.client.head("/health").status_code == 503
 
 
 def test_many_at_once_are_all_answered(server: Server, captchas: list, truth: list):

@@ -91,6 +91,13 @@ def test_a_range_that_runs_backwards_is_refused(text: str) -> None:
         Alphabet.parse(text)
 
 
+@pytest.mark.parametrize("text", ["\u0100-\U00030000", "a-z0-9一-龥豈-\U0001f000", "一-龥" * 5])
+def test_ranges_that_stand_for_more_characters_than_any_script_has_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="more than 100,000 characters: name fewer"):
+        Alphabet.parse(text)
+    assert len(Alphabet.parse("一-龥")) == 20_902
+
+
 def test_an_alphabet_from_texts_is_sorted_and_whole() -> None:
     assert Alphabet.from_texts(["zb", "aB", "b"]).characters == "Babz"
 

@@ -33,6 +33,7 @@ def build_api(models: Models, limits: Limits | None = None, access: Access | Non
         access: who may talk to it; this machine by default.
     """
     from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
     from starlette.middleware.cors import CORSMiddleware
 
@@ -46,8 +47,7 @@ def build_api(models: Models, limits: Limits | None = None, access: Access | Non
         description="Reads text captchas. For study, and for measuring captchas that you own or may test.",
         docs_url=None,  # FastAPI's page takes its scripts from another host
         redoc_url=None,
-        root_path=access.prefix,
-    )
+    )  # its prefix is the guard's to say
     app.state.batcher, app.state.limits, app.state.access = Batcher(models, limits), limits, access
     app.add_middleware(Guard, access=access, limits=limits)
     # Where this is named, Gradio leaves out its own, which allows too much.
@@ -63,6 +63,13 @@ def build_api(models: Models, limits: Limits | None = None, access: Access | Non
     @app.exception_handler(HTTPException)
     async def say(request: Any, error: HTTPException) -> Any:
         return refusal(error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def name_field(request: Any, error: RequestValidationError) -> Any:
+        """FastAPI's own answer holds what was sent, which JSON may not be able to say again."""
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"][1:]))
+        return refusal(422, f"the request cannot be used ({place}: {first['msg']})")
 
     describe(app, Routes(models, limits, app.state.batcher, Memory(limits.memory_bytes)), limits)
     return app

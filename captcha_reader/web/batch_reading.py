@@ -42,6 +42,7 @@ class Batch:
         labeled: whether the file names are taken for labels.
         scheme: what all have in common, where they were read together.
         constraints: what was known of the texts. Where case does not matter, labels are in the case of the readings.
+        misfit: what shows that it is wrong, where the file names were found to be labels and some do not fit it.
     """
 
     rows: list[dict[str, Any]]
@@ -49,6 +50,7 @@ class Batch:
     labeled: bool = False
     scheme: str = ""
     constraints: Constraints | None = None
+    misfit: str = ""
 
 
 def iter_pictures(files: Sequence[str | Path]) -> Iterator[tuple[str, bytes | UserError]]:
@@ -91,17 +93,23 @@ def count_pictures(files: Sequence[str | Path]) -> int:
     Raises:
         UserError: there are too many, which is said before the first of them is read.
     """
-    total = 0
-    for file in files:
-        try:
-            data = upload_bytes(file)
-            packed = PictureZip(data, BATCH_PICTURES) if is_zip(data) else None
-            total += 1 if packed is None else len(packed) + len(_others(packed))
-        except UserError:
-            total += 1
+    total = sum(len(names) + others for names, others in map(_contents, files))
     if total > BATCH_PICTURES:
         raise _too_many()
     return total
+
+
+def _contents(file: str | Path) -> tuple[list[str], int]:
+    """The names of the pictures that an upload holds, and of how many other files it will be said that they are not
+    read; itself, where it cannot be used."""
+    try:
+        data = upload_bytes(file)
+        if not is_zip(data):
+            return [Path(file).name], 0
+        packed = PictureZip(data, BATCH_PICTURES)
+        return (packed.names, len(_others(packed))) if len(packed) else ([], 1)
+    except UserError:
+        return [], 1
 
 
 def _too_many() -> UserError:
@@ -141,8 +149,11 @@ class BatchReader:
         """Read pictures and zips of them; gives the number of pictures done, after each chunk.
 
         Raises:
-            UserError: there are too many pictures.
+            UserError: there are too many pictures, or labels that do not fit what is known: no reading could be right.
         """
+        if self.labels == "yes" and self.constraints:
+            names = [name for file in files for name in _contents(file)[0]]
+            self.constraints.check_labels([_label_of(name) for name in names])
         for done, (name, data) in enumerate(iter_pictures(files), start=1):
             try:
                 if isinstance(data, UserError):
@@ -180,11 +191,25 @@ class BatchReader:
                 row["prediction"] = prediction
         for row in rows:
             row |= {"reading": row["prediction"].text, "confidence": row["prediction"].confidence}
-            row["label"] = label_from_name(Path(row["file"]).name).translate(self._cases)
+            row["label"] = _label_of(row["file"]).translate(self._cases)
             row["right"] = row["label"] == row["reading"]
         labeled = self.labels == "yes" or (self.labels == "auto" and _names_are_labels(rows))
         rows.sort(key=lambda row: (row.get("other", row["reading"]) == row["reading"], row["confidence"]))
-        return Batch(rows, list(self.refused), labeled, scheme, self.constraints)
+        misfit = self._misfit([row["label"] for row in rows]) if labeled else ""
+        return Batch(rows, list(self.refused), labeled, scheme, self.constraints, misfit)
+
+    def _misfit(self, labels: Sequence[str]) -> str:
+        """Why the labels show that what is known is wrong; the readings are wanted all the same."""
+        try:
+            if self.constraints:
+                self.constraints.check_labels(labels)
+        except UserError as error:
+            return str(error)
+        return ""
+
+
+def _label_of(name: str) -> str:
+    return label_from_name(Path(name).name)
 
 
 def _cases(constraints: Constraints, predictor: Any) -> dict[int, str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from captcha_reader.web.limits import Refused
+
+IDLE_SECONDS = 10.0  # after which the thread ends: a model that is used no more must not be kept in memory by it
 
 
 class TimedBackend:
@@ -26,7 +29,7 @@ class TimedBackend:
     def __init__(self, backend: Any, name: str, seconds: float) -> None:
         self.backend, self.name, self.seconds = backend, name, seconds
         self.overdue = False
-        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()  # None: to rest
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -54,6 +57,12 @@ class TimedBackend:
         """
         return self._within(self.backend.attention, pixels)
 
+    def rest(self) -> None:
+        """End its thread once what was asked is answered; the next call begins another."""
+        with self._lock:
+            if self._thread is not None:
+                self._calls.put(None)
+
     def _within(self, function: Callable[[np.ndarray], Any], pixels: np.ndarray) -> Any:
         call = _Call(function, pixels)
         with self._lock:
@@ -80,7 +89,15 @@ class TimedBackend:
 
     def _run(self) -> None:
         while True:
-            call = self._calls.get()
+            call = None
+            with suppress(Empty):
+                call = self._calls.get(timeout=IDLE_SECONDS)
+            if call is None:
+                with self._lock:
+                    if self._calls.empty():
+                        self._thread = None
+                        return
+                continue
             if not self.overdue:
                 call.run(self.name)
             with self._lock:

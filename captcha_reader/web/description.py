@@ -10,13 +10,16 @@ from fastapi import Response
 from fastapi.openapi.docs import get_swagger_ui_html
 
 from captcha_reader.web.limits import MEGABYTE, Limits, Refused
+from captcha_reader.web.routes import only
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 ERRORS = {
     401: "A token is needed (`Authorization: Bearer TOKEN`), where the server was started with one.",
     403: "A page of another site may not do this.",
     408: "The request did not arrive in time.",
     413: "Too large: the request, a picture, a zip, or the number of pictures.",
     415: "Not a picture, or a content type that is not understood.",
+    421: "The server does not go by the name in `Host`.",
     422: "Malformed: a broken or empty picture, bad base64 or JSON, a missing file, an unknown model.",
     503: "The queue is full; `Retry-After` says when to come again.",
     504: "The model takes too long.",
@@ -85,10 +88,14 @@ DETAILS = {
 }
 CONSTRAINTS = {
     "characters": _TEXT | {"description": "Those that occur, ranges allowed: `0-9`, `0-9A-F`."},
-    "length": _TEXT | {"description": "Number of characters: `6` or `4-6`."},
+    "length": {"type": ["string", "integer"], "description": "Number of characters: `6` or `4-6`."},
     "ignore_case": {"type": "boolean", "description": "Both cases of a letter count as one; lower case is given."},
     "upper_case": {"type": "boolean", "description": "With `ignore_case`: upper case is given instead."},
 }
+QUERY = [
+    {"name": name, "in": "query", "required": False, "schema": schema, "description": "In place of that of the body."}
+    for name, schema in (("model", MODEL), ("details", DETAILS))
+]
 REQUEST_BODY = {
     "required": True,
     "content": {
@@ -125,11 +132,60 @@ REQUEST_BODY = {
                     "model": MODEL,
                     "details": DETAILS,
                     **CONSTRAINTS,
+                    "constraints": {
+                        "type": "object",
+                        "properties": CONSTRAINTS,
+                        "additionalProperties": False,
+                        "description": "The same four in an object of their own; those beside it go first.",
+                    },
                 },
             }
         },
     },
 }
+
+
+HEALTH = {
+    "type": "object",
+    "required": ["status", "waiting", "queue", "oldest_seconds", "batches", "models_loaded"],
+    "properties": {
+        "status": {"type": "string", "enum": ["ok", "stuck"]},
+        "waiting": {"type": "integer", "description": "Pictures that wait to be read."},
+        "queue": {"type": "integer", "description": "How many may."},
+        "oldest_seconds": _NUMBER | {"description": "For how long the first of them has waited."},
+        "batches": {"type": "integer", "description": "Forward passes so far."},
+        "models_loaded": {"type": "integer", "description": "Models in memory."},
+    },
+}
+MODELS = {
+    "type": "object",
+    "required": ["models"],
+    "properties": {
+        "models": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "format", "bytes", "default", "url"],
+                "properties": {
+                    "name": _TEXT,
+                    "format": {"type": "string", "enum": ["onnx", "safetensors"]},
+                    "bytes": {"type": "integer"},
+                    "default": {"type": "boolean"},
+                    "url": _TEXT | {"description": "Downloads it."},
+                },
+            },
+        }
+    },
+}
+
+
+def _refusals(texts: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    content = {"application/json": {"schema": ERROR}}
+    return {status: {"description": text, "content": content} for status, text in texts.items()}
+
+
+def _said(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
 def _answers() -> dict[int | str, dict[str, Any]]:
@@ -143,9 +199,7 @@ def _answers() -> dict[int | str, dict[str, Any]]:
         "for each, in order; in place of one that cannot be read, its `error` and `status`.",
         "content": {"application/json": {"schema": {"anyOf": [READING, many]}, "example": EXAMPLE}},
     }
-    refusal: dict[str, Any] = {"application/json": {"schema": ERROR}}
-    answers: dict[int | str, dict[str, Any]] = {200: readings}
-    return answers | {status: {"description": text, "content": refusal} for status, text in ERRORS.items()}
+    return {200: readings, **_refusals(ERRORS)}
 
 
 def describe(app: fastapi.FastAPI, routes: Any, limits: Limits) -> None:
@@ -162,30 +216,52 @@ def describe(app: fastapi.FastAPI, routes: Any, limits: Limits) -> None:
         ),
         responses=_answers(),
         response_model=None,
-        openapi_extra={"requestBody": REQUEST_BODY},
+        openapi_extra={"requestBody": REQUEST_BODY, "parameters": QUERY},
     )(routes.predict)
-    app.get("/predict", include_in_schema=False, response_model=None)(routes.only_post)
-    app.head("/health", include_in_schema=False, response_model=None)(routes.alive)
+    everywhere = {status: ERRORS[status] for status in (401, 421)}
     app.get(
         "/health",
         summary="Whether it is up",
         response_model=None,
-        responses={503: {"description": "`status` is `stuck`: readings take far too long."}},
+        responses={
+            200: _said("It is.", HEALTH),
+            503: _said("`status` is `stuck`: readings take far too long.", HEALTH),
+            **_refusals({421: ERRORS[421]}),
+        },
     )(routes.health)
-    app.get("/models", summary="The models on offer")(routes.list_models)
+    app.get(
+        "/models",
+        summary="The models on offer",
+        response_model=None,
+        responses={200: _said("The models, the default first.", MODELS), **_refusals(everywhere)},
+    )(routes.list_models)
+    file = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     app.get(
         "/models/{name:path}",
         summary="Download a model",
         response_model=None,
-        responses={404: {"description": "No such model."}, 403: {"description": "Switched off by --read_only."}},
+        response_class=Response,
+        responses={
+            200: {"description": "The file.", "content": file},
+            **_refusals(everywhere | {403: "Switched off by --read_only.", 404: "No such model."}),
+        },
+        openapi_extra={"parameters": [{"name": "name", "in": "path", "required": True, "schema": _TEXT}]},
     )(routes.download)
     _add_docs_page(app)
+    app.head("/health", include_in_schema=False, response_model=None)(routes.health)
+    app.head("/models", include_in_schema=False)(routes.list_models)
+    app.head("/models/{name:path}", include_in_schema=False, response_model=None)(routes.download)
+    for path in ("/predict", "/health", "/models", "/models/{name:path}", "/docs", "/openapi.json"):
+        allowed = ("POST",) if path == "/predict" else ("GET", "HEAD")
+        others = [method for method in METHODS if method not in allowed]
+        app.api_route(path, methods=others, include_in_schema=False, response_model=None)(only(*allowed))
 
 
 def _add_docs_page(app: fastapi.FastAPI) -> None:
     """FastAPI's own page, with its scripts from here and addresses that hold under any prefix."""
     kinds = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 
+    @app.head("/docs", include_in_schema=False)
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response:
         return get_swagger_ui_html(

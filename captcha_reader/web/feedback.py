@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -52,9 +54,16 @@ class Feedback:
 
     def shards(self) -> list[Path]:
         """Its files, oldest first."""
+        return sorted(stats := self._stats(), key=lambda path: (stats[path].st_mtime_ns, path.name))
+
+    def _stats(self) -> dict[Path, os.stat_result]:
         # A hidden one is what a kill has left of a file that was being written.
         found = self.folder.glob("[!.]*.parquet") if self.folder.is_dir() else ()
-        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        stats = {}
+        for path in found:
+            with suppress(FileNotFoundError):  # another page has taken it back just now
+                stats[path] = path.stat()
+        return stats
 
     def count(self) -> int:
         """How many rows there are; a damaged file counts none, and is make_dataset.py's to report."""
@@ -100,7 +109,7 @@ class Feedback:
     def _check_quota(self, path: Path, size: int) -> None:
         if path.exists():  # it is replaced
             return
-        sizes = [shard.stat().st_size for shard in self.shards()]
+        sizes = [stat.st_size for stat in self._stats().values()]
         if sum(sizes) + size + FILE_BYTES > self.quota_bytes or len(sizes) >= self.quota_rows:
             raise UserError(
                 f"{len(sizes):,} corrections ({sum(sizes) / MEGABYTE:.0f} MB) are kept already, and there is room for "

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from captcha_reader.web.access import COOKIE, Access
 from captcha_reader.web.limits import MEGABYTE, Limits, Refused
@@ -51,7 +51,7 @@ ACCESS_PAGE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Captcha reader</title>'
     '<meta name="viewport" content="width=device-width, initial-scale=1"></head>'
     '<body style="font:16px system-ui,sans-serif;margin:15vh auto;max-width:22rem;padding:0 1rem">'
-    '<form method="post" action="access"><label>Token <input name="token" type="password" autofocus required '
+    '<form method="post" action="PREFIX/access"><label>Token <input name="token" type="password" autofocus required '
     'style="font:inherit;width:100%;box-sizing:border-box;margin:.5rem 0"></label>'
     '<button style="font:inherit">Enter</button></form></body></html>'
 )
@@ -141,8 +141,9 @@ class Guard:
         except Refused as error:
             if error.status == 401:
                 await self._ask_for_token(scope, headers, receive, send)
-                return
-            raise
+            else:  # not raised: what is sent from here goes through CORS, so that a site that may call reads why
+                await answer(send, error.status, str(error))
+            return
         labels = scope["path"].startswith(f"{self.access.prefix}/labels/")
         most = min(LABEL_BYTES, self.limits.page_bytes) if labels else self.limits.page_bytes
         await self.app(scope, self._counted(headers, receive, most), send)
@@ -171,8 +172,12 @@ class Guard:
             raise Refused(403, "models cannot be downloaded here (--read_only)")
         if path.startswith("/labels/") and self.access.read_only:
             raise Refused(403, "nothing is kept here (--read_only)")
-        if path != "/health" and not self.access.knows_token(headers):
+        # Whoever has got in by another tab may still send the form of this one.
+        enters = path == "/access" and scope["method"] == "POST" and self.access.token is not None
+        if path != "/health" and (enters or not self.access.knows_token(headers)):
             raise Refused(401, "a token is needed: send it as `Authorization: Bearer TOKEN`")
+        if path == "/access":
+            raise Refused(404, "there is no such address: /docs says what there is")
         claimed = headers.get("content-length", "")
         if claimed.isdecimal() and int(claimed) > self.limits.page_bytes:
             raise _too_long(self.limits.page_bytes)
@@ -202,19 +207,24 @@ class Guard:
     async def _ask_for_token(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         """A browser gets a form; what it sends becomes a cookie. A program gets 401."""
         path = scope["path"].removeprefix(self.access.prefix)
+        prefix = quote(self.access.prefix)  # whole addresses: the page may be asked for without the slash at its end
         if path == "/access" and scope["method"] == "POST":
             body = await read_body(self._counted(headers, receive, self.limits.page_bytes), 2000)
             value = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
             if self.access.is_token(value):
                 secure = "; Secure" if scope["scheme"] == "https" else ""
-                cookie = f"{COOKIE}={self.access.cookie}; Path={self.access.prefix or '/'}; HttpOnly; SameSite=Lax"
-                fields = [(b"location", b"./"), (b"set-cookie", (cookie + secure).encode()), (b"content-length", b"0")]
+                cookie = f"{COOKIE}={self.access.cookie}; Path={prefix or '/'}; HttpOnly; SameSite=Lax"
+                fields = [
+                    (b"location", f"{prefix}/".encode()),
+                    (b"set-cookie", (cookie + secure).encode()),
+                    (b"content-length", b"0"),
+                ]
                 await send({"type": "http.response.start", "status": 303, "headers": fields})
                 await send({"type": "http.response.body", "body": b""})
                 return
             await asyncio.sleep(1)  # nobody tries many
         if scope["method"] == "GET" and "text/html" in headers.get("accept", "") and path in ("", "/", "/docs"):
-            page = ACCESS_PAGE.encode()
+            page = ACCESS_PAGE.replace("PREFIX", prefix).encode()
             fields = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", str(len(page)).encode())]
             await send({"type": "http.response.start", "status": 401, "headers": fields})
             await send({"type": "http.response.body", "body": page})

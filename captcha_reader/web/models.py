@@ -101,6 +101,7 @@ class Models:
         if self.first.suffix == ".safetensors" and not self.torch:
             raise UserError(f"{self.first.name} cannot be used: {NEEDS_TORCH}, or name an .onnx file by --checkpoint")
         self._loaded: OrderedDict[tuple[Path, int, int], Predictor] = OrderedDict()
+        self._loading: dict[tuple[Path, int, int], threading.Lock] = {}
         self._lock = threading.Lock()
 
     def paths(self) -> dict[str, Path]:
@@ -154,13 +155,30 @@ class Models:
         except OSError:
             raise Refused(422, f"the model {name} is gone: choose another, or reload the page") from None
         key = (path.resolve(), stamp.st_mtime_ns, stamp.st_size)
-        with self._lock:  # two requests at once load a model once
-            if key not in self._loaded:
-                self._loaded[key] = self._open(name, path)
-                while len(self._loaded) > KEPT_MODELS:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(key)
-            return self._loaded[key]
+        if (kept := self._kept(key)) is not None:
+            return kept
+        with self._lock:
+            loading = self._loading.setdefault(key, threading.Lock())
+        try:
+            with loading:  # two requests at once load a model once, and hold up nobody who asks for another
+                kept = self._kept(key)
+                return self._keep(key, self._open(name, path)) if kept is None else kept
+        finally:
+            with self._lock:
+                self._loading.pop(key, None)
+
+    def _kept(self, key: tuple[Path, int, int]) -> Predictor | None:
+        with self._lock:
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+            return self._loaded.get(key)
+
+    def _keep(self, key: tuple[Path, int, int], predictor: Predictor) -> Predictor:
+        with self._lock:
+            self._loaded[key] = predictor
+            while len(self._loaded) > KEPT_MODELS:
+                self._loaded.popitem(last=False)[1].backend.rest()
+        return predictor
 
     def _open(self, name: str, path: Path) -> Predictor:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +46,7 @@ class Routes:
             parsing = parse_body(request.headers, body, self.limits, share, self.bulk)
             order = await _while_connected(request, asyncio.ensure_future(parsing))
             del body
-            order.model = request.query_params.get("model", order.model)
+            order.model = request.query_params.get("model") or order.model
             if "details" in request.query_params:
                 order.details = is_true(request.query_params["details"])
             name, _ = self.models.path(order.model)
@@ -73,14 +73,6 @@ class Routes:
         finally:
             share.give_back()
 
-    async def only_post(self) -> Response:
-        """GET of the route."""
-        return refusal(405, "send pictures by POST: /docs says how")
-
-    async def alive(self) -> Response:
-        """HEAD of /health."""
-        return Response()
-
     async def health(self) -> Response:
         """`status`, how many pictures wait and how many may, for how many seconds the first of them has waited, and how
         many models are in memory. `status` is `stuck`, and the answer 503, where that takes far too long."""
@@ -102,8 +94,9 @@ class Routes:
         paths = self.models.paths().items()
         return {"models": [_listed(name, path, i == 0, prefix) for i, (name, path) in enumerate(paths)]}
 
-    def download(self, name: str) -> Response:
+    def download(self, request: Request) -> Response:
         """The checkpoint's file, by its name in the list."""
+        name = request.path_params["name"]
         try:
             name, path = self.models.path(name)
         except Refused as error:
@@ -133,6 +126,18 @@ async def _while_connected(request: Request, work: asyncio.Future[T]) -> T:
 async def _hung_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def only(*methods: str) -> Callable[[], Awaitable[Response]]:
+    """The handler of an address for all methods but these: the page, which stands beneath, knows no such address."""
+    allowed = ", ".join(methods)
+
+    async def refuse() -> Response:
+        refused = refusal(405, f"this address takes {allowed}: /docs says how")
+        refused.headers["allow"] = allowed
+        return refused
+
+    return refuse
 
 
 def refusal(status: int, reason: str) -> Response:

@@ -125,8 +125,9 @@ class UploadFolder:
         Raises:
             Refused: 413, it is larger than what one client may keep; 507, there is no room.
         """
-        if size > min(self.limits.file_bytes, self.limits.client_disk_bytes):
-            raise Refused(413, f"a file has more than {self.limits.file_bytes // MEGABYTE} MB: split it")
+        most = min(self.limits.file_bytes, self.limits.client_disk_bytes)
+        if size > most:
+            raise Refused(413, f"a file has more than {most / MEGABYTE:g} MB: split it")
         path = self.folder / secrets.token_hex(16) / plain_name(name)
         with self._lock:
             mine = [p for p, kept in self._kept.items() if kept.client == client]
@@ -177,9 +178,9 @@ class UploadFolder:
                     self._others -= size
 
     def _remove(self, path: Path) -> int:
-        kept = self._kept.pop(path)
+        kept = self._kept.pop(path, None)  # gone already where the client's next upload took its room
         shutil.rmtree(path.parent, ignore_errors=True)
-        return kept.size
+        return kept.size if kept else 0
 
 
 def plain_name(name: str) -> str:

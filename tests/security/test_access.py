@@ -68,13 +68,18 @@ def test_a_browser_gets_a_form_and_keeps_a_cookie(guarded: Served):
     with httpx.Client(base_url=guarded.address, trust_env=False, timeout=60) as client:
         page = client.get("/", headers=browser)
         assert page.status_code == 401 and 'type="password"' in page.text and TOKEN not in page.text
+        for path in ("/captcha", "/captcha/", "/captcha/docs", "/"):  # without the slash, `access` would be elsewhere
+            assert 'action="/captcha/access"' in client.get(path, headers=browser).text, path
         assert client.post("/access", data={"token": "wrong"}, headers=browser).status_code == 401
         answer = client.post("/access", data={"token": TOKEN}, headers=browser)
         assert answer.status_code == 303
         said = answer.headers["set-cookie"]
         assert "HttpOnly" in said and "SameSite" in said and TOKEN not in said
         value = re.match(r"captcha_reader=(\w+)", said)[1]  # type: ignore[index]
-        assert client.get("/", headers=browser | {"Cookie": f"captcha_reader={value}"}).status_code == 200
+        cookie = {"Cookie": f"captcha_reader={value}"}
+        assert client.get("/", headers=browser | cookie).status_code == 200
+        again = client.post("/access", data={"token": TOKEN}, headers=browser | cookie)  # of another tab
+        assert again.status_code == 303 and again.headers["location"] == "/captcha/"
 
 
 def test_a_site_that_is_named_may_call_and_no_other(guarded: Served, png: bytes):
@@ -87,6 +92,9 @@ def test_a_site_that_is_named_may_call_and_no_other(guarded: Served, png: bytes)
     answer = guarded.client.post("/predict", files={"file": png}, headers=cross)
     assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == SITE
     assert "access-control-allow-credentials" not in answer.headers
+    for path, status in (("/nowhere", 404), ("/models/reader.onnx", 403)):
+        refused = guarded.client.get(path, headers=cross)
+        assert refused.status_code == status and refused.headers["access-control-allow-origin"] == SITE, "it reads why"
 
 
 def test_read_only_downloads_nothing(guarded: Served):
@@ -98,10 +106,12 @@ def test_the_prefix_holds_whether_the_proxy_cuts_it_or_not(guarded: Served, png:
     for start in ("", "/captcha"):
         models = guarded.client.get(f"{start}/models", headers=BEARER).json()["models"]
         assert models[0]["url"] == "/captcha/models/reader.onnx"
+        assert guarded.client.get(f"{start}/openapi.json", headers=BEARER).json()["servers"] == [{"url": "/captcha"}]
         docs = guarded.client.get(f"{start}/docs", headers=BEARER)
         assert docs.status_code == 200 and 'src="docs/' in docs.text.replace("'", '"')
         answer = guarded.client.post(f"{start}/predict", files={"file": png}, headers=BEARER)
         assert answer.json()["text"] == "7kPx2"
+    assert "Warning" not in guarded.said
 
 
 NGINX = """

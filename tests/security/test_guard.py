@@ -362,6 +362,23 @@ def test_an_upload_that_cannot_be_stored_is_not_counted(uploads: UploadFolder) -
     assert refused.value.status == 507 and uploads.size == 0 and str(uploads.folder) not in str(refused.value)
 
 
+def test_a_file_that_is_too_large_is_told_the_limit_that_it_broke(tmp_path: Path) -> None:
+    limits = replace(Limits(), file_bytes=50_000_000, client_disk_bytes=12_000_000)
+    with pytest.raises(Refused, match="a file has more than 12 MB: split it"):
+        UploadFolder(tmp_path, limits).keep(io.BytesIO(), 13_000_000, "a.png", "a")
+
+
+def test_an_upload_that_lost_its_room_while_it_was_stored_is_refused(uploads: UploadFolder) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            put(uploads, 500)  # of the same client, which goes first
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(Refused, match="the upload cannot be stored") as refused:
+        uploads.keep(Broken(), 400, "b.png", "a")
+    assert refused.value.status == 507 and uploads.size == 500
+
+
 def test_old_uploads_go_and_of_drawn_pictures_the_oldest(
     uploads: UploadFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

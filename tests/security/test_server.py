@@ -466,6 +466,7 @@ def test_one_client_has_a_bounded_part_of_the_page_s_queue(served: Served, png: 
     [
         "multipart/form-data; boundary=b; charset=nonsense",
         "multipart/form-data; boundary=b; charset=utf-16",
+        "multipart/form-data; boundary=b; charset=unicode_escape",
         "multipart/form-data; boundary=",
         "multipart/form-data; boundary=" + "b" * 9000,
         "multipart/form-data",
@@ -473,10 +474,21 @@ def test_one_client_has_a_bounded_part_of_the_page_s_queue(served: Served, png: 
     ],
 )
 def test_odd_forms_are_refused_in_json(served: Served, png: bytes, path: str, kind: str):
-    body, _ = form(png, "files")
+    body = form(png, "files")[0].replace(b"a.png", b"\\ud800.png")  # half a character, where escapes count
     answer = served.client.post(path, content=body, headers={"Content-Type": kind.encode("latin-1")})
     assert answer.status_code in (200, 422), answer.text
     assert answer.status_code == 200 or is_json_error(answer)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['{"tab": NaN}', '{"tab": 1e999}', '{"tab": "a", "do": "\\ud800"}', f'{{"tab": {"[" * 900}{"]" * 900}}}', "{"],
+    ids=["nan", "infinity", "half a character", "deep", "cut off"],
+)
+def test_an_answer_that_is_none_is_refused_in_one_sentence(served: Served, said: str):
+    answer = served.client.post("/labels/x/answer", content=said, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and answer.json()["status"] == 422
+    assert answer.json()["error"].startswith("the request cannot be used (") and len(answer.text) < 300
 
 
 def test_what_is_no_http_and_what_is_nowhere_is_refused_in_json(served: Served):
@@ -499,6 +511,19 @@ def test_what_is_no_http_and_what_is_nowhere_is_refused_in_json(served: Served):
         answer = served.client.request(method, path)
         assert 400 <= answer.status_code < 500, (path, answer.status_code)
         assert is_json_error(answer), answer.text
+
+
+def test_a_method_that_an_address_does_not_take_is_405_beside_the_page(served: Served):
+    for path, allowed in (("/predict", "POST"), ("/models", "GET, HEAD"), ("/models/reader.onnx", "GET, HEAD")):
+        for method in {"GET", "PUT", "DELETE", "POST"} - set(allowed.split(", ")):
+            answer = served.client.request(method, path)
+            assert answer.status_code == 405 and answer.headers["allow"] == allowed, (method, path, answer.text)
+            assert answer.json()["status"] == 405 and allowed in answer.json()["error"]
+    for path in ("/health", "/models", "/models/reader.onnx", "/docs", "/openapi.json"):
+        got, head = served.client.get(path), served.client.head(path)
+        assert head.status_code == got.status_code == 200 and not head.content, path
+    answer = served.client.post("/access", data={"token": "a"})
+    assert answer.status_code == 404 and answer.json()["status"] == 404, "there is no token to send"
 
 
 def test_the_server_is_as_it_was(served: Served, png: bytes):

@@ -69,6 +69,7 @@ def batch_summary(
         refused=batch.refused,
         labeled=batch.labeled,
         scheme=batch.scheme,
+        misfit=batch.misfit,
         items=items,
         table=table,
         data=data,
