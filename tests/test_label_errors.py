@@ -499,7 +499,7 @@ def test_the_table_says_where_the_order_means_little_and_where_nothing_is_wrong(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     report = {"n": 4, "folds": 2, "sequence_accuracy": 0.25, "wilson_95": (0.05, 0.7), "differing": 0}
-    report |= {"picture": "a.png", "unreadable": [], "rows": [], "suspicious": 0}
+    report |= {"picture": "a.png", "unreadable": [], "pseudo": 0, "rows": [], "suspicious": 0}
     label_errors.print_table(report, 20)
     out = capsys.readouterr().out
     assert "fewer than half of the pictures as labeled, so the order says little: give more --epochs" in out
