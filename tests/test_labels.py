@@ -329,7 +329,7 @@ def test_thirty_pictures_by_keyboard_through_a_kill(
             page.locator("#label-start").focus()
             page.keyboard.press("Enter")
             label_fifteen(page, dict(captchas), data, typed)
-            assert "15 typed" in page.locator('[data-part="count"]').inner_text()
+            page.locator('[data-part="count"]', has_text="15 typed").wait_for()
             assert page.locator(".label-buttons kbd").all_inner_texts() == ["Enter", "↓", "Esc", "↑"]
             colors = page.locator('[data-part="characters"] span').evaluate_all(
                 "all => all.map((one) => one.className)"
@@ -343,7 +343,7 @@ def test_thirty_pictures_by_keyboard_through_a_kill(
             page = open_label_tab(phone, address)
             choose_set(page, "mine")
             label_fifteen(page, dict(captchas), data, typed)
-            assert "30 typed" in page.locator('[data-part="count"]').inner_text()
+            page.locator('[data-part="count"]', has_text="30 typed").wait_for()
             laptop.get_by_role("button", name="Take it over here").wait_for()
             choose_set(page, "sure")
             look_over_a_sheet(page)

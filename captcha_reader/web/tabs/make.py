@@ -106,10 +106,9 @@ def make_tab(gr: Any, shop: Workshop, checkpoint: Any, tab: Any) -> None:
     changes = [c.change for c in (style, font, alphabet, length, seed, checkpoint, *knobs)]
     gr.on([*changes, tab.select], trying.draw, inputs, [made, truth], trigger_mode="always_last", **QUIET)
     others = [c.change for c in (style, font, alphabet, length, checkpoint, *knobs)]
+    gr.on(others, None, None, chart, js="() => ''", **QUIET)  # figures of other settings
     another.click(lambda s: int(number(s)) + 1, seed, seed, **QUIET)
-    trial = along.click(trying.along, [knob, *inputs], [status, chart], concurrency_limit=2, **QUIET)
-    # Figures of other settings go, and those that are still being made do not come.
-    gr.on(others, None, None, [status, chart], js="() => ['', '']", cancels=[trial], **QUIET)
+    along.click(trying.along, [knob, *inputs], [status, chart], concurrency_limit=2, **QUIET)
 
 
 def _settings(gr: Any) -> tuple[list[Any], list[Any]]:
