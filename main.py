@@ -46,7 +46,7 @@ from PIL import Image
 
 from accuracy_calculator import evaluate, print_report
 from captcha_generator import generate_captcha_data
-from captcha_reader.checkpoint import read_metadata, save_checkpoint
+from captcha_reader.checkpoint import hash_checkpoint, read_metadata, save_checkpoint
 from captcha_reader.cli import parse_config, run
 from captcha_reader.config import ALPHANUMERIC, CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
 from captcha_reader.dataset.folders import FEEDBACK, GENERATED, found_in, is_dataset, load_info
@@ -571,7 +571,7 @@ def check_same_start(out: Path, config: TrainConfig, saved: dict[str, Any]) -> N
 def hash_of_start(config: TrainConfig) -> str | None:
     """SHA-256 of the checkpoint that a run begins from; None where it begins from random or ImageNet's weights."""
     first = starting_weights(config)
-    return hashlib.sha256(first.read_bytes()).hexdigest() if first and first.is_file() else None
+    return hash_checkpoint(first) if first and first.is_file() else None
 
 
 def describe_run(

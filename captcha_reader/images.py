@@ -26,6 +26,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".
 """File name endings, in lower case, by which folders are searched for pictures."""
 OTHER_SUFFIXES = frozenset({".avif", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".pgm", ".ppm", ".psd", ".svg", ".tga"})
 """Those of pictures that are not read; where one is met, its user is told."""
+OTHER_FORMAT = "picture of a format that is not read"
 
 MAX_PIXELS = 40_000_000
 """Larger pictures are refused before they are decoded; at 3 bytes a pixel, one takes at most 120 MB."""

@@ -17,7 +17,7 @@ from captcha_reader.dataset.strangers import LOOKED_AT, names_pictures
 from captcha_reader.dataset.tables import is_table
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, relative_paths
-from captcha_reader.images import IMAGE_SUFFIXES, OTHER_SUFFIXES
+from captcha_reader.images import IMAGE_SUFFIXES, OTHER_FORMAT, OTHER_SUFFIXES
 
 Item = Sample | Shard | Reject | Note
 
@@ -160,7 +160,7 @@ def _iter_folder(source: Path, skip: Path | None) -> Iterator[Item]:
             yield from _iter_pictures(source, folder.pictures, labels)
             for path in folder.others:
                 if path.suffix.lower() in OTHER_SUFFIXES:
-                    yield Reject(ascii(str(path)), "picture of a format that is not read", "save it as PNG or JPEG")
+                    yield Reject(ascii(str(path)), OTHER_FORMAT, "save it as PNG or JPEG")
     yield from labels.missing()
 
 

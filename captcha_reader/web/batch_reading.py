@@ -18,10 +18,11 @@ from PIL import Image
 from captcha_reader.dataset.labels import label_from_name
 from captcha_reader.errors import UserError
 from captcha_reader.files import csv_safe
+from captcha_reader.images import OTHER_FORMAT
 from captcha_reader.reading.collection import read_together
 from captcha_reader.reading.constraints import Constraints
 from captcha_reader.reading.metrics import text_metrics
-from captcha_reader.web.labeled_zip import OTHER_FORMAT, unread_pictures
+from captcha_reader.web.labeled_zip import unread_pictures
 from captcha_reader.web.uploads import PictureZip, check_picture, is_zip
 from captcha_reader.web.workshop import upload_bytes
 

@@ -8,11 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from captcha_reader.dataset.samples import Reject
 from captcha_reader.errors import UserError
-from captcha_reader.images import OTHER_SUFFIXES
+from captcha_reader.images import OTHER_FORMAT, OTHER_SUFFIXES
 from captcha_reader.web.feedback import Row
 from captcha_reader.web.uploads import PictureZip
 
-OTHER_FORMAT = "picture of a format that is not read"
 LEAST_PICTURES, MOST_PICTURES = 20, 5000
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, visible_files
-from captcha_reader.images import IMAGE_SUFFIXES
+from captcha_reader.images import IMAGE_SUFFIXES, OTHER_FORMAT
 from captcha_reader.labeling.session import TRAIN_AT
 from captcha_reader.web.html import bad, note, render
-from captcha_reader.web.labeled_zip import OTHER_FORMAT, unread_pictures
+from captcha_reader.web.labeled_zip import unread_pictures
 from captcha_reader.web.tabs.known import known, known_line, problem, require_fit
 from captcha_reader.web.uploads import PictureZip, is_zip
 from captcha_reader.web.widgets import QUIET, chooser, own_html
