@@ -19,17 +19,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
 from captcha_generator import CaptchaSettings, render_captcha
-from captcha_reader.checkpoint import read_metadata, save_checkpoint
+from captcha_reader.checkpoint import save_checkpoint
 from captcha_reader.config import GeneratorConfig, TrainConfig
 from captcha_reader.errors import UserError
-from captcha_reader.files import DEFAULT_CHECKPOINT, SAVED_MODELS, write_json
+from captcha_reader.files import write_json
 from captcha_reader.generator.fonts import drawable
 from captcha_reader.optimization import Phase
 from captcha_reader.progress import Progress
@@ -39,29 +39,16 @@ from captcha_reader.training_settings import with_time_left
 from captcha_reader.transfer import blend as blend_weights
 from captcha_reader.transforms import CUT
 from data_loader import CaptchaDataset, MixedDataset, SplicedDataset, TwoHeights
+from initialization import Trained, starting_weights
 from model import CaptchaModel
 from predict import CaptchaPredictor, TorchBackend
 from trainer import Trainer
 
-PICTURES_SEEN = 40_000  # by a run from scratch whose number of epochs is not given
-PICTURES_SEEN_PER_ROOT = 430  # times the root of the number of labels: pictures seen by a run from trained weights
-LEAST_EPOCHS_UNTIL = (16, 80_000)  # a thousand labels or more are seen so often, until so many pictures have been seen
 BLEND_MARGIN = 1.75  # over the root of the number of labels: what the usual blend is below 1
 BLENDS = (0.25, 0.5, 0.75, 1.0)  # that cross-validation tries beside the usual one
-EXPECTED_AT_LEAST = 4  # a character that should occur so often and does not is not in the alphabet (by chance: 1 in 50)
 ENOUGH_UNSEEN = 100  # pictures on which an accuracy is known well enough: no more folds are trained
 FEW_UNSEEN = 30  # pictures, below which a measured accuracy says little
 MEASURED_IN_FOLD = 5  # times that a fold's model is measured while it is trained
-CHARACTER_CLASSES = ("0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
-
-
-class Trained(NamedTuple):
-    """Which parts of a model have trained weights at the start, all of theirs."""
-
-    backbone: bool = False
-    head: bool = False
-
-
 Build = Callable[[], tuple[CaptchaModel, Trained]]
 
 
@@ -69,40 +56,9 @@ Build = Callable[[], tuple[CaptchaModel, Trained]]
 # How long, how far
 
 
-def default_epochs(n: int, pretrained: bool) -> int:
-    """Epochs of the whole network on `n` labels."""
-    if pretrained:
-        often, until = LEAST_EPOCHS_UNTIL
-        return min(60, max(6, round(PICTURES_SEEN_PER_ROOT / math.sqrt(n)), min(often, until // n)))
-    return min(60, max(8, round(PICTURES_SEEN / n)))
-
-
 def usual_blend(config: TrainConfig, n: int) -> float:
     """The blend for `n` labels: they mislead less, the more there are."""
     return config.blend if config.blend is not None else max(0.5, round(1 - BLEND_MARGIN / math.sqrt(n), 2))
-
-
-def complete_alphabet(characters: str, labels: Sequence[str], known: str) -> str:
-    """Add the characters that few labels may lack by chance alone.
-
-    Digits, capitals and small letters are three classes. Where one occurs, but each of its characters is to be expected
-    fewer than `EXPECTED_AT_LEAST` times in so many labels, all of it that the starting weights know is kept.
-
-    Args:
-        characters: of all labels.
-        labels: those of the training pictures.
-        known: characters that the starting weights read.
-
-    Returns:
-        `characters`, and after them the ones added.
-    """
-    text = "".join(labels)
-    added = ""
-    for members in CHARACTER_CLASSES:
-        count = sum(c in members for c in text)
-        if 0 < count < EXPECTED_AT_LEAST * len(members):
-            added += "".join(c for c in members if c in known and c not in characters)
-    return characters + added
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -413,16 +369,6 @@ def choose_blend(texts: Sequence[str], readings: Mapping[float, Sequence[str]], 
         return best
     fewer = errors[usual] - errors[best]
     return best if fewer.mean() > fewer.std(ddof=1) / math.sqrt(len(texts)) else usual
-
-
-def starting_weights(config: TrainConfig) -> Path | None:
-    """The checkpoint to start from: the one named, or with `auto` the shipped one of this model, if there is one."""
-    if config.init in ("scratch", "imagenet"):
-        return None
-    if config.init != "auto":
-        return Path(config.init)
-    shipped = [DEFAULT_CHECKPOINT, SAVED_MODELS / "efficientnet.safetensors"]
-    return next((p for p in shipped if p.is_file() and read_metadata(p)["model"]["name"] == config.model), None)
 
 
 def open_predictor(checkpoint: Path, config: TrainConfig) -> CaptchaPredictor:

@@ -58,8 +58,8 @@ from captcha_reader.reading.prediction import Prediction
 from captcha_reader.text import NOTHING, infeasible_labels
 from captcha_reader.transforms import build_transform
 from data_loader import CaptchaDataset
-from finetune import Fold, cross_validate, default_epochs
-from main import initialize, plan_phases, resolve_model_config
+from finetune import Fold, cross_validate
+from initialization import default_epochs, initialize, plan_phases, resolve_model_config
 from model import CaptchaModel, load_model
 from predict import CaptchaPredictor, check_positive
 from trainer import Interrupted

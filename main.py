@@ -12,8 +12,9 @@ A run has two phases, each with its own optimizer and schedule: the head alone o
 the whole network. The run folder gets best.safetensors, last.safetensors, config.yaml, history.json, the training
 state, and at the end the metrics and the pictures. docs/training.md says which of the presets to take.
 
-The file reads from top to bottom: data, model, phases, the run itself, evaluation. The settings are in
-captcha_reader/config.py (`TrainConfig`), the loop is in trainer.py, what few labels ask for in finetune.py.
+The file reads from top to bottom: data, the run itself, evaluation. The settings are in captcha_reader/config.py
+(`TrainConfig`), the model and its phases are made in initialization.py, the loop is in trainer.py, what few labels ask
+for in finetune.py.
 """
 
 from __future__ import annotations
@@ -39,26 +40,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
 
 from accuracy_calculator import evaluate, print_report
 from captcha_generator import generate_captcha_data
-from captcha_reader.checkpoint import hash_checkpoint, read_metadata, save_checkpoint
+from captcha_reader.checkpoint import read_metadata, save_checkpoint
 from captcha_reader.cli import parse_config, run
-from captcha_reader.config import ALPHANUMERIC, CTC_HEADS, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
+from captcha_reader.config import ALPHANUMERIC, DatasetConfig, GeneratorConfig, ModelConfig, TrainConfig
 from captcha_reader.dataset.folders import FEEDBACK, GENERATED, found_in, is_dataset, load_info
 from captcha_reader.dataset.stream import Stream, open_stream
 from captcha_reader.errors import UserError
 from captcha_reader.files import ROOT, SAVED_MODELS, available_cores, locked_output, write_json, write_text
 from captcha_reader.generator.render import render_image
-from captcha_reader.images import open_image
 from captcha_reader.model_card import hardware, model_card
 from captcha_reader.optimization import Phase
 from captcha_reader.progress import Event, JsonLines, PlannedPart, PlannedPhase, Progress, Terminal
-from captcha_reader.text import Alphabet, infeasible_labels
+from captcha_reader.text import Alphabet
 from captcha_reader.training_settings import (
     OF_THE_PROCESS,
     change_length,
@@ -71,30 +70,33 @@ from captcha_reader.training_settings import (
 )
 from captcha_reader.training_state import STATE_FILE, read_state
 from captcha_reader.transfer import blend as blend_weights
-from captcha_reader.transforms import size_at
 from data_loader import SPLITS, CaptchaDataset, StreamDataset, load_data, load_split
 from export_model import export_onnx
 from finetune import (
-    Trained,
-    complete_alphabet,
-    default_epochs,
     describe_expectation,
     fold_name,
     folds_needed,
     make_folds,
     measure_by_folds,
     open_predictor,
-    starting_weights,
     synthetic_count,
     training_pictures,
     usual_blend,
 )
+from initialization import (
+    Trained,
+    check_labels,
+    check_model,
+    check_same_start,
+    hash_of_start,
+    initialize,
+    plan_phases,
+    resolve_model_config,
+)
 from make_dataset import make_dataset
-from model import MODELS, CaptchaModel, build_model, count_parameters, load_imagenet, load_into, load_model
+from model import CaptchaModel, count_parameters, load_model
 from trainer import Interrupted, TimeUp, Trainer, numbers
 
-LEAST_LABELS = 10  # to train on at all
-SIZES_SAMPLED = 500  # pictures whose shape decides the input's width
 FITTED_PICTURES = 200  # of training, looked at now and then where there is no validation split
 FITTED_TIMES = 5
 STREAM = Path("(a stream)")  # stands for the dataset folder that it has none of
@@ -170,187 +172,6 @@ def _stamp(source: str) -> list[Any]:
     found = path.rglob("*") if path.is_dir() else [path]
     files = sorted(p for p in found if p.is_file() and not any(n.startswith(".") for n in p.relative_to(path).parts))
     return [source, [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]]
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Model
-
-
-def resolve_model_config(config: TrainConfig, images: Sequence[bytes], labels: Sequence[str], info: dict[str, Any]):
-    """Fill in what the user left open: from the weights to start from, the model's defaults, the data.
-
-    The alphabet and the longest text are those of all labels, held-back ones too: that a character exists is known
-    beforehand, and a reading of a label that cannot be written would measure nothing.
-
-    The input has the size that the starting weights are used to. Without such weights it keeps the pictures' shape: its
-    height is the model's, its width follows the 95th percentile of their width over height, at most eight times the
-    height; a model that stretches its pictures gets ten thirds of the height.
-
-    Args:
-        config: the settings.
-        images: encoded training pictures.
-        labels: theirs.
-        info: `alphabet` and `max_length` of all labels, as dataset.json has them.
-
-    Returns:
-        The `ModelConfig`.
-
-    Raises:
-        UserError: the alphabet cannot be used, or the starting weights cannot.
-    """
-    defaults = MODELS[config.model]
-    start = _starting_config(config)
-    size = config.image_size or (start.image_size if start else None)
-    resize, head = config.resize or (start or defaults).resize, config.head or (start or defaults).head
-    if size is None and resize in ("natural", "content", "stretch"):
-        size = (defaults.height, 4 * defaults.height)
-    if size is None:
-        chosen = np.random.default_rng(0).permutation(len(images))[:SIZES_SAMPLED]
-        ratios = [w / h for w, h in (open_image(images[int(i)]).size for i in chosen)]
-        width = defaults.height * min(float(np.percentile(ratios, 95)), 8.0)
-        size = (defaults.height, max(32, 16 * math.ceil(round(width, 3) / 16)))
-    if config.height and not config.image_size and resize == "natural" and head in CTC_HEADS:
-        size = size_at(config.height, size)
-    if config.alphabet:
-        alphabet = Alphabet.parse(config.alphabet)
-    else:
-        alphabet = Alphabet(complete_alphabet(info["alphabet"], labels, start.alphabet if start else ""))
-    return ModelConfig(
-        name=config.model,
-        alphabet=alphabet.characters,
-        max_length=config.max_length or info["max_length"],
-        image_size=tuple(size),
-        other_height=config.other_height,
-        channels=config.channels or (start or defaults).channels,
-        resize=resize,
-        normalize=(start or defaults).normalize if config.normalize is None else config.normalize,
-        head=head,
-        backbone=config.backbone or (start or defaults).backbone,
-        hidden=config.hidden or (start or defaults).hidden,
-        dropout=config.dropout,
-    )
-
-
-def _starting_config(config: TrainConfig) -> ModelConfig | None:
-    """What the starting weights were trained as, if that is the model wanted."""
-    path = starting_weights(config)
-    start = ModelConfig.from_json(read_metadata(path)["model"], path) if path else None
-    return start if start and start.name == config.model else None
-
-
-def initialize(config: TrainConfig, model_config: ModelConfig) -> tuple[CaptchaModel, Trained, list[str]]:
-    """Build the model and give it its starting weights.
-
-    Returns:
-        The model, what of it is trained, and what to tell the user.
-    """
-    model = build_model(model_config)
-    if config.init == "scratch":
-        return model, Trained(), ["Starting from random weights."]
-    if config.init == "imagenet":
-        load_imagenet(model)
-        return model, Trained(backbone=True), ["Starting from ImageNet weights (backbone)."]
-    path = starting_weights(config)
-    if path is None:
-        note = f"There are no shipped weights for --model {config.model}: starting from random weights."
-        return model, Trained(), [note]
-    transfer = load_into(model, path)
-    notes = [f"Starting from {path}: {len(transfer.shared)} characters known, {len(transfer.new)} new"]
-    notes[0] += f" ({transfer.new})." if transfer.new else "."
-    if transfer.dropped and not config.alphabet:
-        notes.append(f"No longer read, for no label has them: {transfer.dropped} (--alphabet keeps them).")
-    if transfer.fresh:
-        notes.append(f"Starting anew, since the shapes differ: {', '.join(transfer.fresh)}.")
-    head = not any(name.startswith("head.") for name in transfer.fresh)
-    return model, Trained("backbone" not in transfer.fresh, head), notes
-
-
-def check_model(config: TrainConfig, model: CaptchaModel, processes: int) -> list[str]:
-    """Refuse settings that the model cannot follow; returns what to tell of those that it ignores."""
-    if config.other_height and (model.config.resize != "natural" or model.config.head not in CTC_HEADS):
-        raise UserError("--other_height goes with --resize natural and a CTC head alone: leave it out")
-    if config.other_height and processes > 1:  # a share of one picture would have fewer parts
-        raise UserError("--other_height goes with one process: leave it out, or start main.py without accelerate")
-    if config.flat_start and model.config.head not in CTC_HEADS:
-        raise UserError("--flat_start goes with a CTC head alone: leave it out")
-    rows = model.config.image_size[0]
-    if not config.height or config.height == rows:
-        return []
-    return [
-        f"The input has {rows} rows: --height is for natural inputs and CTC heads, where --image_size does not decide."
-    ]
-
-
-def check_labels(config: TrainConfig, model: CaptchaModel, datasets: dict[str, CaptchaDataset], named: str) -> None:
-    """Refuse too few labels, and those that the model cannot write, before the first step.
-
-    Args:
-        named: the sources, for messages.
-
-    Raises:
-        UserError: names such labels, how many there are, and what to change.
-    """
-    for split, dataset in datasets.items():
-        for index, text in enumerate(dataset.texts):
-            model.codec.encode(text, dataset.names(index))
-        if bad := infeasible_labels(dataset.texts, model.codec, model.steps):
-            shown = ", ".join(repr(dataset.texts[i]) for i in bad[:5])
-            what = "widen --image_size" if model.config.head in CTC_HEADS else "raise --max_length"
-            raise UserError(
-                f"{len(bad):,} of {len(dataset):,} {split} labels do not fit the {model.steps} steps of this model "
-                f"({shown}{', ...' if len(bad) > 5 else ''}): {what}"
-            )
-    n = len(datasets["train"])
-    if n < LEAST_LABELS:
-        raise UserError(f"{named}: {n} training pictures are too few to learn from, {LEAST_LABELS} are the least")
-    if config.evaluate and not len(datasets["test"]) and n < config.folds:
-        raise UserError(f"{n} labels cannot be measured in {config.folds} parts: lower --folds or add labels")
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Phases
-
-
-def plan_phases(config: TrainConfig, n: int, pretrained: bool, say: Callable[[str], None] = print) -> list[Phase]:
-    """The phases of a run: frozen backbone, then all. Freezing random features would train a head on noise.
-
-    Args:
-        n: training pictures.
-        pretrained: whether the backbone is.
-    """
-    epochs = config.epochs if config.epochs is not None else default_epochs(n, pretrained)
-    phases = []
-    if config.frozen_epochs and pretrained:
-        phases.append(Phase("frozen", config.frozen_epochs, config.frozen_learning_rate, frozen=True))
-    elif config.frozen_epochs:
-        say("The backbone is not pretrained: skipping the frozen phase.")
-    if epochs:
-        rate = config.learning_rate if config.learning_rate is not None else 0.001 if pretrained else 0.003
-        phases.append(Phase("whole", epochs, rate, frozen=False))
-    if not phases:
-        raise UserError("there is nothing to train: --epochs is 0, and so is the frozen phase")
-    return phases
-
-
-def plan_parts(config: TrainConfig, phases: Sequence[Phase], n: int, measured: int) -> list[PlannedPart]:
-    """All trainings of a run with their steps: of the model itself, and of each fold that is measured.
-
-    Args:
-        n: training pictures.
-        measured: how many of them folds measure, together; 0 without folds.
-    """
-
-    def part(name: str, pictures: int) -> PlannedPart:
-        pictures += 0 if config.other_height else synthetic_count(config, pictures)
-        steps = pictures // min(config.batch_size, pictures)
-        return PlannedPart(name, [PlannedPhase(p.name, p.epochs, p.epochs * steps) for p in phases])
-
-    parts = [part("training", n)]
-    if measured:
-        held_out = make_folds(measured, config.folds, config.seed)
-        count = folds_needed(held_out)
-        parts += [part(fold_name(i, count), n - len(fold)) for i, fold in enumerate(held_out[:count])]
-    return parts
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -531,6 +352,27 @@ def finish_stream(out: Path, stream: Stream) -> None:
     write_text(out / "README.md", model_card(checkpoint.stem, read_metadata(checkpoint)))
 
 
+def plan_parts(config: TrainConfig, phases: Sequence[Phase], n: int, measured: int) -> list[PlannedPart]:
+    """All trainings of a run with their steps: of the model itself, and of each fold that is measured.
+
+    Args:
+        n: training pictures.
+        measured: how many of them folds measure, together; 0 without folds.
+    """
+
+    def part(name: str, pictures: int) -> PlannedPart:
+        pictures += 0 if config.other_height else synthetic_count(config, pictures)
+        steps = pictures // min(config.batch_size, pictures)
+        return PlannedPart(name, [PlannedPhase(p.name, p.epochs, p.epochs * steps) for p in phases])
+
+    parts = [part("training", n)]
+    if measured:
+        held_out = make_folds(measured, config.folds, config.seed)
+        count = folds_needed(held_out)
+        parts += [part(fold_name(i, count), n - len(fold)) for i, fold in enumerate(held_out[:count])]
+    return parts
+
+
 def divide_cores(config: TrainConfig) -> TrainConfig:
     """Processes to draw a stream and threads to train with, where the user does not say: on a GPU all cores draw, on a
     CPU half of them do."""
@@ -553,25 +395,6 @@ def check_same_data(out: Path, info: dict[str, Any], saved: dict[str, Any]) -> N
             f"the data has changed since the run in {out} began (pictures or labels are new, gone, or others in "
             f"{', '.join(info['sources'])}): put back what was there to go on, or start a new run with another --out"
         )
-
-
-def check_same_start(out: Path, config: TrainConfig, saved: dict[str, Any]) -> None:
-    """Refuse to go on from other weights: what is kept at the end lies between those of the start and the last ones.
-
-    Raises:
-        UserError: the checkpoint that the run in `out` began from has changed.
-    """
-    if saved.get("start") not in (None, hash_of_start(config)):  # None: an older state
-        raise UserError(
-            f"{starting_weights(config) or config.init} has changed since the run in {out} began from it: put back "
-            "the file that was there to go on, or start a new run with another --out"
-        )
-
-
-def hash_of_start(config: TrainConfig) -> str | None:
-    """SHA-256 of the checkpoint that a run begins from; None where it begins from random or ImageNet's weights."""
-    first = starting_weights(config)
-    return hash_checkpoint(first) if first and first.is_file() else None
 
 
 def describe_run(

@@ -285,7 +285,7 @@ class Strength:
             if count <= len(self.learned):
                 epochs = self.config.epochs
                 if epochs is None and count:
-                    from finetune import default_epochs  # with torch
+                    from initialization import default_epochs  # with torch
 
                     epochs = default_epochs(count, True)
                 guesses[count] = guess_seconds(count, epochs or 0, preset["batch_size"], len(self.measured))

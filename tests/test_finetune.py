@@ -26,6 +26,7 @@ from training_runs import (
 )
 
 import finetune
+import initialization
 import main
 import trainer
 from captcha_reader.checkpoint import label_hints, read_metadata
@@ -118,7 +119,7 @@ def test_pictures_are_joined_where_weights_and_head_allow_it(train: Callable, na
 )
 def test_few_labels_keep_the_characters_they_lack_by_chance(labels: list[str], known: str, expected: str) -> None:
     seen = "".join(dict.fromkeys("".join(labels)))
-    assert finetune.complete_alphabet(seen, labels, known) == expected
+    assert initialization.complete_alphabet(seen, labels, known) == expected
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -355,7 +356,7 @@ def test_characters_without_a_font_are_learned_from_the_labels(train: Callable, 
 def test_labels_choose_the_epochs() -> None:
     """Few labels are seen more often than many, but many make for more work, up to a bound."""
     numbers = [10, 50, 100, 300, 1000, 5000, 20_000]
-    epochs = [finetune.default_epochs(n, pretrained=True) for n in numbers]
+    epochs = [initialization.default_epochs(n, pretrained=True) for n in numbers]
     assert epochs == sorted(epochs, reverse=True) and epochs[0] == 60 and epochs[-2:] == [16, 6]
     seen = [n * e for n, e in zip(numbers, epochs, strict=True)]
     assert seen == sorted(seen)

@@ -35,7 +35,7 @@ from training_runs import (
     named_pictures,
 )
 
-import finetune
+import initialization
 import main
 import trainer
 from captcha_reader.checkpoint import read_metadata, save_checkpoint
@@ -372,7 +372,7 @@ def test_the_dataset_of_a_folder_is_made_anew_where_its_pictures_change(
 
 def resolved(config: TrainConfig, folder: Path) -> ModelConfig:
     """What `main` makes of the settings for a dataset."""
-    return main.resolve_model_config(config, *load_split(folder, "train"), load_info(folder))
+    return initialization.resolve_model_config(config, *load_split(folder, "train"), load_info(folder))
 
 
 def labeled(tmp_path: Path, captchas: list[tuple[bytes, str]], texts: list[str], split: str = "100/0/0") -> Path:
@@ -522,19 +522,19 @@ def test_starting_from_another_alphabet(train: Callable, tiny: Callable, tmp_pat
 
 def test_auto_takes_the_shipped_weights_where_they_fit(train: Callable, reader: Path, tmp_path: Path, monkeypatch):
     flags = [*SMALL, "--frozen_epochs", 0, "--epochs", 1, "--learning_rate", 1e-9]
-    monkeypatch.setattr(finetune, "DEFAULT_CHECKPOINT", reader)
+    monkeypatch.setattr(initialization, "DEFAULT_CHECKPOINT", reader)
     result = train(*flags)
     assert f"Starting from {reader}: 4 characters known, 0 new." in result.stdout
-    monkeypatch.setattr(finetune, "DEFAULT_CHECKPOINT", tmp_path / "none.safetensors")
+    monkeypatch.setattr(initialization, "DEFAULT_CHECKPOINT", tmp_path / "none.safetensors")
     assert "starting from random weights" in train(*flags).stdout
 
 
 def test_auto_takes_the_shipped_weights_of_the_model_asked_for() -> None:
     for model in ("mixer", "efficientnet"):
-        found = finetune.starting_weights(replace(TrainConfig(), model=model))
+        found = initialization.starting_weights(replace(TrainConfig(), model=model))
         assert found is not None and read_metadata(found)["model"]["name"] == model
         assert "synthetic" in read_metadata(found)["provenance"]["seen"]
-    assert finetune.starting_weights(replace(TrainConfig(), model="resnet")) is None
+    assert initialization.starting_weights(replace(TrainConfig(), model="resnet")) is None
 
 
 def test_another_backbone_starts_under_a_head_that_can_read(train: Callable, natural: Path) -> None:
@@ -569,14 +569,17 @@ def test_imagenet_without_a_network_is_one_sentence_soon(launch: Callable, datas
 
 
 def test_the_number_of_epochs_follows_the_number_of_pictures() -> None:
-    epochs = [main.plan_phases(TrainConfig(frozen_epochs=0), n, False)[0].epochs for n in (10, 2000, 10**6)]
+    epochs = [initialization.plan_phases(TrainConfig(frozen_epochs=0), n, False)[0].epochs for n in (10, 2000, 10**6)]
     assert epochs[0] > epochs[1] > epochs[2] >= 1
-    assert main.plan_phases(TrainConfig(frozen_epochs=0, epochs=3), 10, False)[0].epochs == 3
-    rates = [main.plan_phases(TrainConfig(frozen_epochs=0), 10, pretrained)[0].learning_rate for pretrained in (0, 1)]
+    assert initialization.plan_phases(TrainConfig(frozen_epochs=0, epochs=3), 10, False)[0].epochs == 3
+    rates = [
+        initialization.plan_phases(TrainConfig(frozen_epochs=0), 10, pretrained)[0].learning_rate
+        for pretrained in (0, 1)
+    ]
     assert rates == [0.003, 0.001], "trained weights are not spoiled by large steps"
-    assert main.plan_phases(TrainConfig(frozen_epochs=0, learning_rate=0.0), 10, True)[0].learning_rate == 0
+    assert initialization.plan_phases(TrainConfig(frozen_epochs=0, learning_rate=0.0), 10, True)[0].learning_rate == 0
     # From trained weights: fewer, and the pictures seen grow more slowly than the labels.
-    epochs = [main.plan_phases(TrainConfig(frozen_epochs=0), n, True)[0].epochs for n in (50, 300, 5000)]
+    epochs = [initialization.plan_phases(TrainConfig(frozen_epochs=0), n, True)[0].epochs for n in (50, 300, 5000)]
     assert epochs[0] > epochs[1] > epochs[2] >= 1
     assert 50 * epochs[0] < 300 * epochs[1] < 5000 * epochs[2]
 

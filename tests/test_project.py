@@ -34,7 +34,7 @@ LAYERS = [
     "/model /data_loader",
     "/predict",
     "/accuracy_calculator /captcha_generator /make_dataset /visualize /export_model",
-    "/trainer",
+    "/initialization /trainer",
     "/finetune",
     "/label_errors /main",
     "/strength /interface",
