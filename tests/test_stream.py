@@ -116,6 +116,26 @@ def test_the_length_of_a_run_can_be_changed_before_its_rate_falls(tmp_path: Path
         train(out=str(tmp_path / "cosine"), resume=True, pictures=24)
 
 
+def test_the_last_weights_of_a_stream_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its first ones read more of the few pictures held out, in the one height that these are read in."""
+    for module in ("captcha_reader.dataset.stream", "captcha_reader.training_settings"):
+        monkeypatch.setattr(f"{module}.STREAM_EPOCH", 24)
+    monkeypatch.setattr("main.export_onnx", lambda checkpoint, out: None)
+    figures = iter([1.0, 0.5])
+    monkeypatch.setattr(
+        "trainer.validate",
+        lambda *_: {"loss": 2.0, "sequence_accuracy": (figure := next(figures)), "cer": 1 - figure},
+    )
+    out = train(out=str(tmp_path / "run"), pictures=48, batch_size=12, flat_start=0)
+    assert [row["validation"]["sequence_accuracy"] for row in json.loads((out / "history.json").read_text())] == [
+        1,
+        0.5,
+    ]
+    best, last = (load_weights(out / f"{name}.safetensors") for name in ("best", "last"))
+    assert read_metadata(out / "best.safetensors")["metrics"]["epoch"] == 2
+    assert all(tensor.equal(last[name]) for name, tensor in best.items())
+
+
 def test_the_recipe_names_its_settings_and_fonts() -> None:
     values = yaml.safe_load((ROOT / "configs" / "reader.yaml").read_text(encoding="utf-8"))
     recipe = TrainConfig(**values)
