@@ -208,6 +208,7 @@ BACKBONES: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "residual-wide": partial(ResidualBackbone, stem=24, stages=(48, 72, 128)),
     "residual-even": partial(ResidualBackbone, stem=32, stages=(48, 80, 128)),
     "residual-large": partial(ResidualBackbone, stem=32, stages=(64, 96, 160)),
+    "residual-deep": partial(ResidualBackbone, stem=32, stages=(64, 96, 160), blocks=(1, 2, 2)),
     "resnet18": ResNetBackbone,
 }
 
