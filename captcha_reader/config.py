@@ -50,8 +50,8 @@ class ModelConfig:
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
     positions)."""
     backbone: str = "residual"
-    """Feature extractor: `residual`, `residual-wide`, `residual-even`, `residual-large`, `efficientnet-b0` (b0 to b7)
-    or `resnet18`."""
+    """Feature extractor: `residual`, `residual-wide`, `residual-even`, `residual-large`, `residual-deep`,
+    `efficientnet-b0` (b0 to b7) or `resnet18`."""
     hidden: int = 128
     """Width of the head's hidden layer (of each LSTM direction for the CRNN)."""
     dropout: float = 0.1
@@ -166,7 +166,7 @@ class TrainConfig:
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None
     """Another feature extractor than the model's own: `residual`, `residual-wide`, `residual-even`,
-    `residual-large`, `resnet18` or `efficientnet-b0` to `-b7`."""
+    `residual-large`, `residual-deep`, `resnet18` or `efficientnet-b0` to `-b7`."""
     hidden: int | None = None
     """Width of the head's hidden layer."""
     dropout: float = 0.1
