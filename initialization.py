@@ -44,7 +44,9 @@ class Trained(NamedTuple):
 # The model
 
 
-def resolve_model_config(config: TrainConfig, images: Sequence[bytes], labels: Sequence[str], info: dict[str, Any]):
+def resolve_model_config(
+    config: TrainConfig, images: Sequence[bytes], labels: Sequence[str], info: dict[str, Any]
+) -> ModelConfig:
     """Fill in what the user left open: from the weights to start from, the model's defaults, the data.
 
     The alphabet and the longest text are those of all labels, held-back ones too: that a character exists is known
