@@ -10,6 +10,7 @@ import io
 import logging
 import multiprocessing
 import os
+import resource
 import runpy
 import shutil
 import signal
@@ -326,6 +327,8 @@ class Job:
 
 def _run_script(script: str, arguments: list[str], folder: str, environment: dict[str, str], *files: str) -> None:
     os.environ.update(environment)
+    if "LARGEST_FILE" in environment:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(environment["LARGEST_FILE"]),) * 2)
     os.chdir(folder)
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
@@ -336,7 +339,8 @@ def _run_script(script: str, arguments: list[str], folder: str, environment: dic
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., Job]:
-    """Start a script: `launch("main.py", "--epochs", 3)`. Keywords are environment variables."""
+    """Start a script: `launch("main.py", "--epochs", 3)`. Keywords are environment variables; with `LARGEST_FILE` no
+    file may grow beyond so many bytes, and the system's answer to a write is an error, as on a full disk."""
     jobs: list[Job] = []
 
     def start(script: str, *arguments: object, **environment: str) -> Job:

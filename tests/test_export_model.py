@@ -37,7 +37,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     "name",
     [
         "efficientnet",
-        "lacc",
+        pytest.param("lacc", marks=pytest.mark.nightly),
         pytest.param("crnn", marks=pytest.mark.nightly),
         pytest.param("resnet", marks=pytest.mark.nightly),
     ],

@@ -451,7 +451,7 @@ def test_the_first_visit_shows_an_example_and_a_broken_upload_no_icon(open_tab, 
     assert ground == "rgb(255, 255, 255)"  # also of a transparent captcha with dark letters
 
 
-@pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
+@pytest.mark.parametrize("viewport", [pytest.param(LAPTOP, marks=pytest.mark.nightly), PHONE], ids=["laptop", "phone"])
 def test_what_a_button_says_is_seen_without_scrolling(
     open_tab, pictures: list[Path], read, exported: Path, tmp_path: Path, viewport: dict
 ):

@@ -105,6 +105,7 @@ def run(dvc: str, folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.nightly
 def test_repro_goes_from_drawn_captchas_to_an_onnx_file(project: Path) -> None:
     from predict import CaptchaPredictor
 
@@ -113,6 +114,7 @@ def test_repro_goes_from_drawn_captchas_to_an_onnx_file(project: Path) -> None:
     assert json.loads((project / "data/dvc/metrics.json").read_text())["n"] == 15
 
 
+@pytest.mark.nightly
 def test_metrics_and_plots_are_shown(project: Path, dvc: str) -> None:
     shown = json.loads(run(dvc, project, "metrics", "show", "--json"))
     (figures,) = (value for key, value in shown[""]["data"].items() if key.endswith("metrics.json"))
@@ -121,6 +123,7 @@ def test_metrics_and_plots_are_shown(project: Path, dvc: str) -> None:
     assert "train_loss" in Path(page.removeprefix("file://")).read_text(encoding="utf-8")
 
 
+@pytest.mark.nightly
 def test_only_what_depends_on_a_change_runs_again(project: Path, dvc: str) -> None:
     assert "up to date" in run(dvc, project, "repro")
     text = (project / "params.yaml").read_text()
@@ -130,6 +133,7 @@ def test_only_what_depends_on_a_change_runs_again(project: Path, dvc: str) -> No
     (project / "params.yaml").write_text(text)
 
 
+@pytest.mark.nightly
 def test_a_remote_brings_data_and_results_to_another_place(project: Path, dvc: str, tmp_path: Path) -> None:
     """As docs/training.md shows, with a folder for the remote."""
     mine = project / "data" / "mine"

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -545,21 +546,19 @@ def test_the_saved_settings_win_when_resuming(call: Callable, finished: SimpleNa
     assert timeless(copy) == timeless(finished.out)
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_the_run_whole(dataset: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_leaves_the_run_whole(dataset: Path, launch: Callable, tmp_path: Path) -> None:
     out, data = tmp_path / "run", Path(shutil.copytree(dataset, tmp_path / "data"))
     shutil.rmtree(data / ".cache", ignore_errors=True)  # the copy that it is read from is made anew
     flags = ["--data", data, *SCRATCH, "--epochs", 1, "--limit", 16, "--evaluate", "false"]
-    # No file may grow beyond so many kB: the system's answer to a write is an error, as on a full disk.
-    words = [str(word) for word in (sys.executable, ROOT / "main.py", *flags, "--out", out)]
 
-    def with_room_for(kilobytes: int) -> subprocess.CompletedProcess[str]:
-        limited = ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash", *words]
-        return subprocess.run(limited, capture_output=True, text=True, timeout=120)
+    def with_room_for(kilobytes: int) -> SimpleNamespace:
+        job = launch("main.py", *flags, "--out", out, LARGEST_FILE=str(1000 * kilobytes))
+        return SimpleNamespace(code=job.wait(), stderr=job.stderr)
 
     assert_one_sentence(with_room_for(100), "the copy of", "make room there")  # and not: the dataset cannot be read
     assert_one_sentence(with_room_for(400), "no room to write", "state")
     assert {path.name for path in out.iterdir()} == {"config.yaml"}
-    assert subprocess.run(words, capture_output=True, timeout=120).returncode == 0
+    assert launch("main.py", *flags, "--out", out).wait() == 0
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -567,7 +566,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_run_whole(dataset: Path, tmp
 
 
 def test_two_processes_train_as_one_and_go_on_where_they_stopped(
-    train: Callable, dataset: Path, tmp_path: Path
+    train: Callable, launch: Callable, dataset: Path, tmp_path: Path
 ) -> None:
     """Its two shares of a batch, of 8 and 7 pictures, draw dropout from generators that soon differ."""
     out, halfway, keeping = tmp_path / "together", tmp_path / "halfway", tmp_path / "keeping.py"
@@ -586,18 +585,20 @@ def test_two_processes_train_as_one_and_go_on_where_they_stopped(
     alone = train(*flags)
     launcher = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
 
-    def launch_two(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [*launcher.split(), "--dynamo_backend", "no", "--main_process_port", "0", *words]
-        return subprocess.run(
-            [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=tmp_path, timeout=120
-        )
-
-    result = launch_two(keeping, *flags, "--data", dataset, "--out", out, "--evaluate", "false")
+    command = [*launcher.split(), "--dynamo_backend", "no", "--main_process_port", "0", keeping, *flags]
+    command += ["--data", dataset, "--out", out, "--evaluate", "false"]
+    result = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     by_one = Path(shutil.copytree(halfway, tmp_path / "by-one"))
-    resumed = launch_two(ROOT / "main.py", "--resume", "--out", halfway)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "Going on after epoch 1, step 0" in resumed.stdout
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    # As a launcher starts them, which imports torch three times.
+    ranks = [launch("main.py", "--resume", "--out", halfway, RANK=n, LOCAL_RANK=n, **place) for n in "01"]
+    assert [rank.wait() for rank in ranks] == [0, 0], [rank.stderr for rank in ranks]
+    assert "Going on after epoch 1, step 0" in ranks[0].stdout and not ranks[1].stdout
     assert_same_run(halfway, out)
     assert train("--resume", out=by_one).code == 0, "another number of processes"
     assert history(by_one)[1]["train_loss"] == pytest.approx(history(out)[1]["train_loss"], rel=0.03)
