@@ -152,6 +152,7 @@ def test_the_recipe_names_its_settings_and_fonts() -> None:
     ("changes", "recipe"),
     [
         ({"pictures": 50_000, "workers": 3, "out": "x"}, True),
+        ({"epochs": 200}, True),  # as a run that goes on has it
         ({"model": "efficientnet"}, False),
         ({"init": "auto"}, False),
     ],

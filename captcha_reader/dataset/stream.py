@@ -25,6 +25,7 @@ RECIPE_FILE = ROOT / "configs" / "reader.yaml"
 # Settings that another run of the recipe may have: its length, its place, and how a machine works on it.
 FREE = {
     "pictures",
+    "epochs",  # those of a stream follow from its pictures
     "data",
     "out",
     "resume",
