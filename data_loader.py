@@ -478,7 +478,8 @@ class Collate:
                 width *= math.exp(np.random.default_rng(indices).uniform(*SPREAD))
             height = pixels[0].shape[1]
             wide = _step_width(width, size_at(height, self.transform.size))
-            pixels = [self.transform.finish(_resize(p.transpose(1, 2, 0), height, wide)) for p in pixels]
+            resized = [_resize(p.transpose(1, 2, 0), height, wide) for p in pixels]
+            pixels = [np.ascontiguousarray(p.transpose(2, 0, 1)) for p in resized]
         return _part(pixels, samples)
 
 

@@ -94,6 +94,7 @@ def resolve_model_config(
         channels=config.channels or (start or defaults).channels,
         resize=resize,
         normalize=(start or defaults).normalize if config.normalize is None else config.normalize,
+        soften=(start or defaults).soften if config.soften is None else config.soften,
         head=head,
         backbone=config.backbone or (start or defaults).backbone,
         hidden=config.hidden or (start or defaults).hidden,

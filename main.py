@@ -267,7 +267,7 @@ def _train(
     model_config = resolve_model_config(config, *splits["train"], info)
     if config.resume:  # as it was begun: the weights it started from may be others by now, and so the defaults
         begun = saved.get("config")  # an older state has none, and knew no normalized pictures
-        unknown = dataclasses.replace(model_config, normalize=bool(config.normalize))
+        unknown = dataclasses.replace(model_config, normalize=bool(config.normalize), soften=config.soften or 0.0)
         model_config = ModelConfig.from_json(begun, out / STATE_FILE) if begun else unknown
     del saved
     model, trained, notes = initialize(config, model_config)

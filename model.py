@@ -44,10 +44,13 @@ class Defaults:
     hidden: int
     resize: ResizeName = "pad"
     normalize: bool = False
+    soften: float = 0.0
 
 
 MODELS: dict[str, Defaults] = {
-    "mixer": Defaults("residual-even", "mixer", channels=3, height=48, hidden=160, resize="natural", normalize=True),
+    "mixer": Defaults(
+        "residual-even", "mixer", channels=3, height=48, hidden=160, resize="natural", normalize=True, soften=0.7
+    ),
     "crnn": Defaults("residual", "ctc", channels=1, height=48, hidden=128),
     "efficientnet": Defaults("efficientnet-b0", "slots", channels=3, height=48, hidden=256),
     "resnet": Defaults("resnet18", "positions", channels=3, height=48, hidden=256),

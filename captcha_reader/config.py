@@ -45,6 +45,9 @@ class ModelConfig:
     normalize: bool = False
     """Pictures are brought to dark letters on a light ground at full contrast, without a frame, and the margin that is
     left around their contents may lie beyond their edges."""
+    soften: float = 0.0
+    """What is read is blurred by a Gaussian of so many pixels of the input (its standard deviation). Those that were
+    trained on are softer by themselves: they were warped, and resized to the width of others."""
     head: HeadName = "ctc"
     """One class per step along the width, for CTC: `ctc` (BiLSTM) or `mixer` (convolution and attention). One class
     per character position: `slots` (attention), `positions` (a classifier for each) or `combination` (symbols to
@@ -93,6 +96,7 @@ def _whole(least: int, most: int) -> Callable[[Any], bool]:
 
 OLD_KEYS = {"normalise": "normalize"}  # of a checkpoint's description -> the setting that it is now
 MAX_WEIGHTS = 2**27  # of a head, to read a checkpoint
+MAX_SOFTEN = 4.0  # pixels
 # What a checkpoint may say of its network. The limits are far above all that is of use, and keep a hostile file from
 # asking for more memory than there is.
 MODEL_CHECKS: dict[str, Callable[[Any], bool]] = {
@@ -109,6 +113,7 @@ MODEL_CHECKS: dict[str, Callable[[Any], bool]] = {
     "channels": lambda value: type(value) is int and value in (1, 3),
     "resize": lambda value: value in get_args(ResizeName),
     "normalize": lambda value: isinstance(value, bool),
+    "soften": lambda value: type(value) in (int, float) and 0 <= value <= MAX_SOFTEN,
     "head": lambda value: value in get_args(HeadName),
     "backbone": lambda value: isinstance(value, str) and len(value) <= 40,
     "hidden": _whole(1, 2048),
@@ -162,6 +167,9 @@ class TrainConfig:
     normalize: bool | None = None
     """Bring pictures to dark letters on a light ground at full contrast, without a frame, and leave a margin around
     their contents that may lie beyond their edges. Default: the model's own."""
+    soften: float | None = None
+    """Blur what is read by a Gaussian of so many pixels of the input (its standard deviation), at most 4: what is
+    trained on is softer by itself. Default: the model's own."""
     head: HeadName | None = None
     """`ctc`, `mixer`, `slots`, `positions` or `combination`; any goes with any backbone. Default: the model's own."""
     backbone: str | None = None

@@ -12,7 +12,7 @@ import yaml
 from accelerate.tracking import get_available_trackers
 
 from captcha_reader.cli import load_settings
-from captcha_reader.config import STREAM_EPOCH, TrainConfig
+from captcha_reader.config import MAX_SOFTEN, STREAM_EPOCH, TrainConfig
 from captcha_reader.errors import UserError
 from captcha_reader.files import write_text
 from captcha_reader.training_state import STATE_FILE, read_state
@@ -50,6 +50,8 @@ def check_settings(config: TrainConfig) -> None:
         raise UserError("--folds is 1: it must be 2 or more, since each part is read by a model of the others, or 0")
     if config.blend is not None and not 0 <= config.blend <= 1:
         raise UserError(f"--blend is {config.blend}: it must be 0 to 1")
+    if config.soften is not None and not 0 <= config.soften <= MAX_SOFTEN:
+        raise UserError(f"--soften is {config.soften}: it must be 0 to {MAX_SOFTEN:g}")
     if config.ema and config.average:
         raise UserError("--ema and --average are two ways to average the weights: leave one out")
     if config.tracker not in ("none", *map(str, get_available_trackers())):

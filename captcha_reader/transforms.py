@@ -371,6 +371,7 @@ class CaptchaTransform:
         self.lean = lean
         self.natural = self.resize == "natural"
         self.normalize = config.normalize
+        self.soften = 0.0 if self.strength else config.soften
         self.widest = _widest(self.size) if self.natural else self.size[1]
 
     def at(self, height: int) -> CaptchaTransform:
@@ -460,7 +461,9 @@ class CaptchaTransform:
         return np.clip(values, 0, 255).astype(np.uint8)
 
     def finish(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, C) to (C, H, W), contiguous."""
+        """(H, W, C) to (C, H, W), contiguous; softened unless it is augmented, which softens by itself."""
+        if self.soften:
+            pixels = cv2.GaussianBlur(pixels, (0, 0), self.soften).reshape(pixels.shape)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:

@@ -40,6 +40,7 @@ from captcha_reader.transforms import (
 )
 from data_loader import (
     CaptchaDataset,
+    Collate,
     EpochBatches,
     MixedDataset,
     SplicedDataset,
@@ -326,6 +327,33 @@ def test_light_letters_in_a_frame_give_the_input_of_dark_ones_alone() -> None:
     assert np.abs(views[0].pixels.astype(int) - views[1].pixels).max() <= 4
     again = [transform.changed(view, view.copy, margin=0.1) for view in views]
     assert np.abs(again[0].pixels.astype(int) - again[1].pixels).max() <= 4
+
+
+def gaussian(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """(C, H, W) blurred, tap by tap."""
+    taps = np.exp(-0.5 * (np.arange(-3, 4) / sigma) ** 2)
+    for axis in (1, 2):
+        around = np.pad(pixels.astype(float), [(3, 3) if a == axis else (0, 0) for a in range(3)], mode="reflect")
+        parts = (np.take(around, range(i, i + pixels.shape[axis]), axis) for i in range(7))
+        pixels = sum(tap * part for tap, part in zip(taps / taps.sum(), parts, strict=True))
+    return pixels
+
+
+def test_what_is_read_is_softened_once_and_what_is_trained_on_is_not() -> None:
+    image = Image.fromarray(plain_word())
+    settings = [config(resize="natural", image_size=(48, 192), normalize=True, soften=s) for s in (0.7, 0.0)]
+    soft, sharp = map(build_transform, settings)
+    wanted = gaussian(sharp(image), 0.7)
+    assert np.abs(wanted - sharp(image)).max() > 20
+    assert np.abs(soft(image) - wanted).max() < 2
+    view = soft.view(image)
+    assert np.array_equal(view.pixels, soft(image))
+    again = [t.changed(t.view(image), t.view(image).copy, margin=0.1).pixels for t in (soft, sharp)]
+    assert np.abs(again[0] - gaussian(again[1], 0.7)).max() < 2
+    (([batch], _, _),) = Collate(soft)([(view.pixels, "abc", 0)])
+    assert np.array_equal(batch.numpy(), view.pixels)
+    trained = [build_transform(c, train=True)(image, np.random.default_rng(0)) for c in settings]
+    assert np.array_equal(*trained)
 
 
 def test_a_picture_that_is_all_contents_or_has_none_stays_whole() -> None:

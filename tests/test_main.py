@@ -406,6 +406,18 @@ def test_pictures_are_normalized_as_the_starting_weights_know_them_or_as_told(
         assert resolved(replace(start, normalize=not known), data).normalize is not known
 
 
+def test_what_is_read_is_softened_as_the_starting_weights_know_it_or_as_told(
+    tmp_path: Path, captchas: list[tuple[bytes, str]], tiny: Callable
+) -> None:
+    data = labeled(tmp_path, captchas, ["ab", "cd", "aaa"])
+    asked = replace(TrainConfig(), model="mixer", init="scratch")
+    assert resolved(asked, data).soften > 0 == resolved(replace(asked, model="crnn"), data).soften
+    weights = save_checkpoint(build_model(tiny("mixer", soften=0.5, resize="content")), tmp_path / "soft.safetensors")
+    assert [resolved(replace(asked, init=str(weights), soften=s), data).soften for s in (None, 0.0)] == [0.5, 0.0]
+    with pytest.raises(UserError, match=r"--soften is 5\.0: it must be 0 to 4"):
+        check_settings(replace(asked, soften=5.0))
+
+
 def test_labels_that_do_not_fit_are_named_before_the_first_step(
     train: Callable, tmp_path: Path, captchas: list[tuple[bytes, str]]
 ) -> None:

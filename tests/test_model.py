@@ -305,6 +305,7 @@ def test_the_metadata_says_all_that_prediction_needs(tiny: Callable, tmp_path: P
         "channels": 3,
         "resize": "square",
         "normalize": False,
+        "soften": 0.0,
         "hidden": 8,
         "dropout": 0.1,
     }

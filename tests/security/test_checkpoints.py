@@ -124,6 +124,8 @@ def flipped(data: bytes, rng: np.random.Generator, until: int) -> bytes:
         ("model", {"dropout": "nan"}),
         ("model", {"head": []}),
         ("model", {"normalize": "yes"}),
+        ("model", {"soften": 1e9}),
+        ("model", {"soften": "a little"}),
         ("model", {"other_height": 1e9}),
         ("metrics", {"test": {"n": "<b>many</b>"}}),
         ("metrics", {"test": [[1]]}),

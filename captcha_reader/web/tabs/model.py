@@ -67,6 +67,7 @@ def _architecture(model: Mapping[str, Any], path: Path) -> list[Fact]:
     color = "gray" if model.get("channels", 1) == 1 else "color"
     resize = RESIZES.get(model.get("resize", "pad"), model.get("resize"))
     normalized = ", brought to dark letters on a light ground" if model.get("normalize") else ""
+    normalized += ", softened" if model.get("soften") else ""
     return [
         ("Architecture", f"{model['name']} ({model.get('backbone', '')})", ""),
         ("Reads", HEADS.get(model["head"], model["head"]), ""),
