@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,19 @@ def test_no_path_of_the_server_is_told():
         "/srv/models/shop/best.onnx is damaged: see C:\\Users\\me\\a.txt, GET /models or https://x.org/a/b"
     )
     assert said == "Best.onnx is damaged: see a.txt, GET /models or https://x.org/a/b."
+
+
+def test_a_card_shows_one_moment_of_a_job_that_ends_while_it_is_drawn() -> None:
+    class Ending(list):
+        """A curve that takes long to draw."""
+
+        def __iter__(self) -> Iterator:
+            job.state = "cancelled"
+            return super().__iter__()
+
+    row = {"epoch": 1, "train_loss": 1.0, "validation": {"loss": 1.0, "sequence_accuracy": 0.5}}
+    job = FineTuning("1", Path(), Path(), "reader", None, 40, name="shop", state="training", history=Ending([row, row]))
+    card = str(job_card(job, 0, {}))
+    assert job.state == "cancelled"
+    assert "Fine-tuning: shop" in card and 'data-state="training"' in card
+    assert "Stopped: shop" in str(job_card(job, 0, {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ def strength_card(job: StrengthJob | None, before: int, links: Mapping[str, str]
     """
     if job is None:
         return render("no_strength")
+    job = copy(job)  # which goes on, and may end, while it is looked at
     return render(
         "strength",
         job=job,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ def job_card(job: FineTuning | None, before: int, downloads: Mapping[str, str], 
     """
     if job is None:
         return render("no_job")
+    job = copy(job)  # which goes on, and may end, while it is looked at
     kind = {"done": "good", "failed": "bad", "cancelled": "bad"}.get(job.state, "")
     results = [(name, job.result[name]) for name in ("before", "after") if job.result.get(name)]
     reasons = ", ".join(f"{n} {reason}" for reason, n in (job.result.get("reasons") or {}).items())
@@ -67,6 +69,7 @@ def job_card(job: FineTuning | None, before: int, downloads: Mapping[str, str], 
 
 def running_strip(job: Job | None, before: int) -> Markup | str:
     """A line for every tab: which job runs, and how long it takes."""
+    job = copy(job)
     if job is None or not job.running:
         return ""
     return render(
