@@ -37,7 +37,7 @@ from captcha_reader.reading.metrics import count_edits, detailed_metrics, text_m
 from captcha_reader.text import Codec, CTCCodec, infeasible_labels
 from captcha_reader.training_settings import with_time_left
 from captcha_reader.transfer import blend as blend_weights
-from captcha_reader.transforms import CUT
+from captcha_reader.transforms import CUT, build_transform
 from data_loader import CaptchaDataset, MixedDataset, SplicedDataset, TwoHeights
 from initialization import Trained, starting_weights
 from model import CaptchaModel
@@ -100,6 +100,7 @@ def find_seams(model: CaptchaModel, dataset: CaptchaDataset) -> list[list[float]
     """Where the characters of each labeled picture part, as shares of its width: midway between the two beside it."""
     model.eval()
     codec, device = cast(CTCCodec, model.codec), next(model.parameters()).device
+    reading = build_transform(model.config)  # the dataset's own augments, and leaves the softening to that
     seams: list[list[float]] = [[] for _ in range(len(dataset))]
     by_width: dict[int, list[int]] = defaultdict(list)
     for index in range(len(dataset)):
@@ -107,7 +108,7 @@ def find_seams(model: CaptchaModel, dataset: CaptchaDataset) -> list[list[float]
     for indices in by_width.values():
         for start in range(0, len(indices), 64):
             chosen = indices[start : start + 64]
-            pixels = np.stack([dataset.transform.finish(dataset.prepared(i)) for i in chosen])
+            pixels = np.stack([reading.finish(dataset.prepared(i)) for i in chosen])
             found = model.log_probs(torch.from_numpy(pixels).to(device)).cpu().numpy()
             for index, log_probs in zip(chosen, found, strict=True):
                 spans = codec.align(log_probs, dataset.texts[index])

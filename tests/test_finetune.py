@@ -33,12 +33,13 @@ from captcha_reader.checkpoint import label_hints, read_metadata
 from captcha_reader.cli import parse_config
 from captcha_reader.config import DatasetConfig, TrainConfig
 from captcha_reader.files import DEFAULT_CHECKPOINT
+from captcha_reader.images import open_image
 from captcha_reader.text import Alphabet, CTCCodec
 from captcha_reader.transfer import blend as blend_weights
 from captcha_reader.transforms import build_transform
 from data_loader import CaptchaDataset, MixedDataset, load_data, load_split
 from make_dataset import make_dataset
-from model import load_model
+from model import build_model, load_model
 from predict import CaptchaPredictor
 
 
@@ -89,6 +90,17 @@ def test_pictures_are_cut_between_their_characters() -> None:
             assert not ink[column]
             runs = np.flatnonzero(np.diff(np.concatenate([[0], ink[:column], [0]])) == 1)
             assert len(runs) == count, "as many letters are to the left"
+
+
+def test_seams_are_sought_in_what_is_read_and_not_in_what_is_trained_on(
+    captchas: list[tuple[bytes, str]], tiny: Callable
+) -> None:
+    model = build_model(tiny("mixer", resize="natural", soften=0.7))
+    shown: list[torch.Tensor] = []
+    model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    png, text = captchas[0]
+    finetune.find_seams(model, CaptchaDataset([png], [text], build_transform(model.config, train=True)))
+    assert np.array_equal(shown[0][0].numpy(), build_transform(model.config)(open_image(png)))
 
 
 def test_pictures_are_joined_where_weights_and_head_allow_it(train: Callable, natural: Path) -> None:
