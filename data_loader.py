@@ -479,7 +479,7 @@ class Collate:
             height = pixels[0].shape[1]
             wide = _step_width(width, size_at(height, self.transform.size))
             resized = [_resize(p.transpose(1, 2, 0), height, wide) for p in pixels]
-            pixels = [np.ascontiguousarray(p.transpose(2, 0, 1)) for p in resized]
+            pixels = [np.ascontiguousarray(p.transpose(2, 0, 1)) for p in resized]  # they are softened already
         return _part(pixels, samples)
 
 

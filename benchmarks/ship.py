@@ -11,7 +11,6 @@ that the run started from goes along. With `--average`, the weights lie between 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -46,7 +45,6 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seen", required=True, help="what these weights were trained on, in a sentence")
     parser.add_argument("--average", type=Path, help="the checkpoint that the run started from")
-    parser.add_argument("--soften", type=float, help="of what is read, in pixels; as the run has it by default")
     parser.add_argument("--blend", type=float, default=0.5, help="interpolation weight, 0 (the start) to 1 (the run)")
     parser.add_argument("reports", nargs="*", metavar="NAME=REPORT.json")
     arguments = parser.parse_intermixed_args()
@@ -61,8 +59,6 @@ def main() -> None:
     model = load_model(arguments.checkpoint)
     if arguments.average:
         model.load_state_dict(blend(load_model(arguments.average), model, arguments.blend))
-    if arguments.soften is not None:
-        model.config = dataclasses.replace(model.config, soften=arguments.soften)
     provenance = {"seen": arguments.seen, "runs": origin(arguments.checkpoint)}
     save_checkpoint(model, arguments.out, metrics=metrics, provenance=provenance, half=True)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")

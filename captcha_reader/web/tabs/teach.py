@@ -69,7 +69,7 @@ def job_card(job: FineTuning | None, before: int, downloads: Mapping[str, str], 
 
 def running_strip(job: Job | None, before: int) -> Markup | str:
     """A line for every tab: which job runs, and how long it takes."""
-    job = copy(job)
+    job = copy(job)  # as for the card
     if job is None or not job.running:
         return ""
     return render(
