@@ -40,10 +40,10 @@ from predict import CaptchaPredictor
 
 MOST = 7  # views chosen
 
-CANDIDATES = tuple(
+CHANGES = tuple(
     dict.fromkeys(
         [
-            *TTA_VIEWS,
+            *(spec._replace(sharp=False) for spec in TTA_VIEWS),
             *(ViewSpec(tall=tall, width=width) for tall in (False, True) for width in (0.85, 1.0, 1.15, 1.3)),
             *(ViewSpec(tall=tall, margin=margin) for tall in (False, True) for margin in (0.0, 0.06, 0.125, 0.25)),
             *(ViewSpec(tall=tall, shear=shear) for tall in (False, True) for shear in (-0.3, -0.15, 0.15, 0.3)),
@@ -57,6 +57,8 @@ CANDIDATES = tuple(
         ]
     )
 )
+# Each as soft as its reader's input is, and sharp; what is blurred is never sharp.
+CANDIDATES = (*CHANGES, *(spec._replace(sharp=True) for spec in CHANGES if not spec.blur))
 FIRST = ViewSpec()
 
 

@@ -394,7 +394,9 @@ class CaptchaTransform:
         copy = _resize(whole, max(1, round(height / shrink)), max(1, round(width / shrink)))
         return View(self.finish(pixels), box, copy, (height / copy.shape[0], width / copy.shape[1]))
 
-    def changed(self, view: View, pixels: np.ndarray, wide: float = 1.0, margin: float = 0.0) -> View:
+    def changed(
+        self, view: View, pixels: np.ndarray, wide: float = 1.0, margin: float = 0.0, sharp: bool = False
+    ) -> View:
         """Another form of a picture, cut to its contents; for a `resize` that is in `CUT` alone.
 
         Args:
@@ -403,6 +405,7 @@ class CaptchaTransform:
                 more pixels all around.
             wide: so many times as wide as its shape asks for, where that decides the width of the input.
             margin: more of it around the contents, in heights of these.
+            sharp: not softened.
         """
         left, top, right, bottom = content_box(pixels, self.normalize)
         more = round(margin * (bottom - top))
@@ -413,7 +416,8 @@ class CaptchaTransform:
             (edge - beyond) * scale
             for edge, beyond, scale in zip(cut, (beside, above) * 2, (across, down) * 2, strict=True)
         )
-        return View(self.finish(_cut(pixels, cut, self.size, self.natural, wide)), box, view.copy, view.scale)
+        seen = _cut(pixels, cut, self.size, self.natural, wide)
+        return View(self.finish(seen, sharp), box, view.copy, view.scale)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Resize pixels (H, any width, C), of the input's height, to a width that the network takes."""
@@ -460,9 +464,9 @@ class CaptchaTransform:
             values += rng.normal(0, 8 * s, size=values.shape).astype(np.float32)
         return np.clip(values, 0, 255).astype(np.uint8)
 
-    def finish(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, C) to (C, H, W), contiguous; softened unless it is augmented, which softens by itself."""
-        if self.soften:
+    def finish(self, pixels: np.ndarray, sharp: bool = False) -> np.ndarray:
+        """(H, W, C) to (C, H, W), contiguous; softened unless it is `sharp`, or augmented, which softens by itself."""
+        if self.soften and not sharp:
             pixels = cv2.GaussianBlur(pixels, (0, 0), self.soften).reshape(pixels.shape)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

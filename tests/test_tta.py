@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,6 +94,17 @@ def test_a_turn_lifts_the_right_end() -> None:
     y = top + rows * (bottom - top) / view.pixels.shape[1]
     x = left + columns * (right - left) / view.pixels.shape[2]
     assert np.polyfit(x, y, 1)[0] == pytest.approx(-np.tan(np.radians(8)), abs=0.03)
+
+
+def test_a_sharp_view_is_that_of_a_reader_that_does_not_soften() -> None:
+    soft = build_transform(dataclasses.replace(CONFIG, soften=0.7))
+    first = soft.view(ink(100, 140))
+    changes = ViewSpec(shear=0.3), ViewSpec(margin=0.125), ViewSpec()
+    for spec in changes:
+        softened, sharp = (make_view(spec._replace(sharp=s), first, soft) for s in (False, True))
+        plain = TRANSFORM.view(ink(100, 140)) if spec == ViewSpec() else seen(spec, ink(100, 140))
+        assert sharp is not None and np.array_equal(sharp.pixels, plain.pixels) and sharp.box == plain.box
+        assert softened is None or not np.array_equal(softened.pixels, plain.pixels)
 
 
 @pytest.mark.parametrize("spec", [ViewSpec(shear=0.3), ViewSpec(rotation=8)], ids=str)

@@ -1,8 +1,8 @@
 """Test-time augmentation: other views of a picture that is hard to read, and the vote over what they give.
 
-A small network errs on one view of a picture and not on another: smaller, wider, sheared, rotated, blurred, by its
-darkest channel or its saturation. What several views give, taken together, is right more often than any of them, and
-`predict.py` asks for no more of them than it takes for two to agree.
+A small network errs on one view of a picture and not on another: smaller, wider, sheared, rotated, blurred, sharp, by
+its darkest channel or its saturation. What several views give, taken together, is right more often than any of them,
+and `predict.py` asks for no more of them than it takes for two to agree.
 """
 
 from __future__ import annotations
@@ -45,19 +45,22 @@ class ViewSpec(NamedTuple):
     """Degrees, counter-clockwise."""
     blur: bool = False
     """Blurred a little: specks and thin lines fade."""
+    sharp: bool = False
+    """Not softened, by a reader that softens what it reads (`soften`)."""
     tone: Literal["", "darkest", "saturation"] = ""
     """In gray: by each pixel's darkest channel, or the darker, the more saturated it is, if anything is."""
 
 
-# In this order: chosen of some forty, one after the other, by what each adds (benchmarks/findings.md).
+# In this order: chosen of some forty, one after the other, by what each adds (benchmarks/findings.md). Soft and sharp
+# ones take turns, the first view being soft: they err on different pictures.
 TTA_VIEWS = (
-    ViewSpec(tall=True, width=1.15),
+    ViewSpec(tall=True, width=1.15, sharp=True),
     ViewSpec(shear=0.3, blur=True),
-    ViewSpec(tone="saturation"),
+    ViewSpec(tone="saturation", sharp=True),
     ViewSpec(tall=True, tone="darkest"),
-    ViewSpec(rotation=8),
+    ViewSpec(rotation=8, sharp=True),
     ViewSpec(blur=True),
-    ViewSpec(tall=True, margin=0.125),
+    ViewSpec(tall=True, margin=0.125, sharp=True),
 )
 MAX_VIEWS = 1 + len(TTA_VIEWS)
 
@@ -85,7 +88,8 @@ def make_view(spec: ViewSpec, first: View, transform: CaptchaTransform) -> View 
         pixels = cv2.merge([gray] * len(channels)).reshape(pixels.shape)
     if spec.blur:
         pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.8, pixels.shape[0] / 60)).reshape(pixels.shape)
-    view = transform.changed(first, _warp(pixels, spec.shear, spec.rotation), spec.width, spec.margin)
+    changed = _warp(pixels, spec.shear, spec.rotation)
+    view = transform.changed(first, changed, spec.width, spec.margin, spec.sharp)
     if view.pixels.shape == first.pixels.shape and cv2.norm(view.pixels, first.pixels, cv2.NORM_L1) < view.pixels.size:
         return None
     return view
