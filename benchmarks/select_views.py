@@ -49,7 +49,14 @@ CHANGES = tuple(
             *(ViewSpec(tall=tall, shear=shear) for tall in (False, True) for shear in (-0.3, -0.15, 0.15, 0.3)),
             *(ViewSpec(rotation=degrees) for degrees in (-8, -4, 4, 8)),
             *(ViewSpec(tall=tall, blur=True) for tall in (False, True)),
-            *(ViewSpec(tall=tall, tone=tone) for tall in (False, True) for tone in ("darkest", "saturation")),
+            *(
+                ViewSpec(tall=tall, tone=tone)
+                for tall in (False, True)
+                for tone in ("darkest", "saturation", "contrast", "edges")
+            ),
+            *(ViewSpec(tall=tall, thin=True) for tall in (False, True)),
+            *(ViewSpec(tall=True, tone="contrast", rotation=degrees) for degrees in (-8, 8)),
+            *(ViewSpec(tall=tall, tone="edges", blur=True) for tall in (False, True)),
             *(ViewSpec(shear=shear, blur=True) for shear in (-0.3, 0.3)),
             *(ViewSpec(tall=True, width=1.15, margin=margin) for margin in (0.06, 0.125)),
             ViewSpec(tall=True, width=1.15, blur=True),

@@ -177,7 +177,7 @@ def test_the_first_reading_stays_where_the_others_are_less_sure(looking: Callabl
 
 def test_looks_that_agree_outweigh_a_surer_one(looking: Callable) -> None:
     predictor, seen = looking(says("ab", 0.55, 4), says("cd", 0.65, 4), says("ab", 0.5, 4))
-    predictor.tta_views = 3
+    predictor.tta_views = 4  # of which one would show colors
     prediction = predictor.predict([bars()])[0]
     assert 0.55**2 + 0.5**2 > 0.65**2 > 0.55**2
     assert prediction.text == "ab" and len(seen) == 3
@@ -188,7 +188,7 @@ def test_what_a_look_thinks_of_the_other_readings_counts(looking: Callable) -> N
     wavering = np.exp(says("cb", 0.9, 4))
     wavering[0, 4, [1, 3]] = 0.44, 0.5  # a nearly as likely as c
     predictor, _ = looking(says("ab", 0.62, 4), says("cd", 0.7, 4), np.log(wavering))
-    predictor.tta_views = 3
+    predictor.tta_views = 4  # of which one would show colors
     prediction = predictor.predict([bars()])[0]
     assert prediction.text == "ab"  # of 0.38 and 0.4 probability; "cd" of 0.49 and next to none
     assert prediction.confidence == pytest.approx(0.62**2, abs=0.01)
@@ -197,8 +197,8 @@ def test_what_a_look_thinks_of_the_other_readings_counts(looking: Callable) -> N
 def test_a_network_that_learned_two_heights_looks_with_both(looking: Callable) -> None:
     predictor, seen = looking(says("ab", 0.3, 4), resize="natural", other_height=32)
     assert predictor.predict([bars()])[0].text == "ab"
-    assert [pixels.shape[2] for pixels in seen] == [16, 32, 16, 32, 16, 16, 32]  # gray bars have no color to see
-    assert seen[1].shape[3] > seen[3].shape[3] > 1.5 * seen[0].shape[3]  # wider; as it is
+    assert [pixels.shape[2] for pixels in seen] == [16, 32, 32, 16, 32, 32, 32]  # gray bars have no color to see
+    assert seen[5].shape[3] > seen[1].shape[3] > 1.5 * seen[0].shape[3]  # wider; as it is
     predictor, seen = looking(says("", 0.9, 4), resize="natural", other_height=32)
     predictor.predict([bars()])
     assert len(seen) == 1  # nothing, for certain

@@ -147,12 +147,65 @@ def test_tones(color: tuple[int, int, int], darkest: int, by_color: int | None) 
         assert abs(int(again.pixels.min()) - by_color) < 8 and again.pixels.max() == 255
 
 
+def levels(view: View, left: float, right: float, top: float, bottom: float) -> np.ndarray:
+    """The pixels of a view that show this part of the picture, in gray."""
+    _, height, width = view.pixels.shape
+    x0, y0, x1, y1 = view.box
+    columns = [round((x - x0) / (x1 - x0) * width) for x in (left, right)]
+    rows = [round((y - y0) / (y1 - y0) * height) for y in (top, bottom)]
+    return view.pixels[:, slice(*rows), slice(*columns)].mean(axis=0)
+
+
+def test_faint_strokes_beside_a_black_one_get_contrast() -> None:
+    """On a ground whose brightness goes from 130 to 250."""
+    pixels = np.linspace(130, 250, 240)[None, :, None].repeat(60, 0).repeat(3, 2)
+    pixels[20:40, 40:200:20] -= 25
+    pixels[15:45, 20:24] = pixels[15:45, 216:220] = 0
+    picture = Image.fromarray(pixels.round().astype(np.uint8))
+    steps = []
+    for view in (TRANSFORM.view(picture), seen(ViewSpec(tone="contrast"), picture)):
+        _, height, width = view.pixels.shape
+        left, top, right, bottom = view.box
+        row = view.pixels[0, round((30 - top) / (bottom - top) * height)]
+        at = [round((x - left) / (right - left) * width) for x in range(40, 200, 20)]
+        beside = [round((x + 8 - left) / (right - left) * width) for x in range(40, 200, 20)]
+        steps.append(
+            np.mean([float(row[b]) - float(row[a - 1 : a + 2].min()) for a, b in zip(at, beside, strict=True)])
+        )
+    assert steps[0] > 10 and steps[1] > 1.5 * steps[0]
+
+
+def test_edges_are_dark_and_what_is_within_them_white() -> None:
+    view = seen(ViewSpec(tone="edges"), ink(90, 150))
+    assert levels(view, 97, 143, 25, 35).min() > 250 and levels(view, 160, 200, 25, 35).min() > 250
+    assert levels(view, 88, 93, 25, 35).min() < 90 and levels(view, 148, 153, 25, 35).min() < 90
+
+
+def test_thin_strokes_lose_their_thin_lines() -> None:
+    pixels = np.asarray(ink(100, 140)).copy()
+    pixels[30, 24:216] = 0
+    plain, thin = TRANSFORM.view(Image.fromarray(pixels)), seen(ViewSpec(thin=True), Image.fromarray(pixels))
+    lines = [levels(view, 60, 80, 26, 34).min() for view in (plain, thin)]
+    assert lines[0] < 140 and lines[1] > 250
+    assert levels(thin, 105, 135, 25, 35).max() < 5, "the stroke is still there"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 3), (3, 2), (5, 400), (400, 5)])
+def test_every_form_of_the_smallest_pictures(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, size=(size[1], size[0], 3), dtype=np.uint8)
+    first = TRANSFORM.view(Image.fromarray(noise))
+    for spec in TTA_VIEWS:
+        view = make_view(spec, first, TRANSFORM)
+        assert view is None or view.pixels.shape[:2] == (3, 32)
+
+
 def test_a_gray_network_sees_every_form_that_needs_no_color() -> None:
     config = ModelConfig(**{**CONFIG.__dict__, "channels": 1})
     transform = build_transform(config)
     view = transform.view(ink(60, 180, (255, 0, 0)))
     forms = {spec: make_view(spec, view, transform) for spec in TTA_VIEWS}
+    assert [spec.tone for spec, form in forms.items() if form is None] == ["saturation"]
     # Its one channel is the darkest, and that is shown by another height alone.
-    assert {spec.tone for spec, form in forms.items() if form is None} == {"darkest", "saturation"}
+    assert make_view(ViewSpec(tone="darkest"), view, transform) is None
     assert make_view(ViewSpec(tone="darkest"), view, transform.at(48)) is not None
     assert all(form.pixels.shape[0] == 1 for form in forms.values() if form is not None)

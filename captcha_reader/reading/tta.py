@@ -1,8 +1,8 @@
 """Test-time augmentation: other views of a picture that is hard to read, and the vote over what they give.
 
-A small network errs on one view of a picture and not on another: smaller, wider, sheared, rotated, blurred, sharp, by
-its darkest channel or its saturation. What several views give, taken together, is right more often than any of them,
-and `predict.py` asks for no more of them than it takes for two to agree.
+A small network errs on one view of a picture and not on another: larger, wider, sheared, rotated, sharp, with thinner
+strokes, with even contrast, by its edges or its saturation. What several views give, taken together, is right more
+often than any of them, and `predict.py` asks for no more of them than it takes for two to agree.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from captcha_reader.transforms import CaptchaTransform, View, border_color
 
 MIN_SATURATION = 40  # levels between the channels of a pixel that has a color
 MIN_COLORED = 0.02  # part of the pixels of a colored picture that have one
+CONTRAST, TILES = 8.0, (4, 8)  # of the local contrast: times an even histogram's slope, and tiles across and down
+FAINTEST_EDGE, EDGES = 8.0, 97  # the step that is black at least, and the percentile of a picture's steps that is
 
 MIN_CONFIDENCE = 0.7  # a first reading that is this sure is not read again; before calibration
 MARGIN_TO_STOP = 0.6  # by which the added confidences of the views that read one text must exceed those of any other
@@ -45,22 +47,24 @@ class ViewSpec(NamedTuple):
     """Degrees, counter-clockwise."""
     blur: bool = False
     """Blurred a little: specks and thin lines fade."""
+    thin: bool = False
+    """Dark strokes lose a thirtieth of the picture's height: thin lines and specks vanish."""
     sharp: bool = False
     """Not softened, by a reader that softens what it reads (`soften`)."""
-    tone: Literal["", "darkest", "saturation"] = ""
-    """In gray: by each pixel's darkest channel, or the darker, the more saturated it is, if anything is."""
+    tone: Literal["", "darkest", "saturation", "contrast", "edges"] = ""
+    """In gray: by each pixel's darkest channel; the darker, the more saturated it is, if anything is; the darkest
+    channel with the same contrast everywhere (CLAHE: Zuiderveld, 1994); or its edges, dark on white."""
 
 
-# In this order: chosen of some forty, one after the other, by what each adds (benchmarks/findings.md). Soft and sharp
-# ones take turns, the first view being soft: they err on different pictures.
+# In this order: chosen of some sixty by what each adds for its time (benchmarks/findings.md).
 TTA_VIEWS = (
+    ViewSpec(tall=True, tone="contrast"),
+    ViewSpec(tone="saturation"),
+    ViewSpec(tall=True, thin=True),
+    ViewSpec(tone="edges", blur=True),
+    ViewSpec(tall=True, shear=0.3),
     ViewSpec(tall=True, width=1.15, sharp=True),
-    ViewSpec(shear=0.3, blur=True),
-    ViewSpec(tone="saturation", sharp=True),
-    ViewSpec(tall=True, tone="darkest"),
-    ViewSpec(rotation=8, sharp=True),
-    ViewSpec(blur=True),
-    ViewSpec(tall=True, margin=0.125, sharp=True),
+    ViewSpec(tall=True, rotation=8, tone="contrast"),
 )
 MAX_VIEWS = 1 + len(TTA_VIEWS)
 
@@ -78,14 +82,13 @@ def make_view(spec: ViewSpec, first: View, transform: CaptchaTransform) -> View 
     """
     pixels = first.copy
     if spec.tone:
-        channels = cv2.split(pixels)
-        gray = darkest = functools.reduce(cv2.min, channels)
-        if spec.tone == "saturation":
-            saturation = functools.reduce(cv2.max, channels) - darkest
-            if np.count_nonzero(saturation >= MIN_SATURATION) < MIN_COLORED * saturation.size:
-                return None
-            gray = 255 - saturation
-        pixels = cv2.merge([gray] * len(channels)).reshape(pixels.shape)
+        gray = _gray(spec.tone, pixels)
+        if gray is None:
+            return None
+        pixels = cv2.merge([gray] * pixels.shape[2]).reshape(pixels.shape)
+    if spec.thin:
+        size = max(2, round(pixels.shape[0] / 30))
+        pixels = cv2.dilate(pixels, np.ones((size, size), np.uint8)).reshape(pixels.shape)
     if spec.blur:
         pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.8, pixels.shape[0] / 60)).reshape(pixels.shape)
     changed = _warp(pixels, spec.shear, spec.rotation)
@@ -93,6 +96,26 @@ def make_view(spec: ViewSpec, first: View, transform: CaptchaTransform) -> View 
     if view.pixels.shape == first.pixels.shape and cv2.norm(view.pixels, first.pixels, cv2.NORM_L1) < view.pixels.size:
         return None
     return view
+
+
+def _gray(tone: str, pixels: np.ndarray) -> np.ndarray | None:
+    """A picture (H, W, C) by its `ViewSpec.tone`, (H, W); None where it has no color and that is asked for."""
+    channels = cv2.split(pixels)
+    darkest = functools.reduce(cv2.min, channels)
+    if tone == "saturation":
+        saturation = functools.reduce(cv2.max, channels) - darkest
+        colored = np.count_nonzero(saturation >= MIN_SATURATION) >= MIN_COLORED * saturation.size
+        return 255 - saturation if colored else None
+    if tone == "contrast":
+        return cv2.createCLAHE(CONTRAST, TILES).apply(darkest)
+    if tone == "edges":
+        steps = cv2.morphologyEx(darkest, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
+        gain = 255 / max(float(np.percentile(steps, EDGES)), FAINTEST_EDGE)
+        return cv2.LUT(steps, 255 - np.minimum(_LEVELS * gain, 255).astype(np.uint8))
+    return darkest
+
+
+_LEVELS = np.arange(256)
 
 
 def _warp(pixels: np.ndarray, shear: float, rotation: float) -> np.ndarray:
