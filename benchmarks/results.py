@@ -140,13 +140,18 @@ def numbers() -> str:
         ["18 test generators that nobody looked at", *(figure("generators", "18", what) for what in ("reader", peer))],
         ["*captcha version 2*", *(figure("unseen", v2, what) for what in (case, f"{peer} {case}"))],
         ["lepture's library, 62 characters", *(figure("unseen", lepture, what) for what in (case, f"{peer} {case}"))],
+        [
+            "twelve websites, ddddocr knowing their characters",
+            *(figure("constraints", "**mean", what) for what in ("free", "ddddocr, characters")),
+        ],
     ]
     after = [
         ["*captcha version 2*, 100 labels", "few_labels", f"{v2}, 100"],
         ["lepture's library, 50 labels", "few_labels", f"{lepture}, 50 "],
         ["lepture's library, 5,000 labels", "many_labels", lepture],
     ]
-    rows = [[f"{what}, no labels", *values, "generators" if "18" in what else "unseen"] for what, *values in no_labels]
+    sections = ("generators", "unseen", "unseen", "constraints")
+    rows = [[f"{what}, no labels", *values, by] for (what, *values), by in zip(no_labels, sections, strict=True)]
     rows += [[what, figure(section, row, case), "", section] for what, section, row in after]
     for pictures, what in ((v2, "*captcha version 2*, mostly one view"), ("`generic_upper`", "*generic*, many views")):
         speed = [figure("reading", f"{pictures} {who}", ms, ".1f") for who in ("shipped", peer)]
