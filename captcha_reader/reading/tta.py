@@ -23,6 +23,7 @@ MIN_SATURATION = 40  # levels between the channels of a pixel that has a color
 MIN_COLORED = 0.02  # part of the pixels of a colored picture that have one
 CONTRAST, TILES = 8.0, (4, 8)  # of the local contrast: times an even histogram's slope, and tiles across and down
 FAINTEST_EDGE, EDGES = 8.0, 97  # the step that is black at least, and the percentile of a picture's steps that is
+_LEVELS = np.arange(256)
 
 MIN_CONFIDENCE = 0.7  # a first reading that is this sure is not read again; before calibration
 MARGIN_TO_STOP = 0.6  # by which the added confidences of the views that read one text must exceed those of any other
@@ -48,7 +49,7 @@ class ViewSpec(NamedTuple):
     blur: bool = False
     """Blurred a little: specks and thin lines fade."""
     thin: bool = False
-    """Dark strokes lose a thirtieth of the picture's height: thin lines and specks vanish."""
+    """Dark strokes lose one pixel of their width, in high pictures more: thin lines and specks vanish."""
     sharp: bool = False
     """Not softened, by a reader that softens what it reads (`soften`)."""
     tone: Literal["", "darkest", "saturation", "contrast", "edges"] = ""
@@ -113,9 +114,6 @@ def _gray(tone: str, pixels: np.ndarray) -> np.ndarray | None:
         gain = 255 / max(float(np.percentile(steps, EDGES)), FAINTEST_EDGE)
         return cv2.LUT(steps, 255 - np.minimum(_LEVELS * gain, 255).astype(np.uint8))
     return darkest
-
-
-_LEVELS = np.arange(256)
 
 
 def _warp(pixels: np.ndarray, shear: float, rotation: float) -> np.ndarray:
