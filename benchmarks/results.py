@@ -137,12 +137,21 @@ def numbers() -> str:
     case, peer = "ignoring case", "ddddocr 1.6.1"
     v2, lepture, ms = "`captcha_v2`", "lepture's `captcha`", "ms, one picture, one core"
     no_labels = [
-        ["18 test generators that nobody looked at", *(figure("generators", "18", what) for what in ("reader", peer))],
-        ["*captcha version 2*", *(figure("unseen", v2, what) for what in (case, f"{peer} {case}"))],
-        ["lepture's library, 62 characters", *(figure("unseen", lepture, what) for what in (case, f"{peer} {case}"))],
+        [
+            "18 test generators that nobody looked at",
+            *(figure("generators", "18", what) for what in ("reader", peer)),
+            "generators",
+        ],
+        ["*captcha version 2*", *(figure("unseen", v2, what) for what in (case, f"{peer} {case}")), "unseen"],
+        [
+            "lepture's library, 62 characters",
+            *(figure("unseen", lepture, what) for what in (case, f"{peer} {case}")),
+            "unseen",
+        ],
         [
             "twelve websites, ddddocr knowing their characters",
             *(figure("constraints", "**mean", what) for what in ("free", "ddddocr, characters")),
+            "constraints",
         ],
     ]
     after = [
@@ -150,8 +159,7 @@ def numbers() -> str:
         ["lepture's library, 50 labels", "few_labels", f"{lepture}, 50 "],
         ["lepture's library, 5,000 labels", "many_labels", lepture],
     ]
-    sections = ("generators", "unseen", "unseen", "constraints")
-    rows = [[f"{what}, no labels", *values, by] for (what, *values), by in zip(no_labels, sections, strict=True)]
+    rows = [[f"{what}, no labels", *values] for what, *values in no_labels]
     rows += [[what, figure(section, row, case), "", section] for what, section, row in after]
     for pictures, what in ((v2, "*captcha version 2*, mostly one view"), ("`generic_upper`", "*generic*, many views")):
         speed = [figure("reading", f"{pictures} {who}", ms, ".1f") for who in ("shipped", peer)]

@@ -23,7 +23,6 @@ MIN_SATURATION = 40  # levels between the channels of a pixel that has a color
 MIN_COLORED = 0.02  # part of the pixels of a colored picture that have one
 CONTRAST, TILES = 8.0, (4, 8)  # of the local contrast: times an even histogram's slope, and tiles across and down
 FAINTEST_EDGE, EDGES = 8.0, 97  # the step that is black at least, and the percentile of a picture's steps that is
-_LEVELS = np.arange(256)
 
 MIN_CONFIDENCE = 0.7  # a first reading that is this sure is not read again; before calibration
 MARGIN_TO_STOP = 0.6  # by which the added confidences of the views that read one text must exceed those of any other
@@ -112,7 +111,7 @@ def _gray(tone: str, pixels: np.ndarray) -> np.ndarray | None:
     if tone == "edges":
         steps = cv2.morphologyEx(darkest, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
         gain = 255 / max(float(np.percentile(steps, EDGES)), FAINTEST_EDGE)
-        return cv2.LUT(steps, 255 - np.minimum(_LEVELS * gain, 255).astype(np.uint8))
+        return cv2.LUT(steps, 255 - np.minimum(np.arange(256) * gain, 255).astype(np.uint8))
     return darkest
 
 
