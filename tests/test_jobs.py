@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,10 +84,12 @@ EXPORT = "import sys, pathlib; pathlib.Path(sys.argv[sys.argv.index('--out') + 1
 
 
 @pytest.fixture
-def fake(models: Path, dataset: Path, tmp_path: Path) -> JobQueue:
+def fake(models: Path, dataset: Path, tmp_path: Path) -> Iterator[JobQueue]:
     """A queue whose programs only pretend: a training with epochs 1 sleeps, 2 says an error, 3 breaks."""
     make, train, export = ([sys.executable, "-c", code] for code in (DATASET, TRAIN, EXPORT))
-    return JobQueue(models, tmp_path / "work", Commands([*make, str(dataset)], train, export))
+    queue = JobQueue(models, tmp_path / "work", Commands([*make, str(dataset)], train, export))
+    yield queue
+    queue.close()
 
 
 def test_cancelling_leaves_everything_as_it_was(fake: JobQueue, models: Path, rows: list):
@@ -220,6 +223,28 @@ def test_the_first_jobs_may_come_at_once(fake: JobQueue, models: Path, rows: lis
         start = models / "reader.safetensors"
         jobs = list(pool.map(lambda _: fake.submit(rows, start, "reader.safetensors", epochs=2), range(3)))
     assert [wait(job, 20).note for job in jobs] == ["there is no room on the disk"] * 3
+
+
+def test_no_more_jobs_than_there_are_places_for_come_at_once(fake: JobQueue, models: Path, rows: list):
+    count = MOST_WAITING + 4
+    together = threading.Barrier(count)
+
+    def slow_rows() -> Iterator[tuple[bytes, str]]:
+        time.sleep(0.3)  # all jobs are made at the same time
+        yield from rows
+
+    def submit(_: int) -> str:
+        together.wait()
+        try:
+            fake.submit(slow_rows(), models / "reader.safetensors", "reader.safetensors", epochs=1)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(count) as pool:
+        refused = [message for message in pool.map(submit, range(count)) if message]
+    assert refused == [f"{MOST_WAITING} jobs wait already: try again when one has ended"] * 3
+    assert len(fake.jobs()) == 1 + MOST_WAITING
 
 
 def test_jobs_are_limited(fake: JobQueue, models: Path, rows: list):

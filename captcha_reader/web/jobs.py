@@ -49,6 +49,7 @@ class JobQueue:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._number = 0
+        self._making = 0  # jobs that have a place in the queue and are not in it yet
         for folder in self.work.glob("*"):
             if not _in_use(folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -125,8 +126,10 @@ class JobQueue:
             UserError: too many jobs wait, or the data cannot be written; and what `make` raises.
         """
         with self._changed:
-            if len(self._jobs) > MOST_WAITING:
-                raise UserError(f"{len(self._jobs) - 1} jobs wait already: try again when one has ended")
+            taken = len(self._jobs) + self._making
+            if taken > MOST_WAITING:
+                raise UserError(f"{taken - 1} jobs wait already: try again when one has ended")
+            self._making += 1
             self._number += 1
             # With the process: pages that share their folders never choose the same.
             job_id = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}-{self._number}"
@@ -134,11 +137,14 @@ class JobQueue:
         try:
             job = make(job_id, folder)
         except BaseException as error:
+            with self._changed:
+                self._making -= 1
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
                 raise UserError(f"the pictures cannot be stored ({error.strerror or error})") from None
             raise
         with self._changed:
+            self._making -= 1
             self._jobs.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
