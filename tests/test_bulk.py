@@ -171,6 +171,7 @@ def cluster() -> None:
     ray.shutdown()
 
 
+@pytest.mark.nightly
 def test_a_cluster_reads_as_one_process_does(cluster: None, read: Callable, source: Path, tmp_path: Path) -> None:
     here, there = (read(source, "--engine", engine, "--out", tmp_path / engine) for engine in ("local", "ray"))
     assert there.code == here.code == 1

@@ -36,7 +36,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "efficientnet",
+        pytest.param("efficientnet", marks=pytest.mark.nightly),
         pytest.param("lacc", marks=pytest.mark.nightly),
         pytest.param("crnn", marks=pytest.mark.nightly),
         pytest.param("resnet", marks=pytest.mark.nightly),
@@ -65,6 +65,7 @@ def test_every_model_gives_the_same_figures_for_any_batch(
     assert check_parity(checkpoint, out, [png for png, _ in captchas], 1e-3)[1] == 0
 
 
+@pytest.mark.nightly
 def test_an_input_of_any_width_gives_the_same_figures(natural: Path, tmp_path: Path) -> None:
     out = export_onnx(natural, tmp_path / "natural.onnx")
     model, session = load_model(natural), onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])

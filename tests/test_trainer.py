@@ -564,6 +564,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_run_whole(dataset: Path, lau
 # Several processes, trackers
 
 
+@pytest.mark.nightly
 def test_two_processes_train_as_one_and_go_on_where_they_stopped(
     train: Callable, dataset: Path, tmp_path: Path
 ) -> None:

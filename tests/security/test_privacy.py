@@ -124,6 +124,7 @@ def test_onnx_runtime_speaks_to_nobody(tmp_path: Path):
     assert [line for line in calls if "127.0.0.1" not in line and "::1" not in line] == []
 
 
+@pytest.mark.nightly
 def test_a_socks_proxy_in_the_environment_is_no_matter(
     models_folder: Path, png: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
